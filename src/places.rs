@@ -37,7 +37,7 @@ impl Places {
         Self(Arc::new(Mutex::new(Turns::new(places, most))))
     }
 
-    /// A place, once it is `whose` turn; `None` if too many of its own calls already wait.
+    /// Waits for a place for `whose`. `None` if too many of its own calls already wait.
     pub(crate) async fn place(&self, whose: u128) -> Option<Place> {
         let (tell, told) = oneshot::channel();
         {

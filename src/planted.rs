@@ -50,7 +50,7 @@ pub enum Plant {
     ShortPageIsTheEnd,
     /// Late usage is not paid by grants.
     LateUseLeavesGrants,
-    /// A cost is paid by one pool of units or not at all.
+    /// A cost is paid by included units or by grants, never by both.
     NoCostIsSplit,
     /// The grant that expires last is drawn first.
     LastExpiryFirst,

@@ -27,7 +27,7 @@ const SLACK_MS: i64 = 5_000;
 /// Minutes tried for an entry before it waits for the next run.
 const MINUTES: i64 = 120;
 
-/// How long a minute's reservation is kept: longer than its sum is ever asked for.
+/// Lifetime of a minute's reservation, in seconds: longer than its sum is ever asked for.
 const KEEP_MINUTE_S: i64 = 80 * 86_400;
 
 /// The dependencies and state of a reporter.
@@ -44,7 +44,7 @@ pub(super) struct ReporterContext {
     pub(super) restored: Mutex<(Word, Arc<[DueUse]>)>,
 }
 
-/// What a run does with an item in one pass.
+/// The work of one pass of a run on an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
     /// Sends what is owed, with no questions to the service.

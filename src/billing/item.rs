@@ -23,7 +23,7 @@ const BY: &str = "by";
 const LEDGER: &str = "ledger";
 const GENERATION: &str = "generation";
 
-/// How often an identical write is tried before its outcome is given up as unknown.
+/// Tries of an identical write before its outcome is given up as unknown.
 const TRIES: usize = 4;
 
 /// The identity of an item: amounts owed are kept apart by each of these.

@@ -12,8 +12,7 @@
 //!    minute decides: if it equals the value, the entry counted; if it is zero twice
 //!    [`ZERO_APART_S`] apart, it did not; anything else stops the entry for an operator.
 //! 4. An accepted entry is checked again after [`VERIFY_S`]: accepted is not counted. Units are
-//!    owed
-//!    again only if the sum is zero **and** the rejection was reported.
+//!    owed again only if the sum is zero **and** the rejection was reported.
 //! 5. Atoms are never made or lost: those of settled, sent and open entries together are `frozen`.
 //!
 //! Times are Unix seconds by the service's own clock. Every write of the item is made under its
@@ -31,7 +30,7 @@ pub(crate) const RESEND_S: i64 = 12 * 3_600;
 /// Time from its first mark until an uncertain entry's sum is asked for.
 pub(crate) const ASK_AFTER_S: i64 = 24 * 3_600;
 
-/// How long a sum may take to be complete, and how far apart two zeros must be to be trusted.
+/// Longest time until a sum is complete, and least distance of two zeros that are trusted.
 pub(crate) const ZERO_APART_S: i64 = 6 * 3_600;
 
 /// Time from acceptance until an entry is verified.

@@ -247,7 +247,7 @@ struct World {
     now: i64,
     /// Minutes taken by entries.
     minutes: HashSet<i64>,
-    /// How often each fault and state was hit.
+    /// Number of hits of each fault and state.
     hits: BTreeMap<&'static str, u64>,
 }
 

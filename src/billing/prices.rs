@@ -15,7 +15,7 @@ use crate::store::{Change, Item, StoreError, StoreErrorKind, Value, When, Write,
 /// Format of a price's item.
 const FORMAT: i64 = 1;
 
-/// How often a change is retried after a concurrent one.
+/// Attempts at a change that meets concurrent ones.
 const ATTEMPTS: usize = 32;
 
 /// Most keys kept of one price: the newest.

@@ -36,7 +36,7 @@ const ASK_AT_ONCE: usize = 16;
 /// wait for the next run.
 const ASKED: usize = 10_000;
 
-/// How long a rejection is remembered: far longer than until verification, which runs daily.
+/// Lifetime of a noted rejection: far longer than until verification, which runs daily.
 const KEEP_REJECTED_S: i64 = 80 * 86_400;
 
 /// Use of one item, and the terms it is billed under.

@@ -512,7 +512,7 @@ async fn two_reporters_over_a_faulty_store_bill_once() {
     }
 }
 
-/// What Stripe does with the first process's event.
+/// Stripe's treatment of the first process's event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     Taken,

@@ -19,7 +19,7 @@ const RESTORED: &str = "restored_ms";
 /// And the operator's statement since; 0 for none.
 const SAID: &str = "sent_since";
 
-/// How often marking an item is retried after a concurrent change: no process should be writing.
+/// Attempts to mark an item despite concurrent changes: no process should be writing.
 const TRIES: usize = 8;
 
 /// Operator's statement of what was sent to the billing service between the copy and the restore.

@@ -75,7 +75,7 @@ pub(crate) trait BillingSink: Send + Sync + 'static {
     /// The account and its mode: part of every identifier, so that test and live never share one.
     fn account(&self) -> String;
 
-    /// How many events it takes at once, each of another customer and meter.
+    /// Most concurrent events that it takes, each of another customer and meter.
     fn at_once(&self) -> usize {
         32
     }

@@ -1,5 +1,5 @@
-//! What can only be seen with the whole file in view: requests that no limit could ever admit,
-//! money that would be asked for twice, routes that nothing limits.
+//! Whole-file checks: requests that no limit could ever admit, use that would be charged twice,
+//! routes without a limit.
 //!
 //! A limit is checked in every plan that has it and reported once, where it is written.
 
@@ -30,14 +30,14 @@ pub(super) fn check(
     written_send(report, catalog, top, send);
     paid_twice(report, catalog, top);
     idle_topups(report, catalog, top);
-    // A broken file has worse to say than that a route has no limit.
+    // A broken file has more serious errors than a route without a limit.
     if report.is_clean() {
         unlimited_routes(report, catalog, top);
         idle_addons(report, catalog, top);
     }
 }
 
-/// The limits of an override, in a plan it is laid over.
+/// Checks an override's limits within the default plan.
 pub(super) fn check_override(report: &mut Findings<'_>, catalog: &Catalog, changes: &PlanChanges) {
     let plan = catalog.effective(catalog.default_plan, &[changes]);
     let costs = Costs::of(catalog);
@@ -49,7 +49,8 @@ pub(super) fn check_override(report: &mut Findings<'_>, catalog: &Catalog, chang
     }
 }
 
-/// Atoms of each meter that one request asks for, by route; the last row is of requests on none.
+/// Atoms of each meter that one request asks for, by route; the last row is for requests on no
+/// route.
 struct Costs(Vec<BTreeMap<MeterId, u64>>);
 
 impl Costs {
@@ -72,7 +73,7 @@ impl Costs {
         Self(routes.chain([None]).map(of).collect())
     }
 
-    /// What a request on this route asks of a meter; `None` is a request on no route.
+    /// Atoms that a request on this route asks of a meter; `None` is a request on no route.
     fn get(&self, route: Option<RouteId>, meter: MeterId) -> u64 {
         let row = route.map_or(self.0.len() - 1, |id| usize::from(id.0));
         self.0.get(row).and_then(|row| row.get(&meter)).copied().unwrap_or(0)
@@ -84,7 +85,7 @@ fn add(asked: &mut BTreeMap<MeterId, u64>, meter: MeterId, atoms: u64) {
     *sum = sum.saturating_add(atoms);
 }
 
-/// The limited routes that a plan may call, and at last the requests on no route.
+/// The limited routes that a plan may call, and finally the requests on no route.
 fn open_routes<'c>(
     catalog: &'c Catalog,
     plan: &'c Plan,
@@ -95,7 +96,7 @@ fn open_routes<'c>(
     routes.map(|(id, route)| (Some(id), &*route.name)).chain([(None, "")])
 }
 
-/// Refuses limits that one request alone would break.
+/// Refuses limits that a single request would exceed.
 fn plan_limits(report: &mut Findings<'_>, catalog: &Catalog, costs: &Costs, plan: &Plan) {
     for rate in plan.rates.values().flatten() {
         check_rate(report, catalog, costs, plan, rate);
@@ -169,7 +170,8 @@ fn units(catalog: &Catalog, meter: MeterId, atoms: u64) -> String {
     format!("{}{}", atoms.div_ceil(meter.scale), if bytes { "B" } else { "" })
 }
 
-/// A feature that a route needs, or an addon adds to, must be in some plan, addon or exception.
+/// Requires that a feature needed by a route, or extended by an addon, is in some plan, addon or
+/// exception.
 fn features(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     let plans = catalog.plans.iter().flat_map(|plan| plan.features.keys());
     let tenants = tables(top, "tenant").into_iter().filter_map(|(_, t)| t.table("feature"));
@@ -200,7 +202,7 @@ fn features(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     }
 }
 
-/// The tables of a kind, with where their names are written.
+/// The tables of a kind, with the positions of their names.
 fn tables<'a>(top: PlanTable<'a>, kind: &str) -> Vec<(TableLine<'a>, PlanTable<'a>)> {
     let entries = top.table(kind).map(PlanTable::entries).unwrap_or_default();
     entries.into_iter().filter_map(|e| PlanTable::of(e.node).map(|table| (e, table))).collect()
@@ -213,7 +215,7 @@ fn all_quotas(catalog: &Catalog) -> impl Iterator<Item = &Quota> {
     plans.chain(tenants).flatten()
 }
 
-/// The meters with overage that is billed, and of these the ones with an included amount.
+/// The meters with billed overage, and those among them with an included amount.
 fn billed(catalog: &Catalog) -> (BTreeSet<MeterId>, BTreeSet<MeterId>) {
     let bills: Vec<&Quota> = all_quotas(catalog).filter(|quota| quota.over == Over::Bill).collect();
     let all: BTreeSet<MeterId> = bills.iter().map(|quota| quota.meter).collect();
@@ -224,7 +226,7 @@ fn billed(catalog: &Catalog) -> (BTreeSet<MeterId>, BTreeSet<MeterId>) {
     (all, included)
 }
 
-/// `send` decides who gives the included amount away, so it is never left to a default.
+/// Requires an explicit `send`: it decides who gives the included amount away.
 fn written_send(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>, send: &[bool]) {
     let (_, included) = billed(catalog);
     for (entry, table) in tables(top, "meter") {
@@ -242,7 +244,8 @@ fn written_send(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>
     }
 }
 
-/// Warns where Stripe would bill what was paid for otherwise: it sees all use, and no top-ups.
+/// Warns where Stripe would bill units that were paid for otherwise: it sees all use, but no
+/// top-ups.
 fn paid_twice(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     let (billed, _) = billed(catalog);
     let all = |meter: &MeterId| {
@@ -269,7 +272,7 @@ fn paid_twice(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) 
     }
 }
 
-/// Refuses top-ups of what no plan limits: nothing of them would ever be spent.
+/// Refuses top-ups of meters that no plan limits: they would never be spent.
 fn idle_topups(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     let limits = |meter: MeterId| {
         let of_tenant = |quota: &Quota| quota.scope == Scope::Tenant && quota.limit.is_some();

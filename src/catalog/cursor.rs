@@ -1,11 +1,11 @@
-//! Walking through a string of words: amounts, and faults with their place.
+//! Cursor over a string of words: amounts, and faults with their position.
 
 use std::ops::Range;
 
 use super::error::known_names;
 use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, exact, unit_meant, unit_of};
 
-/// What is wrong in a string, where in it, and what to write instead.
+/// A fault in a string: its position, the message, and what to write instead.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TextFault {
     pub(super) at: Range<usize>,
@@ -30,7 +30,7 @@ pub(super) struct WrittenAmount {
     pub(super) value: Exact,
     /// Whether the unit is one of bytes.
     pub(super) bytes: bool,
-    /// Where it stands in the string.
+    /// Its position in the string.
     pub(super) at: Range<usize>,
 }
 
@@ -151,7 +151,7 @@ impl<'a> Cursor<'a> {
         Ok(WrittenAmount { value, bytes, at: at_all })
     }
 
-    /// Help for a word that means a unit: the whole text with that unit behind its number.
+    /// Help for a word that means a unit: the whole text with that unit after its number.
     fn with_unit(&self, number_end: usize, word: &Range<usize>) -> Option<String> {
         let unit = unit_meant(&self.text[word.clone()])?;
         let (number, rest) = self.text.split_at(number_end);
@@ -160,7 +160,7 @@ impl<'a> Cursor<'a> {
         Some(format!("did you mean \"{number}{unit}{}{after}\"?", between.trim_end()))
     }
 
-    /// A word that means the unit of an amount which has none.
+    /// The fault of a unit word that stands apart from an amount without one.
     pub(super) fn unit_apart(&self, of: &WrittenAmount, word: &Range<usize>) -> Option<TextFault> {
         let has_none = self.text[of.at.clone()].ends_with(|c: char| c.is_ascii_digit());
         let help = self.with_unit(of.at.end, word).filter(|_| has_none)?;

@@ -1,8 +1,8 @@
-//! What holds for one tenant: a plan, with exceptions, overrides and addons laid over it.
+//! Effective plan of one tenant: a plan, with exceptions, overrides and addons laid over it.
 //!
-//! Layers merge by key, as `extends` does: a rate, quota or feature that a layer names replaces the
-//! whole of it below, and what it does not name stays. Names of rates are found anew, since they
-//! depend on what else is in the plan.
+//! Layers merge by key, like `extends`: a rate, quota or feature named by a layer replaces the
+//! whole one below, and everything else stays. Names of rates are derived anew, because they depend
+//! on the rest of the plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::Catalog;
 use super::model::*;
 
 impl Catalog {
-    /// The plan that holds: `base`, or the last plan that a layer names, with every layer laid over
+    /// The plan in force: `base`, or the last plan that a layer names, with every layer laid over
     /// it, later ones winning. `base` is an id of this catalog.
     pub(crate) fn effective(&self, base: PlanId, layers: &[&PlanChanges]) -> Plan {
         let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(base);
@@ -23,10 +23,10 @@ impl Catalog {
         plan
     }
 
-    /// The plan with addons bought on top: indices of this catalog's addons, with their quantities.
+    /// The plan with addons on top: indices of this catalog's addons, with their quantities.
     ///
     /// A quota grows where the plan has one with the same words, and a feature where it is a number
-    /// or missing. What is unlimited stays so.
+    /// or missing. An unlimited one stays so.
     pub(crate) fn with_addons(&self, mut plan: Plan, bought: &[(usize, u64)]) -> Plan {
         for (index, quantity) in bought {
             let Some(addon) = self.addons.get(*index).filter(|_| *quantity > 0) else {
@@ -54,7 +54,7 @@ impl Plan {
     }
 }
 
-/// More of a quota. A ceiling above it moves with it, so that what may be owed stays the same.
+/// Enlarges a quota. A ceiling above it moves with it, so that the largest overage stays the same.
 fn add_units(plan: &mut Plan, added: &Quota, quantity: u64) {
     let more = added.limit.unwrap_or(0).saturating_mul(quantity);
     let quotas = plan.quotas.get_mut(&added.meter).into_iter().flatten();
@@ -74,8 +74,8 @@ fn add_feature(plan: &mut Plan, name: &Arc<str>, each: i64, quantity: u64) {
     }
 }
 
-/// Gives every rate the name that headers show: its id without the period where no other rate of
-/// the plan would be called the same, otherwise its id.
+/// Gives every rate its name in headers: its id without the period where no other rate of the plan
+/// would get the same name, otherwise its id.
 pub(super) fn name_rates(plan: &mut Plan) {
     let mut uses: BTreeMap<String, usize> = BTreeMap::new();
     for rate in plan.rates.values().flatten() {
@@ -95,7 +95,7 @@ fn without_period(rate: &Rate) -> String {
         3_600 => "h",
         _ => "s",
     };
-    // No key, meter or scope is called like a period, so there is one such part.
+    // No key, meter or scope is named like a period, so there is exactly one such part.
     let parts: Vec<&str> = rate.id.split('/').filter(|part| *part != period).collect();
     parts.join("/")
 }

@@ -1,8 +1,8 @@
-//! What is wrong with a plan file, where, and what to write instead.
+//! Errors of a plan file, with their position and what to write instead.
 //!
-//! Loading never stops at the first mistake: everything is collected in a [`Findings`] and handed
-//! over as one [`PlanErrors`], in the order of the file. One mistake is reported once, also where
-//! several plans inherit it.
+//! Loading never stops at the first mistake: all are collected in a [`Findings`] and returned as
+//! one [`PlanErrors`], in the order of the file. One mistake is reported once, even if several
+//! plans inherit it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use super::model::Place;
 use crate::text_file::{MAX_MISTAKES, around, list, quoted, said};
 
-/// Everything that is wrong with a plan file, in the order of the file: the first 50 mistakes, if
-/// there are more. Never empty.
+/// All errors of a plan file, in the order of the file; only the first 50, if there are more. Never
+/// empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanErrors(Vec<PlanError>);
 
@@ -23,7 +23,7 @@ impl PlanErrors {
         self.0.iter()
     }
 
-    /// How many there are, at least one.
+    /// Their number, at least one.
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -48,24 +48,24 @@ impl fmt::Display for PlanErrors {
 
 impl std::error::Error for PlanErrors {}
 
-/// One thing that is wrong with a plan file.
+/// One error in a plan file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanError {
-    /// The file, as its reader named it.
+    /// The file, as named by its reader.
     pub file: Arc<str>,
     /// Line, from 1.
     pub line: u32,
     /// Column in characters, from 1, as an editor shows it.
     pub column: u32,
-    /// The words at fault, as they are written; the first 160 characters of them.
+    /// The words at fault, as written; the first 160 characters of them.
     pub words: String,
-    /// What is wrong.
+    /// The error.
     pub message: String,
-    /// What to write instead.
+    /// The suggested fix.
     pub help: String,
     /// The line, for display, or 160 characters around the words.
     source: String,
-    /// Where that begins in the line, in characters.
+    /// Column at which `source` begins in the line, in characters.
     source_from: u32,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for PlanError {
         let number = line.to_string();
         writeln!(f, " {number} | {source}")?;
         let before = column.saturating_sub(1).saturating_sub(*source_from) as usize;
-        // A tab stays a tab, so that the caret stands where the terminal put the word.
+        // A tab stays a tab, so that the caret aligns with the word in the terminal.
         let lead: String =
             source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let first = words.lines().next().unwrap_or_default();
@@ -89,12 +89,12 @@ impl fmt::Display for PlanError {
 
 impl std::error::Error for PlanError {}
 
-/// Something in a plan file that is legal, but probably not meant.
+/// Something legal in a plan file that is probably a mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// Where it is written.
+    /// Its position.
     pub place: Place,
-    /// What to know, in one sentence or two.
+    /// The message, one or two sentences.
     pub message: String,
 }
 
@@ -106,14 +106,14 @@ pub(super) struct Findings<'s> {
     lines: Vec<usize>,
     /// By byte offset and message, so that one mistake is kept once.
     errors: BTreeMap<(usize, String), PlanError>,
-    /// The words behind each [`Place`] that was handed out.
+    /// The words behind each [`Place`] that was returned.
     marks: BTreeMap<(u32, u32), Range<usize>>,
     warnings: BTreeMap<(u32, u32, String), Warning>,
 }
 
 impl<'s> Findings<'s> {
     pub(super) fn new(file: &str, text: &'s str) -> Self {
-        // A byte order mark is no character of the first line.
+        // A byte order mark is not a character of the first line.
         let first = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
@@ -126,7 +126,7 @@ impl<'s> Findings<'s> {
         }
     }
 
-    /// Notes a mistake in the words at `span` (bytes).
+    /// Records a mistake in the words at `span` (bytes).
     pub(super) fn error(
         &mut self,
         span: Range<usize>,
@@ -152,7 +152,7 @@ impl<'s> Findings<'s> {
         }
     }
 
-    /// Notes a mistake in the words that were marked at `place`.
+    /// Records a mistake in the words marked at `place`.
     pub(super) fn error_at(
         &mut self,
         place: Place,
@@ -179,13 +179,13 @@ impl<'s> Findings<'s> {
         place
     }
 
-    /// The words at `span` as they are written.
+    /// The words at `span`, as written.
     pub(super) fn words(&self, span: &Range<usize>) -> &'s str {
         self.text.get(span.clone()).unwrap_or_default()
     }
 
-    /// Where `part` of the string `content` stands, whose literal is at `span`. A literal with
-    /// escapes is named as a whole.
+    /// The span of `part` within the string `content`, whose literal is at `span`. For a literal
+    /// with escapes, the whole literal.
     pub(super) fn within(
         &self,
         span: Range<usize>,
@@ -204,7 +204,7 @@ impl<'s> Findings<'s> {
         }
     }
 
-    /// The warnings if nothing is wrong, otherwise all errors.
+    /// The warnings if there are no errors, otherwise all errors.
     pub(super) fn finish(self) -> Result<Vec<Warning>, PlanErrors> {
         if self.errors.is_empty() {
             Ok(self.warnings.into_values().collect())
@@ -213,7 +213,7 @@ impl<'s> Findings<'s> {
         }
     }
 
-    /// The errors, where there are some.
+    /// The errors, if any.
     pub(super) fn into_errors(self) -> PlanErrors {
         PlanErrors(self.errors.into_values().collect())
     }
@@ -253,9 +253,9 @@ pub(super) fn did_you_mean<'a>(
         .map(|(_, name)| name)
 }
 
-/// "write `a`", "write `a` or `b`", or that nothing of this kind is defined.
+/// "write `a`", "write `a` or `b`", or a note that nothing of this kind is defined.
 pub(super) fn known_names<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
-    /// More names than this help nobody.
+    /// More names than this are no help.
     const SHOWN: usize = 12;
     let known: Vec<&str> = known.into_iter().collect();
     let mut text = known.iter().take(SHOWN).map(|k| format!("`{k}`")).collect::<Vec<_>>();
@@ -265,7 +265,7 @@ pub(super) fn known_names<'a>(known: impl IntoIterator<Item = &'a str>) -> Strin
     text.join(", ")
 }
 
-/// Help for an unknown name: the close one, or all there are.
+/// Help for an unknown name: the closest one, or all of them.
 pub(super) fn unknown_help<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str> + Clone,
@@ -279,8 +279,8 @@ pub(super) fn unknown_help<'a>(
     }
 }
 
-/// Edits that turn `a` into `b`: insertions, deletions, substitutions and swaps of neighbours
-/// (optimal string alignment). Words longer than a name may be are not compared.
+/// Edit distance from `a` to `b`: insertions, deletions, substitutions and swaps of neighbours
+/// (optimal string alignment). Words longer than any name are not compared.
 fn distance(a: &str, b: &str) -> usize {
     const LONGEST: usize = 128;
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());

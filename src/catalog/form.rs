@@ -1,8 +1,8 @@
-//! What a key of the plan file may hold: the types that [`super::keys`] is written in.
+//! Types of the plan file's keys: the types that [`super::keys`] is written in.
 
 use super::words;
 
-/// What may stand behind a key.
+/// The value of a key.
 #[derive(Debug)]
 pub(super) enum Form {
     /// Any string.
@@ -41,13 +41,13 @@ pub(super) enum Form {
     Table(&'static Shape),
     /// A table whose keys are names.
     Each(Names, &'static Form),
-    /// One of these words, a name of a plan, or a table: what a payment state does.
+    /// One of these words, a plan's name, or a table: the effect of a payment state.
     Payment(&'static [&'static str], &'static Shape),
     /// A word or a table.
     WordOr(&'static [&'static str], &'static Shape),
 }
 
-/// What names a table of names takes.
+/// The names that a table of names accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
     /// Letters, digits, `-` and `_`.
@@ -56,14 +56,14 @@ pub(super) enum Names {
     Unreserved,
     /// `all`, `default`, or a route.
     Rates,
-    /// Outer ids of tenants: anything that can be read.
+    /// Outer ids of tenants: any printable text.
     Outer,
 }
 
 /// The keys of a kind of table.
 #[derive(Debug)]
 pub(super) struct Shape {
-    /// What errors call the table: `plan`.
+    /// The table's name in errors: `plan`.
     pub(super) name: &'static str,
     /// Keys that must be there.
     pub(super) required: &'static [&'static str],
@@ -75,7 +75,7 @@ pub(super) struct Shape {
 pub(super) struct FormKey {
     pub(super) name: &'static str,
     pub(super) form: Form,
-    /// For the schema: what it does.
+    /// Its description in the schema.
     pub(super) about: &'static str,
 }
 
@@ -86,7 +86,7 @@ impl Shape {
 }
 
 impl Names {
-    /// What is wrong with a name.
+    /// The fault of a name.
     pub(super) fn fault(self, name: &str) -> Option<(String, &'static str)> {
         const LONGEST_OUTER: usize = 256;
         match self {

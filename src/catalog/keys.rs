@@ -1,4 +1,4 @@
-//! Every key a plan file may hold, once: the parser checks files against these tables, and
+//! Every key of a plan file, defined once: the parser checks files against these tables, and
 //! [`super::schema`] is printed from them, so that the two cannot drift.
 
 use super::form::{Form, FormKey, Names, Shape};
@@ -239,7 +239,7 @@ static BILLING: Shape = Shape {
     ],
 };
 
-/// Payment rules that are words; a plan cannot be called so.
+/// Payment rules that are words; a plan cannot have such a name.
 pub(super) const PAYMENT_WORDS: &[&str] = &["full", "payment-required"];
 
 const PAYMENT: Form = Form::Payment(PAYMENT_WORDS, &GRACE);

@@ -1,4 +1,5 @@
-//! Quotas and features, and what all limits share: names looked up, words made atoms.
+//! Quotas and features, and the common part of all limits: looking up names, converting words to
+//! atoms.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,11 +16,11 @@ use super::shape::{PlanTable, Text, TomlNode, fault, integer, items};
 use super::window::Zone;
 use super::words;
 
-/// Most atoms an amount may have: an eighth of what the store's signed numbers hold, so that sums
-/// of what is used stay within them.
+/// Most atoms an amount may have: an eighth of the range of the store's signed numbers, so that
+/// sums of use stay within it.
 pub(super) const MAX_ATOMS: u64 = 1 << 60;
 
-/// What names in limits are looked up in.
+/// The definitions that names in limits refer to.
 pub(super) struct Scene<'c> {
     pub(super) meters: &'c [Meter],
     pub(super) routes: &'c [Route],
@@ -120,7 +121,7 @@ impl Scene<'_> {
         Some(quota)
     }
 
-    /// Whether what happens beyond the limit makes sense with it.
+    /// Checks that the behaviour beyond the limit is consistent with it.
     fn check_over(
         &self,
         report: &mut Findings<'_>,
@@ -202,7 +203,7 @@ pub(super) fn is_limited(route: &Route) -> bool {
     !route.free && route.auth != super::model::Auth::None
 }
 
-/// The words of each limit of a value, with the table they stand in.
+/// The words of each limit in a value, with the table they are in.
 pub(super) fn limits<'a>(node: &'a TomlNode<'a>) -> Vec<(Text<'a>, Option<PlanTable<'a>>)> {
     let words = |item| match PlanTable::of(item) {
         Some(table) => Some((table.text("limit")?, Some(table))),
@@ -211,7 +212,7 @@ pub(super) fn limits<'a>(node: &'a TomlNode<'a>) -> Vec<(Text<'a>, Option<PlanTa
     items(node).into_iter().filter_map(words).collect()
 }
 
-/// An integer or a string as atoms of a meter, or reported.
+/// An integer or a string as atoms of a meter; errors are reported.
 pub(super) fn amount_of(
     report: &mut Findings<'_>,
     node: &TomlNode<'_>,
@@ -233,7 +234,7 @@ pub(super) fn amount_of(
     }
 }
 
-/// An amount in atoms of its meter; without one, calls.
+/// An amount in atoms of its meter; without a meter, in calls.
 pub(super) fn atoms(amount: &WrittenAmount, meter: Option<&Meter>) -> Result<u64, TextFault> {
     let is_bytes = meter.is_some_and(|m| is_bytes(m.count));
     let fault = |message: &str, help: String| TextFault::new(amount.at.clone(), message, help);
@@ -265,8 +266,8 @@ pub(super) fn atoms(amount: &WrittenAmount, meter: Option<&Meter>) -> Result<u64
     }
 }
 
-/// Refuses what includes nothing beside what includes something: each unit passes both, so nothing
-/// of the other would ever be drawn.
+/// Refuses a prepaid quota beside an including one: each unit passes both, so the other would never
+/// be drawn on.
 fn refuse_prepaid_beside(report: &mut Findings<'_>, list: &[Quota]) {
     let mut whole = list.iter().filter(|quota| quota.scope == Scope::Tenant);
     let Some(prepaid) = list.iter().find(|quota| quota.is_prepaid()) else { return };
@@ -286,7 +287,7 @@ pub(super) fn refuse_twin(report: &mut Findings<'_>, twin: bool, id: &str, span:
     }
 }
 
-/// `requests/day/user`: parts and scope, without those that are the default.
+/// `requests/day/user`: parts and scope, without default ones.
 pub(super) fn identity(parts: &[&str], scope: &Scope) -> String {
     let mut id = parts.iter().copied().filter(|part| !part.is_empty()).collect::<Vec<_>>();
     match scope {

@@ -1,8 +1,8 @@
-//! Meters: what is counted.
+//! Meters: the quantities that are counted.
 //!
-//! A meter's scale, the parts of its unit, is written or follows from what kind of meter it is, and
-//! never from weights or costs: what is stored is counted in such parts, and must mean the same
-//! under every later file. Each weight and cost must come out whole in them.
+//! A meter's scale, the parts of its unit, is written or follows from the kind of meter, and never
+//! from weights or costs: stored amounts are counted in such parts, and must mean the same under
+//! every later file. Each weight and cost must be a whole number of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, gcd, lcm};
 use super::shape::{PlanTable, TableLine, Text, fault, integer};
 use super::words;
 
-/// Most meters: each is a pool to ask and a line to show.
+/// Most meters: each is a pool to query and a line to show.
 pub(crate) const MAX_METERS: usize = 64;
 
 /// Most meters with `count = "reported"`: a request carries their numbers inline.
 pub(crate) const MAX_REPORTED: usize = 8;
 
-/// Parts of a sum's unit, where the file does not say: decimal fractions of up to six digits, and a
-/// limit of a million million units still fits.
+/// Parts of a sum's unit, by default: decimal fractions of up to six digits, and a limit of a
+/// million million units still fits.
 const SUM_PARTS: u64 = 1_000_000;
 
-/// Most parts of a unit: with them a limit of a thousand million units still fits.
+/// Most parts of a unit: a limit of a thousand million units still fits.
 const MAX_PARTS: u64 = 1_000_000_000;
 
-/// Most parts of a sum's unit for a byte: with more, a busy tenant overflows it within a day.
+/// Most parts of a sum's unit per byte: with more, a busy tenant overflows it within a day.
 const PARTS_A_BYTE: u128 = 1_000;
 
-/// Bytes taken at a time while a body streams, where the file does not say.
+/// Bytes taken at a time while a body streams, by default.
 const BYTES_HOLD: u64 = 64_000;
 
-/// The meter that is always there.
+/// The meter that always exists.
 const REQUESTS: &str = "requests";
 
 /// The meters, `requests` first, and whether each has `send` written.
@@ -119,7 +119,7 @@ fn count(report: &mut Findings<'_>, entry: &TableLine<'_>) -> MeterSource {
     count
 }
 
-/// Parts of the meter's unit: as written, or what its kind has.
+/// Parts of the meter's unit: as written, or the default of its kind.
 fn parts(report: &mut Findings<'_>, entry: &TableLine<'_>, count: MeterSource) -> u64 {
     let usual = if count == MeterSource::Sum { SUM_PARTS } else { 1 };
     let Some(node) = PlanTable::of(entry.node).and_then(|table| table.node("parts")) else {
@@ -142,7 +142,7 @@ fn parts(report: &mut Findings<'_>, entry: &TableLine<'_>, count: MeterSource) -
     }
 }
 
-/// Notes which meters some route names as concerning it.
+/// Marks the meters that some route names as concerning it.
 fn mark_named(top: PlanTable<'_>, meters: &mut [Meter]) {
     let routes = top.table("route").map(PlanTable::entries).unwrap_or_default();
     let named = routes.iter().filter_map(|route| PlanTable::of(route.node));
@@ -157,8 +157,8 @@ pub(super) fn is_bytes(count: MeterSource) -> bool {
     matches!(count, MeterSource::RequestBytes | MeterSource::ResponseBytes)
 }
 
-/// What to write so that an amount comes out whole that has this denominator, in atoms; `None`: it
-/// cannot.
+/// Help for making an amount with this denominator, in atoms, a whole number; `None`: it cannot be
+/// made one.
 pub(super) fn more_parts(meter: &Meter, den: u128) -> Option<String> {
     if *meter.name == *REQUESTS || is_bytes(meter.count) {
         return None;
@@ -168,7 +168,7 @@ pub(super) fn more_parts(meter: &Meter, den: u128) -> Option<String> {
     Some(format!("`parts = {parts}` in `[meter.{}]`, which is for good", meter.name))
 }
 
-/// How fine this file counts each meter: see [`Meter::grain`].
+/// Computes the granularity of each meter in this file: see [`Meter::grain`].
 fn grains(top: PlanTable<'_>, meters: &mut [Meter]) {
     let routes = top.table("route").map(PlanTable::entries).unwrap_or_default();
     let costs = routes.iter().filter_map(|route| PlanTable::of(route.node)?.table("cost"));
@@ -180,11 +180,11 @@ fn grains(top: PlanTable<'_>, meters: &mut [Meter]) {
             continue;
         };
         let cost = Text::of(entry.node).and_then(|text| words::fraction(text.text).ok());
-        // One that does not come out whole is refused where routes are read.
+        // A fractional cost is refused where routes are read.
         let atoms = cost.and_then(|cost| cost.value.times(meters[n].scale.into())?.to_u64());
         finer(&mut grains[n], atoms.unwrap_or(0));
     }
-    // Sums are no parts of sums: their parts have their grains by now.
+    // Sums are not parts of sums: the grains of their parts are final by now.
     for (n, meter) in meters.iter().enumerate() {
         for (sum, weight) in &meter.feeds {
             let fed = grains[n].saturating_mul(*weight);
@@ -210,7 +210,7 @@ fn sums(report: &mut Findings<'_>, tables: &[Option<PlanTable<'_>>], meters: &mu
         let scale = u128::from(meters[n].scale);
         let scales: Vec<u128> = meters.iter().map(|meter| meter.scale.into()).collect();
         let in_atoms = |part: usize, weight: Exact| weight.times(scale)?.over(scales[part]);
-        // What all weights need: one advice, and not another after each correction.
+        // The denominator for all weights: one fix at once, not another after each correction.
         let needed = weights
             .iter()
             .try_fold(1, |needed, (part, weight, _)| lcm(needed, in_atoms(*part, *weight)?.den));
@@ -258,7 +258,7 @@ fn sums(report: &mut Findings<'_>, tables: &[Option<PlanTable<'_>>], meters: &mu
     }
 }
 
-/// The parts of a sum: index of the meter, weight, and where it is written.
+/// The parts of a sum: index of the meter, weight, and position.
 fn weights(
     report: &mut Findings<'_>,
     sum: PlanTable<'_>,
@@ -281,7 +281,7 @@ fn weights(
             Some(text) => words::fraction(text.text).map_err(|f| fault(report, &text, f)).ok(),
             None => None,
         };
-        // A weight in megabytes would read as its opposite.
+        // A weight in megabytes would read as its inverse.
         if weight.as_ref().is_some_and(|weight| weight.bytes) {
             let help = "write units per byte, as in \"1/1000000\"";
             report.error(entry.node.span(), "a weight has no unit", help);

@@ -1,12 +1,12 @@
 //! The plan file: parsed, checked and lowered into a [`Catalog`] that is legal because it exists.
 //!
-//! Everything here is data and arithmetic, without a clock or I/O: a file is handed in as text. The
+//! Everything here is data and arithmetic, without a clock or I/O: a file is passed in as text. The
 //! small languages and the words of each table are described in `docs/plans.md`.
 //!
-//! The way of a file: `keys` says which keys there are and of which type, `shape` holds the
-//! file to that, `words` reads the strings. `meters`, `routes`, `rates`, `limits`,
-//! `plans`, `offers` and `tenants` lower the tables, `check` looks at the whole. All of them go on
-//! after a mistake and leave it in `error::Findings`.
+//! The stages: `keys` defines the keys and their types, `shape` checks the file against them,
+//! `words` parses the strings. `meters`, `routes`, `rates`, `limits`, `plans`, `offers` and
+//! `tenants` lower the tables, `check` validates the whole. All of them continue after a mistake
+//! and record it in `error::Findings`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ use error::{Findings, did_you_mean, unknown_help};
 use limits::Scene;
 use shape::PlanTable;
 
-/// What tells one content of a plan file from another: SHA-256 of its bytes.
+/// Identity of a plan file's content: SHA-256 of its bytes.
 pub(crate) fn content_hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
@@ -60,17 +60,17 @@ pub(crate) fn content_hash(text: &str) -> [u8; 32] {
 /// A plan file that is legal because it exists.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    /// SHA-256 of the file's bytes: two files with one hash are the same file.
+    /// SHA-256 of the file's bytes: equal hashes mean equal files.
     pub(crate) hash: [u8; 32],
-    /// The plan of tenants without another.
+    /// The plan of tenants without one.
     pub(crate) default_plan: PlanId,
-    /// Where days and months turn over.
+    /// The zone in which days and months turn over.
     pub(crate) timezone: Zone,
-    /// What admission does with an uncached tenant when the store does not answer.
+    /// Treatment of an uncached tenant by admission when the store does not answer.
     pub(crate) on_directory_error: OnDirectoryError,
     /// By [`MeterId`]; the first is `requests`, the others are in the order of the file.
     pub(crate) meters: Vec<Meter>,
-    /// The routes, and which requests are on them.
+    /// The routes, with the patterns of their requests.
     pub(crate) routes: Routes,
     /// By [`PlanId`], in the order of the file.
     pub(crate) plans: Vec<Plan>,
@@ -78,15 +78,15 @@ pub struct Catalog {
     pub(crate) addons: Vec<Addon>,
     /// In the order of the file.
     pub(crate) topups: Vec<Topup>,
-    /// The exceptions that have not ended, by the tenant's outer id.
+    /// The exceptions still in force, by the tenant's outer id.
     pub(crate) tenants: BTreeMap<Arc<str>, Exception>,
-    /// What a payment state does.
+    /// The effects of payment states.
     pub(crate) billing: BillingTable,
-    /// What is legal, but probably not meant; by place.
+    /// Legal, but probable mistakes; by position.
     pub warnings: Vec<Warning>,
 }
 
-/// What a Stripe price lookup key means.
+/// The meaning of a Stripe price lookup key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "what Stripe sells"))]
 pub(crate) enum Sold {
@@ -99,7 +99,7 @@ pub(crate) enum Sold {
 }
 
 impl Catalog {
-    /// So many atoms of a meter, and what they are of each sum that it feeds.
+    /// An amount in atoms of a meter, followed by its amount in each sum that the meter feeds.
     pub(crate) fn with_sums(
         &self,
         meter: MeterId,
@@ -110,13 +110,13 @@ impl Catalog {
         std::iter::once((meter, n)).chain(sums)
     }
 
-    /// Reads a plan file. `file` is what errors call it. `now_ms` (Unix milliseconds) only decides
+    /// Reads a plan file. `file` is its name in errors. `now_ms` (Unix milliseconds) only decides
     /// which exceptions have ended: they are left out, with a warning.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, in one go. A file that is no TOML has only its syntax errors
-    /// reported, since what the rest of it means is a guess.
+    /// All errors at once. For a file that is not valid TOML, only the syntax errors, because the
+    /// rest would be guesswork.
     pub fn parse(file: &str, text: &str, now_ms: i64) -> Result<Self, PlanErrors> {
         let mut report = Findings::new(file, text);
         let document = read(&mut report, text)?;
@@ -132,7 +132,7 @@ impl Catalog {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, in one go; the file is called `override`.
+    /// All errors at once; the file's name is `override`.
     pub(crate) fn parse_changes(&self, text: &str) -> Result<PlanChanges, PlanErrors> {
         let mut report = Findings::new("override", text);
         let document = read(&mut report, text)?;
@@ -168,7 +168,7 @@ impl Catalog {
         at.and_then(|n| u16::try_from(n).ok()).map(PlanId)
     }
 
-    /// What was bought with the price of this lookup key.
+    /// The item sold under this lookup key.
     #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "what Stripe sells"))]
     pub(crate) fn sold_at(&self, price: &str) -> Option<Sold> {
         let has = |prices: &[String]| prices.iter().any(|known| known == price);
@@ -179,7 +179,7 @@ impl Catalog {
         plan.or_else(addon).or_else(topup)
     }
 
-    /// The exception of a tenant, by its outer id, if it has one that holds at `now_ms`.
+    /// The tenant's exception in force at `now_ms`, if any, by its outer id.
     pub(crate) fn exception(&self, tenant: &str, now_ms: i64) -> Option<&Exception> {
         let holds = |found: &&Exception| found.until_ms.is_none_or(|until| now_ms < until);
         self.tenants.get(tenant).filter(holds)
@@ -201,7 +201,7 @@ fn read<'t>(
     Err(std::mem::replace(report, Findings::new("", "")).into_errors())
 }
 
-/// Notes the mistakes of a text that is no TOML.
+/// Records the errors of a text that is not valid TOML.
 fn syntax(report: &mut Findings<'_>, text: &str) {
     let mut twice_until = 0;
     for error in text_file::syntax_errors(text) {
@@ -211,7 +211,7 @@ fn syntax(report: &mut Findings<'_>, text: &str) {
         let line = before.rfind('\n').map_or(0, |at| at + 1);
         let is_header = text[line..].trim_start().starts_with('[');
         let help = match message {
-            // What stands below a header that is there twice is there twice for the same reason.
+            // Keys below a duplicate header are duplicates for the same reason.
             "duplicate key" if span.start < twice_until => continue,
             "duplicate key" if is_header => {
                 let rest = text.get(span.start..).unwrap_or_default();

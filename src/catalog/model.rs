@@ -1,4 +1,4 @@
-//! What a plan file comes down to. Amounts are whole **atoms**: a meter's units times its
+//! Lowered form of a plan file. Amounts are whole **atoms**: a meter's units times its
 //! [`Meter::scale`], so that fractions of a unit stay exact and no float is ever stored.
 
 use std::collections::BTreeMap;
@@ -22,35 +22,35 @@ pub(crate) struct RouteId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PlanId(pub u16);
 
-/// What is counted.
+/// A counted quantity.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
     /// Its name in the file: `egress`.
     pub name: Arc<str>,
-    /// Where its numbers come from.
+    /// The source of its numbers.
     pub count: MeterSource,
     /// Atoms set aside at admission, or per chunk while a body streams. 0: none.
     pub hold: u64,
     /// Whether a stream ends when no units remain (exact), or is served and recorded as over.
     pub cut: bool,
-    /// Atoms to the unit: its `parts`, by default a million for a `sum` and else 1. The same for
-    /// good: everything that is stored is counted in them.
+    /// Atoms per unit: its `parts`, by default a million for a `sum` and else 1. Never changes:
+    /// everything stored is counted in them.
     pub scale: u64,
-    /// Some route names it among its `meters`: it concerns these routes alone.
+    /// Some route names it among its `meters`: it concerns only these routes.
     pub named: bool,
-    /// Every amount that this file asks for or counts is a multiple of so many atoms: what buckets
-    /// count in, which hold no more than 32 bits. Nothing that is stored knows of it.
+    /// Every amount that this file asks for or counts is a multiple of this many atoms: the unit of
+    /// the buckets, which hold at most 32 bits. No stored data depends on it.
     pub grain: u64,
-    /// How it reaches Stripe, if it does.
+    /// Its Stripe meter, if any.
     pub stripe: Option<MeterStripe>,
-    /// The meters with `count = "sum"` that this one adds to, with atoms of theirs per atom of
-    /// ours.
+    /// The meters with `count = "sum"` that this one adds to, with their atoms per atom of this
+    /// one.
     pub feeds: Vec<(MeterId, u64)>,
 }
 
 impl Meter {
-    /// Atoms that a request asks for on entry where the meter's number is learned late: its hold,
-    /// or the least there is, so that what is owed is seen.
+    /// Atoms that a request asks for on entry where the meter's number is known only later: its
+    /// hold, or the smallest amount, so that debt is noticed.
     pub(crate) fn asked(&self) -> u64 {
         match self.count {
             MeterSource::Reported | MeterSource::ResponseBytes => self.hold.max(self.grain),
@@ -59,10 +59,10 @@ impl Meter {
     }
 }
 
-/// Where a meter's numbers come from.
+/// The source of a meter's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MeterSource {
-    /// A route's `cost` names it (`requests`: 1 each unless the route says otherwise).
+    /// The `cost` of a route (`requests`: 1 each unless the route sets another).
     Cost,
     /// The handler, or the response body, reports the true number.
     Reported,
@@ -74,23 +74,23 @@ pub(crate) enum MeterSource {
     Sum,
 }
 
-/// How a meter reaches Stripe.
+/// A meter's counterpart at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MeterStripe {
     /// `event_name` of the Stripe meter.
     pub event: String,
-    /// Atoms to one unit of Stripe's (`unit = "GB"` on bytes: 10^9).
+    /// Atoms per Stripe unit (`unit = "GB"` on bytes: 10^9).
     pub atoms_per_unit: u64,
-    /// All use, or only what is beyond the included amount.
+    /// All use, or only the overage.
     pub send: Send,
 }
 
-/// Which part of use is sent to Stripe.
+/// The part of use that is sent to Stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Send {
     /// All of it; the included amount is the price's free first tier.
     All,
-    /// What is beyond the included amount.
+    /// Only use beyond the included amount.
     Overage,
 }
 
@@ -99,27 +99,27 @@ pub(crate) enum Send {
 pub(crate) struct Route {
     /// Its name in the file: `search`.
     pub name: Arc<str>,
-    /// Atoms per request, by meter. A meter named here with 0 is not asked for on this route.
+    /// Atoms per request, by meter. A meter listed with 0 is not asked for on this route.
     pub cost: Vec<(MeterId, u64)>,
     /// The reported meters that it names as concerning it.
     pub meters: Vec<MeterId>,
-    /// The feature a plan must have.
+    /// The feature that it requires of a plan.
     pub needs: Option<Arc<str>>,
     /// Identified, but neither limited nor counted.
     pub free: bool,
     /// Whether callers are identified.
     pub auth: Auth,
-    /// Header that makes a request count once.
+    /// The header with a request's idempotency key, by which it counts once.
     pub once_by: Option<String>,
-    /// Outcomes that are charged; `None`: as the plan says.
+    /// Outcomes that are charged; `None`: the plan's setting.
     pub charge_on: Option<ChargeOn>,
-    /// `shadow`: decide and record, never refuse. `None`: as the plan says.
+    /// `shadow`: decide and record, never refuse. `None`: the plan's setting.
     pub enforce: Option<Enforce>,
 }
 
 impl Route {
-    /// Atoms of a meter that a request on this route (`None`: on none) is said to cost or to set
-    /// aside; `None`: what the meter says. A reported meter that other routes name is 0 here.
+    /// Atoms of a meter that the route (`None`: no route) sets as a request's cost or hold; `None`:
+    /// the meter's own setting applies. A reported meter that other routes name is 0 here.
     pub(crate) fn says_of(route: Option<&Self>, id: MeterId, meter: &Meter) -> Option<u64> {
         let cost = route.and_then(|route| route.cost.iter().find(|(m, _)| *m == id));
         let concerns = || !meter.named || route.is_some_and(|route| route.meters.contains(&id));
@@ -134,20 +134,20 @@ pub(crate) enum Auth {
     Required,
     /// Without a credential the caller is the anonymous tenant.
     Optional,
-    /// Nobody is identified, nothing limited or counted.
+    /// Callers are not identified, and nothing is limited or counted.
     None,
 }
 
-/// Whether refusals are real.
+/// Whether refusals are enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enforce {
     /// They are.
     On,
-    /// Decide and record by the same code, refuse nobody.
+    /// Decides and records by the same code, but refuses no request.
     Shadow,
 }
 
-/// The outcomes that are charged; the rest is given back.
+/// The outcomes that are charged; other requests are refunded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChargeOn {
     /// By status class: index 0 is 1xx, 4 is 5xx.
@@ -163,23 +163,23 @@ impl Default for ChargeOn {
     }
 }
 
-/// Whose limit it is within a tenant.
+/// The subject of a limit within a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Scope {
-    /// All of the tenant.
+    /// The whole tenant.
     Tenant,
     /// One credential.
     Key,
     /// One user, from a claim.
     User,
-    /// One address, the trusted peer.
+    /// One address: the trusted peer's.
     Ip,
-    /// A name that the identification yields.
+    /// A named scope from the identification.
     Named(Arc<str>),
 }
 
 impl Scope {
-    /// As it is written after `per`.
+    /// Its word after `per`.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Tenant => "tenant",
@@ -191,7 +191,7 @@ impl Scope {
     }
 }
 
-/// Where in the plan file something stands, for errors and `explain`.
+/// A position in the plan file, for errors and `explain`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Line, from 1.
@@ -200,7 +200,7 @@ pub struct Place {
     pub column: u32,
 }
 
-/// Which requests a rate holds for.
+/// The requests that a rate applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RateOn {
     /// Every request.
@@ -217,12 +217,11 @@ pub(crate) struct Rate {
     /// Its words, unique in a plan and stable over edits elsewhere: `search/min`, `default/s/key`,
     /// `chat/input-tokens/min`.
     pub id: Arc<str>,
-    /// What headers call it: the id without the period, where that is unique in the plan
-    /// (`search`).
+    /// Its name in headers: the id without the period, where that is unique in the plan (`search`).
     pub name: Arc<str>,
-    /// Which requests it holds for.
+    /// The requests it applies to.
     pub on: RateOn,
-    /// What it counts; `None`: calls, one each, whatever they cost.
+    /// Its meter; `None`: calls, one each, whatever they cost.
     pub meter: Option<MeterId>,
     /// This many calls, or atoms of the meter, ...
     pub amount: u64,
@@ -230,12 +229,12 @@ pub(crate) struct Rate {
     pub per: Duration,
     /// Most at once, in the same unit as `amount`. Without `burst` in the file: the amount.
     pub burst: u64,
-    /// Whose bucket.
+    /// Scope of its buckets.
     pub scope: Scope,
-    /// Whether over several processes its units are leased slot by slot, instead of shared by
-    /// speed; `None`: as the gate was built.
+    /// Whether several processes lease its units slot by slot, instead of sharing the rate; `None`:
+    /// the gate's setting.
     pub strict: Option<bool>,
-    /// Where it is written.
+    /// Its position in the file.
     pub place: Place,
 }
 
@@ -260,7 +259,7 @@ pub(crate) enum Every {
     Once,
 }
 
-/// What happens beyond a quota.
+/// Behaviour beyond a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     /// Refused.
@@ -276,37 +275,37 @@ pub(crate) enum Over {
 pub(crate) struct Quota {
     /// Its words: `requests/month`, `requests/day/key`, `credits/once`.
     pub id: Arc<str>,
-    /// What it counts.
+    /// Its meter.
     pub meter: MeterId,
     /// Atoms per window; `None`: unlimited, only counted.
     pub limit: Option<u64>,
     /// The window.
     pub every: Every,
-    /// Whose quota.
+    /// Scope of the quota.
     pub scope: Scope,
-    /// What happens beyond it.
+    /// Behaviour beyond it.
     pub over: Over,
     /// The hard ceiling in atoms above an `allow` or `bill` limit.
     pub stop: Option<u64>,
     /// Percentages of the limit that raise an event once per window, ascending.
     pub alert: Vec<u16>,
-    /// Where it is written.
+    /// Its position in the file.
     pub place: Place,
 }
 
 impl Quota {
-    /// Whether it includes nothing, and grants alone are spent.
+    /// Whether it includes nothing, so that only grants are spent.
     pub(crate) fn is_prepaid(&self) -> bool {
         self.every == Every::Once && self.limit == Some(0)
     }
 }
 
-/// What a plan says of a feature.
+/// A plan's value of a feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// Has it or not.
+    /// Present or not.
     Flag(bool),
-    /// So many of it.
+    /// A number.
     Number(i64),
     /// As many as wanted.
     Unlimited,
@@ -326,7 +325,7 @@ impl Feature {
     }
 }
 
-/// What admission does when it has no units and the store does not answer.
+/// Behaviour of admission when it has no units and the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnLeaseError {
     /// Refuse with 503.
@@ -357,22 +356,22 @@ pub struct Plan {
     pub expires: Option<Duration>,
     /// Outcomes that are charged.
     pub(crate) charge_on: ChargeOn,
-    /// Whether refusals are real.
+    /// Whether refusals are enforced.
     pub(crate) enforce: Enforce,
-    /// No units and no store.
+    /// Behaviour when there are no units and the store does not answer.
     pub(crate) on_lease_error: OnLeaseError,
 }
 
 impl Plan {
-    /// Whether it has a quota of this meter for the whole tenant that runs out or is counted
-    /// against: without one, units that are given on top are never spent.
+    /// Whether it has a quota of this meter for the whole tenant that is limited: without one,
+    /// units granted on top are never spent.
     pub(crate) fn limits(&self, meter: MeterId) -> bool {
         let quotas = self.quotas.get(&meter).into_iter().flatten();
         quotas.filter(|quota| quota.scope == Scope::Tenant).any(|quota| quota.limit.is_some())
     }
 }
 
-/// What admission does with an uncached tenant when the store does not answer.
+/// Treatment of an uncached tenant by admission when the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnDirectoryError {
     /// 503.
@@ -381,12 +380,12 @@ pub(crate) enum OnDirectoryError {
     DefaultPlan,
 }
 
-/// From when a tenant's `cycle` and `term` are counted.
+/// Anchors of a tenant's `cycle` and `term`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Anchors {
     /// Start of the first cycle, Unix milliseconds.
     pub cycle_ms: i64,
-    /// The contract or paid period, if there is one; without it `term` is the cycle.
+    /// The contract or paid period, if any; without it `term` is the cycle.
     pub term: Option<Term>,
 }
 

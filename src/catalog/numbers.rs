@@ -13,10 +13,10 @@ pub(super) const BYTE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
 ];
 
-/// Multipliers of everything that is not bytes.
+/// Multipliers of everything except bytes.
 pub(super) const MULTIPLIERS: [(&str, u64); 2] = [("k", 1_000), ("M", 1_000_000)];
 
-/// Units as people write them in full, without the `s` of several.
+/// Unit names in full, without the plural `s`.
 const IN_FULL: [(&str, &str); 11] = [
     ("thousand", "k"),
     ("million", "M"),
@@ -31,7 +31,7 @@ const IN_FULL: [(&str, &str); 11] = [
     ("tebibyte", "TiB"),
 ];
 
-/// The unit that a word means which is none, or stands apart from its number.
+/// The unit meant by a word that is not a unit, or that stands apart from its number.
 pub(super) fn unit_meant(word: &str) -> Option<&'static str> {
     let lower = word.to_ascii_lowercase();
     let one = lower.strip_suffix('s').unwrap_or(&lower);
@@ -68,7 +68,7 @@ impl Exact {
         Self::new(self.num, self.den.checked_mul(n)?)
     }
 
-    /// As a whole number, if it is one and fits.
+    /// The value as a whole number, if it is one and fits.
     pub(super) fn to_u64(self) -> Option<u64> {
         (self.den == 1).then(|| u64::try_from(self.num).ok()).flatten()
     }
@@ -87,7 +87,7 @@ pub(crate) fn gcd(mut a: u128, mut b: u128) -> u128 {
     a.max(1)
 }
 
-/// The factor of a unit, and whether it is one of bytes.
+/// The factor of a unit, and whether it is a unit of bytes.
 pub(super) fn unit_of(unit: &str) -> Option<(u64, bool)> {
     let find = |units: &[(&str, u64)]| units.iter().find(|(u, _)| *u == unit).map(|(_, by)| *by);
     match unit {
@@ -98,7 +98,7 @@ pub(super) fn unit_of(unit: &str) -> Option<(u64, bool)> {
     }
 }
 
-/// Digits with at most one point among them.
+/// Parses digits with at most one point among them.
 pub(super) fn exact(number: &str) -> Option<Exact> {
     const MOST_DIGITS: usize = 18;
     let (whole, part) = number.split_once('.').unwrap_or((number, "0"));

@@ -1,4 +1,4 @@
-//! Addons and top-ups, and the prices that mean them: what is bought on top.
+//! Addons and top-ups, bought on top of plans, and their prices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(super) fn addons(
     addons
 }
 
-/// An addon adds to the quota with the same words, so some plan must have one.
+/// Requires a quota with the same words in some plan, since an addon adds to it.
 fn check_added(report: &mut Findings<'_>, scene: &Scene<'_>, quota: &Quota, plans: &[Plan]) {
     let Some(_) = quota.limit else {
         let help = "write what one of it adds: \"100k/cycle\"";
@@ -115,7 +115,7 @@ pub(super) fn topups(
     topups
 }
 
-/// Refuses a price that means two things, and one that is empty.
+/// Refuses a price with two meanings, and an empty one.
 pub(super) fn check_prices(report: &mut Findings<'_>, top: PlanTable<'_>) {
     let mut seen: BTreeMap<&str, String> = BTreeMap::new();
     let kinds = ["plan", "addon", "topup"];

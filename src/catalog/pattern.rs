@@ -1,29 +1,29 @@
-//! Patterns of paths: of the plan file, and as a host's router says which one it has matched.
+//! Path patterns, from the plan file or as reported by a host's router.
 //!
-//! A pattern is known by its shape: `/v1/accounts/{account}/exports` is the same as
+//! A pattern is identified by its shape: `/v1/accounts/{account}/exports` is the same as
 //! `/v1/accounts/{id}/exports`.
 
 use std::cmp::{Ordering, Reverse};
 
-/// Most segments of a pattern: the search goes down one call a segment.
+/// Most segments of a pattern: the search recurses once per segment.
 const MOST_SEGMENTS: usize = 64;
 
-/// The segments of a pattern, from the first slash on. A [`Segment::Rest`] is the last.
+/// The segments of a pattern, from the first slash on. A [`Segment::Rest`] can only be the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern(pub(super) Vec<Segment>);
 
-/// What stands between two slashes.
+/// The text between two slashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
     /// These characters.
     Literal(Box<str>),
-    /// Any, between these: `v{version}`, `{name}.json`.
+    /// Any text with this affix: `v{version}`, `{name}.json`.
     Param(Affix),
-    /// All that follows, slashes too, after these: `{*rest}`.
+    /// Everything that follows, including slashes, after this affix: `{*rest}`.
     Rest(Affix),
 }
 
-/// What stands before and after a parameter within its segment; mostly nothing.
+/// Text before and after a parameter within its segment; mostly empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Affix {
     before: Box<str>,
@@ -31,7 +31,7 @@ pub(super) struct Affix {
 }
 
 impl Affix {
-    /// Whether a segment fits around a value, which may be empty or not.
+    /// Whether a segment matches; `or_empty` allows an empty value.
     pub(super) fn takes(&self, segment: &str, or_empty: bool) -> bool {
         let least = self.before.len() + self.after.len() + usize::from(!or_empty);
         segment.len() >= least
@@ -40,7 +40,7 @@ impl Affix {
     }
 }
 
-/// What was wrong with a pattern, and what to write instead.
+/// An error in a pattern, and what to write instead.
 pub(super) type Wrong = (String, String);
 
 impl Pattern {
@@ -58,9 +58,9 @@ impl Pattern {
         Ok(Self(segments))
     }
 
-    /// A pattern as axum (`/{id}`, `/{*rest}`) or actix-web (`/{id:\d+}`, `/{tail:.*}`, `/{tail}*`)
-    /// has it. `None`: no pattern of a plan file has its shape, such as one whose parameter goes
-    /// over a slash and does not end it.
+    /// A pattern in the syntax of axum (`/{id}`, `/{*rest}`) or actix-web (`/{id:\d+}`,
+    /// `/{tail:.*}`, `/{tail}*`). `None`: no plan-file pattern has its shape, for instance if a
+    /// parameter spans a slash and is not at the end.
     pub(super) fn of_host(text: &str) -> Option<Self> {
         let mut segments = Vec::new();
         let mut rest = Some(text.strip_prefix('/')?);
@@ -75,7 +75,7 @@ impl Pattern {
         (segments.len() <= MOST_SEGMENTS).then_some(Self(segments))
     }
 
-    /// Whether a decoded path fits, also where values are empty that axum wants to have.
+    /// Whether a decoded path fits, even with empty values that axum would not accept.
     pub(super) fn covers(&self, path: &str) -> bool {
         let mut rest = path.strip_prefix('/');
         for segment in &self.0 {
@@ -94,13 +94,13 @@ impl Pattern {
         rest.is_none()
     }
 
-    /// Which of two patterns that a path fits is found first; the finer one is less.
+    /// Order in which two patterns matching a path are found; the finer one is less.
     pub(super) fn finer(&self, other: &Self) -> Ordering {
         self.0.iter().map(order).cmp(other.0.iter().map(order))
     }
 }
 
-/// The order in which what stands at one place is tried.
+/// The order in which alternatives at one position are tried.
 pub(super) fn order(segment: &Segment) -> (bool, Reverse<usize>, Reverse<usize>, bool) {
     let of = |affix: &Affix, is_rest| {
         (true, Reverse(affix.before.len()), Reverse(affix.after.len()), is_rest)
@@ -112,7 +112,7 @@ pub(super) fn order(segment: &Segment) -> (bool, Reverse<usize>, Reverse<usize>,
     }
 }
 
-/// The first segment of what follows a slash, and what follows the next.
+/// The first segment after a slash, and the text after the next slash.
 pub(super) fn cut(rest: &str) -> (&str, Option<&str>) {
     match rest.split_once('/') {
         Some((first, after)) => (first, Some(after)),
@@ -202,7 +202,7 @@ fn plan_segment(path: &str, part: &str, is_last: bool) -> Result<Segment, Wrong>
     })
 }
 
-/// The first segment of a host's pattern behind a slash, and what follows the next slash.
+/// The first segment of a host's pattern after a slash, and the text after the next slash.
 fn host_segment(text: &str) -> Option<(Segment, Option<&str>)> {
     let mut affix = [String::new(), String::new()];
     let mut found: Option<bool> = None;
@@ -251,7 +251,8 @@ fn host_segment(text: &str) -> Option<(Segment, Option<&str>)> {
     Some((segment, after))
 }
 
-/// Where the brace that `text` begins with is closed; regular expressions have braces too.
+/// The position of the brace closing the one at the start of `text`; regular expressions have
+/// braces too.
 fn closing(text: &str) -> Option<usize> {
     let mut open = 0_u32;
     for (at, c) in text.char_indices() {
@@ -265,7 +266,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// Whether a regular expression might match a slash; in doubt it might.
+/// Whether a regular expression might match a slash; if in doubt, true.
 fn goes_over_slashes(regex: &str) -> bool {
     let plain = regex.replace("[^/]", "").replace(r"\.", "");
     let over =

@@ -1,5 +1,5 @@
-//! The plan files of `docs/plans.md`, lowered, and a corpus of broken ones with the place, the
-//! words and the fix of each.
+//! Tests of the plan files of `docs/plans.md`, lowered, and of a corpus of broken ones with the
+//! position, the words and the fix of each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -133,7 +133,7 @@ fn the_llm_file_is_lowered() {
     assert!(catalog.warnings.is_empty());
     let credits = catalog.meter("credits").unwrap();
     let meter = |name: &str| &catalog.meters[usize::from(catalog.meter(name).unwrap().0)];
-    // A sum is counted in millionths, whatever its weights are.
+    // A sum is counted in millionths, regardless of its weights.
     assert_eq!((meter("credits").scale, meter("credits").count), (1_000_000, MeterSource::Sum));
     assert_eq!(meter("credits").stripe.as_ref().unwrap().atoms_per_unit, 1_000_000);
     assert_eq!(meter("input-tokens").feeds, [(credits, 1_000)]);
@@ -305,9 +305,9 @@ fn all_mistakes_of_a_file_are_reported_in_its_order() {
     assert!(text.contains("help: did you mean `Europe/Berlin`?"), "{text}");
 }
 
-/// A broken file: what is expected of it stands in its first lines, as `#! error LINE:COLUMN words`
-/// and `#! fix LINE new line`, which `#!     more` continues. The help must name what the fix
-/// writes; where the fix only leaves something out, or is one of many, `#! help` has words of it.
+/// A broken file: its first lines state what is expected, as `#! error LINE:COLUMN words` and
+/// `#! fix LINE new line`, which `#!     more` continues. The help must name what the fix writes;
+/// where the fix only leaves something out, or is one of many, `#! help` has words of it.
 struct Broken {
     name: String,
     text: String,
@@ -358,8 +358,8 @@ fn read_broken(path: &std::path::Path) -> Broken {
 }
 
 impl Broken {
-    /// Whether the words at fault are those that stand at its place, whole names and whole strings;
-    /// at the end of a line, and at the head of the file, there are none.
+    /// Whether the words at fault are those at its position, whole names and whole strings; at the
+    /// end of a line, and at the head of the file, there are none.
     fn has(&self, words: &str) -> bool {
         let line = self.text.lines().nth(self.line as usize - 1).unwrap();
         let rest: String = line.chars().skip(self.column as usize - 1).collect();
@@ -502,7 +502,7 @@ proptest! {
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plans.schema.json");
 
-/// `TALLYGATE_WRITE_SCHEMA=1 cargo test --lib plan_files` writes the file anew.
+/// `TALLYGATE_WRITE_SCHEMA=1 cargo test --lib plan_files` rewrites the file.
 #[test]
 fn the_committed_schema_is_that_of_the_parser() {
     let schema = schema();
@@ -519,7 +519,7 @@ fn the_committed_schema_is_that_of_the_parser() {
     );
 }
 
-/// Whether a schema takes a value: the part of draft-07 that ours uses.
+/// Whether a schema accepts a value: the part of draft-07 that ours uses.
 fn takes(schema: &serde_json::Value, value: &toml::Value) -> bool {
     let text = |key: &str| schema.get(key).and_then(|word| word.as_str());
     let list = |key: &str| schema.get(key).and_then(|list| list.as_array());
@@ -589,7 +589,7 @@ fn the_schema_takes_what_loads_and_refuses_most_of_what_does_not() {
             refused.push(file.name);
         }
     }
-    // What an editor underlines without knowing the rest of the file.
+    // Mistakes that an editor underlines without knowing the rest of the file.
     let has = |name: &str| refused.iter().any(|refused| refused == name);
     for name in ["plan-unknown-key", "rate-bare-number", "quota-period-alias", "route-no-match"] {
         assert!(has(name), "{name}");

@@ -1,4 +1,4 @@
-//! Plans: what is sold. A plan takes over what it extends, key by key.
+//! Plans, the product that is sold. A plan inherits what it extends, key by key.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -40,7 +40,7 @@ pub(super) fn plans(
     plans.into_iter().flatten().collect()
 }
 
-/// A plan as it is written, before it takes over what it extends.
+/// A plan as written, before inheritance.
 struct Draft {
     name: Arc<str>,
     extends: Option<(usize, Range<usize>)>,
@@ -74,7 +74,7 @@ fn draft(report: &mut Findings<'_>, scene: &Scene<'_>, entry: &TableLine<'_>) ->
     }
 }
 
-/// Reports each circle of `extends` at its first plan in the file, and opens it there.
+/// Reports each cycle of `extends` at its first plan in the file, and breaks it there.
 fn cut_cycles(report: &mut Findings<'_>, drafts: &mut [Draft]) {
     for first in 0..drafts.len() {
         let mut path = vec![first];
@@ -97,12 +97,12 @@ fn cut_cycles(report: &mut Findings<'_>, drafts: &mut [Draft]) {
     }
 }
 
-/// Fills `plans[n]`, and before it those it extends; the circles have been cut.
+/// Fills `plans[n]`, and before it those it extends; cycles have been broken.
 fn merge(n: usize, drafts: &[Draft], plans: &mut [Option<Plan>]) {
     if plans[n].is_some() {
         return;
     }
-    // From the far end of the line of extensions to `n`, without recursion: a line may be long.
+    // From the far end of the chain of extensions to `n`, without recursion: a chain may be long.
     let mut line = vec![n];
     while let Some((base, _)) = drafts[line[line.len() - 1]].extends {
         line.push(base);
@@ -162,12 +162,12 @@ pub(super) fn prices(table: PlanTable<'_>) -> Vec<String> {
     stripe.map(|stripe| stripe.texts("price")).unwrap_or_default().iter().map(own).collect()
 }
 
-/// A copy of a string of the file.
+/// An owned copy of a string of the file.
 pub(super) fn own(text: &Text<'_>) -> String {
     text.text.to_owned()
 }
 
-/// A duration that is written, or reported.
+/// The duration, if written; errors are reported.
 pub(super) fn duration(report: &mut Findings<'_>, text: Option<Text<'_>>) -> Option<Duration> {
     let text = text?;
     words::duration(text.text).map_err(|f| fault(report, &text, f)).ok()

@@ -1,4 +1,4 @@
-//! Rates: limits on speed, as a token bucket can hold them.
+//! Rates: limits on speed, enforceable by a token bucket.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

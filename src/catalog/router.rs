@@ -1,19 +1,19 @@
-//! Which route a request is on.
+//! Routing of requests: finds a request's route.
 //!
 //! Patterns in a tree for each method: the most specific one wins, a trailing slash makes another
-//! pattern, and HEAD counts as GET. Most paths can be read in one way, and are found in place,
-//! without allocating. Three kinds cannot: with escapes, with an empty segment, with a slash at the
-//! end. There the host's own match says which of its routes a request is on, and where a path might
-//! be two routes of the plan to one host or another, the stricter one holds:
+//! pattern, and HEAD counts as GET. Most paths have only one reading, and are found in place,
+//! without allocating. Three kinds have several: with escapes, with an empty segment, with a slash
+//! at the end. There the host's own match decides the route, and where hosts might read a path as
+//! either of two routes of the plan, the stricter one holds:
 //!
-//! - *as it came*: with the escapes decoded that every client must write (`/f%C3%BCr`), and no
-//!   other: so does axum look for its routes;
-//! - *as the host says*: the pattern that its router has matched, known by its shape;
+//! - *as it came*: with only those escapes decoded that every client must write (`/f%C3%BCr`): how
+//!   axum looks for its routes;
+//! - *as the host says*: the pattern that its router has matched, identified by its shape;
 //! - *as it is meant*: with all escapes decoded, segment by segment (an encoded slash stays within
-//!   its segment): so do handlers see their parameters, and so does actix-web look for its routes.
-//!   What cannot be decoded stays as it came (a byte that is no UTF-8 as U+FFFD).
+//!   its segment): how handlers see their parameters, and how actix-web looks for its routes.
+//!   Undecodable escapes stay as they came (a byte that is not UTF-8 as U+FFFD).
 //!
-//! So no spelling of a path that reaches a handler leaves its route, or makes it cheaper.
+//! So no spelling of a path that reaches a handler escapes its route, or makes it cheaper.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -34,17 +34,17 @@ pub(crate) struct Routes {
     methods: Vec<(Box<str>, Tree)>,
 }
 
-/// How a host's router reads paths.
+/// Path decoding of a host's router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
-    /// Without decoding them; a parameter within a path may be empty, at its end and as a rest not:
-    /// axum, and any host that does not say.
+    /// Undecoded; a parameter within a path may be empty, but neither one at its end nor a rest:
+    /// axum, and the default for hosts.
     AsItCame,
-    /// Decoded but for `%25`, `%2F` and `%2B`; a rest may be empty, a parameter not: actix-web.
+    /// Decoded except for `%25`, `%2F` and `%2B`; a rest may be empty, a parameter not: actix-web.
     Decoded,
 }
 
-/// Which values may be empty: of parameters within a path, and of rests.
+/// Permitted empty values: parameters within a path, and rests.
 #[derive(Clone, Copy)]
 struct Empty {
     params: bool,
@@ -65,27 +65,27 @@ struct Tree {
     patterns: Vec<(Pattern, RouteId)>,
 }
 
-/// What may follow one slash.
+/// The continuations after one slash.
 #[derive(Clone, Default)]
 struct RouteNode {
-    /// The pattern that ends before the slash, by its place in the tree's list.
+    /// The pattern that ends before the slash, by its index in the tree's list.
     end: Option<usize>,
     /// In alphabetical order.
     literals: Vec<(Box<str>, RouteNode)>,
-    /// The most specific first.
+    /// Most specific first.
     wild: Vec<(Segment, RouteNode)>,
 }
 
 impl Routes {
-    /// The route of a request, by its method and its path as it came: still percent-encoded, and
-    /// without the query. For a request whose host has no router, or does not say what it matched.
+    /// The route of a request, by its method and raw path: still percent-encoded, and without the
+    /// query. For a request whose host has no router, or does not report its match.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn find(&self, method: &str, path: &str) -> Option<RouteId> {
         self.find_at(method, path, Reads::AsItCame, || None)
     }
 
-    /// The same where the host's router reads paths so, and may say which of its patterns it has
-    /// matched. It is asked only about paths that can be read in more than one way.
+    /// The same for a host whose router reads paths as `reads`, and may report its matched pattern.
+    /// It is asked only about paths with more than one reading.
     #[inline]
     pub(crate) fn find_at<'p>(
         &self,
@@ -103,12 +103,12 @@ impl Routes {
         Some(tree.patterns[found?].1)
     }
 
-    /// The pattern of a path that can be read in more than one way.
+    /// The pattern of a path with more than one reading.
     #[cold]
     fn weigh(&self, tree: &Tree, path: &str, reads: Reads, matched: Option<&str>) -> Option<usize> {
         let meant = decode(path);
         let as_meant = tree.find(&meant, reads.empty());
-        // A pattern that the path cannot have matched is of a router within another.
+        // A pattern that the path cannot have matched belongs to a nested router.
         let host = matched.and_then(Pattern::of_host).filter(|host| host.covers(&meant));
         let as_host = host.and_then(|host| tree.named(&host));
         let read = match reads {
@@ -119,7 +119,7 @@ impl Routes {
         let of = |at: Option<usize>| at.map(|at| tree.patterns[at].1);
         let mut found = as_host.or(as_came);
         if as_host.is_none() && reads == Reads::Decoded {
-            // Perhaps its rests may not be empty: `{tail:.+}`.
+            // Its rests may have to be non-empty: `{tail:.+}`.
             let filled = tree.find(&read, Empty { params: false, rests: false });
             if filled.is_some() && !self.holds_against(of(found), of(filled)) {
                 found = filled;
@@ -132,7 +132,8 @@ impl Routes {
         other
     }
 
-    /// Whether a route is as strict as another in all that it asks, so that it can stand for both.
+    /// Whether a route is at least as strict as another in all respects, so that it can stand for
+    /// both.
     fn holds_against(&self, found: Option<RouteId>, other: Option<RouteId>) -> bool {
         let has_rate = |id: RouteId| self.rated.get(usize::from(id.0)).copied().unwrap_or(false);
         let is_rated = [found, other].into_iter().flatten().any(has_rate);
@@ -151,7 +152,7 @@ impl Routes {
         needs_more && costs_as_much(found, other) && counts_alike(found, other)
     }
 
-    /// Notes which routes have a rate of their own.
+    /// Marks the routes that have a rate of their own.
     pub(super) fn mark_rated(&mut self, rated: impl IntoIterator<Item = RouteId>) {
         self.rated = vec![false; self.routes.len()];
         for route in rated {
@@ -166,12 +167,12 @@ impl Routes {
         self.iter().find(|(_, route)| *route.name == *name).map(|(id, _)| id)
     }
 
-    /// All of them, in the order of the file.
+    /// All routes, in the order of the file.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RouteId, &Route)> {
         self.routes.iter().enumerate().map(|(n, route)| (RouteId(n as u16), route))
     }
 
-    /// All of them, by [`RouteId`].
+    /// All routes, by [`RouteId`].
     pub(crate) fn as_slice(&self) -> &[Route] {
         &self.routes
     }
@@ -183,7 +184,7 @@ impl Routes {
         id
     }
 
-    /// Adds a pattern of a route; fails with what is wrong and what to write instead.
+    /// Adds a pattern of a route; the error has the fault and what to write instead.
     pub(super) fn insert(&mut self, route: RouteId, text: &str) -> Result<(), Wrong> {
         let (method, path) = split(text)?;
         let pattern = Pattern::of_plan(path)?;
@@ -209,7 +210,7 @@ impl Routes {
     }
 }
 
-/// Who may pass a route unasked: the less, the stricter.
+/// Openness of a route: the lower, the stricter.
 fn open(route: Option<&Route>) -> (u8, bool) {
     match route {
         None => (0, false),
@@ -224,11 +225,11 @@ fn open(route: Option<&Route>) -> (u8, bool) {
     }
 }
 
-/// Whether a request on the first costs at least what one on the second does, of every meter.
+/// Whether a request on the first route costs at least as much as on the second, of every meter.
 fn costs_as_much(found: Option<&Route>, other: Option<&Route>) -> bool {
     let costs = |of: Option<&Route>| of.map(|route| route.cost.clone()).unwrap_or_default();
     let (found, other) = (costs(found), costs(other));
-    // What a route does not name costs as the meter says: of all but requests nothing is known.
+    // An unlisted meter costs what its own setting says, which is known only for `requests`.
     let of = |costs: &[(MeterId, u64)], meter: MeterId| {
         let named = costs.iter().find(|(m, _)| *m == meter).map(|(_, n)| *n);
         named.or((meter.0 == 0).then_some(1))
@@ -241,7 +242,7 @@ fn costs_as_much(found: Option<&Route>, other: Option<&Route>) -> bool {
     })
 }
 
-/// Whether two routes say the same of meters, outcomes, repeats and shadows.
+/// Whether two routes agree on meters, outcomes, idempotency and shadow mode.
 fn counts_alike(found: Option<&Route>, other: Option<&Route>) -> bool {
     let words = |of: Option<&Route>| {
         let words = |route: &Route| {
@@ -253,7 +254,7 @@ fn counts_alike(found: Option<&Route>, other: Option<&Route>) -> bool {
 }
 
 impl Tree {
-    /// The most specific pattern that a path fits, by its place.
+    /// The most specific pattern that a path fits, by its index.
     #[inline]
     fn find(&self, path: &str, empty: Empty) -> Option<usize> {
         self.root.find(path.strip_prefix('/')?, empty)
@@ -305,8 +306,8 @@ impl Tree {
 }
 
 impl RouteNode {
-    /// By what follows the slash. Each node is looked at once at most, so that no path takes longer
-    /// than the plan file has patterns.
+    /// Matches the text after the slash. Each node is visited at most once, so that no path takes
+    /// longer than the plan file has patterns.
     fn find(&self, rest: &str, empty: Empty) -> Option<usize> {
         let (segment, after) = cut(rest);
         let down = |node: &Self| match after {
@@ -354,7 +355,7 @@ impl fmt::Debug for Routes {
     }
 }
 
-/// Methods that HTTP has (IANA's registry), and one that caches have.
+/// Methods of HTTP (IANA's registry), and one that caches use.
 const METHODS: [&str; 40] = [
     "GET",
     "POST",
@@ -398,7 +399,7 @@ const METHODS: [&str; 40] = [
     "PRI",
 ];
 
-/// The method of a pattern, if HTTP does not know it: it may be the host's own, or a mistake.
+/// The pattern's method, if it is not in HTTP: it may be the host's own, or a mistake.
 pub(super) fn own_method(text: &str) -> Option<&str> {
     let (method, _) = text.split_once(' ')?;
     (!METHODS.contains(&method)).then_some(method)
@@ -470,12 +471,12 @@ fn can_be_read_twice(path: &str) -> bool {
     last == b'/' && path.len() > 1
 }
 
-/// The path with its escapes decoded, but for `%2F`.
+/// The path with its escapes decoded, except for `%2F`.
 pub(super) fn decode(path: &str) -> Cow<'_, str> {
     decode_if(path, |byte| byte != b'/')
 }
 
-/// The path with the escapes decoded that a path cannot be written without (RFC 3986, section 3.3).
+/// The path with those escapes decoded that it cannot be written without (RFC 3986, section 3.3).
 fn decode_needed(path: &str) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte);
     decode_if(path, |byte| !plain(byte))
@@ -505,7 +506,7 @@ fn decode_if(path: &str, decoded: impl Fn(u8) -> bool) -> Cow<'_, str> {
     }
 }
 
-/// The byte of the escape that `bytes` begins with.
+/// The byte of the escape at the start of `bytes`.
 fn escape(bytes: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = bytes else {
         return None;
@@ -544,7 +545,7 @@ mod tests {
         routes
     }
 
-    /// Searches are dear.
+    /// Searches are expensive.
     fn sample() -> Routes {
         let mut routes = routes(&[
             ("search", "GET /v1/search"),
@@ -612,7 +613,7 @@ mod tests {
         assert_eq!(name(&routes, "GET", "/files//"), Some("files"));
     }
 
-    /// On which route a request is whose host's router has matched this.
+    /// The route of a request for which the host's router has matched this.
     fn at<'r>(routes: &'r Routes, path: &str, host: &str) -> Option<&'r str> {
         let found = routes.find_at("GET", path, Reads::AsItCame, || Some(host.into()));
         found.map(|id| &*routes[id].name)
@@ -628,10 +629,10 @@ mod tests {
         ]);
         assert_eq!(at(&routes, "/%61/a", "/{x}/{y}"), Some("two"));
         assert_eq!(at(&routes, "/%61/a", "/a/{tail:.*}"), Some("under-a"));
-        // An empty rest is none to axum, and one to actix-web.
+        // An empty rest does not match in axum, but does in actix-web.
         assert_eq!(at(&routes, "/files/", "/files/{tail}*"), Some("rest"));
         assert_eq!(at(&routes, "/files/", "/{dir}/"), Some("slash"));
-        // What the path cannot have matched is of another router.
+        // A pattern that the path cannot have matched belongs to another router.
         assert_eq!(at(&routes, "/files/", "/a/{*r}"), Some("slash"));
     }
 
@@ -649,7 +650,7 @@ mod tests {
         assert_eq!(name("/v1/accounts/%20/exports"), Some("export"));
         assert_eq!(name("/v1/%73earch"), Some("search"));
 
-        // Unless its pattern says otherwise, which a guard may hide: then the stricter holds.
+        // Unless its pattern forbids them, which a guard may hide: then the stricter one holds.
         let mut routes = self::routes(&[("rest", "GET /v1/{*rest}"), ("all", "GET /{*all}")]);
         let find = |routes: &Routes| routes.find_at("GET", "/v1/", Reads::Decoded, || None);
         assert_eq!(find(&routes), Some(RouteId(0)));

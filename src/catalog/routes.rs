@@ -1,4 +1,4 @@
-//! Routes: where it is counted, and what a request costs there.
+//! Routes: the groups of endpoints that are counted, and their costs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ fn header_name(report: &mut Findings<'_>, text: &Text<'_>) -> Option<String> {
     Some(text.text.to_ascii_lowercase())
 }
 
-/// `charge-on`, where it is written.
+/// `charge-on`, if written.
 pub(super) fn charge_on(report: &mut Findings<'_>, table: PlanTable<'_>) -> Option<ChargeOn> {
     let node = table.node("charge-on")?;
     let texts = table.texts("charge-on");
@@ -178,7 +178,7 @@ pub(super) fn charge_on(report: &mut Findings<'_>, table: PlanTable<'_>) -> Opti
     Some(on)
 }
 
-/// `enforce`, where it is written.
+/// `enforce`, if written.
 pub(super) fn enforce(table: PlanTable<'_>) -> Option<Enforce> {
     table.text("enforce").map(|enforce| match enforce.text {
         "shadow" => Enforce::Shadow,

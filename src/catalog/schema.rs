@@ -1,8 +1,8 @@
-//! The JSON Schema (draft-07) of a plan file, for editors: printed from the tables that the parser
-//! uses, so that the two cannot drift. Committed as `docs/plans.schema.json`.
+//! The JSON Schema (draft-07) of a plan file, for editors: printed from the parser's tables, so
+//! that the two cannot drift. Committed as `docs/plans.schema.json`.
 //!
-//! It knows keys, types and the form of the small languages. What only the whole file can tell
-//! (names, sums, prices, limits below a cost) is left to the parser.
+//! It covers keys, types and the form of the small languages. Checks that need the whole file
+//! (names, sums, prices, limits below a cost) are left to the parser.
 
 use serde_json::{Map, Value, json};
 
@@ -85,7 +85,7 @@ fn value(form: &Form) -> Map<String, Value> {
 /// A number with an optional part after the point.
 const NUMBER: &str = r"\d+(\.\d+)?";
 
-/// A name, as [`super::words::is_name`] takes it.
+/// A name, as accepted by [`super::words::is_name`].
 const NAME: &str = "[A-Za-z0-9][A-Za-z0-9_-]*";
 
 fn each(names: Names, form: &Form) -> Value {
@@ -120,7 +120,7 @@ fn either(words: impl IntoIterator<Item = String>) -> String {
     words.into_iter().collect::<Vec<_>>().join("|")
 }
 
-/// The members of a JSON object; `json!` of one is nothing else.
+/// The members of a JSON object; `json!` of an object always is one.
 fn map(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,

@@ -1,5 +1,5 @@
-//! Checks that a file has the keys and types of [`super::keys`], so that lowering reads them
-//! without a second look: what is not of its type has been reported and reads as absent.
+//! Checks a file for the keys and types of [`super::keys`], so that lowering reads them without
+//! further checks: a value of the wrong type has been reported and reads as absent.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ pub(super) struct TableLine<'a> {
     pub(super) node: &'a TomlNode<'a>,
 }
 
-/// A string of the file, and where its literal stands.
+/// A string of the file, and the span of its literal.
 #[derive(Clone, Debug)]
 pub(super) struct Text<'a> {
     pub(super) text: &'a str,
@@ -55,7 +55,7 @@ impl<'a> PlanTable<'a> {
         self.node(key).and_then(integer).and_then(|n| u32::try_from(n).ok())
     }
 
-    /// The strings of a list, or the one that stands alone.
+    /// The strings of a list, or a single string.
     pub(super) fn texts(self, key: &str) -> Vec<Text<'a>> {
         match self.node(key) {
             Some(node) => items(node).into_iter().filter_map(Text::of).collect(),
@@ -74,7 +74,7 @@ impl<'a> PlanTable<'a> {
         entries
     }
 
-    /// Where a key is written.
+    /// The span of a key.
     pub(super) fn key_span(self, key: &str) -> Option<Range<usize>> {
         self.0.get_key_value(key).map(|(key, _)| key.span())
     }
@@ -86,7 +86,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The items of a list, or the value that stands alone.
+/// The items of a list, or a single value.
 pub(super) fn items<'a>(node: &'a TomlNode<'a>) -> Vec<&'a TomlNode<'a>> {
     match node.get_ref() {
         DeValue::Array(array) => array.iter().collect(),
@@ -99,7 +99,7 @@ pub(super) fn integer(node: &TomlNode<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-/// Checks a table against its shape. `at` is where errors about the table as a whole point.
+/// Checks a table against its shape. `at` is the span for errors about the table as a whole.
 pub(super) fn check_table(
     report: &mut Findings<'_>,
     shape: &'static Shape,
@@ -256,7 +256,7 @@ fn type_of(node: &TomlNode<'_>) -> &'static str {
     }
 }
 
-/// A line that would be right, once `..` is filled in.
+/// A correct line, once `..` is filled in.
 pub(super) fn sample(name: &str, form: &Form) -> String {
     let value = match form {
         Form::Text | Form::Texts => match name {
@@ -292,7 +292,7 @@ pub(super) fn sample(name: &str, form: &Form) -> String {
     format!("`{name} = {value}`")
 }
 
-/// Notes what is wrong in the words of a string.
+/// Records a fault within a string.
 pub(super) fn fault(report: &mut Findings<'_>, text: &Text<'_>, fault: TextFault) {
     let at = report.within(text.span.clone(), text.text, fault.at);
     report.error(at, fault.message, fault.help);

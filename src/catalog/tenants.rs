@@ -1,4 +1,4 @@
-//! Exceptions of single tenants, and what payment states do to all of them.
+//! Exceptions of single tenants, and the effects of payment states on all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(super) fn tenants(
     tenants
 }
 
-/// The words of a `[tenant.x]` table that change a plan.
+/// The plan changes in a `[tenant.x]` table.
 pub(super) fn changes(
     report: &mut Findings<'_>,
     scene: &Scene<'_>,
@@ -66,7 +66,7 @@ fn term(report: &mut Findings<'_>, scene: &Scene<'_>, table: PlanTable<'_>) -> O
     Some(Term { from_ms: from?, months })
 }
 
-/// The local midnight that begins a date, or the one `later` days on.
+/// The local midnight at the start of a date, or `later` days after it.
 fn midnight(
     report: &mut Findings<'_>,
     scene: &Scene<'_>,
@@ -86,7 +86,7 @@ fn midnight(
     found
 }
 
-/// `[billing]`, with what holds where the file does not say.
+/// `[billing]`, with defaults for missing keys.
 pub(super) fn billing(
     report: &mut Findings<'_>,
     top: PlanTable<'_>,
@@ -115,7 +115,7 @@ pub(super) fn billing(
     }
 }
 
-/// The plan of `on-payment-method`: one with a price, or nobody could be subscribed to it.
+/// The plan of `on-payment-method`: it needs a price, or no customer could be subscribed to it.
 fn subscribes(
     report: &mut Findings<'_>,
     table: Option<PlanTable<'_>>,

@@ -1,19 +1,19 @@
-//! Windows: which span of time a quota is counted in.
+//! Windows: the time spans in which quotas are counted.
 //!
 //! Laws: the windows of one [`Every`] and one anchor tile time without gap or overlap, from the
-//! first instant an `i64` holds to the last, and contain the instant they were asked for: whatever
-//! walks from the end of one to the next comes to an end. Boundaries are `anchor + n months`,
-//! never chained, so that a cycle anchored on 31 Jan turns over on 28 Feb and again on 31 Mar.
-//! Local days are 23 to 25 hours long where the clocks change; a boundary that the clocks skip is
-//! the first instant after the gap, one that happens twice is the first of the two.
+//! first instant an `i64` holds to the last, and contain the instant they were asked for: code that
+//! walks from the end of one to the next terminates. Boundaries are `anchor + n months`, never
+//! chained, so that a cycle anchored on 31 Jan turns over on 28 Feb and again on 31 Mar. Local days
+//! are 23 to 25 hours long where the clocks change; a boundary that the clocks skip is the first
+//! instant after the gap, one that happens twice is the first of the two.
 //!
 //! Zones come from the database in this binary, not from the machine's, so that every node of one
 //! release turns over at the same instant.
 //!
-//! Where the zone has changed, the window that runs goes on to a boundary of the new one (`turn`).
+//! Where the zone has changed, the running window continues to a boundary of the new one (`turn`).
 //!
-//! What a date cannot hold (years before 1 and after 9998) lies in the first or the last window,
-//! which begin at `i64::MIN` and end at `i64::MAX`.
+//! Instants that a date cannot hold (years before 1 and after 9998) lie in the first or the last
+//! window, which begin at `i64::MIN` and end at `i64::MAX`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use super::model::{Anchors, Every, Window};
 
 mod turn;
 
-/// 0001-01-03 and 9998-12-29 UTC, so that no offset leaves what a date can hold.
+/// 0001-01-03 and 9998-12-29 UTC, so that no offset exceeds the range of a date.
 const FIRST_MS: i64 = -62_135_424_000_000;
 const LAST_MS: i64 = 253_370_592_000_000;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// A time zone: where days and months turn over; and those that were in force before it.
+/// A time zone, in which days and months turn over; and its predecessors.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Zone(TimeZone, Option<Arc<(Zone, i64)>>);
 
@@ -47,14 +47,14 @@ impl Zone {
         Self(TimeZone::UTC, None)
     }
 
-    /// The same since this instant (Unix milliseconds), when it took the place of another: see
-    /// [`Every::window`].
+    /// The same zone, in force since this instant (Unix milliseconds), when it replaced another:
+    /// see [`Every::window`].
     #[must_use]
     pub(crate) fn after(self, before: Zone, at_ms: i64) -> Self {
         Self(self.0, Some(Arc::new((before, at_ms))))
     }
 
-    /// The one before it, and when that was left.
+    /// The previous zone, and when it was left.
     fn before(&self) -> Option<(&Zone, i64)> {
         self.1.as_deref().map(|(zone, left_ms)| (zone, *left_ms))
     }
@@ -64,7 +64,7 @@ impl Zone {
         self.0.iana_name().unwrap_or("UTC")
     }
 
-    /// An instant in Unix milliseconds as RFC 3339 with this zone's offset, to the second or, where
+    /// An instant in Unix milliseconds as RFC 3339 with this zone's offset, to the second or, if
     /// there are any, to the millisecond.
     #[cfg(test)]
     pub(crate) fn rfc3339(&self, at_ms: i64) -> String {
@@ -108,9 +108,9 @@ impl fmt::Debug for Zone {
 }
 
 impl Every {
-    /// The window that holds `at_ms` in a zone that has always been in force.
+    /// The window containing `at_ms` in a zone that has always been in force.
     fn within(self, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
-        // The last boundary is where the last window would begin: none does.
+        // The last boundary is where a window after the last would begin: there is none.
         let at_ms = at_ms.clamp(FIRST_MS, LAST_MS - 1);
         let local = zone.local(at_ms);
         let Window { start_ms, end_ms } = match self {
@@ -136,7 +136,7 @@ impl Every {
             },
             Every::Once => Window { start_ms: i64::MIN, end_ms: i64::MAX },
         };
-        // Boundaries beyond what a date holds are all clamped to one instant. They are taken for
+        // Boundaries beyond the range of a date are all clamped to one instant. They are treated as
         // the ends of time, or windows between them would be empty and never advance.
         Window {
             start_ms: if start_ms <= FIRST_MS { i64::MIN } else { start_ms },
@@ -165,10 +165,10 @@ fn anchored(at_ms: i64, zone: &Zone, anchor_ms: i64, every: u32) -> Window {
     tile(at_ms, guess, |n| zone.instant(after_months(anchor, n.saturating_mul(every))))
 }
 
-/// The one window `n` near `guess` with `start(n) <= at < start(n + 1)`. A local time guesses wrong
-/// by one where the clocks were set back over the boundary.
+/// The one window `n` near `guess` with `start(n) <= at < start(n + 1)`. The local time's guess is
+/// off by one where the clocks were set back over the boundary.
 fn tile(at_ms: i64, guess: i64, start: impl Fn(i64) -> i64) -> Window {
-    /// More steps than any shift of the clocks needs; the bound is for clamped instants.
+    /// More steps than any clock change needs; the bound is for clamped instants.
     const STEPS: usize = 4;
     let mut n = guess;
     for _ in 0..STEPS {
@@ -199,7 +199,7 @@ fn hour(at_ms: i64, zone: &Zone) -> Window {
     }
 }
 
-/// `clamp`ed, so that it always exists.
+/// Clamped, so that it always exists.
 fn timestamp(at_ms: i64) -> Timestamp {
     Timestamp::from_millisecond(at_ms.clamp(FIRST_MS, LAST_MS)).unwrap_or_default()
 }
@@ -218,12 +218,12 @@ fn midnight(days: i64) -> DateTime {
     shift(EPOCH, days, |n| Span::new().try_days(n))
 }
 
-/// The same day and time `n` months on, or the last day of that month.
+/// The same day and time `n` months later, or the last day of that month.
 fn after_months(from: DateTime, n: i64) -> DateTime {
     shift(from, n, |n| Span::new().try_months(n))
 }
 
-/// Saturating at the ends of what a date can hold.
+/// Saturates at the ends of a date's range.
 fn shift(from: DateTime, n: i64, by: impl Fn(i64) -> Result<Span, jiff::Error>) -> DateTime {
     let end = if n < 0 { DateTime::MIN } else { DateTime::MAX };
     by(n).and_then(|span| from.checked_add(span)).unwrap_or(end)

@@ -1,7 +1,7 @@
 //! The small languages inside the strings of a plan file: amounts, rates, quotas, scopes,
 //! durations. Names stay names here; [`super::limits`] looks them up.
 //!
-//! Faults say which part of the string they are about.
+//! Faults give the part of the string they are about.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) const DURATIONS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3_6
 /// Spans of a contract, in months.
 pub(super) const TERMS: [(&str, u64); 2] = [("mo", 1), ("y", 12)];
 
-/// What people write for the words above.
+/// Common spellings of the words above.
 const ALIASES: [(&str, &str); 29] = [
     ("sec", "s"),
     ("secs", "s"),
@@ -69,7 +69,7 @@ const ALIASES: [(&str, &str); 29] = [
     ("years", "y"),
 ];
 
-/// Words that no meter, scope or route may be called, since a limit's words would not be plain.
+/// Words that cannot name a meter, scope or route, since a limit's words would be ambiguous.
 pub(super) fn is_reserved(name: &str) -> bool {
     RATE_PERIODS.iter().any(|(word, _)| *word == name)
         || RATE_PERIODS_IN_FULL.iter().any(|(word, _)| *word == name)
@@ -238,7 +238,7 @@ pub(super) fn percent(text: &str) -> Option<u32> {
     u32::try_from(exact.to_u64()?).ok().filter(|points| (1..=10_000).contains(points))
 }
 
-/// Longest contract period: with it, dates of this century stay dates.
+/// Longest contract period: it keeps dates of this century within range.
 const MAX_TERM_MONTHS: u32 = 600;
 
 /// Longest duration: 100 years.
@@ -348,7 +348,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The scope of ours that is meant by a word that is like it: `IP`, `users`, `address`.
+/// Our scope that a similar word means: `IP`, `users`, `address`.
 fn scope_for(word: &str) -> Option<&'static str> {
     const SCOPES: [&str; 4] = ["tenant", "key", "user", "ip"];
     const ALIASES: [(&str, &str); 4] =

@@ -1,13 +1,13 @@
-//! What is wrong with a service file: where it stands, in which words, and what to write instead.
+//! Errors of a service file: position, words at fault, and what to write instead.
 //!
-//! A value that may be a secret is never among the words.
+//! A possible secret is never among the words.
 
 use std::fmt;
 
 use crate::text_file::list;
 
-/// Everything that is wrong with a service file, in the order of the file; of a file with thousands
-/// of mistakes, a thousand of them. Shown are the first 50.
+/// All errors of a service file, in the order of the file; of a file with thousands of mistakes, a
+/// thousand of them. The first 50 are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigErrors(pub Vec<ConfigError>);
 
@@ -25,20 +25,20 @@ impl From<ConfigError> for ConfigErrors {
     }
 }
 
-/// One thing that is wrong.
+/// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError {
-    /// The file, or the environment variable, in which it stands; empty where it is in neither.
+    /// The file or environment variable it is in; empty if neither.
     pub file: String,
-    /// Line, from 1; 0 where there is no line.
+    /// Line, from 1; 0 for none.
     pub line: u32,
-    /// Column in characters, from 1; 0 where there is none.
+    /// Column in characters, from 1; 0 for none.
     pub column: u32,
     /// The words at fault; empty where they may be a secret.
     pub words: String,
-    /// What is wrong.
+    /// The error.
     pub message: String,
-    /// What to write or do instead.
+    /// The suggested fix.
     pub help: Option<String>,
 }
 

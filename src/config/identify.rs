@@ -1,4 +1,4 @@
-//! `[[identify]]`: the ways of knowing a caller.
+//! `[[identify]]`: the methods of identifying a caller.
 
 use super::reader::ServiceTable;
 use super::references::{secret, secret_ref};
@@ -6,10 +6,10 @@ use super::tables::is_name;
 use super::tree::{Data, Node};
 use super::*;
 
-/// Whether `[proxy] trust` names somebody, without whom no header is believed.
+/// Whether `[proxy] trust` names any proxy, without which no header is trusted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// It names somebody, or something else is wrong with it, which is reported there.
+    /// It names a proxy, or has another error, which is reported there.
     Somebody,
     Nobody,
 }
@@ -85,7 +85,7 @@ fn gateway(table: &ServiceTable<'_>, trust: Trust) -> Option<IdentifyTable> {
     Some(IdentifyTable::Header { tenant, user })
 }
 
-/// A header's name in lower case, if it is one: a token of RFC 9110, section 5.6.2.
+/// A header's name in lower case, if valid: a token of RFC 9110, section 5.6.2.
 fn header(table: &ServiceTable<'_>, node: &Node, name: &str) -> Option<String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || !name.chars().all(is_token) {
@@ -164,7 +164,7 @@ fn jwks(table: &ServiceTable<'_>) -> Option<String> {
     Some(jwks.to_owned())
 }
 
-/// Whether a URL has no TLS and does not stay on this machine.
+/// Whether a URL uses plain HTTP to another machine.
 fn is_plain_http_elsewhere(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else {
         return false;

@@ -1,10 +1,9 @@
-//! The service file, `tallygate.toml`: where things run, and how callers are known. What is sold
-//! stands in the plan file. `docs/service-file.md` describes every key.
+//! The service file, `tallygate.toml`: where things run, and how callers are identified. Products
+//! are in the plan file. `docs/service-file.md` describes every key.
 //!
-//! A [`Config`] that exists is legal: it was parsed and checked, and all that was wrong was
-//! reported at once, with line, column and what to write instead. It is plain data. Nothing
-//! here opens a file, a store or a connection; only [`SecretRef::resolve`] reads, when it is asked
-//! to.
+//! A [`Config`] that exists is legal: it was parsed and checked, and all errors were reported at
+//! once, with line, column and what to write instead. It is plain data. Nothing here opens a file,
+//! a store or a connection; only [`SecretRef::resolve`] reads, on request.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -35,60 +34,61 @@ pub(crate) use stripe::{
     MIN_REPORT_EVERY, StripeMode, TooOld,
 };
 
-/// `store.path` unless the file says otherwise.
+/// Default of `store.path`.
 pub(crate) const DEFAULT_STORE_PATH: &str = "tallygate.redb";
 
-/// `store.table` unless the file says otherwise.
+/// Default of `store.table`.
 pub(crate) const DEFAULT_TABLE: &str = "tallygate";
 
-/// `store.space` unless the file says otherwise.
+/// Default of `store.space`.
 pub(crate) const DEFAULT_SPACE: &str = "default";
 
-/// `plans.file` unless the file says otherwise.
+/// Default of `plans.file`.
 pub(crate) const DEFAULT_PLANS: &str = "plans.toml";
 
-/// `api-key` where the file has no `[[identify]]`: headers that are looked at, in order.
+/// Default of `api-key` in a file without `[[identify]]`: the headers examined, in order.
 pub(crate) const DEFAULT_API_KEY_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
 
-/// The environment variable of the pepper where `api-key` stands without `pepper`.
+/// The environment variable of the pepper for an `api-key` without `pepper`.
 pub(crate) const DEFAULT_PEPPER_ENV: &str = "TALLYGATE_PEPPER";
 
 /// The id of that pepper.
 pub(crate) const DEFAULT_PEPPER_ID: &str = "1";
 
-/// `flush.every` unless the file says otherwise.
+/// Default of `flush.every`.
 pub(crate) const DEFAULT_FLUSH_EVERY: Duration = Duration::from_secs(1);
 
-/// `flush.every` is at least this: below it, more is written than is learned.
+/// Minimum of `flush.every`: below it, the extra writes bring no benefit.
 pub(crate) const MIN_FLUSH_EVERY: Duration = Duration::from_millis(50);
 
-/// `flush.every` is at most this: a writer that holds units writes every 5 s, since its records are
-/// its heartbeat.
+/// Maximum of `flush.every`: a writer that holds units writes every 5 s, since its records are its
+/// heartbeat.
 pub(crate) const MAX_FLUSH_EVERY: Duration = Duration::from_secs(5);
 
-/// `flush.max-write-units` unless the file says otherwise.
+/// Default of `flush.max-write-units`.
 pub(crate) const DEFAULT_MAX_WRITE_UNITS: u32 = 50;
 
-/// `flush.journal-path` where the store is no local file and the file does not say otherwise.
+/// Default of `flush.journal-path` where the store is not a local file.
 pub(crate) const DEFAULT_JOURNAL_PATH: &str = "tallygate.journal";
 
 /// Longest name of a space, in characters.
 pub(crate) const MAX_SPACE_CHARS: usize = 64;
 
-/// A service file. Paths are as written: a relative one counts from where the service runs.
+/// A service file. Paths are as written: a relative one is resolved from the service's working
+/// directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// `[store]`: where tenants, quotas and usage are kept.
+    /// `[store]`: the storage of tenants, quotas and usage.
     pub store: StoreConfig,
-    /// `[plans]`: where the plan file is.
+    /// `[plans]`: the location of the plan file.
     pub plans: PlansConfig,
-    /// `[[identify]]`: how callers are known, tried in this order. Never empty.
+    /// `[[identify]]`: how callers are identified, tried in this order. Never empty.
     pub identify: Vec<IdentifyTable>,
-    /// `[identity]`: what becomes of those who are not known.
+    /// `[identity]`: treatment of unknown callers.
     pub identity: IdentityConfig,
-    /// `[proxy]`: whose word about a caller's address counts.
+    /// `[proxy]`: the proxies trusted for a caller's address.
     pub proxy: ProxyConfig,
-    /// `[http]`: what surrounds the API.
+    /// `[http]`: the environment of the API.
     pub http: HttpConfig,
     /// `[stripe]`; without it nothing is billed.
     pub stripe: Option<StripeConfig>,
@@ -100,11 +100,11 @@ pub(crate) struct Config {
 
 impl Config {
     /// Parses the text of a service file. `file_name` appears in errors; `env` is the environment,
-    /// of which the variables that begin with `TALLYGATE__` override the file.
+    /// whose variables that begin with `TALLYGATE__` override the file.
     ///
     /// # Errors
     ///
-    /// All that is wrong, in the order of the file; mistakes of TOML itself come alone.
+    /// All errors, in the order of the file; TOML syntax errors come alone.
     pub(crate) fn parse(
         file_name: &str,
         text: &str,
@@ -130,7 +130,7 @@ pub(crate) struct StoreConfig {
     pub space: String,
 }
 
-/// What kind of store.
+/// The kind of store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreKind {
     /// `"memory"`: gone with the process.
@@ -140,8 +140,7 @@ pub(crate) enum StoreKind {
         /// `path`: the file.
         path: PathBuf,
     },
-    /// `"dynamodb"`: shared by all processes. Region and endpoint come from where every AWS tool
-    /// takes them.
+    /// `"dynamodb"`: shared by all processes. Region and endpoint come from the usual AWS sources.
     Dynamodb {
         /// `table`: the table's name.
         table: String,
@@ -160,22 +159,22 @@ pub(crate) struct PlansConfig {
 pub(crate) enum IdentifyTable {
     /// API keys, looked up by their hash.
     ApiKey {
-        /// `api-key`: header names, lower case, in the order in which they are looked at.
+        /// `api-key`: header names, lower case, in the order in which they are examined.
         headers: Vec<String>,
         /// `pepper`: keys of the hash, newest first. Never empty.
         peppers: Vec<PepperConfig>,
     },
     /// Signed tokens.
     Jwt(JwtConfig),
-    /// A header that a gateway in front has set, believed only from a peer in `[proxy] trust`,
-    /// which is not empty then.
+    /// A header set by a gateway in front, trusted only from a peer in `[proxy] trust`, which is
+    /// not empty then.
     Header {
         /// `header`: the name of the header with the tenant, lower case.
         tenant: String,
         /// `user-header`: the name of the header with the user, lower case.
         user: Option<String>,
     },
-    /// A claim that the host, or the gateway that calls a Lambda function, has verified.
+    /// A claim verified by the host, or by the gateway that calls a Lambda function.
     Claim {
         /// `claim`: the name of the claim with the tenant.
         tenant: String,
@@ -189,16 +188,16 @@ pub(crate) enum IdentifyTable {
 pub(crate) struct PepperConfig {
     /// `id`: stored beside each hash that was made with it. 1 to 16 characters of `a-z0-9`.
     pub id: String,
-    /// Where the key is.
+    /// The location of the key.
     pub secret: SecretRef,
 }
 
 /// `jwt = { .. }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JwtConfig {
-    /// `jwks` or `secret`: what tokens are verified with.
+    /// `jwks` or `secret`: the verification keys.
     pub keys: JwtKeys,
-    /// `issuer`: what `iss` must be.
+    /// `issuer`: the required `iss`.
     pub issuer: String,
     /// `audience`: one of these must be in `aud`. Never empty.
     pub audience: Vec<String>,
@@ -208,52 +207,52 @@ pub(crate) struct JwtConfig {
     pub user: Option<String>,
 }
 
-/// What tokens are verified with.
+/// The verification keys of tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JwtKeys {
     /// `jwks`: public keys (RFC 7517), at an `https` URL (or `http` on this machine) or in a file.
     Jwks(String),
-    /// `secret`: a secret that is shared with the issuer, for HS256. It has at least 32 bytes (RFC
-    /// 7518, section 3.2), which is seen when it is read.
+    /// `secret`: a secret shared with the issuer, for HS256. At least 32 bytes (RFC 7518, section
+    /// 3.2), which is checked when it is read.
     Secret(SecretRef),
 }
 
 /// `[identity]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IdentityConfig {
-    /// `unknown`: what becomes of a caller that is not known.
+    /// `unknown`: treatment of an unknown caller.
     pub unknown: OnUnknown,
-    /// `no-scope`: what becomes of a limit whose scope a caller has no value of.
+    /// `no-scope`: treatment of a limit whose scope a caller lacks.
     pub no_scope: NoScope,
 }
 
-/// What becomes of a limit by a scope (`per user`) of which a caller has no value.
+/// Treatment of a limit by a scope (`per user`) that a caller lacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum NoScope {
-    /// `"tenant"`: it holds for all such callers of the tenant together.
+    /// `"tenant"`: it applies to all such callers of the tenant together.
     #[default]
     Tenant,
     /// `"refuse"`: the caller is refused with 403.
     Refuse,
-    /// `"skip"`: it does not hold for them.
+    /// `"skip"`: it does not apply to them.
     Skip,
 }
 
-/// What becomes of a caller that is not known.
+/// Treatment of an unknown caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnUnknown {
     /// `"reject"`: 401.
     Reject,
-    /// `"create"`: a verified tenant that was never seen is made, on the default plan.
+    /// `"create"`: a verified tenant that is new is created, on the default plan.
     Create,
-    /// `"anonymous"`: it is the anonymous tenant.
+    /// `"anonymous"`: it counts as the anonymous tenant.
     Anonymous,
 }
 
 /// `[proxy]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProxyConfig {
-    /// `trust`: whose `X-Forwarded-For` counts.
+    /// `trust`: the proxies whose `X-Forwarded-For` counts.
     pub trust: Vec<Network>,
 }
 
@@ -261,7 +260,7 @@ pub(crate) struct ProxyConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Network(ipnet::IpNet);
 
-/// With its prefix, also for one address: `10.0.0.0/8`, `192.0.2.7/32` (CIDR, RFC 4632).
+/// With its prefix, even for one address: `10.0.0.0/8`, `192.0.2.7/32` (CIDR, RFC 4632).
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -271,10 +270,10 @@ impl fmt::Display for Network {
 /// `[http]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HttpConfig {
-    /// `billing-url`: where a person can pay or upgrade; shown in refusals with 402.
+    /// `billing-url`: the page for paying or upgrading; shown in refusals with 402.
     pub billing_url: Option<String>,
-    /// `strip-prefix`: taken off each path before routes are matched, as `/prod` where a gateway
-    /// puts its stage there. Begins with `/` and does not end with it.
+    /// `strip-prefix`: removed from each path before routes are matched, such as `/prod` where a
+    /// gateway puts its stage there. Begins with `/` and does not end with it.
     pub strip_prefix: Option<String>,
 }
 
@@ -283,30 +282,30 @@ pub(crate) struct HttpConfig {
 pub(crate) struct FlushConfig {
     /// `every`: how long a record waits for others.
     pub every: Duration,
-    /// `mode`: what an abrupt death may lose.
+    /// `mode`: the largest loss from an abrupt death.
     pub mode: FlushMode,
     /// `journal-path`: the local journal, used in mode `journal`.
     pub journal_path: PathBuf,
-    /// `max-write-units`: DynamoDB write units a second of this process's records.
+    /// `max-write-units`: DynamoDB write units a second for this process's records.
     pub max_write_units: u32,
 }
 
 /// `[ingest]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IngestConfig {
-    /// `token`: what callers of `POST /usage` present as a bearer's token. Without it the route
-    /// answers nobody.
+    /// `token`: the bearer token for callers of `POST /usage`. Without it the route refuses all
+    /// requests.
     pub token: Option<SecretRef>,
     /// `products`: the meter of each product code that events may name instead.
     pub products: std::collections::BTreeMap<String, String>,
 }
 
-/// What an abrupt death of the process may lose.
+/// The largest loss from an abrupt death of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlushMode {
     /// `"fast"`: one flush interval.
     Fast,
-    /// `"journal"`: what the local journal had not been given, at most 50 ms.
+    /// `"journal"`: records not yet in the local journal, at most 50 ms.
     Journal,
     /// `"durable"`: nothing; the answer waits for the record.
     Durable,

@@ -1,5 +1,5 @@
-//! Reading typed values out of the tree: each mistake is noted where it stands, and reading goes
-//! on, so that all of them are reported in one go.
+//! Typed reading from the tree: each mistake is recorded with its position, and reading continues,
+//! so that all of them are reported at once.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use super::ConfigError;
 use super::tree::{Data, Node, ValueLocation};
 use crate::text_file::{quoted, said};
 
-/// Most mistakes that are kept. Each may be about one value of a file.
+/// Most mistakes kept. There may be one for each value of a file.
 const MAX_KEPT: usize = 1_000;
 
-/// Collects what is wrong.
+/// Collects errors.
 pub(super) struct Reader {
     file: String,
     errors: RefCell<Vec<ConfigError>>,
@@ -23,14 +23,14 @@ impl Reader {
         Self { file: file.to_owned(), errors: RefCell::new(errors) }
     }
 
-    /// What was wrong, in the order of the file, the environment last.
+    /// The errors, in the order of the file, the environment last.
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
         errors.sort_by_key(|error| (error.line == 0, error.line, error.column));
         errors
     }
 
-    /// Notes a mistake with the words at fault.
+    /// Records a mistake with the words at fault.
     pub(super) fn wrong(&self, node: &Node, message: impl Into<String>, help: impl Into<String>) {
         let words = match &node.place {
             ValueLocation::File(..) => node.raw.lines().next().unwrap_or_default(),
@@ -39,7 +39,7 @@ impl Reader {
         self.note(&node.place, words, message.into(), Some(help.into()));
     }
 
-    /// Notes a mistake whose words may be a secret.
+    /// Records a mistake whose words may be a secret.
     pub(super) fn wrong_secret(&self, node: &Node, message: &str, help: &str) {
         self.note(&node.place, "", message.into(), Some(help.into()));
     }
@@ -73,7 +73,7 @@ impl Reader {
                 entries,
                 known: RefCell::default(),
             }),
-            // It may be a secret written in place.
+            // It may be an inline secret.
             other => {
                 let message = format!("`{path}` is a table, not {}", other.kind());
                 self.note(&node.place, "", message, Some("write `{ name = value }`".into()));
@@ -96,7 +96,7 @@ impl Reader {
     }
 }
 
-/// A table that is being read. Keys that nobody asked for are unknown.
+/// A table being read. Keys that were never read are unknown.
 pub(super) struct ServiceTable<'a> {
     pub(super) reader: &'a Reader,
     pub(super) path: String,
@@ -106,7 +106,7 @@ pub(super) struct ServiceTable<'a> {
 }
 
 impl<'a> ServiceTable<'a> {
-    /// The value of a key, which is known from now on.
+    /// The value of a key, which counts as known from now on.
     pub(super) fn get(&self, key: &'static str) -> Option<&'a Node> {
         let mut known = self.known.borrow_mut();
         if !known.contains(&key) {
@@ -120,7 +120,7 @@ impl<'a> ServiceTable<'a> {
         self.get(key).and_then(|node| self.reader.table(node, &path))
     }
 
-    /// Text that is not empty.
+    /// Non-empty text.
     pub(super) fn text(&self, key: &'static str) -> Option<&'a str> {
         self.text_node(key).map(|(_, text)| text)
     }
@@ -136,7 +136,7 @@ impl<'a> ServiceTable<'a> {
         Some((node, text))
     }
 
-    /// Text that must be there.
+    /// Required text.
     pub(super) fn required(&self, key: &'static str) -> Option<&'a str> {
         if !self.entries.contains_key(key) {
             self.missing(key);
@@ -149,8 +149,8 @@ impl<'a> ServiceTable<'a> {
         self.reader.note(self.place, "", message, Some(format!("add `{key} = ..`")));
     }
 
-    /// The one of these keys that is there. None, or a second one, is a mistake; `help` says what
-    /// to do with the second. No words are shown: one of them may be a secret.
+    /// The one of these keys that is present. None, or a second one, is a mistake; `help` is the
+    /// advice about the second. No words are shown: one of them may be a secret.
     pub(super) fn one_of(&self, keys: &[&'static str], help: &str) -> Option<&'static str> {
         let quoted = |keys: &[&str]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>();
         let there = keys.iter().filter_map(|key| Some((*key, self.get(key)?)));
@@ -172,7 +172,7 @@ impl<'a> ServiceTable<'a> {
         }
     }
 
-    /// One text, or a list of them.
+    /// One text, or a list of texts.
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<(&'a Node, &'a str)>> {
         let node = self.get(key)?;
         let nodes = match &node.data {
@@ -235,7 +235,7 @@ impl<'a> ServiceTable<'a> {
         }
     }
 
-    /// Every entry, whatever its key: all of them are text.
+    /// All entries with any key; each must be text.
     pub(super) fn all_texts(self) -> BTreeMap<String, String> {
         let read = |(key, (_, node)): (&String, &(ValueLocation, Node))| {
             Some((key.clone(), self.reader.text(node)?.to_owned()))
@@ -243,7 +243,7 @@ impl<'a> ServiceTable<'a> {
         self.entries.iter().filter_map(read).collect()
     }
 
-    /// Notes the keys that nobody asked for.
+    /// Reports the keys that were never read.
     pub(super) fn finish(self) {
         let known = self.known.borrow();
         for (key, (place, _)) in self.entries {
@@ -275,13 +275,13 @@ fn parse_duration(text: &str) -> Option<Duration> {
     number.parse::<u64>().ok()?.checked_mul(millis).map(Duration::from_millis)
 }
 
-/// The known word that a mistyped one is most like, if any is near.
+/// The known word most similar to a mistyped one, if any is close.
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let near = known.iter().map(|known| (distance(word, known), *known)).min()?;
     (near.0 <= 1 + word.chars().count() / 4).then_some(near.1)
 }
 
-/// Levenshtein's distance, in characters.
+/// Levenshtein distance, in characters.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,10 +1,10 @@
-//! References to secrets. What may be a secret written in place is refused and never shown.
+//! References to secrets. A possible inline secret is refused and never shown.
 
 use super::reader::ServiceTable;
 use super::tree::{Data, Node};
 use super::{SecretRef, SecretSource};
 
-/// The reference under a key, which holds nothing else. A secret written in place is refused.
+/// The reference under a key, with nothing else in it. An inline secret is refused.
 pub(super) fn secret(table: &ServiceTable<'_>, key: &'static str) -> Option<SecretRef> {
     let (node, field) = (table.get(key)?, table.path_of(key));
     if let Data::Text(_) = node.data {

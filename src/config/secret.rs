@@ -1,15 +1,15 @@
-//! Secrets: written as references to where they are, and kept in a type that never shows them.
+//! Secrets: written as references to their sources, and kept in a type that never shows them.
 //!
-//! A secret is read when it is asked for, not when the file is parsed, so that checking a file
-//! needs no secrets.
+//! A secret is read on demand, not when the file is parsed, so that checking a file needs no
+//! secrets.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::ConfigError;
 
-/// Longest secret read from a file, in bytes. Peppers and keys have some dozens; what is longer is
-/// another file.
+/// Longest secret read from a file, in bytes. Peppers and keys have some dozens; anything longer is
+/// the wrong file.
 pub(crate) const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// A secret in memory. `Debug` and `Display` do not show it.
@@ -17,12 +17,12 @@ pub(crate) const MAX_SECRET_BYTES: u64 = 64 * 1024;
 pub(crate) struct Secret(String);
 
 impl Secret {
-    /// Keeps this text as a secret.
+    /// Wraps this text as a secret.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself. Whoever calls this keeps it out of logs and errors.
+    /// The text itself. Callers keep it out of logs and errors.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -40,25 +40,25 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Where a secret is.
+/// The source of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SecretSource {
-    /// `{ env = ".." }`: in this environment variable.
+    /// `{ env = ".." }`: this environment variable.
     Env(String),
-    /// `{ file = ".." }`: in this file, a newline at its end left out.
+    /// `{ file = ".." }`: this file, without a trailing newline.
     File(PathBuf),
-    /// `{ secret = ".." }`: in AWS Secrets Manager under this name.
+    /// `{ secret = ".." }`: AWS Secrets Manager, by this name.
     SecretsManager(String),
-    /// `{ ssm = ".." }`: in AWS Systems Manager's parameter of this name.
+    /// `{ ssm = ".." }`: the AWS Systems Manager parameter of this name.
     ParameterStore(String),
 }
 
-/// A reference to a secret, as the service file has it.
+/// A reference to a secret, as written in the service file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SecretRef {
-    /// What it is for: `stripe.key`. Errors name it.
+    /// The field it is for, named in errors: `stripe.key`.
     pub field: String,
-    /// Where it is.
+    /// Its source.
     pub source: SecretSource,
 }
 
@@ -67,8 +67,8 @@ impl SecretRef {
     ///
     /// # Errors
     ///
-    /// If it is not there, is empty, is no UTF-8 text or is above [`MAX_SECRET_BYTES`], and for
-    /// sources that this build does not have.
+    /// If it is missing, empty, not UTF-8 text or above [`MAX_SECRET_BYTES`], and for sources that
+    /// this build does not support.
     pub(crate) fn resolve(
         &self,
         env: &dyn Fn(&str) -> Option<String>,

@@ -1,22 +1,22 @@
-//! `[stripe]`: how billing reaches Stripe.
+//! `[stripe]`: the connection of billing to Stripe.
 
 use std::time::Duration;
 
 use super::{ConfigError, Secret, SecretRef, SecretSource};
 
-/// `stripe.account` unless the file says otherwise.
+/// Default of `stripe.account`.
 pub(crate) const DEFAULT_STRIPE_ACCOUNT: &str = "main";
 
-/// `stripe.api-base` unless the file says otherwise: Stripe's own.
+/// Default of `stripe.api-base`: Stripe's own.
 pub(crate) const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
 
-/// `stripe.report-every` unless the file says otherwise.
+/// Default of `stripe.report-every`.
 pub(crate) const DEFAULT_REPORT_EVERY: Duration = Duration::from_secs(15 * 60);
 
-/// `stripe.report-every` is at least this: each report takes a minute of its own at Stripe.
+/// Minimum of `stripe.report-every`: each report takes a minute of its own at Stripe.
 pub(crate) const MIN_REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// `stripe.report-every` is at most this: Stripe closes an invoice hours after its period.
+/// Maximum of `stripe.report-every`: Stripe closes an invoice hours after its period.
 pub(crate) const MAX_REPORT_EVERY: Duration = Duration::from_secs(86_400);
 
 /// `[stripe]`.
@@ -24,25 +24,25 @@ pub(crate) const MAX_REPORT_EVERY: Duration = Duration::from_secs(86_400);
 pub struct StripeConfig {
     /// `key`: the API key.
     pub(crate) key: SecretRef,
-    /// `webhook-secret`; without it no webhooks are taken. Several secrets stand in one text,
-    /// with a comma between them, while one is rolled.
+    /// `webhook-secret`; without it no webhooks are accepted. While one is rolled, the text holds
+    /// several secrets, separated by commas.
     pub(crate) webhook_secret: Option<SecretRef>,
-    /// `mode`: which keys are taken.
+    /// `mode`: the mode of the accepted keys.
     pub(crate) mode: StripeMode,
-    /// `account`: names the Stripe account in the identifiers of what is sent. Another name makes
-    /// other identifiers, so that what is under way might be sent twice: to be kept for good.
+    /// `account`: the Stripe account's name in the identifiers of sent events. Never to be changed:
+    /// another name makes other identifiers, so that events under way might be sent twice.
     pub(crate) account: String,
-    /// `api-base`: where Stripe is.
+    /// `api-base`: Stripe's base URL.
     pub(crate) api_base: String,
-    /// `report-every`: how often usage is sent.
+    /// `report-every`: the interval of reports.
     pub(crate) report_every: Duration,
-    /// `too-old`: what becomes of usage that Stripe takes no more under its own date.
+    /// `too-old`: treatment of usage that Stripe no longer accepts under its own date.
     pub(crate) too_old: TooOld,
 }
 
 impl StripeConfig {
-    /// From the variables that Stripe's own documentation uses: the key in `STRIPE_SECRET_KEY`, the
-    /// signing secret in `STRIPE_WEBHOOK_SECRET` if it is set, another base than Stripe's in
+    /// Settings from the variables of Stripe's own documentation: the key in `STRIPE_SECRET_KEY`,
+    /// the signing secret in `STRIPE_WEBHOOK_SECRET` if set, a base other than Stripe's in
     /// `STRIPE_API_BASE`; in mode `test`. `None` without a key.
     ///
     /// ```
@@ -66,7 +66,7 @@ impl StripeConfig {
         })
     }
 
-    /// Reads the signing secrets of webhooks; none if there is no reference to them.
+    /// Reads the signing secrets of webhooks; empty if none are configured.
     ///
     /// # Errors
     ///
@@ -111,17 +111,17 @@ impl StripeConfig {
     }
 }
 
-/// What becomes of usage that was not sent within 33 days after its period, because Stripe was away
-/// or nobody reported: Stripe takes nothing that is dated 35 days back.
+/// Treatment of usage that was not sent within 33 days after its period, because Stripe was down or
+/// no reporter ran: Stripe refuses anything dated 35 days back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TooOld {
-    /// `"carry"`: it is dated into the period that is open, and billed with that.
+    /// `"carry"`: dated into the open period, and billed with it.
     Carry,
-    /// `"name"`: it is never billed; reports and the audit name it.
+    /// `"name"`: never billed; reports and the audit list it.
     Name,
 }
 
-/// Which of Stripe's modes.
+/// Stripe's modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StripeMode {
     /// `"test"`: no money moves.

@@ -1,5 +1,4 @@
-//! The tables of the service file, one function each: which keys there are, what they must be, and
-//! what holds without them.
+//! The tables of the service file, one function each: their keys, types and defaults.
 
 use std::path::PathBuf;
 
@@ -9,7 +8,7 @@ use super::references::secret;
 use super::tree::{Data, Node, ValueLocation};
 use super::*;
 
-/// Reads all tables, whatever is wrong in one of them. `None` only if something is noted.
+/// Reads all tables, even after errors in one of them. `None` only if an error was recorded.
 pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
     let root = reader.table(root, "")?;
     let store = root.table("store").map_or_else(|| Some(default_store()), store);
@@ -49,7 +48,7 @@ fn default_store() -> StoreConfig {
 fn store(table: ServiceTable<'_>) -> Option<StoreConfig> {
     let kinds = [("memory", 0), ("redb", 1), ("dynamodb", 2)];
     let said = table.get("kind").is_some();
-    // One file serves a laptop and a fleet: what the environment has left without use is no fault.
+    // One file serves a laptop and a fleet: keys made unused by the environment are no error.
     let overridden =
         table.get("kind").is_some_and(|node| matches!(node.place, ValueLocation::Env(_)));
     let kind = table.choice("kind", &kinds).or((!said).then_some(1));
@@ -105,7 +104,7 @@ fn identity(table: ServiceTable<'_>) -> IdentityConfig {
     identity
 }
 
-/// `None` if one of the ranges is none.
+/// `None` if one of the ranges is invalid.
 fn proxy(table: ServiceTable<'_>) -> Option<ProxyConfig> {
     let written = match table.get("trust").map(|node| &node.data) {
         Some(Data::Array(nodes)) => nodes.len(),
@@ -196,7 +195,7 @@ fn stripe(table: ServiceTable<'_>) -> Option<StripeConfig> {
 
 fn flush_config(table: Option<ServiceTable<'_>>, store: Option<&StoreKind>) -> FlushConfig {
     let beside = match store {
-        // Behind the whole name: `x.redb` and `x.db` have a journal each.
+        // After the whole name: `x.redb` and `x.db` have separate journals.
         Some(StoreKind::Redb { path }) => {
             let mut name = path.clone().into_os_string();
             name.push(".journal");
@@ -241,7 +240,7 @@ fn ingest(table: ServiceTable<'_>) -> IngestConfig {
     IngestConfig { token, products: products.unwrap_or_default() }
 }
 
-/// 1 to `most` characters of `a-z0-9` and those in `also`.
+/// Whether it is 1 to `most` characters of `a-z0-9` and those in `also`.
 pub(super) fn is_name(name: &str, most: usize, also: &str) -> bool {
     let may = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(c);
     (1..=most).contains(&name.len()) && name.chars().all(may)

@@ -1,4 +1,4 @@
-//! The service file, from text to data and from mistakes to what is said about them.
+//! Tests of the service file, from text to data and from mistakes to their messages.
 
 use proptest::prelude::*;
 
@@ -161,7 +161,7 @@ fn what_the_environment_left_without_use_is_no_fault() {
     let table = env("TALLYGATE__STORE__TABLE", "t");
     let config = Config::parse("t", file, [kind.clone(), table]).unwrap();
     assert_eq!(config.store.kind, StoreKind::Dynamodb { table: "t".into() });
-    // The environment's own mistake is one.
+    // A mistake in the environment itself is one.
     let path = env("TALLYGATE__STORE__PATH", "b.redb");
     let wrong = Config::parse("t", file, [kind, path]).unwrap_err().to_string();
     assert!(wrong.contains("belongs to kind = \"redb\""), "{wrong}");
@@ -253,7 +253,7 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
         assert!(error.message.contains("`[proxy] trust` is empty"));
         assert!(error.help.unwrap().contains("[proxy] trust = ["));
     }
-    // What is wrong with the list is said once, and not that it were empty.
+    // The list's error is reported once, and not also as an empty list.
     for trust in ["5", "[5]", "[\"proxy.local\"]"] {
         let error = error(&format!("{identify}[proxy]\ntrust = {trust}\n"));
         assert_eq!(error.line, 4, "{error}");

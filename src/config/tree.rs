@@ -1,5 +1,5 @@
-//! The service file as a tree of values that know where they stand, with the environment's
-//! overrides laid over it. What the values mean is no matter here.
+//! The service file as a tree of values with their positions, with the environment's overrides
+//! applied. The meaning of the values is handled elsewhere.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, ConfigErrors};
 use crate::text_file::{self, said};
 
-/// What the names of overriding environment variables begin with.
+/// Prefix of overriding environment variables.
 const PREFIX: &str = "TALLYGATE__";
 
-/// Where a value stands.
+/// The position of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ValueLocation {
     /// In the file, by line and column from 1.
@@ -21,13 +21,12 @@ pub(super) enum ValueLocation {
     Env(String),
 }
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) data: Data,
     pub(super) place: ValueLocation,
-    /// The text as it stands. An environment variable's may be meant as text though it reads as a
-    /// number.
+    /// The raw text. An environment variable's may be meant as text though it parses as a number.
     pub(super) raw: String,
 }
 
@@ -36,9 +35,9 @@ pub(super) enum Data {
     Text(String),
     Int(i64),
     Array(Vec<Node>),
-    /// Keys with their places.
+    /// Keys with their positions.
     Table(BTreeMap<String, (ValueLocation, Node)>),
-    /// What no key of the service file takes: a float, a date, a truth value.
+    /// A type that no key of the service file takes: a float, a date, a boolean.
     Other(&'static str),
 }
 
@@ -54,11 +53,11 @@ impl Data {
     }
 }
 
-/// The tree of a file's text. A byte order mark is passed over.
+/// The tree of a file's text. A byte order mark is skipped.
 pub(super) fn parse(file: &str, text: &str) -> Result<Node, ConfigErrors> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = Lines::of(text);
-    // The line may hold a secret that was written in place.
+    // The line may hold an inline secret.
     let words = String::new();
     let wrong = |at: usize, message: String, help: Option<String>| {
         let (line, column) = lines.line_column(at);
@@ -78,8 +77,8 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Node, ConfigErrors> {
     Err(ConfigErrors(errors.collect()))
 }
 
-/// Lays the variables whose names begin with `TALLYGATE__` over the tree, in the order of their
-/// names. `__` stands between tables, `_` for `-`; a value is a TOML value, or else text.
+/// Applies the variables whose names begin with `TALLYGATE__` to the tree, in the order of their
+/// names. `__` separates tables, `_` stands for `-`; a value is a TOML value, or else text.
 pub(super) fn lay_over(
     root: &mut Node,
     env: impl IntoIterator<Item = (String, String)>,
@@ -105,7 +104,7 @@ pub(super) fn lay_over(
     errors
 }
 
-/// Puts a value at a path, making the tables on its way. False if a value is in that way.
+/// Puts a value at a path, creating tables along it. False if a value blocks the path.
 fn put(root: &mut Node, path: &[&str], variable: &str, raw: String) -> bool {
     let place = ValueLocation::Env(variable.to_owned());
     let Some((last, tables)) = path.split_last() else {
@@ -135,7 +134,7 @@ fn put(root: &mut Node, path: &[&str], variable: &str, raw: String) -> bool {
     true
 }
 
-/// Gives everything within a value the place of the variable that holds it.
+/// Sets the position of everything within a value to the variable that holds it.
 fn stand_in(data: &mut Data, place: &ValueLocation) {
     let set = |node: &mut Node| {
         node.place = place.clone();
@@ -164,7 +163,7 @@ fn node_of(lines: &Lines<'_>, value: Spanned<DeValue<'_>>) -> Node {
     let span = value.span();
     let place = lines.place(span.start);
     let raw = lines.text.get(span).unwrap_or_default();
-    // Of a list or table only a quotation is wanted: each holds all that is within it.
+    // Lists and tables need only a quotation: each would repeat everything within it.
     let raw = match value.get_ref() {
         DeValue::Array(_) | DeValue::Table(_) => text_file::quoted(raw),
         _ => raw.to_owned(),
@@ -186,8 +185,8 @@ fn node_of(lines: &Lines<'_>, value: Spanned<DeValue<'_>>) -> Node {
     Node { data, place, raw }
 }
 
-/// A text with the beginnings of its lines, so that a place is found without reading what stands
-/// before it.
+/// A text with the start of each line, so that a position is found without reading what precedes
+/// it.
 struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,

@@ -4,8 +4,8 @@
 //!
 //! 1. While it lives it decides plan, payment and anchor. Assignments made meanwhile wait beneath.
 //! 2. When it ends, the assignments are in force again: the anchor always, so that no end begins a
-//!    cycle anew; plan and payment if a plan was assigned, or a payment state that is not good.
-//!    If neither was, the tenant is canceled, and `[billing]` says what that means.
+//!    cycle anew; plan and payment if a plan was assigned, or a payment state that is not good. If
+//!    neither was, the tenant is canceled, and `[billing]` says what that means.
 //! 3. An end applies once: an operator's later change of plan or payment overrides it.
 
 use serde::{Deserialize, Serialize};

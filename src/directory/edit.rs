@@ -18,7 +18,7 @@ use super::{Directory, DirectoryError, News, Surrogate, Tenant, name_tag};
 use crate::identity::{ANONYMOUS, is_tenant_id};
 use crate::store::StoreErrorKind;
 
-/// How often a save is retried after a concurrent one.
+/// Attempts at a save that meets concurrent ones.
 const ATTEMPTS: usize = 8;
 /// Most changes of one save: they share one history entry.
 const MAX_EDITS: usize = 32;

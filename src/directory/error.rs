@@ -61,9 +61,9 @@ pub enum DirectoryError {
     /// The record is full.
     #[error("a tenant has at most {most} {what}: let one end first")]
     TooMany {
-        /// What there are too many of.
+        /// The kind of entry there are too many of.
         what: &'static str,
-        /// Most of them.
+        /// The limit.
         most: usize,
     },
     /// A grant with this id exists and differs.

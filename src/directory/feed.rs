@@ -51,7 +51,7 @@ const ANNOUNCE_WITHIN: Duration = Duration::from_secs(1);
 const TRIES: u8 = 16;
 
 const FORMAT: i64 = 1;
-/// How many changes, and how many creations, were ever announced.
+/// Total numbers of announced changes and creations.
 const CHANGED: &str = "c";
 const MADE: &str = "m";
 const RING: &str = "ring";
@@ -122,7 +122,7 @@ impl Drop for Untold<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct FeedPosition([Option<AnnouncedCount>; SHARDS as usize]);
 
-/// How many creations and changes were ever announced in a shard.
+/// Total numbers of creations and changes announced in a shard.
 #[derive(Clone, Copy, Debug, Default)]
 struct AnnouncedCount {
     made: i64,
@@ -182,7 +182,7 @@ pub(crate) struct Feed {
 #[derive(Debug, Default)]
 struct FeedWaiter {
     news: VecDeque<News>,
-    /// How many were written or given up, so that each caller can tell whether its own were.
+    /// Number written or given up, so that each caller can tell whether its own were.
     done: u64,
     /// Given up for want of room: readers must learn that something is missing.
     dropped: i64,
@@ -400,7 +400,7 @@ fn packed(news: News) -> [u8; ENTRY] {
     bytes
 }
 
-/// How many were ever announced in a shard, and the newest of each kind, in order.
+/// The total numbers of announcements in a shard, and the newest of each kind, in order.
 fn read(item: &Item) -> Result<(AnnouncedCount, Vec<News>), StoreError> {
     check_format(item, FORMAT, "the feed of changes")?;
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the feed of changes cannot be read");

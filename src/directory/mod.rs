@@ -8,8 +8,7 @@
 //! 2. An outer id has one surrogate for good: the name is claimed first, if it is free, and the
 //!    record is made second. A creation that died in between is completed by the next.
 //! 3. A record is written whole and only over the version it was made from, so concurrent changes
-//!    do
-//!    not lose each other.
+//!    do not lose each other.
 //! 4. Every change is in the history before it is made; announced changes that never happened are
 //!    distinguished by the chain of the records' changes.
 //! 5. A credential is listed before it can be used and revoked before it is listed as revoked: none

@@ -20,7 +20,7 @@ const MAX_OVERRIDES: usize = 32;
 const MAX_GRANTS: usize = 64;
 /// Most addons of a tenant.
 const MAX_ADDONS: usize = 64;
-/// How long a grant stays in the record after its end: as long as its pool can be asked for.
+/// Retention of a grant in the record after its end: as long as its pool can be asked for.
 const KEEP_GRANT_MS: i64 = 40 * 24 * 60 * 60 * 1000;
 
 const FORMAT: i64 = 1;

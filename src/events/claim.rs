@@ -1,14 +1,14 @@
-//! Claims: one item per event, which names the log slot that carries its units.
+//! Claims: one item per event, naming the log slot that carries its units.
 //!
-//! An event counts if its claim names a slot that is on record and is no seal. A writer gives all
-//! claims of a batch the next slot of its log, and then writes that slot with all their units; a
-//! batch that it cannot finish ends that log for good. So a claim can always be judged by two
-//! reads, and a claim whose slot can never be written any more is taken over.
+//! An event counts if its claim names a slot that is on record and is not a seal. A writer points
+//! all claims of a batch at the next slot of its log, and then writes that slot with all their
+//! units; a batch that it cannot finish ends that log for good. So a claim can always be judged by
+//! two reads, and a claim whose slot can never be written any more is taken over.
 //!
-//! The slot of a claim is on record, folded away (then it was a record: the last slot of a log,
-//! which alone may be a seal, is never folded), a seal, or not there. If it is not there the writer
-//! may still be about to write it: whoever needs to know waits for [`IN_HAND`] and then ends that
-//! log with a seal in this very slot, which only one of the two can win.
+//! The slot of a claim is on record, folded away (then it was a record: the last slot of a log, the
+//! only one that may be a seal, is never folded), a seal, or missing. If it is missing the writer
+//! may still be about to write it: a process that needs to know waits for [`IN_HAND`] and then ends
+//! that log with a seal in this very slot, for which only one of the two writes can succeed.
 
 use std::time::Duration;
 
@@ -28,16 +28,16 @@ const SLOT: &str = "slot";
 const PRINT: &str = "print";
 const AT: &str = "at_ms";
 
-/// How long a writer may take from its first claim of a batch to the slot, before others take it
-/// for dead: far longer than its own repeats last.
+/// How long a writer may take from its first claim of a batch to the slot, before others consider
+/// it dead: far longer than its own retries last.
 const IN_HAND: Duration = Duration::from_secs(20);
 
-/// Tries of a write whose outcome is unknown, or that did not get through, and the pauses between
-/// them: 3 s in all. The pauses double.
+/// Tries of a write whose outcome is unknown, or that did not get through, and the first pause
+/// between them: 3 s in all. The pauses double.
 const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Rounds in which others are faster: more than that and it is in hand elsewhere.
+/// Rounds lost to faster processes: after more the event is in hand elsewhere.
 const ROUNDS: u32 = 4;
 
 /// A slot of a writer's log.
@@ -47,33 +47,33 @@ pub(crate) struct LogSlot {
     pub(crate) slot: u64,
 }
 
-/// An event to be claimed.
+/// An event to claim.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventToClaim<'a> {
     pub(crate) tenant: Surrogate,
     /// Hash of its id.
     pub(crate) id: &'a str,
-    /// Hash of what it says.
+    /// Hash of its content.
     pub(crate) print: &'a str,
 }
 
-/// What came of claiming an event.
+/// The outcome of claiming an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventClaimed {
     /// It names our slot.
     Ours,
     /// It counts already.
     Counts,
-    /// It counts already, and said something else.
+    /// It counts already, with different content.
     Conflicts,
     InHand,
-    /// The store did not take it.
+    /// The store failed to apply it.
     Not,
-    /// Nobody knows whether it names our slot: the batch cannot be finished.
+    /// Unknown whether it names our slot: the batch cannot be finished.
     Unknown,
 }
 
-/// Claims an event for a place.
+/// Claims an event for a slot.
 pub(crate) async fn claim(
     store: &dyn Store,
     space: &Space,
@@ -117,7 +117,7 @@ pub(crate) async fn claim(
     EventClaimed::InHand
 }
 
-/// Writes until the outcome is definite, or for as long as it makes sense. The error is
+/// Repeats the write until its outcome is definite, or the tries run out. The error is
 /// [`StoreErrorKind::Unknown`] if one of the tries may have been applied.
 pub(crate) async fn repeated(store: &dyn Store, write: Write) -> Result<Written, StoreError> {
     let (mut unknown, mut pause) = (None, PAUSE);
@@ -139,7 +139,7 @@ pub(crate) async fn repeated(store: &dyn Store, write: Write) -> Result<Written,
     unreachable!("the last try returns")
 }
 
-/// A read, tried again like a write.
+/// A read, with the same retries as a write.
 async fn item(store: &dyn Store, key: Key) -> Result<Option<Item>, StoreError> {
     let mut pause = PAUSE;
     for _ in 1..TRIES {
@@ -183,8 +183,8 @@ fn read(item: &Item) -> Result<Theirs<'_>, StoreError> {
     })
 }
 
-/// Whether what claims name this place counts: of one without a writer. Where it is
-/// not on record it never will be.
+/// Whether claims on this slot count, once its writer is gone. If the slot is not on record it
+/// never will be.
 pub(crate) async fn decided(
     store: &dyn Store,
     space: &Space,
@@ -203,7 +203,7 @@ pub(crate) async fn decided(
 enum ClaimStanding {
     Counts,
     InHand,
-    /// It never counts: its slot is the end of a log without it.
+    /// It never counts: the log ended at its slot, without it.
     Void,
 }
 
@@ -219,12 +219,12 @@ async fn stands(
     if let Some(item) = item(store, space.log(writer, slot)).await? {
         return Ok(judged(&item));
     }
-    // A fold is written before the slots it stands for are removed.
+    // A fold is written before the slots it replaces are removed.
     let run = slot / crate::ledger::compact::RUN;
     if item(store, space.fold(writer, run, 0)).await?.is_some() {
         return Ok(ClaimStanding::Counts);
     }
-    // Either way: its clock may be ahead of ours.
+    // The age in either direction: its clock may be ahead of ours.
     let age = now_ms.saturating_sub(theirs.at_ms).unsigned_abs();
     if u128::from(age) < IN_HAND.as_millis() {
         return Ok(ClaimStanding::InHand);

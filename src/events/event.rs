@@ -1,4 +1,4 @@
-//! An event, and the JSON shapes in which it comes.
+//! Usage events, and their JSON shapes.
 //!
 //! | shape | id | tenant | meter | quantity | when |
 //! |---|---|---|---|---|---|
@@ -6,16 +6,15 @@
 //! | a marketplace's | `id` | `TenantID` | `ProductCode` | `Quantity` | `Timestamp` |
 //!
 //! - `[ingest.products]` maps product codes to meters.
-//! - CloudEvents 1.0: `source` and `id` together are the id, as `LENGTH:SOURCE#ID` with the bytes
-//!   of the source: either may hold any character. The rest stands in `data`, in one of
-//!   the shapes above; where it is not there, `subject` is the tenant, `type` the meter, `time`
-//!   when.
-//! - EventBridge: `detail` is in one of the shapes above; where it is not there, the envelope's
-//!   `id` and `time` count.
+//! - CloudEvents 1.0: `source` and `id` together are the id, as `LENGTH:SOURCE#ID` with the length
+//!   of the source in bytes: either may hold any character. The rest is in `data`, in one of the
+//!   shapes above; if missing there, `subject` is the tenant, `type` the meter, `time` the time.
+//! - EventBridge: `detail` is in one of the shapes above; if missing there, the envelope's `id` and
+//!   `time` count.
 //!
 //! A quantity is a whole number, or one in quotes. A time is RFC 3339, or whole seconds since 1970;
-//! without one, the event counts when it comes. There is no id but the event's own: what a queue
-//! calls a message differs from one delivery to the next.
+//! without one, the event counts on arrival. Only the event's own id counts: a queue's message id
+//! differs from one delivery to the next.
 
 use std::collections::BTreeMap;
 
@@ -27,10 +26,10 @@ pub(super) const MAX_ID: usize = 512;
 /// Most units of one event: 15 digits, as everywhere.
 pub(super) const MAX_QUANTITY: u64 = 999_999_999_999_999;
 
-/// Units that a tenant used, as another service reports them.
+/// Units used by a tenant, as reported by another service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageEvent {
-    /// What makes it this event and no other, within its tenant: 1 to 512 bytes.
+    /// Its id, unique within its tenant: 1 to 512 bytes.
     pub id: String,
     /// The tenant's outer id.
     pub tenant: String,
@@ -38,11 +37,11 @@ pub struct UsageEvent {
     pub meter: String,
     /// Units, at most 15 digits.
     pub quantity: u64,
-    /// When they were used, Unix milliseconds; `None`: when the event comes.
+    /// Time of use, Unix milliseconds; `None`: the time of arrival.
     pub at_ms: Option<i64>,
 }
 
-/// Why an event cannot be read. It tells names of keys, never values.
+/// The reason an event cannot be read. Includes names of keys, never values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub(crate) String);
@@ -54,7 +53,7 @@ impl Malformed {
 }
 
 impl UsageEvent {
-    /// An event that counts when it comes.
+    /// An event that counts on arrival.
     pub fn new(
         id: impl Into<String>,
         tenant: impl Into<String>,
@@ -109,7 +108,7 @@ impl UsageEvent {
         Ok(event)
     }
 
-    /// What holds for every event, also one that a program has made.
+    /// Checks that apply to every event, even one built by a program.
     pub(super) fn check(&self) -> Result<(), Malformed> {
         if self.id.is_empty() || self.id.len() > MAX_ID {
             return Err(Malformed(format!("an id has 1 to {MAX_ID} bytes")));
@@ -133,7 +132,7 @@ type Object = Map<String, Value>;
 fn id(outer: &Object, inner: &Object, envelope: Envelope) -> Result<String, Malformed> {
     let own = text(inner, &["id", "Id", "EventID"])?;
     let id = match envelope {
-        // Unique are both together: CloudEvents 1.0, section "id".
+        // Only both together are unique: CloudEvents 1.0, section "id".
         Envelope::CloudEvents => {
             let (source, id) = (text(outer, &["source"])?, text(outer, &["id"])?);
             let source = source.ok_or_else(|| missing("source"))?;
@@ -251,7 +250,7 @@ mod tests {
         for (id, json) in shapes {
             assert_eq!(read(&json), Ok(calls(id)), "{json}");
         }
-        // Of no time that it says: used when it comes.
+        // Without a time of its own: used on arrival.
         for time in ["", r#","timestamp":null"#, &format!(r#","time":{at}"#)] {
             let json =
                 format!(r#"{{"id":"e1","tenant":"acme","meter":"calls","quantity":3{time}}}"#);

@@ -1,5 +1,5 @@
-//! Events put on record once: an event as rows, its claim, and the task that writes both. What the
-//! host calls stands in [`ingest`](crate::ingest), with the laws.
+//! Recording events exactly once: an event as rows, its claim, and the task that writes both. The
+//! public interface is [`ingest`](crate::ingest), with the laws.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -20,17 +20,17 @@ pub use event::{Malformed, UsageEvent};
 pub(crate) use row::EventEntry;
 use writer::Batch;
 
-/// How long after its end a billing period still takes events: as long as the invoice of it should
-/// wait for them.
+/// How long after its end a billing period still accepts events: its invoice should wait this long
+/// for them.
 pub const LATE: Duration = Duration::from_secs(72 * 3_600);
 
-/// How far ahead of this process's clock an event's timestamp may be.
+/// Furthest that an event's timestamp may be ahead of this process's clock.
 pub const AHEAD: Duration = Duration::from_secs(5 * 60);
 
-/// Calls that wait for the writer; the next waits for its place.
+/// Calls waiting for the writer; further ones wait for a place.
 const QUEUE: usize = 64;
 
-/// How an event that is on record got there.
+/// When a recorded event was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
     /// By this call.
@@ -39,14 +39,14 @@ pub enum Counted {
     Before,
 }
 
-/// Why an event is not on record.
+/// The reason an event is not on record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotCounted {
     /// The event itself cannot be read.
     #[error("{0}")]
     Malformed(#[from] Malformed),
-    /// Nobody has this tenant id.
+    /// No tenant has this id.
     #[error("there is no tenant `{0}`")]
     UnknownTenant(String),
     /// The plan file has no such meter.
@@ -55,19 +55,19 @@ pub enum NotCounted {
     /// A sum is counted by its parts.
     #[error("the meter `{0}` is a sum: report its parts")]
     Sum(String),
-    /// Its billing period has ended too long ago.
+    /// Its billing period ended too long ago.
     #[error("the billing period that began at {period} takes no events any more")]
     Closed {
-        /// The period's begin, RFC 3339.
+        /// Start of the period, RFC 3339.
         period: String,
     },
-    /// Its timestamp lies in the future.
+    /// Its timestamp is in the future.
     #[error("its timestamp lies more than 5 minutes ahead")]
     Ahead,
-    /// The id stands for another event already.
+    /// The id was already used for another event.
     #[error("this id was used for other usage")]
     Conflict,
-    /// Another process has it in hand.
+    /// Another process is handling it.
     #[error("it is in hand elsewhere: send it again in a while")]
     InHand,
     /// The store does not answer, or the gate is closing.
@@ -82,7 +82,7 @@ impl NotCounted {
     }
 }
 
-/// The gate's end of the writer, which begins with the first event.
+/// The gate's end of the writer, which starts with the first event.
 pub(crate) struct EventCounter {
     store: Arc<dyn Store>,
     space: Space,
@@ -119,7 +119,7 @@ impl EventCounter {
         locked(batches).clone()
     }
 
-    /// Finishes what is in hand, and takes no more.
+    /// Finishes accepted batches, and takes no more.
     pub(crate) async fn close(&self, deadline: tokio::time::Instant) {
         if let Some(batches) = self.batches.get() {
             locked(batches).take();
@@ -128,7 +128,7 @@ impl EventCounter {
         if let Some(mut task) = task
             && tokio::time::timeout_at(deadline, &mut task).await.is_err()
         {
-            // Whoever sent it was not told that it counts, and sends it again.
+            // Its sender got no confirmation, and sends it again.
             task.abort();
         }
     }

@@ -1,4 +1,4 @@
-//! An event as rows of the ledger, and as what it draws from quotas.
+//! Usage events as ledger rows, and as draws on quotas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use crate::tenants::tenant::LiveTenant;
 #[derive(Clone, Debug)]
 pub(crate) struct EventEntry {
     sheet: Arc<Sheet>,
-    /// Hash of the id: what names the event in keys.
+    /// Hash of the id, which identifies the event in keys.
     pub(super) id: String,
-    /// Hash of what it says: the same id may say nothing else.
+    /// Hash of its content: the same id may not come with other content.
     pub(super) print: String,
     /// Meters with atoms: the one reported, and the sums it feeds.
     atoms: Vec<(MeterId, u64)>,
@@ -53,7 +53,7 @@ impl EventEntry {
         if said_ms > now.wall_ms.saturating_add(millis(AHEAD)) {
             return Err(NotCounted::Ahead);
         }
-        // Of a clock that is ahead of ours: it counts as of now, in record and windows alike.
+        // A timestamp from a clock ahead of ours counts as now, in record and windows alike.
         let at_ms = said_ms.min(now.wall_ms);
         let period_ms = period(&sheet, at_ms, now.wall_ms)?;
         let is_of = |sheet: &&Arc<Sheet>| sheet.epoch == live.epoch && sheet.is_of(at_ms);
@@ -81,7 +81,7 @@ impl EventEntry {
             (key, *atoms)
         };
         let rows = atoms.iter().map(row).collect();
-        // A time that was not said is no part of what was said.
+        // Without a timestamp, the hash contains none.
         let said = format!("{}\n{}\n{:?}", event.meter, event.quantity, event.at_ms);
         let hash = |text: &str| hex(&Sha256::digest(text)[..16]);
         Ok(Self { id: hash(&event.id), print: hash(&said), sheet, atoms, rows })
@@ -91,7 +91,7 @@ impl EventEntry {
         self.sheet.tenant.surrogate
     }
 
-    /// Its sheet, if what it draws beyond a quota is owed: that is on record later than itself.
+    /// Its sheet, if use beyond a quota is owed: that debt is recorded after the event.
     pub(crate) fn may_owe(&self) -> Option<Arc<Sheet>> {
         let bills = |quota: &QuotaRule| {
             quota.quota.over == Over::Bill
@@ -100,7 +100,7 @@ impl EventEntry {
         self.sheet.policy.quotas.iter().any(bills).then(|| self.sheet.clone())
     }
 
-    /// Has its units paid by the windows that it lies in, once they are on record.
+    /// Draws its units from the windows that it lies in, once they are on record.
     pub(super) fn draw(&self) {
         let (sheet, hub) = (&self.sheet, &self.sheet.tenant.hub);
         let now = hub.clock.now();

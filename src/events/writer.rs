@@ -1,11 +1,10 @@
-//! The task that puts batches of events on record: claims first, then one log slot with the units
-//! of all events whose claim names it.
+//! The task that records batches of events: claims first, then one log slot with the units of all
+//! events whose claim names it.
 //!
-//! It has a log of its own, so that nothing but its own batches ever stands in the slots that
-//! claims name. Totals in it are cumulative, as in every log. A batch that cannot be finished (an
-//! outcome stays unknown, or somebody sealed the log) ends that log: its claims name a slot that
-//! will be a seal or nothing, and the next batch begins another log, under another incarnation,
-//! from zero.
+//! It has a log of its own, so that the slots named by claims hold only its own batches. Totals in
+//! it are cumulative, as in every log. A batch that cannot be finished (an outcome stays unknown,
+//! or another process sealed the log) ends that log: its claims name a slot that will be a seal or
+//! missing, and the next batch begins another log, under another incarnation, from zero.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -25,22 +24,22 @@ use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreErrorKind};
 
-/// Events in one slot at most. All their rows fit one record: see [`fitting`].
+/// Most events in one slot. All their rows fit one record: see [`fitting`].
 const BATCH: usize = 250;
 
-/// Claims in flight at once: a store on the network answers many as fast as one.
+/// Concurrent claims: a networked store answers many as fast as one.
 const IN_FLIGHT: usize = 32;
 
-/// Batches of unknown outcome. Each was tried for 3 s, and a store that
-/// answers says at once which do; while so many are open no more are written, so none is forgotten.
+/// Most batches of unknown outcome. Each was tried for 3 s, and a store that answers settles them
+/// at once; while this many are open no more are written, so none is forgotten.
 const MAX_OPEN: usize = 8;
 
-/// Rows whose totals are kept. Past it another log begins, and with it totals from zero.
+/// Most rows whose totals are kept. Beyond it another log begins, with totals from zero.
 const MAX_ROWS: usize = 20_000;
 
 type WriterReply = Result<Counted, NotCounted>;
 
-/// A call, and where its answer goes.
+/// A call and the channel for its answer.
 pub(super) struct Batch {
     pub(super) entries: Vec<EventEntry>,
     pub(super) reply: oneshot::Sender<Vec<WriterReply>>,
@@ -54,7 +53,8 @@ pub(super) struct EventWriter {
     open: Vec<OpenBatch>,
 }
 
-/// A batch whose slot may stand: if it does its events count, and its units are still to be drawn.
+/// A batch whose slot may be on record: if it is, its events count, and its units are yet to be
+/// drawn.
 struct OpenBatch {
     place: LogSlot,
     entries: Vec<EventEntry>,
@@ -70,7 +70,7 @@ impl EventWriter {
         Self { store, space, clock, log: None, open: Vec::new() }
     }
 
-    /// Until nobody can send any more. Calls that wait share slots.
+    /// Runs until all senders are gone. Waiting calls share slots.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Batch>) {
         while let Some(Batch { mut entries, reply }) = inbox.recv().await {
             let mut replies = vec![(entries.len(), reply)];
@@ -82,7 +82,7 @@ impl EventWriter {
             }
             let mut answers = self.count(&entries).await.into_iter();
             for (n, reply) in replies {
-                // Whoever has gone away sends it again.
+                // A caller that has gone away sends it again.
                 let _ = reply.send(answers.by_ref().take(n).collect());
             }
         }
@@ -95,8 +95,8 @@ impl EventWriter {
         }
     }
 
-    /// Finds out which of the batches of unknown outcome stand, and draws these. What of them
-    /// does not stand never will, and is sent again.
+    /// Determines which batches of unknown outcome are on record, and draws their units. The others
+    /// never will be, and are sent again.
     async fn draw_open(&mut self) {
         while let Some(open) = self.open.first() {
             let stands = match claim::decided(&*self.store, &self.space, open.place).await {
@@ -112,8 +112,8 @@ impl EventWriter {
         }
     }
 
-    /// Ends a log that nobody will write to any more, so that nobody looks at it again. If that
-    /// does not succeed they do.
+    /// Ends a log that will not be written any more, so that other processes need not examine it.
+    /// If that fails they do.
     async fn end(&self, log: Log) {
         if let Err(error) = log.writer.end(&*self.store).await {
             tracing::warn!(%error, "a log of events could not be ended");
@@ -131,7 +131,7 @@ impl EventWriter {
         answers
     }
 
-    /// One slot for these events, which fit it.
+    /// Records these events in one slot, which they fit.
     async fn slot(&mut self, entries: &[EventEntry]) -> Vec<WriterReply> {
         let unavailable = || vec![Err(NotCounted::Unavailable); entries.len()];
         self.draw_open().await;
@@ -169,7 +169,7 @@ impl EventWriter {
         answers(entries, &claimed)
     }
 
-    /// The log that goes on, or a new one. It is ours to put back.
+    /// The current log, or a new one. The caller puts it back.
     async fn take_log(&mut self) -> Option<Log> {
         if let Some(log) = self.log.take() {
             return Some(log);
@@ -184,7 +184,7 @@ impl EventWriter {
         }
     }
 
-    /// Claims each event, the first of those with one name.
+    /// Claims each event, or the first of several with one name.
     async fn claim_all(
         &self,
         entries: &[EventEntry],
@@ -208,8 +208,8 @@ impl EventWriter {
             });
         }
         while let Some(answer) = claims.join_next().await {
-            // A panic in a claim leaves its event without an answer, which is below as good as one
-            // that nobody knows.
+            // A panic in a claim leaves its event without an answer, which is treated below as an
+            // unknown outcome.
             if let Ok((name, answer)) = answer {
                 claimed.insert(name, answer);
             }
@@ -220,7 +220,7 @@ impl EventWriter {
         claimed
     }
 
-    /// Writes the slot that the claims name. Unless it stands it is never ours again.
+    /// Writes the slot that the claims name. Unless it is on record, the slot is lost to us.
     async fn record(&self, log: &mut Log, entries: &[&EventEntry]) -> Recorded {
         let mut rows = Rows::default();
         for (key, atoms) in entries.iter().flat_map(|entry| &entry.rows) {
@@ -264,7 +264,7 @@ fn name(entry: &EventEntry) -> WriterName {
     (entry.tenant(), entry.id.clone())
 }
 
-/// How many of these events fit one slot: all rows of a slot go into one record. At least one does.
+/// Number of these events that fit one slot: all rows of a slot go into one record. At least one.
 fn fitting(entries: &[EventEntry]) -> usize {
     let mut n = entries.len().min(BATCH);
     while n > 1 {
@@ -279,7 +279,7 @@ fn fitting(entries: &[EventEntry]) -> usize {
     n
 }
 
-/// What each event is told. Of those with one name the first was claimed.
+/// The answer for each event. Of those with one name the first was claimed.
 fn answers(
     entries: &[EventEntry],
     claimed: &BTreeMap<WriterName, EventClaimed>,
@@ -293,7 +293,7 @@ fn answers(
         first.entry(name).or_insert(&entry.print);
         answers.push(match (claimed, before) {
             (EventClaimed::Ours, None) => Ok(Counted::Now),
-            // What stands is what the first of them said.
+            // The content on record is that of the first.
             (EventClaimed::Ours | EventClaimed::Counts, Some(print)) if print != entry.print => {
                 Err(NotCounted::Conflict)
             }

@@ -85,7 +85,8 @@ impl Gate {
     pub async fn close_within(&self, time: Duration) -> Result<(), Error> {
         let inner = &self.inner;
         let deadline = Instant::now() + time;
-        let maintenance = inner.closing.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let maintenance =
+            inner.closing.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
         }
@@ -99,7 +100,8 @@ impl Gate {
         if cut > 0 {
             tracing::warn!(requests = cut, "still with their handlers: settled as aborted");
         }
-        inner.recording.events.close(before_flush).await; // what it draws from leases is flushed below
+        // What it draws from leases is flushed below.
+        inner.recording.events.close(before_flush).await;
         if !inner.recording.settler.close(before_flush).await {
             tracing::warn!("not settled: requests with idempotency keys that were not answered");
         }

@@ -108,7 +108,8 @@ impl Inner {
         customer: &str,
         note: &str,
     ) -> Result<(), EffectFailed> {
-        let customers = Customers::new(self.leasing.ctx.store.clone(), self.leasing.writer.space.clone());
+        let customers =
+            Customers::new(self.leasing.ctx.store.clone(), self.leasing.writer.space.clone());
         let mut known = customers.read(customer).await?;
         for _ in 0..ROUNDS {
             let fetched = self.fetch_wanted(&customers, customer, &mut known).await;

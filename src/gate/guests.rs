@@ -111,7 +111,8 @@ impl Inner {
 
     /// Hands over what guests used, as far as the directory answers.
     pub(super) async fn settle_guests(&self) {
-        let names: Vec<Arc<str>> = self.tenants.guests.tenants.iter().map(|it| it.key().clone()).collect();
+        let names: Vec<Arc<str>> =
+            self.tenants.guests.tenants.iter().map(|it| it.key().clone()).collect();
         let mut found = HashMap::new();
         for name in names {
             // One that cannot be asked about now stays a guest.

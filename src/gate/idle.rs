@@ -163,8 +163,8 @@ impl Inner {
         }
     }
 
-    /// Gives back what idle tenants hold, for a gate that closes: some at a time, so that not all of
-    /// them are restored at once. Returns how many leases could not be given back.
+    /// Gives back what idle tenants hold, for a gate that closes: some at a time, so that they are
+    /// not all restored at once. Returns how many leases could not be given back.
     pub(super) async fn close_idle(&self, deadline: Instant) -> usize {
         let mut kept = 0;
         loop {

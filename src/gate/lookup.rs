@@ -67,13 +67,15 @@ impl Inner {
         let (now, as_of) = (self.clock.now(), self.tenants.recent.so_far());
         self.tenants.recent.reads(now.mono_ns);
         let (tenant, caller, expires_ms) = match wanted {
-            Wanted::Credential(hashes) => match self.tenants.directory.lookup_credential(hashes).await? {
-                Some(found) => {
-                    let caller = Caller::new("").key(found.key_id);
-                    (self.load_tenant(found.surrogate).await?, caller, i64::MAX)
+            Wanted::Credential(hashes) => {
+                match self.tenants.directory.lookup_credential(hashes).await? {
+                    Some(found) => {
+                        let caller = Caller::new("").key(found.key_id);
+                        (self.load_tenant(found.surrogate).await?, caller, i64::MAX)
+                    }
+                    None => (None, Caller::new(""), i64::MAX),
                 }
-                None => (None, Caller::new(""), i64::MAX),
-            },
+            }
             Wanted::Named { caller, expires_ms } => {
                 (self.tenant_named(&caller.tenant).await?, caller, expires_ms)
             }
@@ -296,7 +298,8 @@ impl Inner {
         record: Arc<crate::directory::TenantRecord>,
     ) -> Result<Arc<crate::directory::TenantRecord>, StoreError> {
         let now_ms = self.clock.now().wall_ms;
-        let expires = self.catalogs.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
+        let expires =
+            self.catalogs.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
         if !expires || record.first_request_ms.is_some() {
             return Ok(record);
         }

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::callers::{MAX_AGE, RETRY, Refresh, nanos};
+use super::idle::IDLE_AFTER;
 use super::inner::in_order;
 use super::news;
 use super::open::MAX_CALLERS;
-use super::idle::IDLE_AFTER;
 use crate::clock::Now;
 use crate::error::Error;
 use crate::quota::lease::Lease;
@@ -396,7 +396,9 @@ impl Inner {
         to_return.extend(self.hub.scoped.sweep(now));
         in_order(to_return).iter().for_each(|lease| self.hub.wake(lease));
         self.forget_idle(now, keep, IDLE);
-        crate::telemetry::tenants_cached((self.tenants.active.len() + self.tenants.idle.tenants()) as u64);
+        crate::telemetry::tenants_cached(
+            (self.tenants.active.len() + self.tenants.idle.tenants()) as u64,
+        );
     }
 }
 

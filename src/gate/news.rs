@@ -166,8 +166,11 @@ impl Inner {
     /// Whether anything in memory may still be believed: otherwise whatever is asked for next is
     /// read first, and the feed need not be looked at.
     fn believes_anything(&self) -> bool {
-        let age =
-            self.clock.now().mono_ns.saturating_sub(self.tenants.recent.read_ns.load(Ordering::Relaxed));
+        let age = self
+            .clock
+            .now()
+            .mono_ns
+            .saturating_sub(self.tenants.recent.read_ns.load(Ordering::Relaxed));
         age < nanos(MAX_AGE + LOOK)
     }
 }
@@ -231,7 +234,9 @@ impl Changed {
     /// Begins to read what is to be read, by turns with those who wait for a look-up.
     fn read(&mut self, inner: &Arc<Inner>) {
         for surrogate in std::mem::take(&mut self.again) {
-            let Some(tenant) = inner.tenants.active.get(&surrogate).map(|it| it.clone()) else { continue };
+            let Some(tenant) = inner.tenants.active.get(&surrogate).map(|it| it.clone()) else {
+                continue;
+            };
             let inner = inner.clone();
             self.reading.spawn(async move {
                 let place = inner.tenants.reads.place(surrogate.as_u128()).await;

@@ -115,9 +115,11 @@ impl Gate {
         late::settle_debts(&sheet, now);
         inner.wait_for_late(Some(&sheet)).await;
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
-        let uses = inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
+        let uses =
+            inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         let staleness_ms =
-            u64::try_from(now.wall_ms.saturating_sub(inner.recording.ledger.read_at_ms())).unwrap_or(0);
+            u64::try_from(now.wall_ms.saturating_sub(inner.recording.ledger.read_at_ms()))
+                .unwrap_or(0);
         let view = WithUnleased::read(LimitReader {
             inner,
             sheet: &sheet,
@@ -175,7 +177,8 @@ impl Gate {
         };
         let meter = &sheet.catalog.meters[usize::from(id.0)];
         let mut by_day = BTreeMap::<u32, u64>::new();
-        let uses = inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
+        let uses =
+            inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         for day in uses.iter().filter(|u| u.meter == meter.name && u.scale == meter.scale) {
             let sum = by_day.entry(day.day).or_default();
             *sum = sum.saturating_add(day.atoms.used);

@@ -42,7 +42,9 @@ impl PoolsRead {
             return Ok(whole);
         }
         let read = async {
-            let whole = Whole::read(&*inner.leasing.ctx.store, &inner.leasing.writer.space, id).await?.map(Arc::new);
+            let whole = Whole::read(&*inner.leasing.ctx.store, &inner.leasing.writer.space, id)
+                .await?
+                .map(Arc::new);
             self.with(|kept| {
                 if kept.len() >= KEPT {
                     kept.retain(|_, (at_ms, _)| is_fresh(*at_ms, now_ms));

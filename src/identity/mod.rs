@@ -84,7 +84,7 @@ pub trait RequestView {
     fn query(&self) -> Option<&str> {
         None
     }
-    /// How the host's router reads paths.
+    /// The path decoding of the host's router.
     fn reads(&self) -> Reads {
         Reads::AsItCame
     }

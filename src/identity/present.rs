@@ -35,7 +35,7 @@ pub(crate) enum Presented<'a> {
     ApiKey {
         /// Index of the source.
         source: u16,
-        /// As it came.
+        /// The raw key.
         key: &'a [u8],
     },
     /// A JWT, not yet verified.

@@ -1,8 +1,7 @@
 //! Dead letters: messages of a queue that are no usage events, or that can never count. They are
-//! kept until somebody has looked at them, and then replayed or discarded. A message that comes
-//! again is kept once.
+//! kept for inspection, and then replayed or discarded. A repeated message is kept once.
 //!
-//! Not promised: an order. Ids are hashes of what the messages say.
+//! Not promised: an order. Ids are hashes of the messages' content.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +16,7 @@ use crate::repeated::repeated;
 use crate::store::layout::{self, check_format};
 use crate::store::{Change, Item, Query, StoreError, StoreErrorKind, Value, Write};
 
-/// Longest message that is kept, in bytes: what SQS and EventBridge carry.
+/// Longest message kept, in bytes: the limit of SQS and EventBridge.
 pub const MAX_LETTER: usize = 256 * 1024;
 
 /// Format of an item.
@@ -27,24 +26,24 @@ const BODY: &str = "body";
 const WHY: &str = "why";
 const AT: &str = "at_ms";
 
-/// Most letters that are listed at once.
+/// Most letters listed at once.
 const AT_ONCE: usize = 100;
 
 /// A message that could not be counted.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// What [`Ingest::replay`] and [`Ingest::discard`] call it.
+    /// Its id, for [`Ingest::replay`] and [`Ingest::discard`].
     pub id: String,
-    /// The message, as it came.
+    /// The raw message.
     pub body: String,
-    /// Why it did not count.
+    /// The reason it did not count.
     pub why: String,
-    /// When it came last, Unix milliseconds.
+    /// Time of its last arrival, Unix milliseconds.
     pub at_ms: i64,
 }
 
-/// Without the message, which is a tenant's.
+/// Without the message, which is tenant data.
 impl std::fmt::Debug for DeadLetter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { id, why, at_ms, .. } = self;
@@ -62,7 +61,7 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// What is missing or of the wrong kind.
+    /// The missing or invalid field.
     pub fn read(&self, json: &str) -> Result<UsageEvent, Malformed> {
         let value: Json = serde_json::from_str(json)
             .map_err(|error| Malformed(format!("no JSON, at column {}", error.column())))?;
@@ -73,8 +72,8 @@ impl Ingest {
         &self.0.inner.settings.ingest.products
     }
 
-    /// Counts messages of a queue, each one event in JSON. What can never count is kept as a dead
-    /// letter before its answer.
+    /// Counts messages of a queue, each one event in JSON. Messages that can never count are kept
+    /// as dead letters before the answer.
     pub async fn messages(&self, bodies: &[&str]) -> Vec<Result<Counted, NotCounted>> {
         let (mut answers, mut events, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for (at, body) in bodies.iter().enumerate() {
@@ -103,7 +102,7 @@ impl Ingest {
         answers
     }
 
-    /// Keeps a message as a dead letter; one above [`MAX_LETTER`] only as far as its end.
+    /// Keeps a message as a dead letter, truncated to [`MAX_LETTER`].
     async fn keep(&self, body: &str, why: &NotCounted) -> Result<(), StoreError> {
         let inner = &self.0.inner;
         let id = hex(&Sha256::digest(body)[..16]);
@@ -121,8 +120,8 @@ impl Ingest {
         repeated(&*inner.leasing.ctx.store, Write { key, when: vec![], change }).await.map(|_| ())
     }
 
-    /// Dead letters after this id (`""` for the first), at most 100 at once; fewer are all there
-    /// are.
+    /// Dead letters after this id (`""` for the first), at most 100 at once; fewer means there are
+    /// no more.
     ///
     /// # Errors
     ///
@@ -130,7 +129,7 @@ impl Ingest {
     pub async fn dead_letters(&self, after: &str) -> Result<Vec<DeadLetter>, Error> {
         let inner = &self.0.inner;
         let pk = inner.leasing.writer.space.dead_letter("").pk;
-        // The first key behind this one.
+        // The first key after this one.
         let from = if after.is_empty() { String::new() } else { format!("{after}\0") };
         let mut query = Query { pk, from, until: None, limit: AT_ONCE };
         let mut letters = Vec::new();
@@ -141,22 +140,24 @@ impl Ingest {
             }
             query.limit = AT_ONCE.saturating_sub(letters.len());
             match page.next {
-                // Letters are long, and a store may cut a page after a few of them.
+                // Letters are long, and a store may end a page after a few of them.
                 Some(next) if query.limit > 0 => query.from = next,
                 _ => return Ok(letters),
             }
         }
     }
 
-    /// Counts a dead letter after all, say because the plan file names its meter by now, and takes
-    /// it away. `None`: there is no such letter.
+    /// Counts a dead letter after all, for example once the plan file has its meter, and removes
+    /// it. `None`: there is no such letter.
     ///
     /// # Errors
     ///
-    /// The store's. A letter that still cannot count stays, and its answer says why.
+    /// The store's. A letter that still cannot count stays, and the answer has the reason.
     pub async fn replay(&self, id: &str) -> Result<Option<Result<Counted, NotCounted>>, Error> {
         let inner = &self.0.inner;
-        let Some(item) = inner.leasing.ctx.store.read(inner.leasing.writer.space.dead_letter(id)).await? else {
+        let Some(item) =
+            inner.leasing.ctx.store.read(inner.leasing.writer.space.dead_letter(id)).await?
+        else {
             return Ok(None);
         };
         let letter = letter(id, &item)?;
@@ -171,7 +172,7 @@ impl Ingest {
         Ok(Some(answer))
     }
 
-    /// Takes a dead letter away.
+    /// Removes a dead letter.
     ///
     /// # Errors
     ///

@@ -1,20 +1,21 @@
-//! Usage that no request of this process brought: events that other services report, over HTTP or
-//! from a queue. They are facts, so nothing here refuses them for a limit.
+//! Ingest of usage from outside this process's requests: events reported by other services, over
+//! HTTP or from a queue. They are facts, so nothing here refuses them because of a limit.
 //!
 //! # Laws
 //!
-//! 1. **Once.** An event counts once for each (tenant, id), whoever sends it how often, over any
-//!    number of processes, crashes and lost replies. What claims it is kept as long as the usage.
-//! 2. **Acknowledged is durable.** `Ok` says that the event is on record in the store.
+//! 1. **Once.** An event counts once for each (tenant, id), however often and from wherever it is
+//!    sent, over any number of processes, crashes and lost replies. Its claim is kept as long as
+//!    the usage.
+//! 2. **Acknowledged is durable.** `Ok` means that the event is on record in the store.
 //! 3. **In its own window.** It counts on the day and in the billing period of its own timestamp,
 //!    while that period is open: the current one, and the one before for [`LATE`] after its end.
 //!    Later it is refused with the period named. One that is dated ahead counts as of now.
-//! 4. **Paid like all use, late.** Once they are on record its units are drawn from the windows
-//!    that it lies in, those that are over among them, as of any cost that is learned late. Where
-//!    a quota bills, what is owed is on record before the answer. A process that dies in between
-//!    has counted them, and neither drawn them nor what they owe.
+//! 4. **Paid like all use, late.** Once on record, its units are drawn from the windows that it
+//!    lies in, even those that are over, as with any cost that is known late. Where a quota bills,
+//!    the debt is on record before the answer. A process that dies in between has counted them, but
+//!    neither drawn them nor recorded their debt.
 //!
-//! How once: a claim item names the log slot that will carry the event's units, and the event
+//! The mechanism: a claim item names the log slot that will carry the event's units, and the event
 //! counts if that slot is on record (`events/claim.rs`, `events/writer.rs`).
 
 use std::collections::HashMap;
@@ -35,12 +36,12 @@ pub use post::MAX_BODY;
 /// Most events of one call.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// Counts usage that no request brought: [`Gate::ingest`].
+/// Counts usage from outside requests: [`Gate::ingest`].
 #[derive(Clone, Debug)]
 pub struct Ingest(Gate);
 
 impl Gate {
-    /// For usage that no request of this process brings.
+    /// The interface for usage from outside this process's requests.
     ///
     /// ```
     /// # let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -66,10 +67,10 @@ impl Gate {
 }
 
 impl Ingest {
-    /// Counts events, each by itself: the answers stand in their order. More than [`MAX_EVENTS`]
-    /// are counted in several steps.
+    /// Counts events independently, with the answers in their order. More than [`MAX_EVENTS`] are
+    /// counted in several steps.
     ///
-    /// Dropped before it answers, it may have counted them: send them again.
+    /// If dropped before it answers, it may have counted them: send them again.
     pub async fn events(&self, events: Vec<UsageEvent>) -> Vec<Result<Counted, NotCounted>> {
         let mut answers = Vec::with_capacity(events.len());
         for some in events.chunks(MAX_EVENTS) {
@@ -119,7 +120,7 @@ impl Ingest {
             return Err(unknown());
         }
         self.0.tenant(id).await.map_err(|error| match error {
-            // Where tenants are made on first sight, this one could not be made just now.
+            // Where tenants are created on first sight, this creation has just failed.
             Error::NoTenant(_) if self.0.inner.creates() => NotCounted::Unavailable,
             Error::NoTenant(_) => unknown(),
             error => {

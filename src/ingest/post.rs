@@ -1,14 +1,14 @@
-//! `POST /usage`: what it takes and what it answers, neutral of any framework.
+//! `POST /usage`: request and response, independent of any framework.
 //!
 //! The body is one event or a list of them, in the shapes of [`UsageEvent`](super::UsageEvent). The
 //! caller is a service of the host's, not a tenant: it presents the token of `[ingest]`.
 //!
 //! | status | when |
 //! |---|---|
-//! | 202 | every event is on record, by this call or one before |
-//! | 400 | the body is no JSON |
+//! | 202 | every event is on record, by this call or an earlier one |
+//! | 400 | the body is not JSON |
 //! | 413 | it is longer than [`MAX_BODY`], or has more than 1,000 events |
-//! | 401 | no token, or another; also where `[ingest]` has none |
+//! | 401 | a missing or wrong token, or none configured in `[ingest]` |
 //! | 422 | some events can never count; the others are on record |
 //! | 503 | some events may count if the same body is sent again; none is counted twice |
 //!
@@ -26,8 +26,8 @@ use crate::wire::Reply;
 pub const MAX_BODY: usize = 1024 * 1024;
 
 impl Ingest {
-    /// The answer to `POST /usage` with this `Authorization` and body; `None` for a body that is
-    /// longer than [`MAX_BODY`], of which an adapter reads no more.
+    /// The answer to `POST /usage` with this `Authorization` and body; `None` for a body longer
+    /// than [`MAX_BODY`], where an adapter stops reading.
     pub async fn reply(&self, authorization: Option<&[u8]>, body: Option<&[u8]>) -> Reply {
         if !self.knows(authorization) {
             let mut reply = said(401, "present the token of [ingest] as `Authorization: Bearer`");
@@ -37,7 +37,7 @@ impl Ingest {
         self.reply_to_known(body).await
     }
 
-    /// The same to a caller that has shown the token.
+    /// The same for a caller that has presented the token.
     pub(crate) async fn reply_to_known(&self, body: Option<&[u8]>) -> Reply {
         let Some(body) = body.filter(|body| body.len() <= MAX_BODY) else {
             return said(413, "the body is longer than 1 MiB: send fewer events");
@@ -74,7 +74,7 @@ impl Ingest {
                 Ok(Counted::Before) => json!({ "status": "duplicate" }),
                 Err(why) => {
                     let again = why.is_retryable();
-                    // What may count the next time comes first: then the whole is sent again.
+                    // Retryable events take precedence: then the whole body is sent again.
                     status = if again || status == 503 { 503 } else { 422 };
                     let word = if again { "retry" } else { "refused" };
                     json!({ "status": word, "detail": why.to_string() })
@@ -93,7 +93,7 @@ impl Ingest {
         reply
     }
 
-    /// Compared by hashes, so that how long it takes tells nothing of the token.
+    /// Compares hashes, so that timing reveals nothing of the token.
     fn knows(&self, authorization: Option<&[u8]>) -> bool {
         let Some(wanted) = self.0.inner.settings.ingest_token else {
             return false;

@@ -1,4 +1,4 @@
-//! Events over faults, deaths and other processes: each counts once.
+//! Tests of events over faults, deaths and other processes: each counts once.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn calls(id: &str, n: u64) -> UsageEvent {
     UsageEvent::new(id, "acme", "calls", n)
 }
 
-/// What `GET /usage` says is used of a meter, by a gate that knows nothing but the store.
+/// Use of a meter according to `GET /usage`, from a gate that has only the store.
 async fn used(store: &Memory, meter: &str) -> u64 {
     let (gate, _clock) = gate(store.clone());
     let who = testing::identified(&gate, "acme").await;
@@ -130,7 +130,7 @@ async fn late_events_count_in_their_own_window_while_it_is_open() {
     let store = Memory::new();
     let (gate, clock) = gate(store.clone());
     let at = |id: &str, at_ms| calls(id, 1).at_unix_ms(at_ms);
-    // Its periods begin on the 17th at noon: the first one there was has just ended.
+    // Its periods begin on the 17th at noon: its very first one has just ended.
     let ask = |event| async { gate.ingest().events(vec![event]).await.remove(0) };
     assert_eq!(ask(at("now", START_MS + 60_000)).await, Ok(Counted::Now));
     assert_eq!(ask(at("just before", START_MS - 60_000)).await, Ok(Counted::Now));
@@ -144,11 +144,11 @@ async fn late_events_count_in_their_own_window_while_it_is_open() {
     let closed = NotCounted::Closed { period: "2026-02-17T12:00:00Z".into() };
     assert_eq!(ask(at("too late", START_MS - DAY_MS)).await, Err(closed));
     gate.close().await.unwrap();
-    // Two stand in the period that runs: one was sent now, and none of the late ones.
+    // Two lie in the current period: one was sent now, and none of the late ones.
     assert_eq!(used(&store, "calls").await, 1);
 }
 
-/// An event, and the place that a first claim of it names.
+/// An event, and the slot that its first claim names.
 fn claimed() -> (Space, claim::EventToClaim<'static>, LogSlot) {
     let event = claim::EventToClaim { tenant: Surrogate::test(1), id: "a", print: "p" };
     (Space::new("s"), event, LogSlot { writer: 7, slot: 1_500 })
@@ -247,7 +247,7 @@ async fn an_event_of_a_tenant_that_cannot_be_made_now_is_asked_for_again_and_of_
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_whose_writer_died_is_counted_once_by_whoever_gets_it_again() {
-    // Every prefix of the calls that one event needs, cut off there for good.
+    // Every prefix of the calls that one event needs, permanently cut off there.
     for calls_before in 0..8 {
         let store = Memory::new();
         let faulty = Faulty::scripted(store.clone(), []);
@@ -290,7 +290,7 @@ async fn every_fault_of_a_store_leaves_each_event_counted_once() {
             delay: 50,
             repeat: 60,
         };
-        // Both begin before the weather turns; then each is sent every event until it counts.
+        // Both start before the faults begin; then each is sent every event until it counts.
         let faulty: Vec<Faulty> =
             (0..2).map(|_| Faulty::seeded(store.clone(), seed, Odds::default())).collect();
         let gates: Vec<_> = faulty.iter().map(|store| gate(store.clone())).collect();
@@ -447,7 +447,7 @@ async fn a_writer_that_was_taken_for_dead_and_lives_counts_nothing_twice() {
     let faulty = Faulty::scripted(store.clone(), []);
     let (slow, _) = gate(faulty.clone());
     slow.tenant("acme").await.unwrap();
-    // Its log is begun, the event claimed, and then the slot is on its way for a minute.
+    // Its log is begun, the event claimed, and then the slot write is delayed for a minute.
     let minute = Duration::from_secs(60);
     faulty.then([Fault::Pass, Fault::Pass, Fault::Delay(minute)]);
     let asked = tokio::spawn({
@@ -468,7 +468,7 @@ async fn a_writer_that_was_taken_for_dead_and_lives_counts_nothing_twice() {
     assert_eq!(used(&store, "calls").await, 4);
 }
 
-/// 100 a month are included; what is beyond is owed.
+/// 100 a month are included; the overage is owed.
 const BILLED: &str = r#"
     default-plan = "team"
     timezone     = "UTC"

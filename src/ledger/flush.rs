@@ -198,7 +198,7 @@ struct Task {
     held_back: Duration,
     /// When the batch was begun, on the monotonic clock; 0 if there is none.
     begun_ns: u64,
-    /// Age of the oldest rows in `pending`, and of those in `batch_rows` while they were pending.
+    /// Since when `pending` has rows, and since when those of `batch_rows` had been pending.
     pending_since_ns: Option<u64>,
     batch_since_ns: Option<u64>,
 }

@@ -303,7 +303,7 @@ impl Use {
                 self.needs = Some((lease, n));
                 return false;
             }
-            // Waiting for it is not possible: the quotas owe it.
+            // It cannot wait: the quotas owe it.
             for (_, rule) in lanes::of_tenant(q, &payers) {
                 owe(q.hub, debtor_of(q.sheet, rule), self.atoms);
             }

@@ -55,13 +55,13 @@ const MOST_ASKED: u64 = (1 << SLOT_AT) - 1;
 const LONGEST_NS: u64 = 1 << 62;
 const LATEST_NS: u64 = u64::MAX - LONGEST_NS;
 
-/// The arithmetic of one rate, shared by all buckets that it rules.
+/// The arithmetic of one rate, shared by all its buckets.
 pub(crate) struct BucketRule {
     limiter: RateLimiter<Bucket, InCell, Argument, NoOpMiddleware<Nanos>>,
     /// Nanoseconds per unit, rounded up, so that rounding never admits more.
     interval_ns: u64,
     burst: u32,
-    /// The same of the whole rate, of which this may be a part.
+    /// The same for the whole rate, of which this may be a part.
     whole_interval_ns: u64,
     whole_burst: u32,
     /// Its units are leased per slot: buckets have no shares of their own.
@@ -70,7 +70,7 @@ pub(crate) struct BucketRule {
     grain: u64,
 }
 
-/// A refused take: how long until it would fit, in nanoseconds.
+/// A refused take: time until it would fit, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotBefore {
     pub(crate) wait_ns: u64,
@@ -89,7 +89,7 @@ pub(crate) struct Pace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Level {
     pub(crate) remaining: u64,
-    /// Until the burst is whole again.
+    /// Time until the burst is whole again.
     pub(crate) full_in_ns: u64,
 }
 
@@ -184,7 +184,7 @@ impl BucketRule {
         Pace { interval_ns, whole_interval_ns, grain }
     }
 
-    /// Most units at once, over all nodes.
+    /// The most units at once, over all nodes.
     pub(crate) fn burst(&self) -> u64 {
         u64::from(self.whole_burst)
     }

@@ -43,7 +43,7 @@ pub(crate) struct Policy {
     debtors: BTreeMap<MeterId, (u16, bool)>,
     /// Whether some limit is by address, which only the request itself has.
     pub(crate) uses_ip: bool,
-    /// Buckets and leases of scope `tenant`, which a sheet holds in arrays.
+    /// Number of buckets and leases of scope `tenant`, which a sheet holds in arrays.
     pub(crate) tenant_buckets: usize,
     pub(crate) tenant_pools: usize,
 }
@@ -135,7 +135,7 @@ pub(crate) struct GrantTerms {
     pub(crate) of_plan: bool,
 }
 
-/// What one route asks of a tenant on this plan.
+/// The rules of one route on this plan.
 #[derive(Debug, Default)]
 pub(crate) struct RoutePolicy {
     /// Neither limited nor counted.
@@ -301,7 +301,7 @@ pub(crate) enum Together {
     /// declared `strict`, those that declare nothing if that is the default here, and those too
     /// small for so many nodes (see [`is_too_small`]).
     Among {
-        /// How many.
+        /// The number of nodes.
         nodes: usize,
         /// The default for a rate that declares nothing.
         strict: bool,
@@ -376,7 +376,7 @@ impl Policy {
         policy
     }
 
-    /// Who pays for a meter's units; `None`: nothing limits it for the whole tenant.
+    /// The payers of a meter's units; `None`: nothing limits it for the whole tenant.
     pub(crate) fn payers(&self, meter: MeterId) -> Option<Payers<'_>> {
         let quotas = self.quotas_of.get(&meter).map_or(&[][..], |quotas| quotas);
         let grants = self.grants_of.get(&meter).map_or(&[][..], |grants| grants);
@@ -408,14 +408,14 @@ impl Policy {
         self.pool_of(from).is_some_and(PoolRule::is_grant)
     }
 
-    /// Meters that a debt may stand against.
+    /// Meters that may be in debt.
     pub(crate) fn limited(&self) -> impl Iterator<Item = MeterId> + '_ {
         let once_only = self.debtors.iter().filter(|(_, (_, once_only))| *once_only);
         self.quotas_of.keys().chain(once_only.map(|(meter, _)| meter)).copied()
     }
 
-    /// The rules of work that is no request: of the route with its name if there is one, and for
-    /// the costs it names.
+    /// The rules of work that is no request: those of the route with its name if there is one, for
+    /// the costs it states.
     pub(crate) fn work(
         &self,
         catalog: &Catalog,

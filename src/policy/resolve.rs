@@ -1,7 +1,7 @@
 //! Resolves a tenant's directory record to the policy in force now.
 //!
 //! Precedence: an operator's override in the directory, then the `[tenant.x]` table, then the plan
-//! that was assigned, then `default-plan`; then the effect of the `[billing]` table on the payment
+//! that was assigned, then `default-plan`; and what the `[billing]` table sets for the payment
 //! state. Addons come on top of that. Pure, and the same for the same record, catalog and instant;
 //! `until_ms` is when it may change by itself.
 
@@ -83,7 +83,7 @@ impl LiveCatalog {
         }
     }
 
-    /// What holds for this tenant at `now_ms`.
+    /// Resolves this tenant at `now_ms`.
     pub(crate) fn resolve(&self, record: &TenantRecord, now_ms: i64) -> Resolved {
         let mut edges = Edges { now_ms, next_ms: first_grant_end(record, now_ms), passed: 0 };
         let layers = self.layers(record, &mut edges);
@@ -222,9 +222,9 @@ impl LiveCatalog {
 /// The instants at which a tenant's policy changes by itself.
 struct Edges {
     now_ms: i64,
-    /// The first one ahead.
+    /// The next edge.
     next_ms: i64,
-    /// How many lie behind.
+    /// The number of past edges.
     passed: u32,
 }
 

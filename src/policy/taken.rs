@@ -1,4 +1,4 @@
-//! What a request has taken, by limit.
+//! Draws of a request, by limit.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(crate) enum Limit {
     Grant(u16),
 }
 
-/// What was taken from one limit, to be settled or given back.
+/// A draw from one limit, to be settled or given back.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) from: DrawnFrom,

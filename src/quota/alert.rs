@@ -1,11 +1,11 @@
 //! Alerts: an event when a given percentage of a tenant's quota is used, once per window across all
 //! processes, restarts included.
 //!
-//! What counts is use settled by this process and units taken by others: work under way here raises
-//! no alert, and one may come early by another process's lease. Checked whenever use is collected
-//! for the log. The pool's item decides which process raises it: the item keeps the highest use
-//! already alerted, in atoms. Under another limit each percentage is another use, so an alert that
-//! fired under a lower limit fires again under a raised one.
+//! Use settled by this process and units taken by others count: work under way here raises no
+//! alert, and one may come early by another process's lease. Checked whenever use is collected for
+//! the log. The pool's item decides which process raises it: the item keeps the highest use already
+//! alerted, in atoms. Under another limit each percentage is another use, so an alert that fired
+//! under a lower limit fires again under a raised one.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Alert {
     pub window: Window,
 }
 
-/// What a lease needs to know of its quota's alerts.
+/// A lease's alerts, and how far they have been raised.
 #[derive(Debug)]
 pub(crate) struct Alerting {
     tenant: Arc<str>,

@@ -90,20 +90,20 @@ pub(crate) struct Lease {
     moves: AtomicU32,
     /// Free units when the pool was last seen.
     free_seen: AtomicI64,
-    /// The revision of the terms.
+    /// The revision of its terms.
     rev: AtomicI64,
     /// Whether it is of a slot of a strict rate; see `ceiling.rs`.
     of_slot: bool,
     /// Whether its quota bills: its units pay for late use of its window, in any process, before
     /// that counts as overage. So what is left goes back even after the window.
     bills: bool,
-    /// Whether the renewer has it in hand.
+    /// Whether it is with the renewer, or queued for it.
     queued: AtomicBool,
-    /// Whether the recorder has it in hand (leases of narrower scope than the tenant).
+    /// Whether it is queued for the recorder (leases of narrower scope than the tenant).
     dirty: AtomicBool,
     /// Which of the hub's lists it is on.
     pub(crate) listed: Listed,
-    /// Whether anything of its pool is owed, and whether it was ever looked at.
+    /// Whether anything of its pool is owed, and whether the pool was ever read.
     in_debt: AtomicBool,
     seen: AtomicBool,
     /// Whether the limit was changed within the window.
@@ -116,23 +116,23 @@ pub(crate) struct Lease {
     cold: Mutex<Cold>,
 }
 
-/// What is known of the pool, and the call being made.
+/// The known state of the pool, and the call being made.
 #[derive(Debug)]
 struct Cold {
     terms: Terms,
     /// The highest limit since the pool was seen, if it has paid part of what is owed and was
     /// lowered again before it was written.
     peak: Option<Terms>,
-    /// Alerts of the quota it is of, if there are any.
+    /// Alerts of its quota, if there are any.
     alerting: Option<Box<Alerting>>,
     view: Option<View>,
-    /// The view is too old to refuse by: look again first.
+    /// The view is too old to refuse by: read again first.
     stale: bool,
     /// The pool was never seen, and is to be read before it is created.
     unseen: bool,
-    /// The sub-pool that its entry is in; `None`: the pool itself.
+    /// The sub-pool that holds its entry; `None`: the pool itself.
     shard: Option<u16>,
-    /// It stays with the root, where something is owed.
+    /// It stays with the root, because something is owed there.
     in_root: bool,
     /// For a sub-pool: what was free in its root when last read, and the sub-pool's share of it.
     elsewhere: i64,
@@ -345,7 +345,7 @@ impl Lease {
         &self.pool
     }
 
-    /// The window its pool is for.
+    /// The window of its pool.
     pub(crate) fn window(&self) -> Window {
         Window { start_ms: self.pool.start_ms, end_ms: self.end_ms }
     }
@@ -449,7 +449,7 @@ impl Lease {
         self.left.load(Ordering::Acquire)
     }
 
-    /// Atoms that may be taken without asking.
+    /// Atoms that may be taken without asking the pool.
     pub(crate) fn here(&self) -> u64 {
         u64::try_from(self.left.load(Ordering::Acquire)).unwrap_or(0)
     }

@@ -17,7 +17,7 @@ const LEASES: usize = 2;
 /// No lease makes more calls than this at once.
 const CALLS: usize = 50;
 
-/// Longer than a refusal is believed, in nanoseconds.
+/// Longer than a refusal stands, in nanoseconds.
 const LATER_NS: u64 = 4_000_000_000;
 
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! Quotas: the durable units of a limit, and those that this process has taken in advance.
 //!
-//! A [`pool`] has the units of one limit in one window; where many processes lease from it, it is
+//! A [`pool`] has the units of one limit in one window; if many processes lease from it, it is
 //! split into [`subpool`]s. A [`lease`] is this process's part of it: admission draws from it by
-//! compare-and-swap, and `crate::renewal` makes the calls that it wants. An [`alert`] says how much
-//! of a quota is used.
+//! compare-and-swap, and `crate::renewal` makes its calls. An [`alert`] reports how much of a quota
+//! is used.
 
 pub(crate) mod alert;
 pub(crate) mod lease;

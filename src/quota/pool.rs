@@ -51,9 +51,9 @@ const KEEP_SLOT_MS: i64 = 3_600_000;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PoolId {
     pub(crate) tenant: Surrogate,
-    /// The limit's words (`requests/month`), or a grant's (`grant/welcome`).
+    /// The limit's name (`requests/month`), or a grant's (`grant/welcome`).
     pub(crate) limit: Arc<str>,
-    /// Hash of the key, user or address it is for; 0 for the whole tenant.
+    /// Hash of its key, user or address; 0 for the whole tenant.
     pub(crate) scope: u128,
     /// Start of the window.
     pub(crate) start_ms: i64,
@@ -64,7 +64,7 @@ impl PoolId {
         space.pool(self.tenant, &self.limit, self.scope, self.start_ms)
     }
 
-    /// The item of one of its sub-pools; `None`: its own.
+    /// The key of one of its sub-pools; `None`: its own.
     pub(crate) fn key_of(&self, space: &Space, shard: Option<u16>) -> Key {
         let key = self.key(space);
         match shard {
@@ -116,16 +116,16 @@ pub(crate) struct View {
     /// Free atoms. Negative after a limit was lowered below what is held.
     pub(crate) free: i64,
     /// How many closed entries have been folded away: a first grant names it, so that a late copy
-    /// of an old first grant cannot come back to life.
+    /// of an old first grant cannot be applied again.
     pub(crate) generation: i64,
     /// The entry of the reading writer.
     pub(crate) mine: Option<Entry>,
-    /// Whether there are units of it in sub-pools.
+    /// Whether sub-pools hold some of its units.
     pub(crate) split: bool,
     /// Atoms of late use charged and not paid since, as far as `free` shows; `None`: there never
     /// were any.
     debt: Option<i64>,
-    /// Whether the limit was changed since the pool was made.
+    /// Whether the limit was changed since the pool was created.
     pub(crate) moved: bool,
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Sub {
     of: Terms,
 }
 
-/// What a lease wants of its sub-pool.
+/// A lease's demand on its sub-pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Want {
     /// Atoms missing for a waiting ask, and atoms of a usual lease.
@@ -224,7 +224,7 @@ pub(crate) fn next(
     }
 }
 
-/// The next write that brings what is free in a sub-pool back to the root.
+/// The next write that returns free units of a sub-pool to the root.
 pub(crate) fn drain(
     (root_key, sub_key): (&Key, &Key),
     shard: u16,

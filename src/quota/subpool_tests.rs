@@ -81,7 +81,7 @@ struct World {
     pool: PoolId,
     sent: Vec<Write>,
     hands: Vec<Hand>,
-    /// What a writer knows of its item.
+    /// Each writer's view of its item.
     views: BTreeMap<u128, View>,
     ops: u64,
     terms: Terms,

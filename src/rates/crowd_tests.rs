@@ -1,5 +1,5 @@
-//! Whole tasks on a slow table, in made-up time: thousands of limits under pressure at once, and
-//! what all nodes together admit of each.
+//! Tests of whole tasks on a slow table, in simulated time: thousands of limits under pressure at
+//! once, and the total that all nodes admit of each.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::policy::bucket::{Bucket, BucketRule};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written};
 
-/// A table each of whose calls takes this long.
+/// A table with this latency per call.
 #[derive(Clone)]
 struct Slow(Memory, Duration);
 
@@ -138,23 +138,23 @@ fn rule(rate: u64) -> BucketRule {
 }
 
 const SECONDS: usize = 60;
-/// Left out of what is measured: the fleet finds its shares.
+/// Excluded from measurement: the fleet finds its shares.
 const WARM_UP: usize = 20;
 const TICKS: u64 = 10;
 
 struct Crowd {
     nodes: usize,
-    /// Limits of one tenant, and of as many others.
+    /// Number of limits of one tenant, and of other tenants with one each.
     of_one: usize,
     of_others: usize,
     rate: u64,
     call: Duration,
-    /// Calls a second and limit, of ten nodes each: the first has the rest.
+    /// Part of the calls that arrives at the other nodes; the first has the rest.
     elsewhere: f64,
 }
 
-/// The most of any limit in ten seconds, in parts of its rate; the least over all that is measured;
-/// and how often a node took another for dead.
+/// The highest admission of any limit in ten seconds, in parts of its rate; the lowest over the
+/// whole measurement; and whether a node declared another dead.
 async fn measured(crowd: &Crowd) -> (f64, f64, bool) {
     let id = |tenant: u128, scope: u128| LimitId {
         tenant: Surrogate::test(tenant),
@@ -186,7 +186,7 @@ async fn measured(crowd: &Crowd) -> (f64, f64, bool) {
         let sharing = Sharing::start(joined, Arc::downgrade(&node));
         fleet.push((node, sharing));
     }
-    // One and a half times the rate is asked for.
+    // Demand is one and a half times the rate.
     let asked = crowd.rate as f64 * 1.5 / TICKS as f64;
     let mut due = vec![0.0; fleet.len()];
     let mut admitted = vec![Vec::<u32>::new(); ids.len()];
@@ -266,7 +266,7 @@ async fn shares_of_few_move_beside_a_tenant_with_thousands() {
         elsewhere: 0.1,
         ..TWO
     };
-    // Half of a rate is what finds no place in the list.
+    // With no place in the list, half of a rate goes unused.
     stays_within_the_bound(crowd, 0.5).await;
 }
 

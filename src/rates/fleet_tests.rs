@@ -1,6 +1,6 @@
 //! The state machine and the bucket cells, driven as a fleet: n nodes on one table, in ticks of a
-//! tenth of a second, with lost requests and replies, nodes that join, die and stand still. The
-//! same shapes as the reference of the protocol measures.
+//! tenth of a second, with lost requests and replies, nodes that join, die and stall. The same load
+//! shapes as in the protocol's reference measurements.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const TICK_NS: u64 = 100_000_000;
 const START_NS: u64 = 1 << 62;
 const RATE: u64 = 1_000;
 const SECONDS: usize = 180;
-/// Left out of what is measured: the fleet finds its shares.
+/// Excluded from measurement: the fleet finds its shares.
 const WARM_UP: usize = 20;
 
 struct Chance(u64);
@@ -60,7 +60,7 @@ struct Fleet {
     chance: Chance,
     nodes: Vec<Node>,
     born: u128,
-    /// Calls that fail, in a thousand; of these half are applied.
+    /// Failing calls per thousand; half of them are applied.
     loss: u64,
     moves: u64,
     notes: u64,
@@ -78,7 +78,7 @@ struct Measured {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Load {
     Even,
-    /// The first node has nearly all of it.
+    /// The first node has nearly all of the load.
     One,
     Falling,
 }
@@ -120,7 +120,7 @@ impl Fleet {
         for _ in 0..nodes_at_first {
             fleet.join(START_NS);
         }
-        // They have been together for a while.
+        // They have been running together for a while.
         for node in &mut fleet.nodes {
             node.rule = rule().among(nodes_at_first);
         }
@@ -128,7 +128,7 @@ impl Fleet {
         fleet
     }
 
-    /// A node beats before it serves.
+    /// A node announces itself before it serves.
     fn join(&mut self, now_ns: u64) {
         self.born += 1;
         let machine = Machine::new(Space::new("test"), self.born);
@@ -193,7 +193,7 @@ impl Fleet {
         }
     }
 
-    /// A second of the slots whose turn it is, then a tick of calls.
+    /// The slots due in this second, then a tick of calls.
     fn tick(&mut self, now_ns: u64, load: Load, times: f64) -> (u64, u64) {
         let (mut reached, mut admitted) = (0, 0);
         let weights: Vec<f64> = (0..self.nodes.len()).map(|i| load.weight(i)).collect();
@@ -236,7 +236,7 @@ impl Fleet {
     }
 
     fn churn(&mut self, now_ns: u64, at_first: usize) {
-        // One event in forty seconds.
+        // One churn event in forty seconds.
         if self.chance.below(400) != 0 {
             return;
         }
@@ -252,7 +252,7 @@ impl Fleet {
         }
     }
 
-    /// Shares never add up to more than the rate.
+    /// Checks that shares never add up to more than the rate.
     fn check_shares(&self) {
         let key = Space::new("test").rate_shares(&id());
         let Some(item) = at_once(self.store.read(key)).unwrap() else { return };
@@ -291,13 +291,13 @@ fn run(seed: u64, nodes: usize, load: Load, churn: bool, loss: u64) -> Measured 
     }
 }
 
-/// What a rate may be passed by in ten seconds, without churn and with it.
+/// Most admitted in ten seconds, in parts of the rate, without churn and with it.
 const CALM: f64 = 1.06;
 const CHURN: f64 = 1.25;
 
 const SEEDS: u64 = 12;
 
-/// The worst of some seeds, and the mean of what could be used.
+/// The worst of some seeds, and the mean utilisation.
 fn worst(nodes: usize, load: Load, churn: bool, loss: u64) -> Measured {
     let all: Vec<Measured> = (0..SEEDS).map(|seed| run(seed, nodes, load, churn, loss)).collect();
     let mean = |of: fn(&Measured) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;

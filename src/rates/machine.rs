@@ -1,9 +1,9 @@
-//! What one node does about rates that it shares with others: a state machine without I/O. The same
-//! code runs under tokio and under the simulation in its tests.
+//! State machine of one node for rates shared with others, without I/O. The same code runs under
+//! tokio and under the simulation in its tests.
 //!
-//! Once a slot it beats (which says who lives), reads which limits are under pressure, and for each
-//! of those that it serves reads the shares and moves its own. What is under no pressure costs
-//! nothing but the two calls: every node has an equal part of it.
+//! Once a slot it writes its heartbeat (and learns which nodes live), reads the list of limits
+//! under pressure, and for each of those that it serves reads the shares and moves its own. Limits
+//! without pressure cost nothing but the two calls: every node has an equal part of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,60 +16,59 @@ use crate::ids::LimitId;
 use crate::store::layout::Space;
 use crate::store::{Item, Key, StoreError, Write, Written};
 
-/// Demand is counted up to a little more than the whole rate: more does not matter, and it would
-/// take long to be forgotten.
+/// Demand is capped slightly above the whole rate: more does not matter, and would take long to
+/// decay.
 const MOST: u64 = WHOLE as u64 * 5 / 4;
 
-/// Tries to move a share in one slot: the second after somebody else was faster.
+/// Tries to move a share in one slot: the second after a concurrent write.
 const TRIES: u8 = 2;
 
-/// A node opens the shares of a limit when it is asked for so much more than its part, in percent.
+/// A node opens the shares of a limit when its demand exceeds its part by this factor, in percent.
 const PRESSED_ABOVE: u64 = 105;
 
-/// What was asked of a limit since the last slot, in units, and how long a unit takes at the whole
-/// rate.
+/// Units asked of a limit since the last slot, and the time per unit at the whole rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) units: u64,
     pub(crate) interval_ns: u64,
 }
 
-/// What happens.
+/// Inputs of the machine.
 #[derive(Debug)]
 pub(crate) enum RateEvent {
-    /// A slot begins. Of a limit that has a share everything that was asked for, of any other only
+    /// A slot begins. For a limit with a share, everything that was asked for; for any other, only
     /// what was refused.
     Slot(BTreeMap<LimitId, Asked>),
-    /// The answer to a beat.
+    /// The answer to a heartbeat.
     Beaten(Result<Written, StoreError>),
-    /// The answer to a reading of the list.
+    /// The answer to a read of the list.
     Listed(Result<Option<Item>, StoreError>),
-    /// Those of the limits asked about that this node serves.
+    /// Those limits of [`Effect::Find`] that this node serves.
     Here(BTreeSet<LimitId>),
-    /// The answer to a reading of shares.
+    /// The answer to a read of shares.
     Seen(LimitId, Result<Option<Item>, StoreError>),
     /// The answer to a write of shares.
     Moved(LimitId, Result<Written, StoreError>),
 }
 
-/// What is to be done.
+/// Outputs of the machine.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Write, and tell by [`RateEvent::Beaten`].
+    /// Write, and answer with [`RateEvent::Beaten`].
     Beat(Write),
-    /// Read, and tell by [`RateEvent::Listed`].
+    /// Read, and answer with [`RateEvent::Listed`].
     List(Key),
-    /// Look which of these this node serves, and tell by [`RateEvent::Here`].
+    /// Find out which of these this node serves, and answer with [`RateEvent::Here`].
     Find(BTreeSet<LimitId>),
     /// Write; nothing depends on the answer.
     Note(Write),
-    /// Read, and tell by [`RateEvent::Seen`].
+    /// Read, and answer with [`RateEvent::Seen`].
     See(LimitId, Key),
-    /// Write, and tell by [`RateEvent::Moved`].
+    /// Write, and answer with [`RateEvent::Moved`].
     Move(LimitId, Write),
-    /// So many nodes share every rate from now on.
+    /// This many nodes share every rate from now on.
     Nodes(usize),
-    /// This node serves so many millionths of the rate; `None`: as many as everybody.
+    /// This node serves this many millionths of the rate; `None`: an equal part.
     Share(LimitId, Option<u32>),
 }
 
@@ -81,7 +80,7 @@ pub(crate) struct Machine {
     nodes: Nodes,
     told_nodes: usize,
     slot_ns: u64,
-    /// Demand of limits without a share, of this slot.
+    /// Demand of limits without a share, in this slot.
     refused: BTreeMap<LimitId, u64>,
     limits: BTreeMap<LimitId, PressedLimit>,
     op: u64,
@@ -90,26 +89,26 @@ pub(crate) struct Machine {
 /// A limit under pressure.
 #[derive(Debug)]
 struct PressedLimit {
-    /// Whether this node serves it. One that does not leaves its share to the others, once.
+    /// Whether this node serves it. A node that does not gives its share to the others, once.
     is_here: bool,
     is_left: bool,
-    /// Millionths of the rate; `None` before the first slot in which all was counted.
+    /// Millionths of the rate; `None` before the first fully counted slot.
     demand: Option<u64>,
     serves: u32,
     view: Option<SharesView>,
     read_ns: u64,
-    /// Since when it is on the list. Not every node knows that before two slots have passed, and
-    /// until then it has no more than an equal part.
+    /// When it was listed. Not every node knows before two slots have passed, and until then it has
+    /// at most an equal part.
     listed_ns: u64,
-    /// Since when it is not on the list any more. It keeps to an equal part until all know that.
+    /// When it was removed from the list. It keeps to an equal part until all nodes know.
     gone_ns: Option<u64>,
-    /// The share that the write in flight asks for, and tries left in this slot.
+    /// The share requested by the write in flight, and the tries left in this slot.
     asks: Option<u32>,
     tries: u8,
 }
 
 impl PressedLimit {
-    /// One that has just been listed: it goes on with an equal part.
+    /// A newly listed limit: it continues with an equal part.
     fn new(fair: u32, now: Now) -> Self {
         Self {
             is_here: false,
@@ -125,7 +124,7 @@ impl PressedLimit {
         }
     }
 
-    /// The most that it may serve now, whatever it was given.
+    /// The most that it may serve now, whatever share it holds.
     fn most(&self, fair: u32, now: Now) -> u32 {
         match now.mono_ns.saturating_sub(self.listed_ns) > LAPSE_SLOTS * SLOT_NS {
             true => WHOLE,
@@ -160,12 +159,12 @@ impl Machine {
         }
     }
 
-    /// The limits that have a share here.
+    /// The limits with a share at this node.
     pub(crate) fn shared(&self) -> impl Iterator<Item = &LimitId> {
         self.limits.iter().filter(|(_, shared)| shared.is_here).map(|(id, _)| id)
     }
 
-    /// The write with which it leaves.
+    /// The write that removes this node.
     pub(crate) fn leave(&self) -> Write {
         self.nodes.leave(self.space.rate_nodes())
     }
@@ -189,7 +188,7 @@ impl Machine {
             Effect::Beat(self.nodes.beat(self.space.rate_nodes())),
             Effect::List(self.space.rate_pressure()),
         ];
-        // Who could not read for two slots has no more than everybody.
+        // A node that could not read for two slots falls back to an equal part.
         let late = |shared: &PressedLimit| {
             shared.is_here
                 && now.mono_ns.saturating_sub(shared.read_ns) > LAPSE_SLOTS * SLOT_NS
@@ -265,7 +264,7 @@ impl Machine {
             let shared =
                 self.limits.entry(id.clone()).or_insert_with(|| PressedLimit::new(fair, now));
             if !shared.is_here {
-                // Nothing is known yet of its demand.
+                // Its demand is not yet known.
                 shared.is_here = true;
                 shared.demand = self.refused.get(id).copied();
             }
@@ -280,7 +279,7 @@ impl Machine {
                 }
             } else {
                 shared.is_left = false;
-                // Also where its bucket was made anew since the last slot.
+                // Needed even if its bucket was recreated since the last slot.
                 effects.push(Effect::Share(id.clone(), Some(shared.serves)));
             }
             effects.push(Effect::See(id.clone(), self.space.rate_shares(id)));
@@ -288,7 +287,7 @@ impl Machine {
         effects
     }
 
-    /// What this node is asked for well beyond its part.
+    /// The limits for which demand is well beyond this node's part.
     fn pressed(&self, fair: u32) -> Vec<LimitId> {
         let beyond = |demand: u64| demand * 100 > u64::from(fair) * PRESSED_ABOVE;
         let new = self.refused.iter().filter(|(_, demand)| beyond(**demand)).map(|(id, _)| id);
@@ -310,7 +309,7 @@ impl Machine {
         let Some(shared) = self.limits.get_mut(&id) else { return vec![] };
         let Ok(item) = answer else { return vec![] };
         let Some(item) = item else {
-            // Nobody has opened it, or it has lapsed: a fair share for each.
+            // Not opened yet, or lapsed: a fair share for each node.
             shared.tries = shared.tries.saturating_sub(1);
             shared.asks = Some(fair(live.len()));
             return vec![Effect::Move(id, shares::open(&key, &live, now.wall_ms))];
@@ -327,7 +326,7 @@ impl Machine {
         }
     }
 
-    /// Moves the own share to what the demand wants.
+    /// Moves this node's share towards its demand.
     fn adjust(&mut self, now: Now, id: LimitId) -> Vec<Effect> {
         let (live, fair) = (self.live(), self.fair());
         let key = self.space.rate_shares(&id);
@@ -347,7 +346,7 @@ impl Machine {
         });
         shared.serves = match (decision.goal, view.entries.get(&self.me)) {
             (None, _) => decision.at_most,
-            // A cut acts at once; a raise when it is written.
+            // A cut takes effect at once; a raise when it is written.
             (Some(goal), Some(mine)) => mine.share.min(goal),
             (Some(goal), None) => before.min(goal),
         }
@@ -379,9 +378,9 @@ impl Machine {
                 let share = Effect::Share(id, Some(shared.serves));
                 if news { vec![share] } else { vec![] }
             }
-            // Somebody was faster: look at what there is now.
+            // A concurrent write was faster: decide again from the current item.
             Ok(Written::Refused(item)) if shared.tries > 0 => self.seen(now, id, Ok(item)),
-            // It is read again in the next slot, applied or not.
+            // It is read again in the next slot, whether applied or not.
             _ => vec![],
         }
     }

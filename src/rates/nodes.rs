@@ -1,11 +1,11 @@
-//! Who else serves: nodes that share a store write a beat into one item, once a slot, and read from
-//! the same answer who else did.
+//! Membership: nodes that share a store write a heartbeat into one item, once a slot, and learn of
+//! the other nodes from the same answer.
 //!
-//! A node is taken for alive while its beat changes, by the reader's own clock; nobody's wall clock
-//! matters. Only what was read counts as silence, a slot at most for each reading: while the store
-//! is away nobody looks dead, and when it is back each has as long as before to beat again. Whoever
-//! was wrong about that has too small a share for a while, or too large a one for two slots: the
-//! printed bound.
+//! A node counts as alive while its heartbeat changes, by the reader's own clock; wall clocks do
+//! not matter. Only readings count towards silence, at most a slot for each: while the store is
+//! down no node looks dead, and when it is back each has the usual time to write again. A node that
+//! misjudges this has too small a share for a while, or too large a one for two slots: the printed
+//! bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +17,12 @@ use crate::store::{Change, Item, Key, Name, StoreError, Value, Write};
 const FORMAT: i64 = 1;
 const BEAT: &str = "n";
 
-/// Nodes as one of them sees them.
+/// The nodes as seen by one of them.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     me: u128,
     beat: i64,
-    /// The last beat of each, and for how long it has been the same in what was read.
+    /// The last heartbeat of each node, and for how long readings have shown it unchanged.
     seen: BTreeMap<u128, (i64, u64)>,
     read_ns: Option<u64>,
 }
@@ -32,8 +32,8 @@ impl Nodes {
         Self { me, beat: 0, seen: BTreeMap::new(), read_ns: None }
     }
 
-    /// The write that says that this node lives, and forgets who has long been gone. It may be
-    /// repeated or come late: a beat that is old is only one that does not change.
+    /// The heartbeat write, which also removes long-dead nodes. It may be repeated or late: an old
+    /// heartbeat merely counts as unchanged.
     pub(crate) fn beat(&mut self, key: Key) -> Write {
         self.beat += 1;
         let (format, version) = layout::format(FORMAT);
@@ -45,12 +45,12 @@ impl Nodes {
         Write { key, when: vec![], change }
     }
 
-    /// The write that says that it leaves.
+    /// The write with which this node leaves.
     pub(crate) fn leave(&self, key: Key) -> Write {
         Write { key, when: vec![], change: vec![Change::Remove(name(self.me))] }
     }
 
-    /// Takes in the item as it stood after a beat.
+    /// Processes the item returned by a heartbeat.
     pub(crate) fn learn(&mut self, item: &Item, now_ns: u64) -> Result<(), StoreError> {
         check_format(item, FORMAT, "the nodes")?;
         let before = self.read_ns.replace(now_ns).unwrap_or(now_ns);
@@ -70,7 +70,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Who lives; always this node itself.
+    /// The live nodes, always including this one.
     pub(crate) fn live(&self) -> BTreeSet<u128> {
         let fresh = |silent_ns: u64| silent_ns <= LAPSE_SLOTS * SLOT_NS;
         let fresh = self.seen.iter().filter(|(_, (_, ns))| fresh(*ns)).map(|(node, _)| *node);

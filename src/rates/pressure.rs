@@ -1,5 +1,5 @@
-//! The list of limits under pressure: one item that every node reads once a slot. A limit is put
-//! there by a node that is asked for more than its part of it, and lapses when nobody is.
+//! The list of limits under pressure: one item that every node reads once a slot. A node whose
+//! demand exceeds its part adds the limit, and the row lapses when no node renews it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +12,17 @@ use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, W
 const FORMAT: i64 = 1;
 const ROW: &str = "p";
 
-/// Most limits under pressure at once: the item stays far below what an item may hold, and reading
-/// it every slot stays cheap; nodes that add rows at once may pass it by as many for a slot. What
-/// finds no place keeps equal parts.
+/// Most limits under pressure at once: the item stays far below its size limit, and cheap to read
+/// every slot; concurrent additions may exceed it by as many for a slot. Limits without a place
+/// keep equal parts.
 pub(crate) const MAX_ROWS: usize = 1_000;
 
-/// A row is written again when it is so old, and somebody still presses.
+/// Age at which a row is renewed if there is still pressure.
 const RENEW_MS: i64 = 60_000;
-/// A row so old is no pressure any more: nobody renewed it.
+/// Age at which a row has lapsed: no node renewed it.
 const LAPSE_MS: i64 = 180_000;
 
-/// A limit under pressure, and when somebody last said so.
+/// A limit under pressure, and the time of its last renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PressureRow {
     pub(crate) id: LimitId,
@@ -35,7 +35,7 @@ impl PressureRow {
     }
 }
 
-/// What is in the list.
+/// The rows of the list.
 pub(crate) fn read(item: Option<&Item>) -> Result<Vec<PressureRow>, StoreError> {
     let Some(item) = item else { return Ok(vec![]) };
     check_format(item, FORMAT, "rates under pressure")?;
@@ -48,18 +48,18 @@ pub(crate) fn read(item: Option<&Item>) -> Result<Vec<PressureRow>, StoreError> 
     rows.map(row).collect()
 }
 
-/// What is to become of the list.
+/// An update of the list.
 #[derive(Debug)]
 pub(crate) struct Noted {
-    /// The write that puts limits there and takes off what has lapsed; `None`: all is as it should.
+    /// The write that adds limits and removes lapsed ones; `None`: no change is needed.
     pub(crate) write: Option<Write>,
-    /// What is under pressure then.
+    /// The limits under pressure after it.
     pub(crate) listed: BTreeSet<LimitId>,
 }
 
-/// Puts these limits there, if they are not, and takes off what has lapsed. Where there are too
-/// many, tenants have equal parts of the list, as far as they need them: one that has thousands
-/// under pressure makes room for one that has few.
+/// Adds these limits, if missing, and removes lapsed ones. If there are too many, tenants have
+/// equal parts of the list, as far as they need them: one with thousands under pressure makes room
+/// for one with few.
 pub(crate) fn note(key: Key, rows: &[PressureRow], pressed: &[LimitId], now_ms: i64) -> Noted {
     let pressed: BTreeSet<&LimitId> = pressed.iter().collect();
     let known: BTreeSet<&LimitId> = rows.iter().map(|row| &row.id).collect();
@@ -86,8 +86,8 @@ pub(crate) fn note(key: Key, rows: &[PressureRow], pressed: &[LimitId], now_ms: 
     Noted { write, listed: listed.into_iter().cloned().collect() }
 }
 
-/// How many each may have at most, so that all together have no more than there is and nobody goes
-/// short for the sake of one that has more.
+/// The maximum for each, so that the total fits and no one gets less than another because that one
+/// wants more.
 fn share_of_each(mut wanted: Vec<usize>, there_is: usize) -> usize {
     wanted.sort_unstable();
     let (mut left, mut others) = (there_is, wanted.len());
@@ -145,7 +145,7 @@ mod tests {
         rows = listed_after(&rows, &other);
         let of = |tenant| rows.iter().filter(|id| id.tenant == Surrogate::test(tenant)).count();
         assert_eq!((of(1), of(60), of(7)), (475, 475, 1));
-        // And it stays like that, whoever presses again: there was room for one more.
+        // It stays like that in later rounds: there was room for one more.
         let again = listed_after(&rows, &hog);
         assert!(rows.is_subset(&again) && again.len() == MAX_ROWS);
         let pressed: Vec<LimitId> = rows.iter().cloned().collect();

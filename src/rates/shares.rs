@@ -1,15 +1,16 @@
-//! The shares of one limit under pressure: which node may serve which part of its rate.
+//! The shares of one limit under pressure: the part of its rate that each node may serve.
 //!
 //! # Laws
 //!
-//! 1. An item holds an entry for each node and what is `free`, in millionths of the rate; together
+//! 1. An item holds an entry for each node and the `free` rest, in millionths of the rate; together
 //!    they are the whole, after every write. So shares never add up to more than the rate: an
-//!    escrow of speed.
+//!    escrow of rate.
 //! 2. A write names the whole entry that it replaces, so that a late copy of it changes nothing.
-//! 3. A cut acts before it is written, a raise after. So a lost reply only costs speed.
-//! 4. Entries of nodes that are dead fall to whoever writes next.
+//! 3. A cut takes effect before it is written, a raise after. So a lost reply only costs
+//!    throughput.
+//! 4. Entries of dead nodes go to the next writer.
 //!
-//! Pure: writes are made here and answers are read here; nobody is called.
+//! Pure: writes are built here and answers are parsed here; no calls are made.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,11 +24,11 @@ pub(crate) const WHOLE: u32 = 1_000_000;
 const FORMAT: i64 = 1;
 const FREE: &str = "free";
 
-/// How long an item outlives its last write: long past anybody's pressure.
+/// Lifetime of an item after its last write: far longer than any pressure lasts.
 const KEEP_S: i64 = 3_600;
 
-/// How much room above its demand a node keeps, and what it does not give back: both in percent, of
-/// the demand and of the share.
+/// Headroom that a node keeps above its demand, and the usage below which it gives some back: both
+/// in percent, of the demand and of the share.
 #[derive(Clone, Copy)]
 struct Room {
     keeps: u64,
@@ -36,25 +37,25 @@ struct Room {
 
 /// While some of the rate is free.
 const WIDE: Room = Room { keeps: 120, cuts_below: 80 };
-/// When all of it is given out: somebody may wait for what is not used.
+/// Once all of it is given out: another node may be waiting for unused rate.
 const NARROW: Room = Room { keeps: 105, cuts_below: 95 };
-/// It is, when less than this is free, in millionths.
+/// That is, when less than this is free, in millionths.
 const SCARCE: i64 = 10_000;
 
-/// A share is raised when so much of it is used, in percent.
+/// A share is raised when this much of it is used, in percent.
 const RAISE_ABOVE: u64 = 90;
-/// Changes under this part of a fair share are not written, in percent.
+/// Changes below this part of a fair share are not written, in percent.
 const WORTH: u64 = 5;
 /// A node without demand keeps this part of a fair share, in percent, for its first requests.
 const LEAST: u64 = 2;
 
-/// A node's part.
+/// A node's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShareEntry {
-    /// The operation of its node that made it.
+    /// The operation of its node that wrote it.
     op: u64,
     pub(crate) share: u32,
-    /// What it asked for: of an equal part that it did not get, the others owe it the rest.
+    /// The share it asked for: up to an equal part, the others owe it the difference.
     goal: u32,
 }
 
@@ -65,12 +66,12 @@ pub(crate) struct SharesView {
     pub(crate) entries: BTreeMap<u128, ShareEntry>,
 }
 
-/// What a node is to do about its share.
+/// A node's next step for its share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// Serve with no more than this from now on.
+    /// Serve at most this from now on.
     pub(crate) at_most: u32,
-    /// Ask for this share; `None`: what the item says is right.
+    /// Request this share; `None`: the item is already right.
     pub(crate) goal: Option<u32>,
 }
 
@@ -87,17 +88,17 @@ impl SharesView {
         Ok(Self { free, entries })
     }
 
-    /// What `me` does with this demand, in millionths of the rate.
+    /// The decision of `me` at this demand, in millionths of the rate.
     pub(crate) fn decide(&self, me: u128, live: &BTreeSet<u128>, demand: u64) -> Decision {
         let fair = fair(live.len());
         let mine = self.entries.get(&me).map(|entry| entry.share);
         let room = if self.free < SCARCE { NARROW } else { WIDE };
         let least = u64::from(fair) * LEAST / 100;
-        // Beyond the whole rate, too: who has all of it notices that others have come.
+        // May exceed the whole rate: a node that has all of it notices when others join.
         let want = (demand.saturating_mul(room.keeps) / 100).max(least);
         let others = self.entries.iter().filter(|(node, _)| **node != me && live.contains(node));
         let owed = |entry: &ShareEntry| entry.share.max(entry.goal.min(fair));
-        // One that lives and has no entry yet serves an equal part meanwhile.
+        // A live node without an entry serves an equal part for now.
         let is_new = |node: &&u128| **node != me && !self.entries.contains_key(*node);
         let new = live.iter().filter(is_new).fold(0u32, |sum, _| sum.saturating_add(fair));
         let others = others.fold(new, |sum, (_, entry)| sum.saturating_add(owed(entry)));
@@ -122,8 +123,8 @@ impl SharesView {
         }
     }
 
-    /// The write that gives `me` this share, or what there is of it; the entries of the dead go.
-    /// `None`: there is no more of it, and the others know.
+    /// The write that gives `me` this share, or as much as is available; entries of dead nodes are
+    /// removed. `None`: nothing more is available, and the others know.
     pub(crate) fn take(
         &self,
         key: &Key,
@@ -168,7 +169,7 @@ impl SharesView {
     }
 }
 
-/// The write that opens the item: a fair share for each.
+/// The write that creates the item: a fair share for each node.
 pub(crate) fn open(key: &Key, live: &BTreeSet<u128>, now_ms: i64) -> Write {
     let share = fair(live.len());
     let given = live.iter().fold(0i64, |sum, _| sum + i64::from(share));
@@ -185,12 +186,12 @@ pub(crate) fn open(key: &Key, live: &BTreeSet<u128>, now_ms: i64) -> Write {
     Write { key: key.clone(), when: vec![When::Absent], change }
 }
 
-/// The part of each of so many nodes.
+/// The equal part of each node.
 pub(crate) fn fair(nodes: usize) -> u32 {
     WHOLE / u32::try_from(nodes.max(1)).unwrap_or(u32::MAX)
 }
 
-/// What names of entries begin with.
+/// Prefix of entry names.
 const ENTRY: &str = "n";
 
 fn name(node: u128) -> Name {
@@ -242,8 +243,8 @@ mod tests {
     }
 
     proptest! {
-        /// Five nodes ask for shares, each by what it read last, and copies of earlier writes come
-        /// late: entries and what is free are the whole after every write.
+        /// Five nodes request shares, each by what it read last, and copies of earlier writes come
+        /// late: entries and the free rest are the whole after every write.
         #[test]
         fn shares_never_add_up_to_more_than_the_rate(
             steps in prop::collection::vec(

@@ -1,10 +1,10 @@
-//! The task that makes the calls of the [`machine`](super::machine), and brings what it says to the
-//! buckets. Beats wait for nothing else; the calls for shares go some at a time, by turns of their
-//! tenants (see [`crate::turns`]). Where that takes longer than a slot a share is moved later; a
-//! node that has not read one for two slots falls back to an equal part.
+//! The task that makes the calls of the [`machine`](super::machine), and passes its decisions to
+//! the buckets. Heartbeats wait for nothing else; the calls for shares run a few at a time, with
+//! tenants taking turns (see [`crate::turns`]). If that takes longer than a slot, a share moves
+//! later; a node that has not read one for two slots falls back to an equal part.
 //!
-//! It has an owner ([`Sharing`]) and is stopped by [`Sharing::close`], which strikes this node from
-//! the list, so that the others have its part at once and not after two slots.
+//! Its owner holds a [`Sharing`] and stops it with [`Sharing::close`], which removes this node from
+//! the list, so that the others get its part at once and not after two slots.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -23,48 +23,48 @@ use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreFuture};
 use crate::turns::Turns;
 
-/// A call that has not been answered within so long is given up: the next slot makes a new one.
+/// A call not answered within this time is abandoned: the next slot makes a new one.
 const WITHIN: Duration = Duration::from_secs(3);
 
-/// Limits whose shares are read or moved at the same time. At 50 ms a call a full list of limits
-/// under pressure takes half a slot.
+/// Limits whose shares are read or moved concurrently. At 50 ms a call a full list of limits under
+/// pressure takes half a slot.
 const SHARES_AT_ONCE: usize = 64;
 
-/// What several nodes admit of a rate in any ten seconds, in percent of it: while none joins or
-/// dies, and while some do. Measured by `fleet_tests.rs`.
+/// Most that several nodes admit of a rate in any ten seconds, in percent of it: while none joins
+/// or dies, and while some do. Measured by `fleet_tests.rs`.
 pub(crate) const fn bound() -> (u32, u32) {
     (106, 125)
 }
 
-/// Where the buckets are.
+/// Access to the buckets.
 pub(crate) trait Buckets: Send + Sync + 'static {
-    /// What was asked of the limits that are told of, or have a share.
+    /// Demand on limits that were reported throttled, or have a share.
     fn asked(&self, shared: &[LimitId]) -> BTreeMap<LimitId, Asked>;
     /// Whether this node serves the limit.
     fn has(&self, id: &LimitId) -> bool;
-    /// So many nodes share every rate.
+    /// Sets the number of nodes that share every rate.
     fn among(&self, nodes: usize);
-    /// This node has so many millionths of the rate.
+    /// Sets this node's share of the rate, in millionths.
     fn share(&self, id: &LimitId, millionths: Option<u32>);
 }
 
-/// The owner's side of the task.
+/// The owner's handle on the task.
 #[derive(Debug)]
 pub(crate) struct Sharing {
     task: Mutex<Option<JoinHandle<()>>>,
     stop: Arc<Notify>,
 }
 
-/// A node that has told the others of itself.
+/// A node that has announced itself to the others.
 pub(crate) struct Joined {
     machine: Machine,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    /// How many there are with it.
+    /// Number of nodes, including it.
     pub(crate) nodes: usize,
 }
 
-/// Tells the other nodes of this one, before it serves: so it begins with its part.
+/// Announces this node to the others before it serves, so that it begins with its part.
 ///
 /// # Errors
 ///
@@ -90,14 +90,14 @@ pub(crate) async fn join(
 }
 
 impl Sharing {
-    /// Starts the task. The weak reference is to whoever owns it.
+    /// Starts the task. The weak reference is to the task's owner.
     pub(crate) fn start(joined: Joined, buckets: Weak<impl Buckets>) -> Self {
         let stop = Arc::new(Notify::new());
         let task = tokio::spawn(run(joined, buckets, stop.clone()));
         Self { task: Mutex::new(Some(task)), stop }
     }
 
-    /// Ends the task, which strikes this node from the list if that goes before the deadline.
+    /// Ends the task, which removes this node from the list if the deadline permits.
     pub(crate) async fn close(&self, deadline: Instant) {
         self.stop.notify_one();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -121,16 +121,16 @@ async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
     let Joined { machine, store, clock, .. } = joined;
     let mut node = RateNode { machine, clock, calls: Calls::new(store.clone()) };
     let slot = Duration::from_nanos(SLOT_NS);
-    // Not all at the same instant, though they were started at the same.
+    // Spread out, even if the nodes were started at the same instant.
     let mut next = Instant::now() + slot * u32::from(jitter()) / 256;
     loop {
         node.calls.start();
         tokio::select! {
-            biased; // a beat waits for nothing: without it this node counts as dead
+            biased; // heartbeats first: without one this node counts as dead
             () = stop.notified() => break,
             () = tokio::time::sleep_until(next) => {
                 let Some(buckets) = buckets.upgrade() else { return };
-                // One that stood still does not make up for the slots that it missed.
+                // A stalled node does not catch up on missed slots.
                 next = (next + slot).max(Instant::now() + slot / 2);
                 let shared: Vec<LimitId> = node.machine.shared().cloned().collect();
                 let asked = buckets.asked(&shared);
@@ -149,7 +149,7 @@ async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
     }
 }
 
-/// The machine, and the calls that it has asked for.
+/// The machine, and its calls under way.
 struct RateNode {
     machine: Machine,
     clock: Arc<dyn Clock>,
@@ -157,7 +157,7 @@ struct RateNode {
 }
 
 impl RateNode {
-    /// Takes in the answer to a call. Another one for the same limit keeps its place.
+    /// Processes the answer to a call. A further call for the same limit keeps its place.
     fn ended(&mut self, (of, event): CallDone, buckets: &impl Buckets) {
         self.calls.current = of;
         if let Some(event) = event {
@@ -187,18 +187,18 @@ impl RateNode {
     }
 }
 
-/// What a call was for, if it has a place, and what it came to: nothing, if that does not matter.
+/// The limit of a call, if it holds a place, and its event: `None` if the answer does not matter.
 type CallDone = (Option<LimitId>, Option<RateEvent>);
 
-/// Calls under way, and those that wait. Beats and the list go at once; those for shares take
-/// turns by tenant, one limit's in hand at most once.
+/// Calls under way, and waiting ones. Heartbeats and the list go at once; those for shares take
+/// turns by tenant, at most one per limit at a time.
 struct Calls {
     store: Arc<dyn Store>,
     under_way: JoinSet<Option<RateEvent>>,
     turns: Turns<Effect>,
     in_hand: BTreeSet<LimitId>,
     of: HashMap<tokio::task::Id, LimitId>,
-    /// The limit whose answer is being taken in: its next call goes at once, in the same place.
+    /// The limit whose answer is being processed: its next call goes at once, in the same place.
     current: Option<LimitId>,
 }
 
@@ -222,7 +222,7 @@ impl Calls {
             }
             Effect::See(id, _) | Effect::Move(id, _) => {
                 let (id, tenant) = (id.clone(), id.tenant);
-                // One that is in hand is answered yet. Without room: in the next slot.
+                // A limit in hand is still to be answered. Without room: in the next slot.
                 if !self.in_hand.contains(&id) && self.turns.push(tenant, call).is_ok() {
                     self.in_hand.insert(id);
                 }
@@ -231,7 +231,7 @@ impl Calls {
         }
     }
 
-    /// Begins the calls for which there is a place.
+    /// Starts waiting calls while there are free places.
     fn start(&mut self) {
         while let Some(call) = self.turns.next() {
             self.make(call);
@@ -253,7 +253,7 @@ impl Calls {
                     Some(RateEvent::Moved(id, within(store.write(write)).await))
                 }
                 Effect::Note(write) => {
-                    // What is not noted now is noted in the next slot.
+                    // A failed note is repeated in the next slot.
                     let _ = within(store.write(write)).await;
                     None
                 }
@@ -265,7 +265,7 @@ impl Calls {
         }
     }
 
-    /// The next answer. Cut off it has taken none.
+    /// The next answer. Cancel-safe: if cut off it has taken none.
     async fn ended(&mut self) -> CallDone {
         let Some(ended) = self.under_way.join_next_with_id().await else {
             return std::future::pending().await;
@@ -292,7 +292,7 @@ async fn within<T>(call: StoreFuture<T>) -> Result<T, StoreError> {
 
 fn jitter() -> u8 {
     let mut byte = [128];
-    // Without randomness half a slot is as good.
+    // Without randomness half a slot is just as good.
     let _ = crate::random::fill(&mut byte);
     byte[0]
 }

@@ -1,12 +1,12 @@
-//! Limits that have refused since the last slot, as the hot path tells of them.
+//! Limits that have refused since the last slot, as reported by the hot path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::LimitId;
 use crate::ids::Surrogate;
 
-/// Most limits that are told of in one slot, about a megabyte. What finds no room is told of in the
-/// next slot, if it refuses there.
+/// Most limits reported in one slot, about a megabyte. Others are reported in the next slot, if
+/// they refuse there.
 pub(super) const MAX_TOLD: usize = 8_192;
 
 /// See the [module](self).
@@ -17,7 +17,7 @@ pub(crate) struct ThrottledLimits {
 }
 
 impl ThrottledLimits {
-    /// Takes one in, if there is more room than its tenant has taken already: so one tenant leaves
+    /// Adds a limit, if there is more room than its tenant has already taken: so one tenant leaves
     /// half of the room to others.
     pub(crate) fn tell(&mut self, limit: LimitId) {
         let room = MAX_TOLD.saturating_sub(self.len);

@@ -1,7 +1,7 @@
-//! The renewer: the one task that asks the store for leases. Requests leave leases with it and wait,
-//! or do not wait; it makes at most one call per pool at a time and hands the answer back to the
-//! lease, which says what to ask next. Tenants take turns (see [`crate::turns`]), and a call in
-//! doubt leaves its place to others until it is repeated.
+//! The renewer: the one task that asks the store for leases. Requests hand leases to it and may
+//! wait; it makes at most one call per pool at a time and passes the answer to the lease, which
+//! chooses the next call. Tenants take turns (see [`crate::turns`]), and a call in doubt gives up
+//! its place until it is repeated.
 //!
 //! The task is owned by the gate. Closing it gives back what is left of every lease.
 
@@ -36,14 +36,14 @@ pub(crate) use whole::Whole;
 /// not to be a burst against it.
 const IN_FLIGHT: usize = 256;
 
-/// Most leases in the task's hands, those in doubt among them: some 20 MB. Past it the next request
-/// asks again.
+/// Most leases held by the task, those in doubt included: some 20 MB. Past it the next request asks
+/// again.
 const IN_HAND: usize = 262_144;
 
 /// Waits between repeats of a call whose outcome is unknown, at first and at most.
 const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(2);
 
-/// What the renewer works with.
+/// The renewer's dependencies.
 #[derive(Clone)]
 pub(crate) struct RenewerContext {
     pub(crate) store: Arc<dyn Store>,
@@ -53,7 +53,7 @@ pub(crate) struct RenewerContext {
     pub(crate) recovery: Arc<Recovery>,
 }
 
-/// What a host does with an alert.
+/// The host's handler for alerts.
 pub(crate) type OnAlert = Arc<dyn Fn(&Alert) + Send + Sync>;
 
 /// The owner's side of the task.
@@ -70,13 +70,13 @@ impl LeaseRenewer {
         Self { task: std::sync::Mutex::new(Some(task)), stop }
     }
 
-    /// Ends the task. Calls in flight are cut off: their leases still have them, and make them
-    /// again when they are given back.
+    /// Ends the task. Calls in flight are cut off: their leases still have them, and repeat them
+    /// when they are given back.
     pub(crate) async fn close(&self) {
         self.stop.notify_one();
         let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(task) = task {
-            // It ends by itself; a panic in it has been reported by the runtime.
+            // It ends by itself; the runtime has reported a panic in it.
             let _ = task.await;
         }
     }
@@ -99,7 +99,7 @@ async fn run(
     loop {
         desk.start();
         tokio::select! {
-            biased; // so that one seed is one run; none of them waits for another
+            biased; // so that one seed is one run; no branch waits for another
             () = stop.notified() => break,
             () = desk.ended() => {}
             lease = queue.recv() => match lease {
@@ -107,7 +107,7 @@ async fn run(
                 None => break,
             },
         }
-        // However many calls end, what is new is taken in as well.
+        // However many calls end, new leases are taken in as well.
         for _ in 0..AT_A_TIME {
             let Ok(lease) = queue.try_recv() else { break };
             desk.take(lease);
@@ -116,25 +116,25 @@ async fn run(
     desk.calls.shutdown().await;
 }
 
-/// Leases that are taken in between two looks at anything else.
+/// Leases taken in before looking at anything else.
 const AT_A_TIME: usize = 256;
 
-/// The leases in hand: those that wait for a place, those whose calls are under way, and those
-/// whose last call is in doubt and is to be repeated. Those have no place meanwhile: a store that
-/// does not answer for one tenant must not keep the others waiting.
+/// The leases in hand: waiting for a place, with calls under way, or to be repeated because the
+/// last call is in doubt. The last have no place meanwhile: a store that does not answer for one
+/// tenant must not keep the others waiting.
 struct Desk {
     ctx: RenewerContext,
     turns: Turns<RepeatedLease>,
     calls: JoinSet<Ended>,
     busy: HashMap<tokio::task::Id, RepeatedLease>,
     repeats: BinaryHeap<Reverse<Repeat>>,
-    /// Numbers repeats, so that those of one instant keep their order.
+    /// Numbers repeats, so that those due at one instant keep their order.
     number: u64,
-    /// Of those that have ended, how many had nothing left to give back.
+    /// How many of the ended ones had nothing left to give back.
     returned: usize,
 }
 
-/// Returns then, or never.
+/// Returns at this instant, or never.
 async fn until(then: Option<Instant>) {
     match then {
         Some(then) => tokio::time::sleep_until(then).await,
@@ -142,7 +142,7 @@ async fn until(then: Option<Instant>) {
     }
 }
 
-/// A lease, and how long its next repeat waits.
+/// A lease, and the delay of its next repeat.
 struct RepeatedLease {
     lease: Arc<Lease>,
     delay: Duration,
@@ -156,7 +156,7 @@ struct Repeat {
 }
 
 impl Desk {
-    /// For so many leases at most.
+    /// A desk for at most `most` leases.
     fn new(ctx: RenewerContext, most: usize) -> Self {
         Self {
             ctx,
@@ -176,12 +176,12 @@ impl Desk {
         }
         let tenant = lease.pool().tenant;
         if let Err(of) = self.turns.push(tenant, RepeatedLease { lease, delay: REPEAT.start }) {
-            // Too many of this tenant's: the next request that needs units tries again.
+            // Too many leases of this tenant: the next request that needs units tries again.
             of.lease.unqueue();
         }
     }
 
-    /// Begins the calls of those for whom there is a place.
+    /// Starts the calls of leases with a place.
     fn start(&mut self) {
         while let Some(of) = self.turns.next() {
             let (ctx, lease) = (self.ctx.clone(), of.lease.clone());
@@ -190,7 +190,7 @@ impl Desk {
         }
     }
 
-    /// Returns when a call has ended, or it is time to repeat one. Cut off it has done nothing.
+    /// Returns when a call has ended or one is due for a repeat. Cancelled, it has done nothing.
     async fn ended(&mut self) {
         let next = self.repeats.peek().map(|Reverse(repeat)| repeat.at);
         tokio::select! {
@@ -267,23 +267,23 @@ impl Ord for Repeat {
 /// How the calls of a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    /// It asks for nothing more.
+    /// It needs nothing more.
     Done,
-    /// An error has ended them.
+    /// An error ended them.
     Failed,
-    /// The outcome of the last one is unknown: it is to be repeated. `anew`: one before it was
+    /// The outcome of the last call is unknown: it is to be repeated. `anew`: a call before it was
     /// answered.
     InDoubt { anew: bool },
 }
 
-/// Makes the calls of one lease until it asks for nothing, or one of them is in doubt.
+/// Makes the calls of one lease until it needs nothing, or one of them is in doubt.
 async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
     let ended = renew(ctx, lease).await;
     if let Ended::InDoubt { .. } = ended {
         return ended;
     }
-    // Also where no call was made, and the pool's refusal stands; but not after an error, nor where
-    // a record has to come first: what waits would ask again at once.
+    // Even if no call was made and the pool's refusal stands; but not after an error or when a
+    // record must come first: waiting use would ask again at once.
     let is_refused = lease.is_refused_now(ctx.hub.clock.now());
     if ended == Ended::Done && is_refused && !lease.is_capped() {
         late::answered(&ctx.hub, lease);
@@ -342,7 +342,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         }
         match answered {
             Ok(goes_on) => anew |= goes_on,
-            // It may have been applied: the same call again, until we know.
+            // It may have been applied: repeat the same call until its outcome is known.
             Err(error) if error.kind == StoreErrorKind::Unknown => {
                 ctx.hub.reach.suspect();
                 return Ended::InDoubt { anew };
@@ -364,7 +364,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         }
     }
     if let Some(shard) = lease.shard().filter(|_| is_left && lease.has_left()) {
-        // Left there, they are found by whoever seeks.
+        // Left there, they are found by the next seek.
         if let Err(error) = seek::leave(ctx, lease.pool(), shard).await {
             tracing::debug!(%error, "units stay in a sub-pool that nobody leases from");
         }
@@ -372,8 +372,8 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
     Ended::Done
 }
 
-/// The sub-pool of a lease that has just met its pool, where it is to have one. A slot of a strict
-/// rate has none: it is over before units that lie in the wrong sub-pool are where they are wanted.
+/// The sub-pool for a lease that has just met its pool, if it is to have one. A slot of a strict
+/// rate has none: it is over before units in the wrong sub-pool could be moved.
 fn sub_pool_of(ctx: &RenewerContext, lease: &Lease, seen: &PoolSeen) -> Option<u16> {
     let may = !lease.is_of_slot() && !lease.has_place() && ctx.store.promise().shared;
     let item = seen.item.as_ref().filter(|_| may)?;
@@ -381,13 +381,13 @@ fn sub_pool_of(ctx: &RenewerContext, lease: &Lease, seen: &PoolSeen) -> Option<u
     is_crowded.then(|| subpool::shard_of(lease.incarnation()))
 }
 
-/// Raises the alerts that are due, each unless it has been. One that cannot be noted now is due
-/// again with the next record.
+/// Raises the alerts that are due, each once. One that cannot be noted now is due again with the
+/// next record.
 async fn raise_alerts(ctx: &RenewerContext, lease: &Lease) {
     if lease.due_alert(None).is_none() {
         return;
     }
-    // It may have been long since the pool was seen, and others have given units back.
+    // The view may be old, and other processes have given units back.
     let taken = match Whole::read(&*ctx.store, &ctx.space, lease.pool()).await {
         Ok(Some(pool)) => pool.free().map(|free| pool.root.terms.limit.saturating_sub(free)),
         Ok(None) => return,
@@ -432,9 +432,9 @@ fn tell(ctx: &RenewerContext, alert: &Alert) {
 /// A pool as a call found it.
 struct PoolSeen {
     item: Option<Item>,
-    /// It had been made before.
+    /// It existed before.
     was_there: bool,
-    /// Of a sub-pool: its root.
+    /// For a sub-pool: its root.
     root: Option<seek::RootSeen>,
 }
 
@@ -465,14 +465,14 @@ async fn make(ctx: &RenewerContext, call: LeaseCall) -> Result<PoolSeen, StoreEr
     }
 }
 
-/// Gives back what is left of these leases, until the deadline. Returns how many it could not.
+/// Gives back what is left of these leases until the deadline. Returns how many it could not.
 pub(crate) async fn give_back(
     ctx: &RenewerContext,
     leases: Vec<Arc<Lease>>,
     deadline: Instant,
 ) -> usize {
     let total = leases.len();
-    // What is given is in memory already.
+    // The leases are in memory already, so there is no bound.
     let mut desk = Desk::new(ctx.clone(), usize::MAX);
     for lease in leases {
         lease.close();
@@ -505,8 +505,8 @@ mod tests {
 
     const LIMIT: u64 = 3_000;
 
-    /// Answers that take their time: an older one may come after a newer one, which a store that
-    /// is slow before it applies never shows.
+    /// Delays answers: an older one may come after a newer one, which a store that is slow before
+    /// it applies never shows.
     struct LateAnswers(Faulty, Arc<AtomicU64>);
 
     impl LateAnswers {
@@ -544,7 +544,7 @@ mod tests {
         }
     }
 
-    /// Makes the calls of one lease until it asks for nothing.
+    /// Makes the calls of one lease until it needs nothing.
     async fn drive(ctx: &RenewerContext, lease: &Arc<Lease>) {
         let mut delay = REPEAT.start;
         while matches!(turn(ctx, lease).await, Ended::InDoubt { .. }) {
@@ -587,7 +587,7 @@ mod tests {
         Arc::new(Lease::new(pool, i64::MAX, Terms { limit, rev: 1 }, 1).under(7))
     }
 
-    /// What the recorder does, on a log that never fails.
+    /// Acts as the recorder, on a log that never fails.
     fn log_ceilings(hub: &Hub) {
         for lease in hub.take_capped() {
             let ceiling = lease.propose_ceiling(hub.clock.now(), AHEAD);
@@ -595,7 +595,7 @@ mod tests {
         }
     }
 
-    /// Takes and settles `n` at a time until the pool has said several times that it has no more.
+    /// Takes and settles `n` at a time until the pool has refused several times.
     async fn serve(hub: Arc<Hub>, clock: ManualClock, lease: Arc<Lease>, n: u64) -> u64 {
         let (mut served, mut refused) = (0, 0);
         while refused < 5 {
@@ -616,14 +616,14 @@ mod tests {
                 Take::Exhausted => {
                     refused += 1;
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    clock.advance(Duration::from_secs(3)); // past what a refusal is believed
+                    clock.advance(Duration::from_secs(3)); // longer than a refusal stands
                 }
             }
         }
         served
     }
 
-    /// What the pool has, read until the lossy store answers.
+    /// The pool's state, read until the lossy store answers.
     async fn pool(ctx: &RenewerContext, lease: &Lease) -> View {
         loop {
             let read = ctx.store.read(lease.pool().key(&ctx.space));
@@ -633,9 +633,9 @@ mod tests {
         }
     }
 
-    /// One lease, renewed and given back for as many tasks as want it at once, over a store that is
+    /// One lease, renewed and given back for many tasks that want it at once, over a store that is
     /// slow, loses answers, answers late and repeats calls. What is served never passes the pool,
-    /// and all of it can be.
+    /// and all of it can be served.
     #[tokio::test(start_paused = true)]
     async fn a_pool_is_served_to_its_end_and_never_beyond() {
         for seed in 0..40 {
@@ -668,14 +668,14 @@ mod tests {
             assert!(served <= LIMIT, "seed {seed}: {served} of {LIMIT}");
             assert!(served + 3 > LIMIT, "seed {seed}: {served} of {LIMIT}");
             let view = pool(&ctx, &lease).await;
-            // Folded away, unless the last call failed: then nothing of it is unused.
+            // Folded away, unless the last call failed: then all of it is used.
             assert_eq!(view.mine.map_or(served, |mine| mine.held), served, "seed {seed}");
             assert_eq!(view.free, (LIMIT - served) as i64, "seed {seed}");
         }
     }
 
     /// The first try was applied and its answer lost; the second is known not to be applied. That
-    /// says nothing about the first: what was given back is not served, what was taken is.
+    /// says nothing about the first: units given back are not served, units taken are.
     #[tokio::test(start_paused = true)]
     async fn a_call_in_doubt_stays_in_doubt_when_its_repetition_fails() {
         use crate::testing::Fault::{LoseReply, Pass, Throttled, Unavailable};
@@ -688,7 +688,7 @@ mod tests {
                 let lease = lease();
                 let now = ctx.hub.clock.now();
                 let mut served = 0;
-                // A take, then a give back, then takes again; one of them ends in doubt.
+                // A take, then a give back, then more takes; one of them ends in doubt.
                 while let Take::Need = lease.take(3, now) {
                     drive(&ctx, &lease).await;
                     log_ceilings(&ctx.hub);
@@ -715,7 +715,7 @@ mod tests {
         }
     }
 
-    /// A gate that closes cuts off the calls of its renewer, and makes them again.
+    /// A closing gate cuts off its renewer's calls, and repeats them.
     #[tokio::test(start_paused = true)]
     async fn a_call_that_was_cut_off_is_in_doubt() {
         let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
@@ -725,7 +725,7 @@ mod tests {
         lease.rest();
         let writer = writer(&ctx);
         let give = lease.next(&writer, now).unwrap();
-        ask(&ctx, give).await.unwrap(); // of which the lease never hears
+        ask(&ctx, give).await.unwrap(); // the lease never sees this answer
 
         lease.close();
         lease.next(&writer, now).unwrap();
@@ -737,14 +737,14 @@ mod tests {
         assert_eq!(pool(&ctx, &lease).await.free, LIMIT as i64 - 3);
     }
 
-    /// Takes what is asked for, with as many calls as that takes.
+    /// Takes `n`, with as many calls as needed.
     async fn take(ctx: &RenewerContext, lease: &Arc<Lease>, n: u64) {
         while lease.take(n, ctx.hub.clock.now()) == Take::Need {
             drive(ctx, lease).await;
         }
     }
 
-    /// What is learned from a call whose entry somebody else has closed.
+    /// Learns that another process has closed the entry.
     async fn close_and_learn(ctx: &RenewerContext, lease: &Lease) {
         let key = lease.pool().key(&ctx.space);
         let entry = pool(ctx, lease).await.mine.unwrap();
@@ -762,8 +762,8 @@ mod tests {
         Writer { space: ctx.space.clone(), incarnation: 7 }
     }
 
-    /// What has been closed is lowered to its use by its owner; a request that runs on, and holds
-    /// nothing at that moment, must not draw from it again.
+    /// The owner lowers a closed entry to its use; a request that runs on, and holds nothing at
+    /// that moment, must not draw from it again.
     #[tokio::test(start_paused = true)]
     async fn nothing_is_drawn_from_a_closed_entry_once_it_is_being_lowered() {
         let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
@@ -799,7 +799,7 @@ mod tests {
         assert_eq!(pool(&ctx, &lease).await.free, LIMIT as i64 - 9);
     }
 
-    /// What waits beside a larger ask that the pool cannot give is not left behind by its answer.
+    /// An ask waiting beside a larger one that the pool cannot cover is not dropped by its answer.
     #[tokio::test(start_paused = true)]
     async fn an_ask_is_made_again_after_a_larger_one_was_refused() {
         let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
@@ -825,7 +825,7 @@ mod tests {
         assert!(matches!(lease.take(1, now), Take::Taken { .. }));
     }
 
-    /// A grant was refused because another was faster; a copy of it comes when there are units.
+    /// A grant was refused because another was faster; a copy of it arrives when there are units.
     #[tokio::test(start_paused = true)]
     async fn what_a_late_copy_of_a_refused_grant_took_goes_back_at_the_end() {
         let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
@@ -855,8 +855,8 @@ mod tests {
         assert_eq!(pool(&ctx, &lease).await.free, 10);
     }
 
-    /// A tenant was idle for long and its lease let go of; the next learns of use before it has
-    /// seen the entry of the first.
+    /// An idle tenant's lease was dropped; the next one learns of use before it has seen the entry
+    /// of the first.
     #[tokio::test(start_paused = true)]
     async fn what_is_learned_before_a_lease_sees_its_entry_is_recorded_beside_what_was_there() {
         let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
@@ -882,7 +882,7 @@ mod tests {
         assert_eq!((third.total(), third.is_unlogged()), (16, false), "it learned of nothing");
     }
 
-    /// Somebody asked for more than its ceiling allowed, and has gone; no ceiling of this
+    /// A request asked for more than its ceiling allowed and has gone; no ceiling of this
     /// incarnation will ever be logged again.
     #[tokio::test(start_paused = true)]
     async fn a_lease_of_an_earlier_incarnation_goes_back_whoever_asked_for_more() {

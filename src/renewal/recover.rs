@@ -1,13 +1,14 @@
-//! Units of the dead: taken back by whoever needs them, and only what provably was not served.
+//! Reclaims leases of dead writers: seals the writer's log, then takes back the units above its
+//! ceiling.
 //!
-//! Nobody can know what a silent process has served; silence is only a hint for when to try. So its
-//! log is ended first, by a seal in its next slot, and then read, and then its entry in the pool:
-//! in this order. What lies above the larger of what the entry pre-authorised and the highest
-//! ceiling in the log was not served and never will be, for the writer raises neither without a
-//! write that now fails. If it lives after all it finds the seal, and goes on as another writer.
+//! What a silent process has served cannot be known; silence is only a hint for when to try. So its
+//! log is ended first, by a seal in its next slot, then read, and then its entry in the pool is
+//! read: in this order. Units above the larger of what the entry pre-authorised and the highest
+//! ceiling in the log were not served and never will be, because the writer raises neither without
+//! a write that now fails. If it lives after all it finds the seal, and goes on as another writer.
 //!
-//! A closed entry is folded away after a while, which its owner, if it lives, has to lower it to
-//! what it used exactly.
+//! A closed entry is folded away after a while; until then its owner, if it lives, can lower it to
+//! exactly what it used.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,30 +26,30 @@ use crate::quota::subpool::{self, Fed};
 use crate::store::{Item, Key, StoreError, Written};
 
 /// A writer of a shared store is left alone until its log has not moved for this long: three times
-/// the interval in which the living write, because sealing them costs more than it brings.
+/// the interval at which live writers write, because sealing them costs more than it gains.
 const SILENT: Duration = Duration::from_secs(15);
 
-/// The same where the store belongs to one process at a time: others are dead already.
+/// The same for a store that belongs to one process at a time: other writers are dead already.
 const SILENT_ALONE: Duration = Duration::from_secs(1);
 
 /// How long a closed entry waits for its owner.
 const FOLD_AFTER: Duration = Duration::from_secs(30);
 
-/// A pool is looked through at most this often.
+/// A pool is searched at most this often.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Sub-pools besides its own that one process looks through at a time: each brings reads of logs.
+/// Sub-pools besides its own that one process searches at a time: each brings reads of logs.
 const AT_ONCE: usize = 4;
 
-/// Most writers, pools and sealed logs kept in mind; past it they are forgotten, which costs
+/// Most writers, pools and sealed logs remembered; past it they are forgotten, at the cost of
 /// reading them again.
 const MAX_WATCHED: usize = 10_000;
 const MAX_SEALED: usize = 64;
 
-/// What is known of other writers. All of it could be read again.
+/// Known state of other writers. All of it could be read again.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
-    /// Writers of this very process, before it was started again.
+    /// Writers of this very process, before it was restarted.
     dead: HashSet<u128>,
     seen: Mutex<Seen>,
 }
@@ -56,15 +57,15 @@ pub(crate) struct Recovery {
 #[derive(Debug, Default)]
 struct Seen {
     writers: HashMap<u128, Watch>,
-    /// Until when a pool is not looked through again.
+    /// When a pool may be searched again.
     pools: HashMap<PoolId, u64>,
-    /// Since when an entry is closed.
+    /// When an entry was first seen closed.
     closed: HashMap<(u128, PoolId), u64>,
-    /// Until when other sub-pools of a pool are not looked at again, and the pause before that.
+    /// When other sub-pools of a pool may be searched again, and the pause before that.
     gathers: HashMap<PoolId, (u64, Duration)>,
-    /// At which sub-pool of a pool those who look for the dead go on.
+    /// The sub-pool at which the next search for dead writers goes on.
     cursors: HashMap<PoolId, u16>,
-    /// All rows of logs that have ended.
+    /// All rows of ended logs.
     sealed: HashMap<u128, Arc<HashMap<PoolId, PoolRow>>>,
 }
 
@@ -77,7 +78,7 @@ struct Watch {
 }
 
 impl Recovery {
-    /// `dead` is who wrote the journal that this process has carried over.
+    /// `dead` are the writers of the journal that this process has carried over.
     pub(crate) fn new(dead: Vec<u128>) -> Self {
         Self { dead: dead.into_iter().collect(), seen: Mutex::default() }
     }
@@ -86,7 +87,7 @@ impl Recovery {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this pool's turn has come.
+    /// Whether this pool is due for a search.
     fn is_due(&self, pool: &PoolId, now: Now) -> bool {
         let mut seen = self.seen();
         if seen.pools.len() >= MAX_WATCHED {
@@ -106,7 +107,7 @@ impl Recovery {
         self.seen().gathers.get(pool).is_none_or(|(until, _)| now.mono_ns >= *until)
     }
 
-    /// That was done, and brought units or did not.
+    /// Notes a search of other sub-pools, and whether it gained units.
     pub(super) fn gathered(&self, pool: &PoolId, gained: bool, now: Now) {
         let mut seen = self.seen();
         if seen.gathers.len() >= MAX_WATCHED {
@@ -121,7 +122,7 @@ impl Recovery {
         seen.gathers.insert(pool.clone(), (until, pause));
     }
 
-    /// The sub-pools that are looked through for the dead this time.
+    /// The sub-pools to search for dead writers this time.
     fn turn(&self, pool: &PoolId, own: Option<u16>, all: &BTreeMap<u16, Fed>) -> Vec<u16> {
         let mut seen = self.seen();
         if seen.cursors.len() >= MAX_WATCHED {
@@ -135,7 +136,7 @@ impl Recovery {
         own.into_iter().chain(turn).collect()
     }
 
-    /// Since when this entry is known to be closed.
+    /// How long this entry has been known to be closed.
     fn closed_for(&self, writer: u128, pool: &PoolId, now: Now) -> u64 {
         let mut seen = self.seen();
         let since = *seen.closed.entry((writer, pool.clone())).or_insert(now.mono_ns);
@@ -143,7 +144,7 @@ impl Recovery {
     }
 }
 
-/// Looks for units of the dead in the pool of a lease that got none. True: there may be some now.
+/// Looks for dead writers' units in the pool of a lease that got none. True: there may be some now.
 pub(super) async fn recover(ctx: &RenewerContext, lease: &Lease) -> Result<bool, StoreError> {
     let now = ctx.hub.clock.now();
     if !ctx.recovery.is_due(lease.pool(), now) {
@@ -163,12 +164,12 @@ pub(super) async fn recover(ctx: &RenewerContext, lease: &Lease) -> Result<bool,
         }
     }
     if gained && !subs.is_empty() {
-        ctx.recovery.gathered(pool, true, now); // what is free there is looked for at once
+        ctx.recovery.gathered(pool, true, now); // look at once for what is free there
     }
     Ok(gained)
 }
 
-/// Looks for units of the dead in one item of a pool.
+/// Searches one item of a pool for units of dead writers.
 async fn look_through(
     ctx: &RenewerContext,
     lease: &Lease,
@@ -188,7 +189,7 @@ async fn look_through(
     Ok(gained)
 }
 
-/// Somebody else's entry in a pool.
+/// Another writer's entry in a pool.
 struct Other<'a> {
     ctx: &'a RenewerContext,
     pool: &'a PoolId,
@@ -218,14 +219,14 @@ impl Other<'_> {
         self.reclaim().await
     }
 
-    /// Reads on in its log.
+    /// Reads the rest of its log.
     async fn watch(&self) -> Result<Watch, StoreError> {
         let (recovery, of) = (&self.ctx.recovery, self.writer.incarnation);
         let known = recovery.seen().writers.get(&of).copied();
         if let Some(known) = known.filter(|watch| watch.sealed) {
             return Ok(known);
         }
-        // From its last slot on, so that it is seen whether that one is a seal.
+        // From its last known slot, to see whether that one is a seal.
         let from = known.map_or(0, |watch| watch.next.saturating_sub(1));
         let end = log::read(&*self.ctx.store, &self.writer, from, |_, _| {}).await?;
         let now_ns = self.ctx.hub.clock.now().mono_ns;
@@ -258,15 +259,16 @@ impl Other<'_> {
         let seal = log::seal(&self.writer, watch.next);
         Ok(match self.ctx.store.write(seal).await? {
             Written::Applied(_) => true,
-            // It lives, or somebody was faster.
+            // It lives, or another process was faster.
             Written::Refused(item) => item.is_some_and(|item| log::is_seal(&item)),
         })
     }
 
-    /// Takes back what a writer whose log has ended cannot have served.
+    /// Takes back what a writer with an ended log cannot have served.
     async fn reclaim(&self) -> Result<bool, StoreError> {
         let row = self.sealed_row().await?;
-        // The entry after the log: a grant may have come in between, with more pre-authorised.
+        // The entry is read after the log: a grant may have come in between, with more
+        // pre-authorised.
         let Some(item) = self.ctx.store.read(self.key.clone()).await? else {
             return Ok(false);
         };
@@ -306,7 +308,7 @@ impl Other<'_> {
         Ok(row)
     }
 
-    /// The same of a log that has ended, which is read once for all pools.
+    /// The same for an ended log, which is read once for all pools.
     async fn sealed_row(&self) -> Result<PoolRow, StoreError> {
         let (recovery, own) = (&self.ctx.recovery, self.writer.incarnation);
         let known = recovery.seen().sealed.get(&own).cloned();
@@ -332,7 +334,7 @@ impl Other<'_> {
         Ok(rows.get(self.pool).copied().unwrap_or_default())
     }
 
-    /// What a writer whose log has ended may have served. A total above both was served beyond the
+    /// What a writer with an ended log may have served. A total above both was served beyond the
     /// lease, by a cost learned late.
     fn kept(&self, entry: Entry, row: PoolRow) -> u64 {
         let trusts = planted(Plant::RestartTrustsJournal) && self.is_dead();

@@ -1,9 +1,9 @@
-//! Units where they may be: in a pool that is split they move from the root to the sub-pool where
-//! they are asked for, and back to the root from sub-pools where they are not.
+//! Moves units within a split pool: from the root to the sub-pool where they are asked for, and
+//! back to the root from sub-pools where they are not.
 //!
-//! The writes are made by [`subpool`], which also says why it is harmless to be cut off between any
-//! two of them: whoever seeks next finishes what was begun. What lies in other sub-pools is looked
-//! for when the root has too little, after [`FRUITLESS`] at the latest.
+//! [`subpool`] makes the writes, and says why being cut off between any two of them is harmless:
+//! the next seek finishes what was begun. Other sub-pools are searched when the root has too
+//! little, after [`FRUITLESS`] at the latest.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -15,31 +15,31 @@ use crate::quota::pool::{self, PoolId};
 use crate::quota::subpool::{self, Root, SeekStep, Sub, Want};
 use crate::store::{Item, Key, StoreError, StoreErrorKind, Write, Written};
 
-/// Writes for one call at most: three are made where nobody else moves units meanwhile.
+/// Most writes for one call: three are made if no other process moves units meanwhile.
 const TRIES: usize = 32;
 
-/// How long nobody looks for units in other sub-pools once there were none: at first, and at most.
-/// It is doubled from time to time, because a quota that is used up stays so.
+/// Pause before other sub-pools are searched again after they had no units: initial and maximum. It
+/// doubles each time, because a used-up quota stays so.
 pub(super) const FRUITLESS: Range<Duration> = Duration::from_secs(2)..Duration::from_secs(32);
 
-/// What was found.
+/// The result of a seek.
 pub(super) struct Found {
-    /// The item that was sought for, as it stands.
+    /// The item sought, as it now is.
     pub(super) item: Option<Item>,
-    /// The root, where that was looked at.
+    /// The root, if it was read.
     pub(super) root: Option<RootSeen>,
 }
 
-/// What a lease of a sub-pool hears of the root.
+/// The root's state, for a lease of a sub-pool.
 #[derive(Clone, Copy, Default)]
 pub(super) struct RootSeen {
-    /// Free there, and a sub-pool's share of that.
+    /// Free units there, and a sub-pool's share of them.
     pub(super) free: i64,
     pub(super) share: i64,
     pub(super) owes: bool,
 }
 
-/// Has units moved to where they are wanted. An error leaves nothing that a later call would not
+/// Moves units to where they are wanted. An error leaves nothing that a later call would not
 /// finish.
 pub(super) async fn seek(ctx: &RenewerContext, seek: &Seek) -> Result<Found, StoreError> {
     let Seek { pool, shard, want } = seek;
@@ -75,7 +75,7 @@ pub(super) async fn seek(ctx: &RenewerContext, seek: &Seek) -> Result<Found, Sto
     Ok(Found { item, root: Some(root) })
 }
 
-/// Brings what is free in a sub-pool that nobody leases from any more back to the root.
+/// Brings free units of an unused sub-pool back to the root.
 pub(super) async fn leave(
     ctx: &RenewerContext,
     pool: &PoolId,
@@ -86,13 +86,13 @@ pub(super) async fn leave(
     split.empty(shard, item, false).await.map(|_| ())
 }
 
-/// Whether nobody leases from a sub-pool, and units are left there.
+/// Whether a sub-pool has no writers, but free units.
 pub(super) fn is_left(item: &Item) -> bool {
     let is_empty = pool::entries(item).is_ok_and(|entries| entries.is_empty());
     is_empty && Sub::read(item).is_ok_and(|sub| sub.free > 0)
 }
 
-/// A pool that is split, as last seen.
+/// A split pool, as last seen.
 struct Split<'a> {
     ctx: &'a RenewerContext,
     pool: &'a PoolId,
@@ -113,7 +113,7 @@ impl<'a> Split<'a> {
         self.pool.key_of(&self.ctx.space, Some(shard))
     }
 
-    /// Whether other sub-pools are to be looked at.
+    /// Whether other sub-pools are due for a search.
     fn is_due(&self) -> bool {
         self.ctx.recovery.gather_is_due(self.pool, self.ctx.hub.clock.now())
     }
@@ -131,7 +131,7 @@ impl<'a> Split<'a> {
         self.make(shard, item, next).await.map(|(item, _)| item)
     }
 
-    /// Makes the writes that bring what is free in a sub-pool to the root. True: there was some.
+    /// Makes the writes that bring free units of a sub-pool to the root. True: there were some.
     async fn empty(
         &mut self,
         shard: u16,
@@ -144,7 +144,7 @@ impl<'a> Split<'a> {
         self.make(shard, item, next).await.map(|(_, writes)| writes > 0)
     }
 
-    /// Asks what to write until there is nothing. Returns the sub-pool and the number of writes.
+    /// Makes the next write until there is none. Returns the sub-pool and the number of writes.
     async fn make(
         &mut self,
         shard: u16,
@@ -174,7 +174,7 @@ impl<'a> Split<'a> {
         })
     }
 
-    /// Brings what is free in other sub-pools back to the root, until that has what is wanted.
+    /// Brings free units of other sub-pools back to the root, until it has what is wanted.
     async fn gather(&mut self, own: Option<u16>, want: Want) -> Result<(), StoreError> {
         let feeds = self.root.feeds.iter();
         let others = feeds.filter(|(shard, fed)| Some(**shard) != own && fed.out() > 0);
@@ -182,7 +182,7 @@ impl<'a> Split<'a> {
         let (store, space) = (&*self.ctx.store, &self.ctx.space);
         let mut items = read_subs(store, space, self.pool, others.iter().copied()).await?;
         let mut gained = false;
-        // Each begins with another, so that several who seek at once do not meet.
+        // Each process starts at another one, so that concurrent seeks do not collide.
         let first = others.partition_point(|shard| Some(*shard) < own);
         for shard in others[first..].iter().chain(&others[..first]) {
             let enough = want.need.max(want.wish);

@@ -1,7 +1,7 @@
-//! A pool with all its sub-pools, as they stand in the store: for reports and audits.
+//! A pool with all its sub-pools, as stored: for reports and audits.
 //!
-//! Not promised: that all items are of one instant. What is held and spent is told by each item of
-//! itself; units that move between two of them while they are read may be seen twice or not at all.
+//! Not promised: that all items are of one instant. Each item states its own held and spent units;
+//! units moving between two items while they are read may be seen twice or not at all.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ impl Whole {
         }))
     }
 
-    /// What nobody holds, wherever it is. Below nothing after a limit was lowered.
+    /// Free units, in all its items. Negative after a limit was lowered.
     pub(crate) fn free(&self) -> Result<i64, StoreError> {
         let mut free = self.root.free;
         for (shard, fed) in &self.feeds {
@@ -59,7 +59,7 @@ impl Whole {
         Ok(free)
     }
 
-    /// What late use owes of it under these terms, in all its items.
+    /// Units owed by late use under these terms, in all its items.
     pub(crate) fn owed(&self, terms: Terms) -> Result<u64, StoreError> {
         let mut owed = self.root.owed_under(terms);
         for sub in self.subs.values() {
@@ -78,8 +78,8 @@ impl Whole {
         Ok(entries)
     }
 
-    /// What writers have taken out of it, and whether each of its items says the same as what is
-    /// held and spent there.
+    /// Units that writers have taken out of it, and whether every item agrees with what is held and
+    /// spent there.
     #[cfg(feature = "stripe")]
     pub(crate) fn taken(&self) -> Result<(i64, bool), StoreError> {
         let fed = self.feeds.values().fold(0_u64, |sum, fed| sum.saturating_add(fed.out()));
@@ -98,7 +98,7 @@ impl Whole {
     }
 }
 
-/// Reads sub-pools of a pool, all at once; `None`: not made yet.
+/// Reads sub-pools of a pool, all at once; `None`: not created yet.
 pub(super) async fn read_subs(
     store: &dyn Store,
     space: &Space,
@@ -112,7 +112,7 @@ pub(super) async fn read_subs(
     }
     let mut items = BTreeMap::new();
     while let Some(ended) = calls.join_next().await {
-        // One that is missing would look as if its units were on their way.
+        // A missing one would make its units look in transit.
         let (shard, item) = ended.map_err(|panicked| {
             let message = format!("a sub-pool could not be read: {panicked}");
             StoreError::new(StoreErrorKind::Unavailable, message)
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// What is free, and what the audit sees: taken, balanced, entries.
+    /// Free units, and the audit's view: taken, balanced, entries.
     type Told = (i64, Option<((i64, bool), usize)>);
 
     async fn told(table: &Table) -> Told {
@@ -194,7 +194,7 @@ mod tests {
         table.write(pool::create(key, 7, terms, entry(1, 10), None)).await;
         assert_eq!(told(&table).await, expected(90, 10, 1));
 
-        table.move_on(Some(20)).await; // on its way, to no item yet
+        table.move_on(Some(20)).await; // in transit, in no item yet
         assert_eq!(told(&table).await, expected(90, 10, 1));
         table.move_on(Some(20)).await;
         assert_eq!(told(&table).await, expected(90, 10, 1));
@@ -204,7 +204,7 @@ mod tests {
         table.write(pool::grant(key, 8, &view, entry(2, 5))).await;
         assert_eq!(told(&table).await, expected(85, 15, 2));
 
-        table.move_on(None).await; // on its way back
+        table.move_on(None).await; // in transit back
         assert_eq!(told(&table).await, expected(85, 15, 2));
         table.move_on(None).await;
         assert_eq!(told(&table).await, expected(85, 15, 2));

@@ -15,7 +15,7 @@ const LOOK_ITEMS: usize = 2_048;
 /// Bytes of items examined in one part, for the same reason: an item may be large, and on disk.
 const LOOK_BYTES: usize = 1 << 20;
 
-/// Where the next part begins; `None` is the first item of the table.
+/// Start of the next part; `None` is the first item of the table.
 pub(super) type SweepCursor = Option<Key>;
 
 /// The range of keys from the cursor on.

@@ -110,7 +110,7 @@ impl Store for Memory {
 struct MemoryTable {
     /// In the order of (partition, sort key), both compared as bytes.
     items: BTreeMap<Key, Item>,
-    /// Where the expiry sweep resumes.
+    /// Resume point of the expiry sweep.
     unswept: SweepCursor,
 }
 

@@ -6,11 +6,11 @@
 //!
 //! 1. **One item at a time.** A [`Write`] names one key; its conditions are tested and its changes
 //!    applied as one step that no other write can come between. Nothing spans two items.
-//! 2. **All or nothing.** If one condition fails, nothing changes, and the current item is
-//!    returned in [`Written::Refused`] (`None` if there is none).
+//! 2. **All or nothing.** If one condition fails, nothing changes, and the current item is returned
+//!    in [`Written::Refused`] (`None` if there is none).
 //! 3. **Three outcomes.** `Ok` is definite. A write that fails with [`StoreErrorKind::Unknown`] may
-//!    or may not have been applied; with any other kind it was not. The caller repeats the identical
-//!    write and judges by the item that comes back.
+//!    or may not have been applied; with any other kind it was not. The caller repeats the
+//!    identical write and judges by the item that comes back.
 //! 4. **Durable before it is answered.** What `Ok(Applied)` acknowledged survives the death of this
 //!    process, and on a store that says so in [`Promise::survives`], of the machine.
 //! 5. **Strong reads.** A read or a query that starts after a write was answered sees it.
@@ -168,7 +168,7 @@ pub struct Write {
     pub key: Key,
     /// All of these must hold; none means unconditional.
     pub when: Vec<When>,
-    /// What to change; never empty.
+    /// The changes; never empty.
     pub change: Vec<Change>,
 }
 
@@ -200,7 +200,7 @@ pub struct Query {
 pub struct Page {
     /// Sort keys and items, ascending.
     pub items: Vec<(String, Item)>,
-    /// Where the next page starts, if there may be more, regardless of how many items this one has.
+    /// Start of the next page, if there may be more, regardless of how many items this one has.
     pub next: Option<String>,
 }
 
@@ -269,7 +269,7 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// What this store promises.
+    /// The promise of this store.
     fn promise(&self) -> Promise;
 
     /// Finishes accepted calls and releases the file or connection. Later calls are refused as
@@ -283,7 +283,7 @@ pub trait Store: Send + Sync + 'static {
 pub struct StoreError {
     /// The kind, which determines what the caller can do.
     pub kind: StoreErrorKind,
-    /// What happened, without any key or secret.
+    /// A description of the failure, without any key or secret.
     pub message: String,
 }
 

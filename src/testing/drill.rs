@@ -46,8 +46,8 @@ pub fn forget_callers(gate: &Gate) {
     gate.forget_callers();
 }
 
-/// Puts everybody to sleep who can be, as if nobody had called for a minute. How many tenants sleep
-/// then, and how many are awake.
+/// Compacts every tenant that can be, as if all had been idle for a minute. Returns the numbers of
+/// idle and of active tenants.
 pub async fn doze(gate: &Gate) -> (usize, usize) {
     gate.doze().await
 }

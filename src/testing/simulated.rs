@@ -122,7 +122,8 @@ impl OpenRequest {
         gate.keep_up(&mut hold, gate.inner.clock.now());
         let mut drawn = Vec::<Drawn>::new();
         for (lease, atoms) in hold.seen() {
-            let (pool, writer) = (lease.pool().key(&gate.inner.leasing.writer.space), lease.incarnation());
+            let (pool, writer) =
+                (lease.pool().key(&gate.inner.leasing.writer.space), lease.incarnation());
             let known = drawn.iter().position(|it| (&it.pool, it.writer) == (&pool, writer));
             match known {
                 Some(known) => drawn[known].atoms += atoms,

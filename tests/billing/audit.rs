@@ -1,4 +1,4 @@
-//! The audit: clean where everything is as it should be, and each planted gap is named.
+//! The audit: clean if everything is consistent, and naming each planted gap.
 
 use serde_json::json;
 use tallygate::billing::audit::{Audit, Gap};
@@ -44,11 +44,11 @@ async fn what_was_recorded_is_owed_sent_and_counted() {
     let total =
         |event: &str| audit.totals.iter().find(|t| t.event == event && t.customer == customer);
     assert_eq!(total("jobs").unwrap().counted, 30);
-    // What a lease holds and nobody has used yet bounds what may have been served unrecorded.
+    // Unused units held by a lease bound what may have been served unrecorded.
     let pool = audit.pools.iter().find(|p| &*p.limit == "requests/cycle").unwrap();
     assert!(pool.balanced);
     assert_eq!(pool.taken, i64::try_from(pool.recorded + pool.unrecorded).unwrap());
-    // Closed, the lease is given back: served is what was recorded.
+    // Once closed, the lease is given back: served equals recorded.
     other.close().await.unwrap();
     let audit = audited(&bench).await;
     assert!(audit.is_clean());
@@ -156,7 +156,7 @@ async fn a_hole_in_a_log_and_a_pool_that_does_not_balance_are_named() {
     other.close().await.unwrap();
     assert!(audited(&bench).await.broken_logs.is_empty());
 
-    // A slot beyond the end of somebody's log, as a restore of half a table would leave.
+    // A slot beyond the end of a writer's log, as a restore of half a table would leave.
     let mut holed = 0;
     for writer in keys(&bench, "1#default#R#202603").await {
         let (_, writer) = writer.sk.split_once('#').unwrap();

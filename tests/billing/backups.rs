@@ -1,4 +1,4 @@
-//! A table that came back from a backup, and what Stripe counts in the end.
+//! A table restored from a backup, and what Stripe counts in the end.
 
 use serde_json::json;
 use tallygate::billing::SentSinceCopy;
@@ -8,7 +8,7 @@ use crate::bench::Bench;
 
 const HOURS: u32 = 3_600;
 
-/// Nothing is sent before somebody has spoken, whoever asks.
+/// Nothing is sent before the operator has decided, whichever way it is asked.
 async fn waits(bench: &Bench) {
     let billed = bench.billed("api_requests");
     assert!(matches!(bench.gate.report_now().await, Err(ReportError::Restored)));

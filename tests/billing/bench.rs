@@ -13,7 +13,7 @@ use tallygate::store::{
 use tallygate::testing::START_MS;
 use tallygate::{Ask, Gate, GateBuilder, ManualClock};
 
-/// Where the clocks stand at first, in Unix seconds.
+/// The initial time of the clocks, in Unix seconds.
 pub(crate) const NOW: i64 = START_MS / 1_000;
 
 pub(crate) const KEY: &str = "sk_test_thekeythatneverleaks";
@@ -55,13 +55,13 @@ const PLANS: &str = r#"
     on-final-failure  = "cancel"
 "#;
 
-/// A store in memory that several gates share, and that counts what billing writes.
+/// A store in memory shared by several gates, which counts what billing writes.
 #[derive(Clone)]
 pub(crate) struct Shared {
     memory: Arc<Memory>,
     /// Writes of tenants, customers, webhooks and rejections.
     changes: Arc<AtomicU64>,
-    /// Every key that was written.
+    /// Every key written.
     keys: Arc<Mutex<BTreeSet<Key>>>,
 }
 
@@ -70,7 +70,7 @@ impl Shared {
         Self { memory: Arc::new(Memory::new()), changes: Arc::default(), keys: Arc::default() }
     }
 
-    /// A backup: every item as it stands.
+    /// A backup: every item as it is now.
     pub(crate) async fn copy(&self) -> Self {
         let copy = Self::new();
         let keys: Vec<Key> = self.keys.lock().unwrap().iter().cloned().collect();
@@ -143,7 +143,7 @@ impl Bench {
         open(&self.sim, self.store.clone(), &self.clock, &self.home).await
     }
 
-    /// The whole on a table that came back from this backup, and was made fit for use.
+    /// The bench on a table restored from this backup and made fit for use.
     pub(crate) async fn restored(self, copy: Shared) -> Self {
         drop(self.gate);
         let Self { sim, clock, home, .. } = self;
@@ -153,7 +153,7 @@ impl Bench {
         Self { sim, store: copy, clock, gate, home }
     }
 
-    /// Another process whose plan file has this in the place of that.
+    /// Another process, with `before` replaced by `after` in its plan file.
     pub(crate) async fn another_with(&self, before: &str, after: &str) -> Gate {
         assert!(PLANS.contains(before), "{before}");
         let builder = builder(&self.sim, self.store.clone(), &self.clock, &self.home);
@@ -175,7 +175,7 @@ impl Bench {
         builder.clock(self.clock.clone()).identify(ByHeader).open().await
     }
 
-    /// A tenant that was made a day ago, so that its period has minutes for its reports.
+    /// A tenant created a day ago, so that its period has minutes for its reports.
     pub(crate) async fn tenant(&self, id: &str) {
         let made = self.gate.directory().tenant(id).anchor(START_MS - 86_400_000);
         made.note("signed up").save().await.unwrap();
@@ -206,12 +206,12 @@ impl Bench {
         totals.iter().filter(|total| total.event_name == event).map(|total| total.total).sum()
     }
 
-    /// Sends a webhook as Stripe would, and returns the status.
+    /// Sends a webhook as Stripe would; returns the status.
     pub(crate) async fn webhook(&self, event: &Value) -> u16 {
         webhook_at(&self.gate, event, self.sim.now()).await
     }
 
-    /// Every event Stripe has made so far and this test has not yet passed on, oldest first.
+    /// Every event Stripe has made that this test has not passed on yet, oldest first.
     pub(crate) async fn deliver(&self, seen: &mut usize) -> Vec<String> {
         let list = self.sim.call("GET", "/v1/events?limit=100", "");
         let mut events = list["data"].as_array().unwrap().clone();
@@ -225,7 +225,7 @@ impl Bench {
         kinds
     }
 
-    /// The plan in force, as the tenant's next request meets it.
+    /// The plan in force for the tenant's next request.
     pub(crate) async fn plan(&self, tenant: &str) -> String {
         plan_at(&self.gate, tenant).await
     }
@@ -244,7 +244,7 @@ pub(crate) async fn use_at(gate: &Gate, tenant: &str, meter: &str, units: u64) {
     gate.admit(ask).await.unwrap().settle();
 }
 
-/// Units that were paid for in advance, by a tenant on plan `team`.
+/// Grants prepaid units to a tenant on plan `team`.
 pub(crate) async fn pack(bench: &Bench, units: u64) {
     let tenant = bench.gate.directory().tenant("acme").plan("team");
     let pack = tallygate::directory::Grant {
@@ -303,7 +303,7 @@ fn service(sim: &Sim, home: &tempfile::TempDir) -> String {
     )
 }
 
-/// Believes `x-tenant`.
+/// Trusts `x-tenant`.
 struct ByHeader;
 
 impl tallygate::identity::Identify for ByHeader {

@@ -1,5 +1,4 @@
-//! Subscriptions that are made and canceled because `[billing]` says so, and events that never
-//! come.
+//! Subscriptions made and canceled because of `[billing]`, and events that never come.
 
 use serde_json::json;
 use tallygate::directory::PaymentState;
@@ -25,7 +24,7 @@ async fn a_payment_method_subscribes_once() {
     let bench = Bench::new().await;
     bench.sim.call("POST", "/v1/prices", PAYG);
     let customer = bench.customer("acme").await;
-    // The first answer is lost: the subscription is there, and nobody has heard of it.
+    // The first answer is lost: the subscription exists, unknown to the gate.
     let lose = json!({ "on": "POST /v1/subscriptions", "do": "lose" });
     bench.sim.fault(serde_json::from_value(lose).unwrap());
     let (one, two) = (attached("evt_1", &customer, NOW), attached("evt_2", &customer, NOW));
@@ -86,11 +85,11 @@ async fn a_subscription_whose_payment_finally_fails_is_canceled_and_not_made_aga
     bench.deliver(&mut seen).await;
     assert_eq!(calls(&bench, "DELETE /v1/subscriptions"), 1);
     assert_eq!(payment().await, PaymentState::Canceled);
-    // The card that failed is still attached: nobody is subscribed to pay with it.
+    // The card that failed is still attached: no subscription is made to pay with it.
     let before = calls(&bench, "POST /v1/subscriptions");
     bench.webhook(&attached("evt_old", &customer, NOW)).await;
     assert_eq!(calls(&bench, "POST /v1/subscriptions"), before);
-    // Another one is a new beginning.
+    // Another card is a new beginning.
     bench.sim.call("POST", "/v1/prices", PAYG);
     let new =
         json!({ "id": "pm_card_mastercard", "object": "payment_method", "customer": customer });
@@ -128,7 +127,7 @@ async fn a_poll_covers_webhooks_that_never_came() {
     let form = format!("customer={customer}&items[0][price]={}", price.as_str().unwrap());
     bench.sim.call("POST", "/v1/subscriptions", &form);
     assert_eq!(bench.plan("acme").await, "free");
-    // The last report of a process that ends asks too.
+    // The last report of a closing process asks too.
     bench.gate.close().await.unwrap();
     let next = bench.another().await;
     assert_eq!(crate::bench::plan_at(&next, "acme").await, "team");

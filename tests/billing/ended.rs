@@ -1,5 +1,5 @@
-//! What a subscription leaves behind that has ended, or never began: of the plan that a tenant was
-//! assigned, of what an operator says later, and of its cycles.
+//! Subscriptions that have ended or never began: their effect on the tenant's assigned plan, on
+//! later changes by an operator, and on cycles.
 
 use serde_json::{Value, json};
 use tallygate::directory::{PaymentState, TenantRecord};
@@ -17,7 +17,7 @@ async fn record(gate: &Gate, tenant: &str) -> TenantRecord {
     gate.directory().find(tenant).await.unwrap().unwrap().record().as_ref().clone()
 }
 
-/// Uses jobs until none is left, and says how many there were.
+/// Uses all jobs that are left, and returns how many there were.
 async fn drain(gate: &Gate) -> u64 {
     let acme = gate.tenant("acme").await.unwrap();
     let mut used = 0;
@@ -38,7 +38,7 @@ fn begun(bench: &Bench, customer: &str, id: &str, status: &str) -> Value {
     made
 }
 
-/// The same after it has ended.
+/// The same subscription after it has ended.
 fn over(bench: &Bench, mut made: Value, status: &str) -> Value {
     made["status"] = json!(status);
     made["ended_at"] = json!(bench.sim.now());
@@ -50,7 +50,7 @@ async fn say(bench: &Bench, id: &str, kind: &str, object: &Value) {
     assert_eq!(bench.webhook(&said).await, 200, "{said}");
 }
 
-/// A webhook that says nothing about subscriptions.
+/// Sends a webhook that is not about subscriptions.
 async fn say_anything(bench: &Bench, customer: &str, id: &str) {
     let method = json!({ "id": "pm_1", "object": "payment_method", "customer": customer });
     let old = event(id, "payment_method.attached", NOW - 100_000, &method);
@@ -134,7 +134,7 @@ async fn a_plan_assigned_before_a_subscription_is_in_force_again_after_its_end()
     let is = record(&bench.gate, "acme").await;
     assert_eq!((is.payment, is.anchor_ms), (before.payment, before.anchor_ms));
 
-    // One that is assigned while a subscription lives waits for its end.
+    // A plan assigned while a subscription lives waits for its end.
     let made = begun(&bench, &customer, "sub_2", "active");
     say(&bench, "evt_3", CREATED, &made).await;
     assigned("free").save().await.unwrap();
@@ -177,7 +177,7 @@ async fn what_an_operator_says_after_a_cancellation_stays() {
     bench.pass(DAY + 3_600);
     bench.report().await;
     assert_eq!(record(&bench.gate, "acme").await, stands, "after the daily look");
-    // The next subscription has its say, and so has its end.
+    // The next subscription decides again, and so does its end.
     let made = begun(&bench, &customer, "sub_2", "active");
     bench.gate.directory().tenant("acme").default_plan().save().await.unwrap();
     say(&bench, "evt_3", CREATED, &made).await;
@@ -209,7 +209,7 @@ async fn a_card_that_failed_at_first_is_not_subscribed_with_again() {
     assert_eq!(calls(&bench), before, "nothing was attached since");
 }
 
-/// What stands in a record of what is bought and assigned.
+/// A record's bought and assigned state.
 type Stands = (Option<String>, PaymentState, i64, i64);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

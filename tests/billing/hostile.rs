@@ -1,4 +1,4 @@
-//! Webhooks that are not what they say.
+//! Forged and damaged webhooks.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -7,7 +7,7 @@ use stripe_sim::signature;
 
 use crate::bench::{Bench, NOW, SECRET, event, subscription};
 
-/// What is done to a genuine webhook.
+/// The damage done to a genuine webhook.
 #[derive(Clone, Debug)]
 enum Harm {
     Secret(String),
@@ -35,7 +35,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         100 => proptest::collection::vec(any::<u8>(), 0..400).prop_map(Harm::Foreign),
         100 => proptest::collection::vec(any::<u8>(), 0..200).prop_map(Harm::Header),
         20 => Just(Harm::NoHeader),
-        // Five megabytes take their time to be signed.
+        // Signing five megabytes takes time.
         1 => Just(Harm::Long),
     ]
 }
@@ -47,7 +47,7 @@ fn harmed(harm: &Harm, body: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let good = sign(SECRET, NOW, body);
     match harm {
         Harm::Secret(secret) => (sign(secret, NOW, body), body.to_vec()),
-        // Stripe's own form has no sign before its time: that is refused as such.
+        // Stripe's own form has no sign before its time: that is refused as malformed.
         Harm::At(at) => (sign(SECRET, *at, body), body.to_vec()),
         Harm::Truncate(at) => (good, body[..at.index(body.len())].to_vec()),
         Harm::Flip(at, bit) => {
@@ -111,7 +111,7 @@ async fn nothing_that_is_not_genuine_is_taken_or_changes_anything() {
     assert!(refused.len() == 2, "both kinds were met");
     assert_eq!(bench.store.changes(), before, "nothing was written");
     assert_eq!(bench.plan("acme").await, "free");
-    // And the genuine one is taken, and its replay ignored.
+    // The genuine one is accepted, and its replay ignored.
     let good = signature(&[SECRET.to_owned()], NOW, body.as_bytes());
     let take = async || bench.gate.stripe_webhook(good.as_bytes(), body.as_bytes()).await.status;
     assert_eq!(take().await, 200);

@@ -1,4 +1,4 @@
-//! Use that other services report, and what Stripe counts of it: it is paid like all use.
+//! Use reported by other services, and what Stripe counts of it: it is paid like all use.
 
 use tallygate::Gate;
 use tallygate::ingest::{Counted, UsageEvent};
@@ -8,7 +8,7 @@ use crate::bench::{Bench, pack, use_at};
 
 const DAY_S: u32 = 86_400;
 
-/// Jobs of `acme`, at this second after the test's begin.
+/// Ingests jobs of `acme`, at this second after the start of the test.
 async fn ingest(gate: &Gate, id: &str, units: u64, at_s: i64) {
     let event = UsageEvent::new(id, "acme", "jobs", units).at_unix_ms(START_MS + at_s * 1_000);
     assert_eq!(gate.ingest().events(vec![event]).await, [Ok(Counted::Now)], "{id}");
@@ -44,7 +44,7 @@ async fn what_a_fresh_process_ingests_beyond_the_plan_is_billed() {
     let first = bench.another().await;
     use_at(&first, "acme", "jobs", 110).await;
     first.close().await.unwrap();
-    // As on Lambda: it ingests, and is gone.
+    // As on Lambda: it ingests, and exits.
     let fresh = bench.another().await;
     ingest(&fresh, "a", 50, 0).await;
     drop(fresh);
@@ -71,7 +71,7 @@ async fn an_event_of_the_closed_period_is_paid_and_billed_in_it() {
         assert!(audit.is_clean(), "{audit:#?}");
         let lines: Vec<_> = audit.lines.iter().map(|line| (line.recorded, line.owed)).collect();
         assert_eq!(lines, [(130, 30 - granted)], "all in the period that has ended");
-        // Nothing of the period that runs is gone.
+        // The running period has lost nothing.
         use_at(&other, "acme", "jobs", 100).await;
         other.flush_now().await.unwrap();
         bench.pass(60);
@@ -88,7 +88,7 @@ async fn an_event_is_paid_by_the_window_that_it_lies_in() {
     bench.customer("acme").await;
     bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
     bench.pass(2 * DAY_S);
-    // Of the day before yesterday nothing was used until now.
+    // Nothing was used the day before yesterday until now.
     ingest(&gate, "a", 6, 0).await;
     ingest(&gate, "b", 6, 60).await;
     ingest(&gate, "yesterday", 13, i64::from(DAY_S)).await;

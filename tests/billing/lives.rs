@@ -1,4 +1,4 @@
-//! What happens to plans, packs and payment in the real lives of customers at Stripe.
+//! Plans, packs and payment over the real lives of customers at Stripe.
 
 use serde_json::{Value, json};
 use tallygate::directory::{PaymentState, TenantRecord};
@@ -17,7 +17,7 @@ async fn record(bench: &Bench, tenant: &str) -> TenantRecord {
     bench.gate.directory().find(tenant).await.unwrap().unwrap().record().as_ref().clone()
 }
 
-/// The id of what is made at Stripe.
+/// Creates an object at Stripe; returns its id.
 async fn make(bench: &Bench, path: &str, form: &str) -> String {
     let made = bench.sim.call("POST", path, form);
     made["id"].as_str().unwrap_or_else(|| panic!("{path}: {made}")).to_owned()
@@ -42,12 +42,12 @@ async fn subscriptions(bench: &Bench, customer: &str) -> usize {
     bench.sim.call("GET", &path, "")["data"].as_array().unwrap().len()
 }
 
-/// Units of its packs, by grant.
+/// Units of its packs, grant by grant.
 async fn packs(bench: &Bench, tenant: &str) -> Vec<u64> {
     record(bench, tenant).await.grants.iter().map(|grant| grant.units).collect()
 }
 
-/// Passes on every event, but for those of prices where an operator does not send them.
+/// Passes on every event except those of prices, which an operator may not send.
 async fn deliver_without_prices(bench: &Bench, seen: &mut usize) {
     let list = bench.sim.call("GET", "/v1/events?limit=100", "");
     let events = list["data"].as_array().unwrap();
@@ -70,7 +70,7 @@ async fn who_subscribed_before_a_lookup_key_moved_keeps_its_plan_and_loses_it_by
     deliver_without_prices(&bench, &mut seen).await;
     assert_eq!(bench.plan("acme").await, "team");
     make(&bench, "/v1/prices", &format!("{team}&transfer_lookup_key=true")).await;
-    // Anything that shows the subscription anew shows its price without a lookup key.
+    // Any event that shows the subscription again shows its price without a lookup key.
     bench.pass(DAY);
     make(&bench, &format!("/v1/subscriptions/{id}"), "metadata[seen]=yes").await;
     deliver_without_prices(&bench, &mut seen).await;
@@ -85,8 +85,8 @@ async fn who_subscribed_before_a_lookup_key_moved_keeps_its_plan_and_loses_it_by
     assert_eq!(bench.plan("acme").await, "free");
 }
 
-/// A customer of `acme` who subscribed to a price after its lookup key had moved: the events of
-/// prices, and the others.
+/// A customer of `acme` who subscribed to a price after its lookup key had moved. Returns the
+/// events of prices, and the others.
 async fn subscribed_late(bench: &Bench) -> (Vec<Value>, Vec<Value>) {
     let team = format!("{MONTHLY}&lookup_key=team_monthly");
     let old = make(bench, "/v1/prices", &team).await;
@@ -108,7 +108,7 @@ async fn whose_prices_are_heard_of_last_is_on_the_plan_that_is_paid_for() {
         assert_eq!(bench.plan("acme").await, "free", "what was bought is not known");
         let other = bench.another().await;
         for event in &prices {
-            // Whoever takes it: the store says who waits for it.
+            // Any process may take it: the store knows which tenant waits for it.
             assert_eq!(webhook_at(&other, event, bench.sim.now()).await, 200);
         }
         if again {
@@ -169,7 +169,7 @@ async fn what_a_price_was_called_is_known_from_other_customers_too() {
     subscriber(&bench, "globex", &old).await;
     let mut seen = 0;
     deliver_without_prices(&bench, &mut seen).await;
-    // Of this one nothing is heard before the key has moved.
+    // No event of this one arrives before the key has moved.
     let (customer, _) = subscriber(&bench, "acme", &old).await;
     make(&bench, "/v1/prices", &format!("{team}&transfer_lookup_key=true")).await;
     bench.pass(DAY);
@@ -198,7 +198,7 @@ async fn a_pack_is_what_the_invoice_says_that_was_paid_and_not_its_draft() {
     make(&bench, &format!("/v1/invoices/{invoice}/pay"), "").await;
     bench.deliver(&mut seen).await;
     assert_eq!(packs(&bench, "acme").await, [50]);
-    // A line that stands where another was is another.
+    // A line in the place of another is a different line.
     let invoice = make(&bench, "/v1/invoices", &of).await;
     let other = make(&bench, "/v1/prices", "currency=usd&unit_amount=1&product_data[name]=y").await;
     let wrong = format!("{of}&invoice={invoice}&pricing[price]={other}&quantity=9");
@@ -233,7 +233,7 @@ async fn packs_beyond_the_first_page_of_an_invoice_are_granted() {
     assert_eq!(packs(&bench, "acme").await, [50; 4]);
 }
 
-/// A subscriber whose invoice of the first month has failed, and where that stands.
+/// A subscriber whose invoice of the first month has failed, and its ids.
 async fn failed_once(bench: &Bench, seen: &mut usize) -> (String, String, String) {
     let price = make(bench, "/v1/prices", &format!("{MONTHLY}&lookup_key=team_monthly")).await;
     let (customer, id) = subscriber(bench, "acme", &price).await;
@@ -250,7 +250,7 @@ async fn an_invoice_that_was_given_up_long_ago_cancels_nothing_at_the_next_failu
     let bench = Bench::new().await;
     let mut seen = 0;
     let (customer, id, invoice) = failed_once(&bench, &mut seen).await;
-    // Forgiven; and the next month is paid.
+    // Written off; and the next month is paid.
     make(&bench, &format!("/v1/invoices/{invoice}/mark_uncollectible"), "").await;
     make(&bench, &format!("/v1/customers/{customer}"), PAYS).await;
     bench.pass(30 * DAY);
@@ -340,7 +340,7 @@ async fn a_customer_that_its_tenant_has_left_is_let_alone() {
     bench.gate.link_customer("acme", &other).await.unwrap();
     assert_eq!(bench.webhook(&attached("evt_1", &left, NOW)).await, 200);
     assert_eq!(subscriptions(&bench, &left).await, 0, "nobody asked for it");
-    // Nor is what it still pays for canceled.
+    // Nor is a subscription it still pays for canceled.
     let late = subscription("sub_x", &left, "unpaid", "team_monthly");
     assert_eq!(
         bench.webhook(&event("evt_2", "customer.subscription.updated", NOW, &late)).await,
@@ -369,7 +369,7 @@ async fn a_checkout_for_a_payment_takes_no_tenant_from_its_customer() {
         assert_eq!(record(&bench, "acme").await.account.as_deref(), Some(&*customer), "{mode}");
     }
     assert_eq!(bench.plan("acme").await, "team");
-    // A tenant without a customer gets one by any of them; a new subscription moves one.
+    // A tenant without a customer gets one from any of them; a new subscription replaces it.
     bench.tenant("globex").await;
     let first = checkout("payment", "globex", "cus_first");
     assert_eq!(bench.webhook(&event("evt_4", completed, NOW, &first)).await, 200);

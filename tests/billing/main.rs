@@ -1,5 +1,5 @@
-//! Billing, from a gate to a Stripe that misbehaves (`stripe-sim`) and back: usage is sent once,
-//! and what Stripe says moves tenants between plans.
+//! Billing, from a gate to a misbehaving Stripe (`stripe-sim`) and back: usage is sent once, and
+//! Stripe's events move tenants between plans.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 

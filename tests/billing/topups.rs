@@ -1,4 +1,5 @@
-//! What was bought once is given once, on the terms of the plan file under which it was first seen.
+//! One-time purchases are given once, on the terms of the plan file under which they were first
+//! seen.
 
 use serde_json::{Value, json};
 use tallygate::Gate;
@@ -31,7 +32,7 @@ async fn a_pack_that_has_expired_is_not_given_again_by_a_longer_expiry() {
     let customer = bench.customer("acme").await;
     let invoice = bought(&bench, &customer, "in_1", NOW).await;
     assert_eq!(bench.webhook(&event("evt_1", "invoice.paid", NOW, &invoice)).await, 200);
-    // One that had ended before it was first seen.
+    // A pack that had ended before it was first seen.
     let old = bought(&bench, &customer, "in_2", NOW - 31 * 86_400).await;
     assert_eq!(bench.webhook(&event("evt_2", "invoice.paid", NOW, &old)).await, 200);
     assert_eq!(grants(&bench.gate).await.len(), 1);
@@ -41,7 +42,7 @@ async fn a_pack_that_has_expired_is_not_given_again_by_a_longer_expiry() {
     assert_eq!(webhook_at(&edited, &again, bench.sim.now()).await, 200);
     assert_eq!(grants(&edited).await.len(), 1);
     assert_eq!(grants(&edited).await[0].expires_ms, ends, "as it was given");
-    // Long after its end it has left the record, and stays given.
+    // Long after its end it has left the record, and still counts as given.
     bench.pass(80 * 86_400);
     edited.directory().tenant("acme").suspend().save().await.unwrap();
     assert!(grants(&edited).await.is_empty());
@@ -80,13 +81,13 @@ async fn a_pack_that_found_no_room_is_given_once_an_operator_has_ended_one_that_
         held.last().map(|grant| (grant.id.as_str(), grant.units)),
         Some(("il_in_1.credits", 100))
     );
-    // What was ended is given no second time; nor is the pack, however often it is heard of.
+    // A grant that was ended is not given again; nor is the pack, however often its event arrives.
     acme().end_grant("pack-3").end_grant("il_in_1.credits").save().await.unwrap();
     acme().grant(small(3)).save().await.unwrap();
     assert_eq!(webhook_at(&gate, &paid("evt_3"), bench.sim.now()).await, 200);
     assert_eq!(grants(&gate).await.len(), 63);
     assert!(!grants(&gate).await.contains(&small(3)));
-    // And nothing is left of it.
+    // And nothing remains of it.
     let acme = gate.tenant("acme").await.unwrap();
     let more = tallygate::Ask::op("work").tenant(&acme).cost("credits", 1);
     assert!(gate.admit(more).await.is_err());
@@ -99,7 +100,7 @@ async fn a_pack_of_a_meter_that_the_plan_does_not_limit_is_kept_until_one_does()
     let invoice = bought(&bench, &customer, "in_1", NOW).await;
     assert_eq!(bench.webhook(&event("evt_1", "invoice.paid", NOW, &invoice)).await, 200);
     assert_eq!(grants(&bench.gate).await[0].units, 100);
-    // Given by hand it is a mistake.
+    // As a manual grant it is a mistake.
     let grant = Grant { id: "gift".to_owned(), ..grants(&bench.gate).await[0].clone() };
     let error = bench.gate.directory().tenant("acme").grant(grant).save().await.unwrap_err();
     assert!(error.to_string().contains("does not limit \"credits\""), "{error}");

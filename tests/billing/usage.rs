@@ -1,4 +1,4 @@
-//! What was used, and what Stripe counts of it.
+//! Use, and what Stripe counts of it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -65,7 +65,7 @@ async fn overage_is_what_passes_the_included_units_and_stays_owed_after_a_change
     let bench = Bench::new().await;
     let customer = bench.customer("acme").await;
     let mut bought = subscription("sub_1", &customer, "active", "team_monthly");
-    bought["billing_cycle_anchor"] = json!(bench.sim.now() - 86_400); // its own
+    bought["billing_cycle_anchor"] = json!(bench.sim.now() - 86_400); // a cycle of its own
     let made = event("evt_0", "customer.subscription.created", bench.sim.now(), &bought);
     assert_eq!(bench.webhook(&made).await, 200);
     let other = bench.another().await;
@@ -177,7 +177,7 @@ async fn closing_beside_a_stripe_that_hangs_ends_in_time_and_loses_nothing() {
         bench.gate.close_within(within).await.unwrap();
         assert!(begun.elapsed() < within + Duration::from_secs(1), "{:?}", begun.elapsed());
         bench.sim.heal();
-        // Another process goes on with it, and knows what may have been sent.
+        // Another process continues with it, and knows what may have been sent.
         bench.pass(60);
         let other = bench.another().await;
         other.report_now().await.unwrap();
@@ -198,7 +198,7 @@ async fn what_a_period_leaves_is_sent_soon_after_its_end() {
         bench.gate.ensure_customer(tenant).await.unwrap();
         bench.use_(tenant, "requests", 5).await;
     }
-    // Seconds of the runtime, in which the task wakes, pass by themselves.
+    // Seconds on the runtime's clock, in which the task wakes, pass by themselves.
     tokio::time::sleep(Duration::from_secs(35)).await;
     assert_eq!(bench.billed("api_requests"), 10, "the first report");
     bench.pass(540);
@@ -229,8 +229,8 @@ async fn what_was_paid_for_in_advance_is_not_overage() {
     assert!(bench.gate.audit().await.unwrap().is_clean());
 }
 
-/// Units that Stripe counts beyond this quota, used so many at a time in days after the first. What
-/// `GET /usage` calls over is the same.
+/// Units that Stripe counts beyond this quota, used in these amounts on days after the first.
+/// `GET /usage` reports the same as over.
 async fn overage_of(quota: &str, uses: &[(u32, u64)]) -> i64 {
     let bench = Bench::new().await;
     let team = r#"{ limit = "100/cycle", over = "bill", stop = "1k" }"#;
@@ -255,7 +255,7 @@ async fn overage_of(quota: &str, uses: &[(u32, u64)]) -> i64 {
     billed
 }
 
-/// Uses units of `acme`, as a client does that comes again after a 503.
+/// Uses units of `acme`, like a client that retries after a 503.
 async fn use_patiently(bench: &Bench, gate: &tallygate::Gate, units: u64) {
     let tenant = gate.tenant("acme").await.unwrap();
     for _ in 0..20 {
@@ -269,7 +269,7 @@ async fn use_patiently(bench: &Bench, gate: &tallygate::Gate, units: u64) {
     panic!("units never came");
 }
 
-/// What `GET /usage` says was used beyond what is included, and in which period.
+/// The use beyond included units in `GET /usage`, and its period.
 async fn over_shown(gate: &tallygate::Gate, tenant: &str) -> (String, i64) {
     let who = tallygate::testing::identified(gate, tenant).await;
     let reply = gate.usage_reply(&who, None).await;

@@ -1,4 +1,4 @@
-//! What Stripe says, and what a tenant's next request meets.
+//! Stripe's events, and their effect on a tenant's next request.
 
 use serde_json::{Value, json};
 use tallygate::directory::PaymentState;
@@ -34,7 +34,7 @@ async fn a_subscription_is_a_plan_from_the_next_request_on() {
     assert_eq!(record(&bench, "acme").await.payment, PaymentState::PastDue);
     let over = subscription("sub_1", &customer, "canceled", "team_yearly");
     assert_eq!(bench.webhook(&event("evt_3", DELETED, NOW + 6, &over)).await, 200);
-    // What came before the end, and comes after it, changes nothing.
+    // An event from before the end that arrives after it changes nothing.
     let before = record(&bench, "acme").await;
     assert_eq!(bench.webhook(&event("evt_4", UPDATED, NOW + 4, &late)).await, 200);
     assert_eq!(bench.webhook(&made).await, 200);
@@ -57,8 +57,7 @@ async fn what_was_said_before_the_link_is_in_force_with_the_link() {
     assert_eq!(bench.plan("globex").await, "free");
 }
 
-/// A lifecycle within one second, and what it comes to: active, then past due from its first
-/// failure on.
+/// A lifecycle within one second, active at first and past due from its first failure on.
 fn lifecycle(customer: &str) -> Vec<Value> {
     let id = format!("sub_{customer}");
     let of = |status: &str| subscription(&id, customer, status, "team_monthly");
@@ -101,7 +100,7 @@ async fn every_order_of_a_lifecycle_with_the_link_anywhere_in_it_ends_the_same()
                 if at == link_at {
                     bench.gate.link_customer(&tenant, &customer).await.unwrap();
                 }
-                // Each twice, as Stripe may.
+                // Each twice, as Stripe may send them.
                 for _ in 0..2 {
                     assert_eq!(bench.webhook(&events[*n]).await, 200, "{order:?}, {link_at}");
                 }
@@ -138,7 +137,7 @@ async fn a_checkout_that_names_its_tenant_links_it() {
         assert_eq!(status, 200, "{tenant}: nothing that another attempt would change");
     }
     assert_eq!(bench.plan("acme").await, "team");
-    // One without a name says nothing about tenants.
+    // A session without a name does not concern tenants.
     let mut nameless = checkout("acme");
     nameless["metadata"] = json!({});
     assert_eq!(bench.webhook(&event("evt_5", completed, NOW, &nameless)).await, 200);
@@ -179,7 +178,7 @@ async fn addons_count_by_quantity_and_top_ups_are_granted_once() {
     let seats = subscription_of("sub_2", &customer, "canceled", "seat_monthly", 3);
     bench.webhook(&event("evt_5", DELETED, NOW + 9, &seats)).await;
     assert!(record(&bench, "acme").await.addons.is_empty());
-    // Long after it has expired, the invoice gives it no second time.
+    // Long after it has expired, the invoice does not give it again.
     bench.pass(80 * 86_400);
     let base = subscription("sub_1", &customer, "past_due", "team_monthly");
     bench.webhook(&event("evt_6", UPDATED, bench.sim.now(), &base)).await;
@@ -207,7 +206,7 @@ async fn a_store_that_fails_is_asked_again_by_stripe_until_it_is_done() {
         let odds = Odds { unavailable: 80, lose_request: 40, lose_reply: 80, ..Odds::default() };
         let bench = Bench::new().await;
         let customer = bench.customer("acme").await;
-        // To another process the same table fails.
+        // For another process the same table fails.
         let broken = Faulty::seeded(bench.store.clone(), seed, odds);
         let gate = loop {
             if let Some(gate) = bench.try_over(broken.clone()).await {
@@ -221,7 +220,7 @@ async fn a_store_that_fails_is_asked_again_by_stripe_until_it_is_done() {
             attempts += 1;
             assert!(attempts < 200, "seed {seed}");
         }
-        // 200 was said: it is durable, as any other process sees.
+        // The answer was 200: it is durable, as any other process sees.
         assert_eq!(plan_at(&bench.another().await, "acme").await, "team", "seed {seed}");
     }
 }

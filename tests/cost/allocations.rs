@@ -1,8 +1,8 @@
-//! What an admitted request allocates beyond the service that it is for: exact numbers, so that the
-//! first one more is seen.
+//! Allocations of an admitted request beyond the inner service: exact numbers, so that a single
+//! additional one is noticed.
 //!
-//! Counted on the thread of the request alone; what the gate's own tasks allocate beside requests
-//! is not a request's.
+//! Counted on the request's thread only; allocations of the gate's own tasks do not belong to a
+//! request.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -115,7 +115,7 @@ async fn allocations_of(
         tokio::task::yield_now().await; // the renewer renews the lease
     }
     let mut least = u64::MAX;
-    // A flush may come between: the sheet is handed to it once, into a list that may grow.
+    // A flush may come between: the sheet is passed to it once, in a list that may grow.
     for _ in 0..3 {
         gate.flush_now().await.unwrap(); // its ceilings are raised
         leases_at_rest(gate).await;
@@ -156,7 +156,7 @@ async fn headers_are_one_allocation_and_the_growth_of_the_header_map() {
     assert_eq!(allocations(&gate, layer, true).await, 1 + growth_of_the_header_map());
 }
 
-/// What an empty header map needs for two headers, measured rather than known.
+/// Allocations of two headers in an empty header map, measured rather than assumed.
 fn growth_of_the_header_map() -> u64 {
     let growth = allocation_counter::measure(|| {
         let mut map = http::HeaderMap::new();
@@ -168,9 +168,9 @@ fn growth_of_the_header_map() -> u64 {
     growth.count_total
 }
 
-/// The example's own plans and way of identifying: limits by key beside the tenant's, a budget of
-/// bytes taken while the body streams, a bound on requests at once. The clock moves, so that no
-/// rate is reached.
+/// The example's own plans and identification: limits by key beside the tenant's, a budget of bytes
+/// taken while the body streams, a limit on concurrent requests. The clock moves, so that no rate
+/// is reached.
 #[tokio::test]
 async fn the_plans_of_the_example_allocate_as_little() {
     let dir = tempfile::tempdir().unwrap();

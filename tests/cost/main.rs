@@ -1,5 +1,4 @@
-//! What it costs: allocations of a request, bytes of a tenant, units of a table, and what must hold
-//! where there is much of everything.
+//! Costs: allocations of a request, memory of a tenant, units of a table, and invariants at scale.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 

@@ -1,6 +1,6 @@
-//! What tenants weigh in memory, and that strangers weigh nothing.
+//! Memory of a tenant, and that unknown callers take none.
 //!
-//! CI counts over few; the whole runs are
+//! CI counts over few; the complete runs are
 //! `TALLYGATE_TENANTS=1000000 TALLYGATE_STRANGERS=10000000 cargo test --release --features testing
 //! --test cost memory`. Everything runs on the test's own thread, on which the allocator counts.
 
@@ -41,19 +41,19 @@ const SERVICE: &str = r#"
 const MOST_ASLEEP: i64 = 512;
 const MOST_AWAKE: i64 = 2_048;
 
-/// More strangers than the table of unknown callers has slots. What more of them would weigh is
-/// what each of them weighs; CI counts three times as many.
+/// More unknown callers than their table has slots. Memory that more of them add is memory that
+/// each of them takes; CI counts three times as many.
 const STRANGERS: u64 = 70_000;
 
-/// Calls of the one who is known, however many strangers there are: each is on record, in the store
-/// that is in memory here.
+/// Calls of the known caller, for any number of unknown ones: each is recorded in the store, which
+/// is in memory here.
 const KNOWN_CALLS: u64 = 70;
 
-/// Bytes that more strangers may add, however many: chance adds some thousand, a byte for each of
-/// CI's would be 140,000.
+/// Bytes that any number of additional unknown callers may add: chance adds some thousand; a byte
+/// for each of CI's would be 140,000.
 const MOST_OF_MORE: u64 = 64 << 10;
 
-/// What one test lets go of is freed later while another runs, and would be weighed with it.
+/// Memory released by one test is freed later while another runs, and would be counted there.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn runtime() -> Runtime {
@@ -78,7 +78,7 @@ async fn gate(store: Memory, unknown: &str, clock: ManualClock) -> Gate {
     builder.open().await.unwrap()
 }
 
-/// One request to its end. Whether it was admitted.
+/// One request to its end. Returns whether it was admitted.
 async fn ask(gate: &Gate, header: &'static str, value: &str) -> bool {
     let request = http::Request::get("/").header(header, value).body(()).unwrap();
     let mut waited = Waited::default();
@@ -105,8 +105,8 @@ fn an_idle_tenant_weighs_what_it_may() {
     }
 }
 
-/// Bytes of a gate with so many tenants that have called a minute ago. Its store is in memory, too:
-/// what goes with the gate is the gate's.
+/// Bytes of a gate with tenants that called a minute ago. Its store is in memory, too: memory that
+/// is freed with the gate is the gate's.
 fn weight(tenants: u64, asleep: bool) -> i64 {
     let (rt, store, clock) = (runtime(), Memory::new(), clock());
     let gate = rt.block_on(gate(store.clone(), "create", clock.clone()));
@@ -118,7 +118,7 @@ fn weight(tenants: u64, asleep: bool) -> i64 {
         clock.advance(Duration::from_secs(60));
         if asleep {
             assert_eq!(doze(&gate).await, (usize::try_from(tenants).unwrap(), 0));
-            // The recorder lets go of the leases with a record a minute later.
+            // The recorder releases the leases with a record a minute later.
             clock.advance(Duration::from_secs(60));
             assert!(ask(&gate, "x-tenant", "tenant-0").await);
             gate.flush_now().await.unwrap();
@@ -139,16 +139,16 @@ fn weight(tenants: u64, asleep: bool) -> i64 {
 fn strangers_leave_nothing_behind_and_hinder_nobody() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let many = count("TALLYGATE_STRANGERS", 3 * STRANGERS);
-    // What is made once in a process is made before anything is counted.
+    // One-time allocations of the process come before the count.
     strangers(1);
     let (of_few, of_many) = (strangers(STRANGERS), strangers(many));
     println!("{STRANGERS} strangers: {of_few} bytes at most; {many}: {of_many}");
     assert!(of_many < of_few + MOST_OF_MORE, "{of_few} and {of_many} bytes");
 }
 
-/// The most bytes of a gate at any instant while so many strangers call, and one who is known.
+/// Peak bytes of a gate while this many unknown callers call, and one known caller.
 fn strangers(strangers: u64) -> u64 {
-    // Timers stand still: what a sweep takes would depend on how long the test does.
+    // Timers stand still: otherwise a sweep's memory would depend on the test's duration.
     let rt = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let grown = allocation_counter::measure(|| {
         rt.block_on(async {

@@ -1,5 +1,5 @@
-//! Balances keep their worth: what was granted and used stays what it was, whatever plans and
-//! files change later, and alerts tell of what was used of the limit in force.
+//! Balances keep their value: grants and usage stay the same whatever plans and files change later,
+//! and alerts refer to the limit in force.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl Service {
         builder.on_alert(move |alert| heard.lock().unwrap().push(alert.percent)).open().await
     }
 
-    /// The percentages that alerts told of since this was last asked.
+    /// The alert percentages sent since the last call.
     async fn alerts(&self, gate: &Gate) -> Vec<u16> {
         gate.flush_now().await.unwrap();
         for _ in 0..100 {
@@ -51,7 +51,7 @@ async fn ask(gate: &Gate, meter: &str, units: u64) -> Result<(), Refusal> {
     gate.admit(Ask::op("work").tenant(&acme).cost(meter, units)).await.map(|it| it.settle())
 }
 
-/// How many units there are, one by one.
+/// The number of available units, taken one by one.
 async fn exhaust(gate: &Gate, meter: &str) -> u64 {
     let mut admitted = 0;
     while ask(gate, meter, 1).await.is_ok() {
@@ -70,8 +70,7 @@ async fn give(gate: &Gate, grant: Grant) -> Result<(), DirectoryError> {
     gate.directory().tenant("acme").grant(grant).save().await.map(|_| ())
 }
 
-/// What is said of a meter: used, and what each limit and each grant has and what of it is used,
-/// all in units.
+/// A meter's report in units: usage, and for each limit and each grant its size and usage.
 async fn told(gate: &Gate, meter: &str) -> (f64, Vec<[f64; 2]>, Vec<[f64; 2]>) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
@@ -152,11 +151,11 @@ async fn a_file_that_would_change_what_is_stored_is_refused_and_says_what_to_wri
     let error = service.open(&plans("[meter.jobs]\nsum = { a = \"1\" }")).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("jobs") && text.contains("write `parts = 1`"), "{text}");
-    // As it says.
+    // With the advice of the error.
     let summed = "[meter.jobs]\nparts = 1\nsum = { a = \"1\" }";
     let second = service.gate(&plans(summed)).await;
     assert_eq!(told(&second, "jobs").await.2, [[500.0, 0.0]]);
-    // Also after it was gone for a while.
+    // Also after the meter was gone for a while.
     let gone = "default-plan = \"free\"\n[meter.a]\n[plan.free]";
     service.gate(gone).await;
     let error = service.open(&plans("[meter.jobs]\nsum = { a = \"1/2\" }")).await.unwrap_err();
@@ -187,7 +186,7 @@ async fn units_granted_once_are_not_granted_again_by_another_plan() {
     assert_eq!(exhaust(&gate, "jobs").await, 20);
     change_plan(&service, &gate, "other").await;
     assert_eq!(exhaust(&gate, "jobs").await, 0);
-    // A plan that grants more gives the difference, and nothing is given by going back and forth.
+    // A plan that grants more gives the difference, and switching back and forth gives nothing.
     change_plan(&service, &gate, "big").await;
     assert_eq!(exhaust(&gate, "jobs").await, 30);
     for plan in ["trial", "big", "other", "big"] {
@@ -273,7 +272,7 @@ async fn alerts_tell_of_the_limit_in_force() {
     assert_eq!(service.alerts(&gate).await, NONE);
     ask(&gate, "jobs", 1).await.unwrap();
     assert_eq!(service.alerts(&gate).await, [100]);
-    // What is passed no more is armed again; what is still passed has been told.
+    // Thresholds no longer passed are armed again; those still passed have been alerted.
     plans.set(&limit("1200"));
     assert!(gate.reload().await.unwrap());
     ask(&gate, "jobs", 1).await.unwrap();
@@ -364,7 +363,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// So many, with 100 jobs a day.
+    /// This many, with 100 jobs a day.
     async fn new(processes: usize) -> Self {
         let (service, file) = (Service::new(), testing::Plans::new(&Self::plans("\"100/day\"")));
         let mut fleet = Self { service, file, gates: Vec::new() };
@@ -395,7 +394,7 @@ impl Fleet {
         }
     }
 
-    /// One process alone reads the file, changed.
+    /// One process reads the changed file.
     async fn quota_at(&self, at: usize, jobs: &str) {
         self.file.set(&Self::plans(jobs));
         self.gates[at].reload().await.unwrap();
@@ -416,12 +415,12 @@ impl Fleet {
         self.gates[0].ingest().events(vec![event]).await.remove(0).unwrap();
     }
 
-    /// How many jobs there are, for all processes in turn.
+    /// The number of available jobs, over all processes in turn.
     async fn exhaust(&self) -> u64 {
         let mut admitted = 0;
         for gate in self.gates.iter().cycle().take(3 * self.gates.len()) {
             admitted += exhaust(gate, "jobs").await;
-            self.service.clock.advance(Duration::from_secs(4)); // a refusal is believed for three
+            self.service.clock.advance(Duration::from_secs(4)); // a refusal is cached for three
         }
         admitted
     }
@@ -558,7 +557,7 @@ async fn a_stop_holds_in_a_process_that_slept_after_it_had_heard_of_the_raised_l
     }
     fleet.service.clock.advance(Duration::from_secs(4));
     fleet.quota(&below_stop(120)).await;
-    // It asks for nothing, and hears of the limit.
+    // It needs no units, but learns of the limit.
     let acme = fleet.gates[1].tenant("acme").await.unwrap();
     fleet.gates[1].admit(Ask::op("rest").tenant(&acme)).await.unwrap().settle();
     drop(acme);
@@ -613,7 +612,7 @@ async fn a_unit_that_two_quotas_owe_is_paid_once_by_a_process_that_has_seen_one_
     assert_eq!(other().await + other().await, 10, "after {used} of 60 and a grant of the rest");
 }
 
-/// Late use that waits for a record asks nothing of anybody until that is made.
+/// Late usage that waits for a record makes no store calls until that is written.
 #[test]
 fn late_use_that_waits_behind_a_refusal_for_its_record_does_not_spin() {
     let (sender, receiver) = std::sync::mpsc::channel();

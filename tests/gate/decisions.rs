@@ -1,5 +1,5 @@
-//! Decisions through the public API: limits, windows, grants, what a plan change does. Time is in
-//! hand; nothing sleeps.
+//! Decisions through the public API: limits, windows, grants, plan changes. Time is manual; nothing
+//! sleeps.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn ask(gate: &Gate, tenant: &str, meter: &str, n: u64) -> Result<Permit, R
     gate.admit(Ask::op("work").tenant(&tenant).cost(meter, n)).await
 }
 
-/// Settles asks of `n` until one is refused; how many there were, and the refusal.
+/// Settles asks of `n` until one is refused. Returns the number admitted, and the refusal.
 async fn exhaust(gate: &Gate, tenant: &str, meter: &str, n: u64) -> (u64, Refusal) {
     let mut admitted = 0;
     loop {
@@ -43,7 +43,7 @@ async fn a_quota_admits_what_it_says_and_says_when_it_resets() {
     let limit = refusal.limit.unwrap();
     assert_eq!((&*limit.name, limit.limit, limit.remaining), ("jobs/day", 1_000, 0));
 
-    // Another tenant has its own, and the next day brings new units.
+    // Another tenant has its own units, and the next day brings new ones.
     assert!(ask(&gate, "other", "jobs", 1).await.is_ok());
     clock.advance(12 * HOUR);
     assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 1_000);
@@ -117,7 +117,7 @@ async fn several_limits_hold_at_once_and_a_refusal_takes_nothing() {
     for _ in 0..5 {
         gate.admit(both()).await.unwrap().settle();
     }
-    // Mails are used up: what was taken of jobs goes back each time.
+    // Mails are used up: the units taken of jobs go back each time.
     for _ in 0..100 {
         let refusal = gate.admit(both()).await.unwrap_err();
         assert_eq!(&*refusal.limit.unwrap().name, "mails/day");
@@ -175,7 +175,7 @@ async fn a_cost_is_split_among_those_who_pay() {
         .await
         .unwrap();
     ask(&gate, "acme", "jobs", 8).await.unwrap().settle();
-    // 2 of the quota and 2 of the first grant; all go back, and are there again.
+    // 2 of the quota and 2 of the first grant; all go back, and are available again.
     ask(&gate, "acme", "jobs", 4).await.unwrap().cancel();
     ask(&gate, "acme", "jobs", 4).await.unwrap().settle();
     let refused = ask(&gate, "acme", "jobs", 8).await.unwrap_err();
@@ -194,7 +194,7 @@ async fn a_cost_that_one_quota_includes_in_part_waits_for_the_rest_of_the_other(
         quota.jobs = ["100k/month", { limit = "300/day", over = "allow" }]
         "#,
     );
-    // It is known that the day has 300, and of the month 320 are at hand.
+    // The day is known to have 300, and 320 of the month are leased.
     ask(&gate, "acme", "jobs", 320).await.unwrap().cancel();
     let both = ask(&gate, "acme", "jobs", 580).await.map(Permit::settle);
     assert!(both.is_ok(), "300 of both, and of the month 280 more");
@@ -289,7 +289,7 @@ async fn a_trial_ends_after_its_life_from_the_first_request() {
         "#,
     );
     gate.directory().tenant("acme").note("signed up").save().await.unwrap();
-    clock.advance(100 * 24 * HOUR); // nobody has called: the trial has not begun
+    clock.advance(100 * 24 * HOUR); // no calls yet: the trial has not begun
     ask(&gate, "acme", "jobs", 1).await.unwrap().settle();
     clock.advance(14 * 24 * HOUR - Duration::from_secs(1));
     ask(&gate, "acme", "jobs", 1).await.unwrap().settle();
@@ -316,7 +316,7 @@ async fn payment_states_do_what_the_billing_table_says() {
     let set = async |state| {
         let edit = gate.directory().tenant("acme").plan("pro").payment(state);
         edit.note("from the test").save().await.unwrap();
-        clock.advance(Duration::from_secs(31)); // the age bound of what a gate knows
+        clock.advance(Duration::from_secs(31)); // the maximum age of cached entries
     };
     set(PaymentState::Good).await;
     assert_eq!(exhaust(&gate, "acme", "jobs", 10).await.0, 10);
@@ -413,7 +413,7 @@ async fn an_alert_is_raised_once_per_percentage_and_window() {
     }
     settled().await;
     assert_eq!(*raised.lock().unwrap(), [("acme".into(), 50), ("acme".into(), 80)]);
-    // Another process over the same store knows what was raised.
+    // Another process over the same store knows the raised limit.
     let second = gate(&clock).await.unwrap();
     let (more, _) = exhaust(&second, "acme", "jobs", 1).await;
     assert!(more > 80, "{more}");
@@ -429,7 +429,7 @@ async fn an_alert_is_raised_once_per_percentage_and_window() {
     assert_eq!(raised.lock().unwrap().last(), Some(&("acme".into(), 50)), "a new window");
 }
 
-/// Lets the tasks of the gates come to rest.
+/// Lets the gates' tasks become idle.
 async fn settled() {
     for _ in 0..100 {
         tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! Look-ups in the directory: one for all who wait for the same caller, and a bound on how many are
-//! under way, beyond which only callers that are not in memory are turned away.
+//! Directory look-ups: one for all requests that wait for the same caller, and a limit on those in
+//! progress. Beyond it, only callers that are not in memory are refused.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,11 +25,11 @@ const PLANS: &str = r#"
     rate.default = "1000/s"
 "#;
 
-/// A store whose reads wait until they are let through.
+/// A store whose reads wait for permission.
 #[derive(Clone)]
 struct Slow {
     store: Memory,
-    /// Permits for reads; many while nothing is to wait.
+    /// Permits for reads; plenty while none is to wait.
     lets: Arc<Semaphore>,
     reads: Arc<AtomicUsize>,
 }
@@ -61,7 +61,7 @@ impl Store for Slow {
     }
 }
 
-/// A gate over a slow store, with a key of `acme` that it knows and one that it does not.
+/// A gate over a slow store, with a key of `acme` that it has cached and one that it has not.
 async fn slow() -> (Gate, Slow, String, String) {
     let lets = Arc::new(Semaphore::new(100_000));
     let store = Slow { store: Memory::new(), lets, reads: Arc::default() };
@@ -112,7 +112,7 @@ async fn settle() {
     }
 }
 
-/// The statuses of requests with these keys, all sent at once, while `meanwhile` goes on.
+/// The statuses of concurrent requests with these keys, while `meanwhile` runs.
 async fn at_once(
     gate: &Gate,
     keys: impl Iterator<Item = String>,
@@ -165,8 +165,8 @@ async fn who_has_waited_for_two_seconds_gets_503() {
     assert_eq!(with_key(&gate, &other).await, 200);
 }
 
-/// Twenty thousand invented keys at once: from four addresses, and from as many of one network, of
-/// which a single line has more than it can count.
+/// Twenty thousand invented keys at once: from four addresses, and from as many addresses of one
+/// network, of which a single line has more than it can count.
 #[tokio::test(start_paused = true)]
 async fn invented_keys_from_a_few_lines_keep_no_other_address_out() {
     let four = |n: u32| IpAddr::from(Ipv4Addr::new(203, 0, 113, (n % 4) as u8));
@@ -181,7 +181,7 @@ async fn invented_keys_from_a_few_lines_keep_no_other_address_out() {
         }
         settle().await;
         let lets = store.lets.clone();
-        // A read takes 10 ms, and 64 are under way.
+        // A read takes 10 ms, and 64 are in progress.
         let reads = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,6 +1,6 @@
-//! Answers in mode `durable` come when what they cost is recorded: their end too, whether bytes
-//! were counted, use was reported, or the request is charged at its end alone. The body within is
-//! not asked again meanwhile.
+//! In mode `durable`, answers come once their cost is recorded. So does their end, whether bytes
+//! were counted, usage was reported, or the request is charged only at its end. The inner body is
+//! not polled again meanwhile.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use tallygate::testing::Faulty;
 use tallygate::{Admitted, GateBuilder, Usage};
 use tower::{Layer, ServiceExt, service_fn};
 
-/// The bytes of the body cost.
+/// Response bytes are charged.
 const BYTES: &str = r#"
     default-plan = "free"
     [meter.egress]
@@ -30,7 +30,7 @@ const BYTES: &str = r#"
     quota.egress = "1MB/day"
 "#;
 
-/// The request costs, if the client does not go away.
+/// The request is charged, unless the client disconnects.
 const WHOLE: &str = r#"
     default-plan = "free"
     [plan.free]
@@ -38,7 +38,7 @@ const WHOLE: &str = r#"
     charge-on = ["2xx"]
 "#;
 
-/// What the handler reports costs.
+/// Tokens that the handler reports are charged.
 const TOKENS: &str = r#"
     default-plan = "free"
     [meter.tokens]
@@ -48,7 +48,7 @@ const TOKENS: &str = r#"
     quota.tokens = "1M/day"
 "#;
 
-/// So does what it reports of a meter that no request is expected to report.
+/// So are reports on a meter that no request is expected to report.
 const COSTS: &str = r#"
     default-plan = "free"
     [meter.tokens]
@@ -56,7 +56,7 @@ const COSTS: &str = r#"
     quota.tokens = "1M/day"
 "#;
 
-/// The end gives back what it holds, and records nothing.
+/// The end releases the hold, and records nothing.
 const IN_FLIGHT: &str = r#"
     default-plan = "free"
     [plan.free]
@@ -77,8 +77,8 @@ const SERVICE: &str = r#"
     mode = "durable"
 "#;
 
-/// Frames of four bytes, each of which may report tokens; asked once more after its end, it panics,
-/// as a body may.
+/// Frames of four bytes, each of which may report tokens. Panics if polled after its end, as a body
+/// may.
 struct Frames {
     left: u32,
     states_its_length: bool,
@@ -132,12 +132,12 @@ fn asked(tenant: &str, path: &str) -> Request<Empty<Bytes>> {
     Request::get(path).header("x-tenant", tenant).body(Empty::new()).unwrap()
 }
 
-/// What comes of a body of three frames while the store is away.
+/// Progress of a body of three frames while the store is away.
 #[derive(Debug, PartialEq, Eq)]
 enum Came {
-    /// So many frames before it waits, and so many once the store is back.
+    /// This many frames before it waits, and this many once the store is back.
     Frames(u32, u32),
-    /// All of it, and its end.
+    /// All frames, and the end.
     Everything,
 }
 
@@ -205,7 +205,7 @@ async fn an_error_of_the_handler_waits_for_the_record_of_what_it_cost() {
     assert_eq!(answer.await.unwrap_err().to_string(), "broken");
 }
 
-/// Requests that cost nothing, each for its own reason.
+/// Requests that cost nothing, each for a different reason.
 const COSTLESS: &str = r#"
     default-plan = "free"
     [meter.tokens]
@@ -261,7 +261,7 @@ async fn what_costs_nothing_is_answered_while_what_costs_waits_for_its_record() 
     waits.await;
 }
 
-/// A store in memory that says several processes share it.
+/// An in-memory store that claims to be shared by several processes.
 struct Shared(Memory);
 
 impl Store for Shared {

@@ -1,4 +1,4 @@
-//! What the fuzz targets begin with, and what they have found, replayed: `fuzz/seeds` has a folder
+//! Replays the initial inputs of the fuzz targets, and their findings: `fuzz/seeds` has a folder
 //! for each. Nothing in it may panic, hang, or be answered without a bound.
 
 use std::path::Path;
@@ -17,7 +17,7 @@ fn nothing_that_was_ever_found_is_found_again() {
             inputs += 1;
         }
         assert!(inputs >= 3, "{name} has {inputs} seeds");
-        // Cut anywhere, each is another input.
+        // Each prefix is another input.
         for input in std::fs::read_dir(seeds.join(name)).unwrap() {
             let data = std::fs::read(input.unwrap().path()).unwrap();
             let step = (data.len() / 16).max(1);

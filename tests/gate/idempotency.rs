@@ -1,4 +1,4 @@
-//! Requests with an idempotency key: counted once, over nodes that share a store, whatever is lost.
+//! Requests with an idempotency key: counted once, over nodes that share a store, despite any loss.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -44,7 +44,7 @@ fn request(tenant: &str, path: &str, key: Option<&str>) -> Request<Empty<Bytes>>
     request.body(Empty::new()).unwrap()
 }
 
-/// What a handler does: answers with this status, having used so many tokens.
+/// Runs a handler that uses this many tokens and answers with this status.
 async fn call(gate: &Gate, request: Request<Empty<Bytes>>, status: u16, tokens: u64) -> Answer {
     let handler = tower::service_fn(move |request: Request<Empty<Bytes>>| async move {
         if tokens > 0 {
@@ -66,9 +66,9 @@ struct Answer {
     body: String,
 }
 
-/// Units of a meter that all nodes have on record and in memory, as this one sees it.
+/// Units of a meter, recorded or in memory, over all nodes, as this one sees it.
 async fn used(gate: &Gate, clock: &ManualClock, tenant: &str, meter: &str) -> u64 {
-    clock.advance(Duration::from_secs(2)); // past what a reading is believed
+    clock.advance(Duration::from_secs(2)); // past the age of a cached reading
     let who = testing::identified_by(gate, &[("x-tenant", tenant)]).await;
     let report = gate.usage_report(&who).await.unwrap();
     report.meters.iter().find(|m| &*m.name == meter).unwrap().used
@@ -151,7 +151,7 @@ async fn what_is_reported_is_in_the_claim_and_a_replay_reports_in_vain() {
     assert_eq!(used(&gate, &clock, "acme", "tokens").await, 290, "beyond its hold");
     assert_eq!(used(&gate, &clock, "acme", "requests").await, 2);
     gate.close().await.unwrap();
-    // What was used is out of the pools, and nothing else.
+    // Used units are out of the pools, and nothing else.
     let next = node(PLANS, store, &clock).await.unwrap();
     let who = testing::identified_by(&next, &[("x-tenant", "acme")]).await;
     let report = next.usage_report(&who).await.unwrap();
@@ -165,7 +165,7 @@ async fn what_is_reported_is_in_the_claim_and_a_replay_reports_in_vain() {
 #[tokio::test(start_paused = true)]
 async fn what_a_handler_takes_bit_by_bit_is_charged_with_its_key() {
     let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
-    // Enough for one of them beside the hold of another.
+    // Enough for one of them beside another's hold.
     let plans = PLANS.replace("10k/day", "450/day");
     let gate = node(&plans, store.clone(), &clock).await.unwrap();
     for _ in 0..2 {
@@ -214,7 +214,7 @@ async fn units_of_meters_that_the_route_does_not_ask_for_are_charged_with_the_ke
     gate.close().await.unwrap();
 }
 
-/// Answers once it is let go, having used so many tokens.
+/// Runs a handler that uses this many tokens and answers once released.
 async fn held_open(
     gate: &Gate,
     key: &str,
@@ -272,15 +272,15 @@ async fn a_retry_that_is_not_charged_takes_no_units_from_others_while_it_runs() 
 async fn what_is_reported_with_a_key_is_paid_to_its_rate_whoever_is_charged() {
     let rate = "rate.default = \"600 tokens/min burst 600\"";
     let plans = format!("{PLANS}\n    {rate}\n    rate.all = \"1000/s\"\n");
-    // The first is charged, the second is not; a third has a key of its own. Each waits for what
-    // those before it used: ten tokens a second come back.
+    // The first is charged, the second is not; a third has a key of its own. Each waits for the
+    // tokens used before it: ten a second come back.
     for (keys, tokens) in [(["k", "k", "l"], 700), (["k", "k", "k"], 700)] {
         let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
         let gate = node(&plans, store, &clock).await.unwrap();
         for key in keys {
             let asked = call(&gate, request("acme", "/chat", Some(key)), 200, tokens);
             assert_eq!(asked.await.status, 200, "{keys:?}");
-            // 100 below nothing, and 100 are asked for.
+            // 100 below zero, and 100 are requested.
             for (seconds, status) in [(0, 429), (19, 429)] {
                 clock.advance(Duration::from_secs(seconds));
                 let asked = call(&gate, request("acme", "/chat", Some("other")), 200, 0);
@@ -378,12 +378,12 @@ async fn without_a_key_nothing_is_claimed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_wait_for_its_claim_is_dropped_is_not_charged() {
-    // Before it is polled, and while the store is asked.
+    // Before the first poll, and during the store call.
     for polls in [0, 1] {
         let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
         let store = Faulty::scripted(store, []);
         let gate = node(PLANS, store.clone(), &clock).await.unwrap();
-        call(&gate, request("acme", "/pay", None), 200, 0).await; // its leases are at hand
+        call(&gate, request("acme", "/pay", None), 200, 0).await; // its leases are ready
         let tenant = gate.tenant("acme").await.unwrap();
         let never = tower::service_fn(async |_: Request<Empty<Bytes>>| match true {
             true => panic!("the handler ran"),
@@ -454,7 +454,7 @@ async fn over_nodes_that_fail_a_key_is_charged_once() {
             for _ in 0..=draw(5) {
                 let at = draw(3) as usize;
                 if draw(6) == 0 {
-                    nodes[at] = None; // without closing: it dies, with all it was about to write
+                    nodes[at] = None; // without closing: it crashes, with all unwritten usage
                 }
                 if nodes[at].is_none() {
                     lives += 1;
@@ -471,7 +471,7 @@ async fn over_nodes_that_fail_a_key_is_charged_once() {
             }
         }
         for gate in nodes.iter().flatten() {
-            // What it cannot write by then stays unanswered.
+            // Requests it cannot record in time stay unanswered.
             let _ = gate.close().await;
         }
         let reader = node(PLANS, truth.clone(), &clock).await.unwrap();

@@ -1,5 +1,5 @@
-//! Who is let in: keys, gateways, strangers; how long a gate believes what it knows; what happens
-//! while the directory is away. And plans that change while it runs.
+//! Identification: keys, gateways, unknown callers; the lifetime of cached callers; outages of the
+//! directory. And plans that change at run time.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -22,7 +22,7 @@ const PLANS: &str = r#"
     quota.requests = "5000/day"
 "#;
 
-/// Past this, what a gate knew of a caller is looked up again.
+/// Past this, a cached caller is looked up again.
 const AGED: Duration = Duration::from_secs(31);
 
 struct World {
@@ -101,7 +101,7 @@ async fn a_key_is_known_in_either_header_and_a_stranger_is_not() {
     assert_eq!(status(&w.gate, &[("x-api-key", &key)], "192.0.2.1").await, 200);
     assert_eq!(with_key(&w.gate, "somebody-elses-key").await, 401);
     assert_eq!(status(&w.gate, &[], "192.0.2.1").await, 401);
-    // Two different keys in one request are an attempt at something.
+    // Two different keys in one request are suspicious.
     let (other, _) = new_key(&w.gate, "other").await;
     let both = [("x-api-key", &*other), ("authorization", &format!("Bearer {key}"))];
     assert_eq!(status(&w.gate, &both, "192.0.2.1").await, 401);
@@ -154,12 +154,12 @@ async fn while_the_directory_is_away_who_is_known_stays_and_who_is_not_gets_503(
     for _ in 0..21 {
         assert_eq!(with_key(&w.gate, &key).await, 200);
     }
-    // On record, so that a lease in hand may be used further than its first ceiling.
+    // Recorded, so that the current lease may be used beyond its first ceiling.
     w.gate.flush_now().await.unwrap();
     tallygate::testing::leases_at_rest(&w.gate).await;
     w.store.outage(true);
     w.clock.advance(AGED);
-    // As last known, on the units that were leased.
+    // As last known, on the leased units.
     assert_eq!(with_key(&w.gate, &key).await, 200);
     assert_eq!(with_key(&w.gate, &other).await, 503);
     assert_eq!(with_key(&w.gate, "unknown-to-all").await, 503);
@@ -215,7 +215,8 @@ async fn a_changed_plan_file_acts_and_a_broken_one_does_not() {
     for expected in [200, 200, 200, 429, 429] {
         assert_eq!(with_key(&w.gate, &key).await, expected);
     }
-    // A raised limit acts on the next request, though the quota was used up and the refusal fresh.
+    // A raised limit acts on the next request, although the quota was used up and the refusal
+    // fresh.
     std::fs::write(&file, PLANS.replace("1000/day", "5/day")).unwrap();
     assert!(w.gate.reload().await.unwrap());
     for expected in [200, 200, 429] {
@@ -225,7 +226,7 @@ async fn a_changed_plan_file_acts_and_a_broken_one_does_not() {
     let error = w.gate.reload().await.unwrap_err().to_string();
     assert!(error.contains("plans.toml:2:18"), "{error}");
     assert_eq!(with_key(&w.gate, &key).await, 429, "the one before stays in force");
-    // Going back is a new publication, and takes nothing back that was granted.
+    // Going back is a new publication, and revokes nothing that was granted.
     std::fs::write(&file, PLANS.replace("1000/day", "3/day")).unwrap();
     assert!(w.gate.reload().await.unwrap());
     let who = tallygate::testing::identified_by(&w.gate, &[("x-api-key", &key)]).await;
@@ -327,7 +328,7 @@ async fn a_revoked_key_does_not_come_back_while_the_directory_is_away() {
     tenant.revoke_key(&id).await.unwrap();
     w.clock.advance(AGED);
     assert_eq!(with_key(&w.gate, &key).await, 401);
-    // Past the time for which it is remembered that it is nobody's.
+    // Past the time for which the key is remembered as unknown.
     w.clock.advance(AGED);
     w.store.outage(true);
     assert_eq!(with_key(&w.gate, &key).await, 503);
@@ -352,8 +353,8 @@ async fn a_key_that_is_revoked_while_its_tenant_sleeps_does_not_come_back() {
     assert_eq!(with_key(&w.gate, &other).await, 200, "another tenant's stays known");
 }
 
-/// What a running window has counted stays counted when the time zone changes, here and in a
-/// process that begins later; the window ends at the new zone's midnight.
+/// Usage counted in a running window stays counted when the time zone changes, here and in a
+/// process that starts later; the window ends at the new zone's midnight.
 #[tokio::test]
 async fn a_changed_time_zone_grants_nothing_anew() {
     use tallygate::testing::{Plans, builder};
@@ -390,7 +391,7 @@ async fn a_changed_time_zone_grants_nothing_anew() {
     assert_eq!(asks(&gate).await, 429, "midnight in UTC is none any more");
 }
 
-/// A host that knows callers by a header of its own, and knows nothing of others.
+/// A host that identifies callers by its own header, and no others.
 struct Own;
 
 impl tallygate::identity::Identify for Own {
@@ -406,7 +407,7 @@ impl tallygate::identity::Identify for Own {
     }
 }
 
-/// A gate that makes tenants on first sight, known by the host first and by the tables then.
+/// A gate that creates tenants on first sight, identified by the host first and then by the tables.
 async fn with_own() -> Gate {
     let service = r#"
         [store]

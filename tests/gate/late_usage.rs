@@ -1,5 +1,5 @@
-//! What is learned late without anything set aside for it: it is held to its limits like all use.
-//! And what is not held to any limit: free routes, and shadow.
+//! Usage reported late, with nothing reserved for it, still counts against its limits like all
+//! usage. Also usage that no limit applies to: free routes, and shadow mode.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tallygate::testing::{self, Faulty};
 use tallygate::{Admitted, Ask, Gate, TenantHandle};
 use tower::{Layer, ServiceExt};
 
-/// The status of a request of this user, in which the handler reports so much.
+/// The status of a request of this user whose handler reports this usage.
 async fn reporting(gate: &Gate, user: &str, path: &str, used: &[(&'static str, u64)]) -> u16 {
     let request = Request::get(path).header("x-tenant", "acme").header("x-user", user);
     let used = used.to_vec();
@@ -31,7 +31,7 @@ async fn reporting(gate: &Gate, user: &str, path: &str, used: &[(&'static str, u
     status
 }
 
-/// What is used of a meter, what of it is beyond its limits, and what of each limit.
+/// A meter's usage, its overage, and the usage of each limit.
 async fn used(gate: &Gate, meter: &str) -> (u64, u64, Vec<u64>) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_free_route_needs_no_place_among_those_in_flight() {
     }
     running.settle();
     assert_eq!(acme.in_flight(), Some(0));
-    // Work by the same name costs what it says, and no more.
+    // Work of the same name costs what it states, and no more.
     gate.admit(Ask::op("shown").tenant(&acme).cost("images", 2)).await.unwrap().settle();
     assert_eq!(used(&gate, "images").await.0, 2);
     assert_eq!(used(&gate, "requests").await.0, 0);
@@ -142,12 +142,12 @@ async fn shadow_refuses_nobody_while_the_store_is_away() {
         assert_eq!(reporting(&gate, "ann", "/search", &[]).await, 200);
     }
     store.outage(false);
-    // That it is back is known within a second.
+    // The gate notices its return within a second.
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert_eq!(used(&gate, "requests").await.0, 51);
 }
 
-/// Gives a pack of so many atoms, and lets the gate hear of it.
+/// Gives a grant of this many atoms, and lets the gate learn of it.
 async fn granted(gate: &Gate, clock: &tallygate::ManualClock, meter: &str, atoms: u64) {
     let grant = tallygate::directory::Grant {
         id: format!("pack-{atoms}"),
@@ -161,7 +161,7 @@ async fn granted(gate: &Gate, clock: &tallygate::ManualClock, meter: &str, atoms
     clock.advance(Duration::from_secs(31));
 }
 
-/// Requests that each report `n`, until one is refused: how many were admitted.
+/// Makes requests that each report `n`, until one is refused. Returns the number admitted.
 async fn admitted(gate: &Gate, n: u64) -> u64 {
     let mut admitted = 0;
     while reporting(gate, "ann", "/chat", &[("tokens", n)]).await == 200 {
@@ -189,12 +189,12 @@ async fn late_use_is_split_between_the_quota_two_grants_and_what_is_beyond() {
     let (gate, clock) = testing::gate(&plans(quota));
     granted(&gate, &clock, "tokens", 3).await;
     granted(&gate, &clock, "tokens", 2).await;
-    // 10 included, 5 granted, 4 beyond, and 1 that nobody pays for.
+    // 10 included, 5 granted, 4 beyond, and 1 unpaid.
     assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 20)]).await, 200);
     let (used, over, of_limit) = used(&gate, "tokens").await;
     assert_eq!((used, over, of_limit), (20, 5, vec![15]));
     assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 1)]).await, 429);
-    // What pays the debt lets through again.
+    // Paying the debt admits requests again.
     granted(&gate, &clock, "tokens", 7).await;
     assert_eq!(admitted(&gate, 2).await, 3, "1 of 7 paid the debt");
 }
@@ -203,7 +203,7 @@ async fn late_use_is_split_between_the_quota_two_grants_and_what_is_beyond() {
 async fn late_use_beyond_a_quota_and_a_grant_is_let_through_as_far_as_it_goes() {
     let quota = "quota.tokens = { limit = \"10/day\", over = \"allow\" }";
     let (gate, clock) = testing::gate(&plans(quota));
-    // Until there are units at hand beyond the quota.
+    // Until the lease has units beyond the quota.
     for _ in 0..20 {
         assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 5)]).await, 200);
     }
@@ -238,7 +238,7 @@ async fn late_use_counts_in_full_against_each_of_two_quotas() {
 async fn late_use_that_units_at_hand_pay_for_keeps_no_request_waiting() {
     let quota = "quota.tokens = { limit = \"10/day\", over = \"allow\" }";
     let (gate, _clock) = testing::gate(&plans(quota));
-    // Until there are units at hand beyond the quota.
+    // Until the lease has units beyond the quota.
     for _ in 0..20 {
         assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 5)]).await, 200);
     }
@@ -263,10 +263,10 @@ async fn what_is_learned_beyond_a_quota_while_the_store_is_away_is_owed_once() {
     assert_eq!(used(&gate, "tokens").await, (12, 2, vec![12]));
     store.outage(true);
     assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 50)]).await, 200);
-    let _ = reporting(&gate, "ann", "/chat", &[("tokens", 0)]).await; // which finds that it is away
+    let _ = reporting(&gate, "ann", "/chat", &[("tokens", 0)]).await; // which detects the outage
     store.outage(false);
     clock.advance(Duration::from_secs(10));
-    tokio::time::sleep(Duration::from_secs(10)).await; // until it is looked for again
+    tokio::time::sleep(Duration::from_secs(10)).await; // until it is retried
     assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 0)]).await, 200);
     assert_eq!(used(&gate, "tokens").await, (62, 52, vec![62]));
 }
@@ -280,7 +280,7 @@ async fn what_is_owed_past_a_stop_is_billed_once_as_requests_give_back_what_pays
     let ask = |n| gate.admit(Ask::op("work").tenant(&acme).cost("tokens", n));
     ask(10).await.unwrap().settle();
     let open = [ask(3).await.unwrap(), ask(3).await.unwrap()];
-    // 4 of it are let through.
+    // 4 of it are admitted.
     assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 8)]).await, 200);
     assert_eq!(tokens(&gate).await.1, 4);
     for (open, debt) in open.into_iter().zip([1, 0]) {
@@ -419,7 +419,7 @@ async fn what_was_granted_once_owes_what_is_learned_late() {
     assert_eq!(admitted(&second, 1).await, 5, "10 of 15 paid the debt");
 }
 
-/// The first limit of the tokens: what of it is used, and what of that is owed.
+/// The first limit of the tokens: its usage, and the debt within that.
 async fn tokens(gate: &Gate) -> (u64, u64) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
@@ -513,7 +513,7 @@ async fn a_debt_that_is_learned_while_the_store_is_away_is_kept_by_an_end_in_goo
 }
 
 /// A tenant that owes 10 beyond 20 units that an earlier plan granted once. Its plan now has 10 a
-/// day, of which it asks in this way; then the process begins anew, if it does.
+/// day, which it uses in this way; then the process restarts, if `restarts`.
 async fn owing_ten(restarts: bool, used: impl AsyncFn(&Gate)) -> (Gate, tallygate::ManualClock) {
     let store = Memory::new();
     let plans = plans("quota.tokens = \"20\"\n[plan.pro]\nquota.tokens = \"10/day\"");
@@ -655,7 +655,7 @@ async fn what_is_served_beyond_a_quota_while_the_store_is_away_is_billed_or_owed
         assert!(away > 5, "it lets through what the plan allows: {away}");
         store.outage(false);
         clock.advance(Duration::from_secs(10));
-        tokio::time::sleep(Duration::from_secs(10)).await; // until it is looked for again
+        tokio::time::sleep(Duration::from_secs(10)).await; // until it is retried
         if ends {
             gate.close().await.unwrap();
             let builder = testing::builder(&plans).store(memory).clock(clock.clone());
@@ -674,7 +674,7 @@ async fn what_is_served_beyond_a_quota_while_the_store_is_away_is_billed_or_owed
     }
 }
 
-/// A store that answers late where a key has this word.
+/// A store that is slow for keys with this word.
 #[derive(Clone)]
 struct SlowAt(Memory, &'static str);
 
@@ -771,7 +771,7 @@ async fn what_is_beyond_two_quotas_of_a_user_is_owed_once() {
             { limit = \"10/day per user\", over = \"bill\" },
         ]";
     let (gate, clock) = testing::gate(plans);
-    // Reported, and what of all that is owed: what is beyond the quota that has less left.
+    // Reported, and the total debt: the overage of the quota that has less left.
     for (n, owed) in [(4, 0), (4, 3), (8, 11)] {
         assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", n)]).await, 200);
         assert_eq!(used(&gate, "tokens").await.1, owed, "after {n} more");
@@ -789,8 +789,8 @@ async fn what_is_beyond_a_users_quota_is_owed_unless_a_grant_pays_for_it() {
     let quotas = "[\"4/day\", { limit = \"2/day per user\", over = \"bill\", stop = \"9\" }]";
     let plans = plans(&format!("quota.tokens = {quotas}"));
     let plans = plans.replacen("[meter.tokens]", &format!("[meter.tokens]\n{sent}"), 1);
-    // Late use, and what of it is billed: 2 of it the user has, 7 more up to the stop. Of the
-    // first 4 the tenant's quota pays, of the others the grant.
+    // Late usage, and the billed part: the user has 2 of it, and 7 more up to the stop. The
+    // tenant's quota pays the first 4, the grant the rest.
     for (n, billed) in [(3, 1), (9, 2), (10, 2)] {
         let (gate, clock) = testing::gate(&plans);
         granted(&gate, &clock, "tokens", 6).await;

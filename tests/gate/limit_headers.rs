@@ -1,6 +1,6 @@
-//! What the limit headers say is left: what the next request could use, of included units and
-//! grants together. And of which instant: now, for a handler that has waited; the admission, for
-//! one that was ready at once, which costs one reading of the clock less. Time is in hand.
+//! The remainder in limit headers: what the next request could use, of included units and grants
+//! together. It is as of now if the handler has waited, and as of the admission if it was ready at
+//! once, which saves a reading of the clock. Time is manual.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Counted {
     }
 }
 
-/// The `RateLimit` of a request whose handler takes 30 seconds, and how often the clock was read.
+/// The `RateLimit` of a request whose handler takes 30 seconds, and the number of clock readings.
 /// The tenant has made three requests before.
 async fn told(waits: bool, extensions: bool) -> (String, usize) {
     let clock = Counted(ManualClock::at_unix_ms(testing::START_MS), Arc::default());
@@ -70,8 +70,8 @@ async fn told(waits: bool, extensions: bool) -> (String, usize) {
 #[tokio::test]
 async fn after_a_wait_the_headers_tell_what_is_left_now() {
     for extensions in [false, true] {
-        // Four of ten are gone, and five come in half a minute. How often the clock is read says
-        // nothing here: others read it while this waits.
+        // Four of ten are gone, and five come in half a minute. The number of clock readings means
+        // nothing here: other tasks read it during the wait.
         assert_eq!(told(true, extensions).await.0, "\"default\";r=10;t=0");
     }
 }
@@ -83,7 +83,7 @@ async fn a_handler_that_was_ready_at_once_costs_no_second_look_at_the_clock() {
     }
 }
 
-/// The `r` of the headers of a request whose handler reports so many tokens.
+/// The `r` of the headers of a request whose handler reports this many tokens.
 async fn left_after(gate: &tallygate::Gate, tokens: u64) -> String {
     let service = service_fn(move |request: Request<Empty<Bytes>>| {
         let usage = request.extensions().get::<tallygate::Admitted>().unwrap().usage();

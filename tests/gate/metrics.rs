@@ -1,4 +1,4 @@
-//! What a gate tells a host's recorder of its decisions and of its flush, from outside.
+//! Metrics of decisions and flushes, as a host's recorder receives them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ impl Seen {
     }
 }
 
-/// A histogram as the sum of what was recorded.
+/// A histogram as the sum of its samples.
 struct Sum(Arc<AtomicU64>);
 
 impl metrics::HistogramFn for Sum {
@@ -65,7 +65,7 @@ impl metrics::Recorder for Seen {
     }
 }
 
-/// One thread, on which this recorder is heard.
+/// Runs a test on one thread, with this recorder.
 fn recorded(test: impl AsyncFnOnce(&Seen)) {
     let seen = Seen::default();
     metrics::with_local_recorder(&seen, || {
@@ -132,7 +132,7 @@ fn what_is_refused_without_a_limit_is_counted_too() {
     });
 }
 
-/// So many frames of 100 bytes.
+/// A number of frames of 100 bytes.
 struct Frames(u32);
 
 impl http_body::Body for Frames {
@@ -183,20 +183,20 @@ fn a_flush_tells_its_rows_and_how_old_the_oldest_of_them_is() {
         store.outage(true);
         gate.flush_now().await.unwrap_err();
         assert_eq!((lag(), degraded()), (Some(0.0), Some(1.0)));
-        // As old as the first try, with every one that fails.
+        // The age counts from the first attempt, with every one that fails.
         clock.advance(Duration::from_secs(3));
         gate.flush_now().await.unwrap_err();
         assert_eq!((lag(), degraded()), (Some(3.0), Some(1.0)));
         store.outage(false);
         gate.flush_now().await.unwrap();
         assert_eq!((lag(), degraded()), (Some(0.0), Some(0.0)));
-        // A row of the tenant's use, and one of its lease.
+        // A row of the tenant's usage, and one of its lease.
         assert_eq!(seen.get(Metric::FlushBatch, ""), Some(2));
         assert!(seen.get(Metric::StoreSeconds, "op=lease").is_some());
     });
 }
 
-/// The store's threads are not the test's: what they tell goes to the recorder of the process.
+/// The store has threads of its own: their metrics go to the process's recorder.
 #[tokio::test]
 async fn a_store_file_that_is_gone_shows_until_it_is_back() {
     let seen: &'static Seen = Box::leak(Box::default());

@@ -1,5 +1,5 @@
-//! The layer in front of plain tower services: who is let through, and what each way of ending
-//! costs. Time is in hand; nothing sleeps.
+//! The layer in front of plain tower services: admission, and the cost of each way of ending. Time
+//! is manual; nothing sleeps.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -233,7 +233,7 @@ async fn a_body_is_left_alone_where_the_head_has_settled_all() {
         }
         assert_eq!(meter(&gate, "requests").await, (1, 0), "{of}");
     }
-    // A status that is not charged is as settled.
+    // A status free of charge is settled all the same.
     let (gate, _clock) = testing::gate(&plan("[plan.free]"));
     let fails = |_| Response::builder().status(500).body(Full::from("no")).unwrap();
     let body = call(&gate, request("GET", "/search"), fails).await.into_body();
@@ -383,7 +383,7 @@ async fn a_handler_reports_what_it_used_and_the_rest_of_the_hold_goes_back() {
         assert_eq!(meter(&gate, "credits").await, (sum, 0), "in tenths of a credit");
     }
     assert_eq!(left(&gate, "credits/day").await, 500 - 280);
-    // Past the quota the excess is a debt; nobody is admitted on credit.
+    // Past the quota the excess is a debt; no request is admitted on credit.
     let response = call(&gate, request("POST", "/chat"), reports(300)).await;
     response.into_body().collect().await.unwrap();
     assert_eq!(meter(&gate, "credits").await.0, 580);
@@ -465,7 +465,7 @@ async fn a_future_dropped_before_its_response_is_an_aborted_request() {
     call(&gate, request("GET", "/search"), ok).await.into_body().collect().await.unwrap();
     let mut future = Box::pin(service.ready().await.unwrap().call(request("GET", "/search")));
     let tenant = gate.tenant("acme").await.unwrap();
-    // A lease may be on its way first; the handler itself never ends.
+    // A lease may have to come first; the handler itself never ends.
     while tenant.held() == 0 {
         let once = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending()));
         assert!(once.await);
@@ -479,7 +479,7 @@ async fn a_future_dropped_before_its_response_is_an_aborted_request() {
 #[tokio::test]
 async fn the_service_that_was_ready_is_the_one_that_is_called() {
     let (gate, _clock) = testing::gate(PLANS);
-    // Both panic when called without having been ready.
+    // Both panic when called without having been polled ready.
     let inner =
         tower::service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::from("x"))) });
     let buffered = tower::buffer::Buffer::new(tower::limit::ConcurrencyLimit::new(inner, 1), 4);
@@ -541,7 +541,7 @@ async fn past_a_soft_limit_a_header_of_the_hosts_choice_warns() {
         let response = layer.layer(inner).oneshot(request("GET", "/search")).await.unwrap();
         assert_eq!(response.status(), 200);
         let has = |name: &str| response.headers().get(name).map(|it| it.to_str().unwrap());
-        // The second takes the last unit: its own response tells of a limit with nothing left.
+        // The second takes the last unit: its own response reports a limit with nothing left.
         let warned = (n >= 1).then_some("\"requests/day\";t=43200");
         assert_eq!(has("x-usage-warning"), warned, "{n}");
         let tells = has("ratelimit").unwrap().contains("requests/day");

@@ -1,4 +1,4 @@
-//! What a gate refuses to open with, and what it says.
+//! Refused openings, and their error texts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tallygate::{Error, Gate, GateBuilder, testing};
 
 const PLANS: &str = "default-plan = \"free\"\n[plan.free]\n";
 
-/// A gate over a store, with these peppers by their ids, newest first.
+/// A gate over a store, with these peppers by id, newest first.
 async fn with_peppers(store: &Memory, peppers: &[(&str, &str)]) -> Result<Gate, Error> {
     let folder = tempfile::tempdir().unwrap();
     let written = peppers.iter().map(|(id, secret)| {
@@ -37,7 +37,7 @@ async fn another_pepper_under_the_same_id_is_refused() {
     let error = with_peppers(&store, &[("1", new)]).await.unwrap_err().to_string();
     assert!(error.contains("\"1\"") && error.contains("another id"), "{error}");
     assert!(!error.contains(new) && !error.contains(old), "{error}");
-    // As it is to be changed.
+    // The documented way to change it.
     let both = [("2", new), ("1", old)];
     with_peppers(&store, &both).await.unwrap().close().await.unwrap();
     let error = with_peppers(&store, &[("2", old), ("1", old)]).await.unwrap_err().to_string();
@@ -63,7 +63,7 @@ async fn a_short_token_of_ingest_is_refused() {
     assert!(open(&path).await.is_ok());
 }
 
-/// Takes every call and answers none.
+/// Accepts every call and answers none.
 struct Silent;
 
 impl Store for Silent {
@@ -108,7 +108,7 @@ async fn a_store_that_never_answers_is_named_within_half_a_minute() {
 #[tokio::test]
 async fn a_journal_that_cannot_be_written_is_refused_and_says_which_key_names_another_place() {
     let folder = tempfile::tempdir().unwrap();
-    // What a folder does that may not be written to, also to those who may write everywhere.
+    // Simulates a read-only folder, even for users who may write everywhere.
     std::fs::create_dir(folder.path().join("j.probe")).unwrap();
     for (n, journal) in ["j", "gone/j"].into_iter().enumerate() {
         let journal = folder.path().join(journal);

@@ -1,5 +1,5 @@
-//! Who pays, and out of what is held: what a handler takes, what work says it costs, streams of
-//! bytes that only a sum limits, units that are bought and never included.
+//! Payers, and the part covered by holds: units taken by a handler, costs stated by work, byte
+//! streams that only a sum limits, units that are bought and never included.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tallygate::middleware::{CountReads, GateLayer, ReadBody};
 use tallygate::{Admitted, Ask, Gate, ManualClock, Reason, Usage, testing};
 use tower::{Layer, ServiceExt};
 
-/// What is used of a meter, and what of each of its limits.
+/// A meter's usage, and the usage of each of its limits.
 async fn used(gate: &Gate, meter: &str) -> (u64, Vec<u64>) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
@@ -23,7 +23,7 @@ async fn used(gate: &Gate, meter: &str) -> (u64, Vec<u64>) {
     (meter.used / meter.scale, meter.limits.iter().map(|it| it.used / meter.scale).collect())
 }
 
-/// So many frames of so many bytes.
+/// A number of frames of a number of bytes each.
 struct Frames(usize, usize);
 
 impl Body for Frames {
@@ -42,7 +42,7 @@ impl Body for Frames {
     }
 }
 
-/// A request of acme, handled by this: its status, and how many bytes of its body came before its
+/// A request of acme with this handler: its status, and the bytes of its body that came before its
 /// end or before it was cut.
 async fn handled<F>(
     gate: &Gate,
@@ -201,12 +201,12 @@ async fn work_that_says_what_it_reports_is_charged_that() {
     assert_eq!(used(&gate, "gpu-seconds").await.0, 40, "it failed");
     assert_eq!(acme.held(), 0);
     assert!(gate.admit(ask("work").cost("gpu-seconds", 61)).await.is_err());
-    // What is only a hold is no number.
+    // Without a stated cost, the hold alone charges nothing.
     for ask in [ask("work").cost("jobs", 1), ask("render").cost("jobs", 1), ask("render")] {
         gate.admit(ask).await.unwrap().settle();
         assert_eq!(used(&gate, "gpu-seconds").await.0, 40);
     }
-    // A sum is of its parts.
+    // A sum consists of its parts.
     let refused = gate.admit(ask("work").cost("credits", 1)).await.unwrap_err();
     assert_eq!(refused.reason, Reason::Unavailable);
 }
@@ -238,7 +238,7 @@ async fn prepaid_includes_nothing_and_spends_grants_alone() {
     give(&gate, &clock, 6).await.unwrap();
     ask(4).await.unwrap().settle();
     assert!(ask(3).await.is_err());
-    // What is learned late is owed, and the next pack pays it first.
+    // Usage reported late is owed, and the next grant pays it first.
     let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
         usage.add("jobs", 5);
     })
@@ -271,7 +271,7 @@ async fn a_unit_that_two_quotas_owe_is_paid_by_one_unit_of_a_grant() {
     let (gate, clock) = testing::gate(TWO);
     let acme = gate.tenant("acme").await.unwrap();
     let ask = |n| gate.admit(Ask::op("work").tenant(&acme).cost("jobs", n));
-    // 9 learned late: the day owes 6 of them, the month 4.
+    // 9 reported late: the day owes 6 of them, the month 4.
     let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
         usage.add("jobs", 9);
     })
@@ -301,7 +301,7 @@ const UPLOADS: &str = r#"
     quota.credits = "1000/day"
 "#;
 
-/// Uploads a body of so many frames, of which the handler reads some: the status.
+/// Uploads a body of frames, of which the handler reads some. Returns the status.
 async fn upload(gate: &Gate, path: &str, body: Frames, reads: usize, stated: u64) -> u16 {
     let inner = tower::service_fn(|request: Request<ReadBody<Frames>>| async move {
         let mut body = request.into_body();
@@ -352,7 +352,7 @@ async fn bytes_that_are_read_after_the_response_has_ended_are_charged() {
     drop(body);
     assert_eq!(used(&gate, "ingress").await, (1_500, vec![1_500]));
     assert_eq!(used(&gate, "credits").await, (150, vec![150]));
-    // What is not charged is not charged later either.
+    // What is not charged at first is not charged later either.
     send("/down", Frames(4, 500)).await;
     let mut body = left.recv().await.unwrap();
     body.frame().await.unwrap().unwrap();
@@ -380,7 +380,7 @@ async fn what_is_told_to_remain_is_less_what_the_handler_has_read() {
     }
 }
 
-/// The header `ratelimit` of the answer to a request whose handler reads so many of these frames.
+/// The header `ratelimit` of a response whose handler reads this many of the frames.
 async fn told(gate: &Gate, body: Frames, reads: usize) -> String {
     let stated = body.0 * body.1;
     let inner = tower::service_fn(|request: Request<ReadBody<Frames>>| async move {
@@ -400,7 +400,7 @@ async fn told(gate: &Gate, body: Frames, reads: usize) -> String {
 
 #[tokio::test]
 async fn what_is_told_to_remain_is_less_what_was_read_whoever_pays_for_what_is_held() {
-    // Held are 1,000 at a time.
+    // Holds are 1,000 at a time.
     let plans = |day: &str| {
         format!(
             "default-plan = \"free\"\n[meter.ingress]\ncount = \"request-bytes\"\nhold = \"1KB\"\n\
@@ -413,7 +413,7 @@ async fn what_is_told_to_remain_is_less_what_was_read_whoever_pays_for_what_is_h
     for (day, of_day) in [
         ("\"50KB/day\"".to_owned(), Some("ingress/day\";r=45500")),
         ("\"50KB/day per user\"".to_owned(), Some("ingress/day/user\";r=45500")),
-        // Who pays changes within what is held, and before it.
+        // The payer changes within the hold, and before it.
         (format!("{{ limit = \"3500B/day\", {soft} }}"), None),
         (format!("{{ limit = \"3500B/day per user\", {soft} }}"), None),
         (format!("{{ limit = \"2KB/day\", {soft} }}"), None),
@@ -469,7 +469,7 @@ async fn an_upload_needs_no_more_credits_than_its_length_comes_to() {
     let only_credits = UPLOADS.replace("quota.ingress = \"4KB/day\"", "");
     let (gate, _clock) = testing::gate(&only_credits.replace("1000/day", "160/day"));
     assert_eq!(upload(&gate, "/up", Frames(2, 500), 2, 1_000).await, 200);
-    // 60 are left, and a whole hold would come to 100.
+    // 60 are left, and a full hold would need 100.
     assert_eq!(upload(&gate, "/up", Frames(1, 500), 1, 500).await, 200);
     assert_eq!(upload(&gate, "/up", Frames(1, 110), 1, 110).await, 429);
     assert_eq!(upload(&gate, "/up", Frames(1, 100), 1, 100).await, 200);
@@ -481,19 +481,19 @@ async fn bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states() 
     let (gate, _clock) = testing::gate(UPLOADS);
     assert_eq!(upload(&gate, "/up", Frames(0, 0), 0, 1 << 59).await, 200);
     assert_eq!(used(&gate, "ingress").await, (0, vec![0]));
-    // Of 3 KB half is read: more than the hold, and that is a late cost.
+    // Half of 3 KB is read: more than the hold, so the rest is a late cost.
     assert_eq!(upload(&gate, "/up", Frames(6, 500), 3, 3_000).await, 200);
     assert_eq!(used(&gate, "ingress").await, (1_500, vec![1_500]));
     assert_eq!(used(&gate, "credits").await, (150, vec![150]));
     assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
-    // No more is set aside than is stated.
+    // No more is reserved than is stated.
     assert_eq!(upload(&gate, "/up", Frames(4, 500), 4, 2_000).await, 200);
     assert_eq!(upload(&gate, "/up", Frames(1, 500), 1, 500).await, 200);
     assert_eq!(used(&gate, "ingress").await.0, 4_000);
     assert_eq!(upload(&gate, "/up", Frames(1, 1), 1, 1).await, 429);
     assert_eq!(upload(&gate, "/ping", Frames(1, 9), 1, 9).await, 200, "it plays no part there");
     assert_eq!(used(&gate, "ingress").await.0, 4_000);
-    // Work says itself how much it costs.
+    // Work states its own cost.
     let acme = gate.tenant("acme").await.unwrap();
     assert!(gate.admit(Ask::op("sync").tenant(&acme).cost("ingress", 9)).await.is_err());
 }

@@ -1,5 +1,5 @@
-//! How soon a change acts: with the next request in the process that makes it, within two seconds
-//! in every other, by its age where nobody could announce it.
+//! Delay of changes: with the next request in the process that makes one, within two seconds in
+//! every other, or by age if it could not be announced.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -34,22 +34,22 @@ const PLANS: &str = r#"
     rate.default = "1000/s"
 "#;
 
-/// A store in memory as several processes see it.
+/// An in-memory store as several processes see it.
 #[derive(Clone)]
 struct Table {
     store: Memory,
-    /// Calls that concern the feed of changes: looks, and announcements.
+    /// Calls to the feed of changes: polls and announcements.
     looks: Arc<AtomicU64>,
     /// Whether announcements fail.
     is_mute: Arc<AtomicBool>,
-    /// Whether writes are answered a second after they are made.
+    /// Whether writes are answered a second late.
     is_slow: Arc<AtomicBool>,
-    /// Whether reads of one item fail, and whether queries do: of one process.
+    /// Whether one process's reads of items fail, and whether its queries do.
     no_reads: Arc<AtomicBool>,
     no_queries: Arc<AtomicBool>,
     /// Partitions whose reads hang.
     hangs: Arc<Mutex<Option<String>>>,
-    /// Reads of items take 10 ms where they are counted; how many are under way, and were at most.
+    /// Reads of items take 10 ms while counted; the number in progress, and its maximum.
     counts: Arc<AtomicBool>,
     under_way: Arc<()>,
     most: Arc<AtomicUsize>,
@@ -171,7 +171,7 @@ impl World {
         builder.store(table).clock(self.clock.clone()).open().await.unwrap()
     }
 
-    /// Lets time pass, of tasks and of gates alike.
+    /// Advances the time of both tasks and gates.
     async fn pass(&self, time: Duration) {
         let step = Duration::from_millis(100);
         for _ in 0..time.as_millis() / step.as_millis() {
@@ -273,7 +273,7 @@ async fn a_change_acts_whose_caller_goes_away_before_it_is_answered() {
         with_key(&gate, &key).await;
         w.pass(Duration::from_secs(1)).await;
         let elsewhere = w.gate().await;
-        // What is left of the quota is not asked.
+        // The rest of the quota does not matter.
         let is_refused = |status| matches!(status, 401 | 403);
         for key in [&key, &revoked] {
             let expected = is_refused(with_key(&elsewhere, key).await);
@@ -353,7 +353,7 @@ async fn a_change_acts_in_other_processes_within_two_seconds() {
     assert_eq!(with_key(&there, &key).await, 429);
 }
 
-/// More changes at once than the feed keeps: whoever reads it knows that some are missing.
+/// More simultaneous changes than the feed keeps: readers can tell that some are missing.
 #[tokio::test(start_paused = true)]
 async fn a_change_among_thousands_acts_in_other_processes_all_the_same() {
     let w = World::new();
@@ -366,7 +366,7 @@ async fn a_change_among_thousands_acts_in_other_processes_all_the_same() {
             assert_eq!(with_key(&there, key).await, 200);
         }
     }
-    w.pass(Duration::from_millis(1_500)).await; // between two looks
+    w.pass(Duration::from_millis(1_500)).await; // between two polls
     acme.suspend("does not pay").await.unwrap();
     globex.revoke_key(&globex.keys().await.unwrap()[0].id).await.unwrap();
     change_thousands(&here).await;
@@ -406,7 +406,7 @@ async fn thousands_of_tenants_that_are_made_put_nobody_else_in_doubt() {
     assert_eq!(with_key(&there, &revoked).await, 401);
 }
 
-/// All that is in memory is in doubt then: whoever calls is read first.
+/// Then all cached entries are in doubt, and each caller is read again first.
 #[tokio::test(start_paused = true)]
 async fn after_thousands_of_changes_callers_are_read_again_a_few_at_a_time_and_all_are_served() {
     let w = World::new();
@@ -432,8 +432,8 @@ async fn after_thousands_of_changes_callers_are_read_again_a_few_at_a_time_and_a
     assert!((100..200).contains(&most), "{most} reads at once");
 }
 
-/// The store is away from a process while another makes a change: it acts as soon as the store is
-/// back as it would have without.
+/// The store is unreachable from one process while another makes a change. Once the store is back,
+/// the change acts as soon as it would have without the outage.
 #[tokio::test(start_paused = true)]
 async fn what_was_changed_while_the_store_was_away_acts_within_two_seconds_of_its_return() {
     for (seconds, with_queries) in [(3, false), (3, true), (8, true), (45, true)] {
@@ -461,7 +461,7 @@ async fn what_was_changed_while_the_store_was_away_acts_within_two_seconds_of_it
     }
 }
 
-/// Changed elsewhere: told by the feed, or seen by its age.
+/// Changed elsewhere: noticed through the feed, or by age.
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_cannot_be_read_keeps_no_other_from_being_read_again() {
     for is_mute in [false, true] {
@@ -548,7 +548,7 @@ const STREAMS: &str = r#"
     quota.tokens = "1000/day"
 "#;
 
-/// What the handler of a request of `acme` keeps of it: an upgraded connection, a job.
+/// What a handler of `acme` keeps of its request: an upgraded connection, or a job.
 async fn kept(gate: &Gate) -> Usage {
     let request = Request::get("/ws").header("x-tenant", "acme").body(Empty::<Bytes>::new());
     let (keep, kept) = tokio::sync::oneshot::channel();
@@ -563,10 +563,10 @@ async fn kept(gate: &Gate) -> Usage {
     kept.await.unwrap()
 }
 
-/// What `GET /usage` says of tokens: used in the month, and of what the day includes.
+/// The tokens in `GET /usage`: usage in the month, and in the day's quota.
 async fn tokens(gate: &Gate, clock: &ManualClock) -> (u64, u64) {
     gate.flush_now().await.unwrap();
-    clock.advance(Duration::from_secs(2)); // past the age of a reading
+    clock.advance(Duration::from_secs(2)); // past the age of a cached reading
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let meter = report.meters.into_iter().find(|m| &*m.name == "tokens").unwrap();
@@ -583,7 +583,7 @@ async fn a_connection_that_is_kept_open_draws_from_the_day_that_runs() {
     assert_eq!(tokens(&gate, &clock).await, (50, 0), "a new day");
     usage.take("tokens", 90).await.unwrap();
     assert!(usage.take("tokens", 20).await.is_err(), "a hundred a day");
-    // Ten were left of what was taken then.
+    // Ten of the units taken then were left.
     usage.add("tokens", 30);
     assert_eq!(tokens(&gate, &clock).await.0, 80);
     usage.add("tokens", 75);
@@ -651,7 +651,7 @@ async fn streams_of_a_suspended_tenant_get_nothing_more() {
     assert_eq!(tokens(&gate, &clock).await.0, 15, "what was used is counted all the same");
     acme.resume("pays").await.unwrap();
     usage.take("tokens", 1).await.unwrap();
-    // The plan is the one that it has now, too.
+    // The plan is the current one, too.
     clock.advance(Duration::from_secs(60));
     assert!(usage.take("tokens", 200).await.is_err());
     acme.edit().plan("pro").note("upgraded").save().await.unwrap();

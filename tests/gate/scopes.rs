@@ -1,4 +1,4 @@
-//! Limits within a tenant: by key, user, address, and a name that the identification yields.
+//! Limits within a tenant: per key, user, address, and a name from the identification.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tallygate::testing::{self, Plans, START_MS};
 use tallygate::{Gate, GateBuilder, ManualClock};
 use tower::{Layer, ServiceExt};
 
-/// Believes every header; a test says who calls.
+/// Trusts every header; a test chooses the caller.
 struct ByHeaders;
 
 impl Identify for ByHeaders {
@@ -33,7 +33,7 @@ async fn gate(plans: &str) -> (Gate, ManualClock, Plans) {
     (builder.clock(clock.clone()).open().await.unwrap(), clock, plans)
 }
 
-/// The same where the service file says what becomes of callers without a value.
+/// The same, with a service file that sets `no-scope` for callers without a value.
 async fn gate_where(no_scope: &str, plans: &str) -> Result<Gate, tallygate::Error> {
     let service = format!(
         "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"org\"\n[flush]\nmode = \"fast\"\n\
@@ -47,7 +47,7 @@ fn plans(rate: &str) -> String {
     format!("default-plan = \"free\"\n[plan.free]\nrate.default = {rate:?}\n")
 }
 
-/// How many of ten requests are admitted, of a caller with this header, from this address.
+/// How many of ten requests are admitted, for a caller with this header and address.
 async fn admitted(gate: &Gate, header: (&str, &str), peer: &str) -> usize {
     admitted_from(gate, header, Some(peer)).await
 }
@@ -77,7 +77,7 @@ async fn a_rate_by_key_user_or_name_holds_for_each_value_of_its_own() {
         assert_eq!(admitted(&gate, (header, "one"), "192.0.2.1").await, 3, "{scope}");
         assert_eq!(admitted(&gate, (header, "two"), "192.0.2.1").await, 3, "{scope}");
         assert_eq!(admitted(&gate, (header, "one"), "192.0.2.2").await, 0, "{scope}");
-        // Those that have no value of the scope are held to it together.
+        // Callers without a value for the scope share the limit.
         assert_eq!(admitted(&gate, ("x-other", "one"), "192.0.2.1").await, 3, "{scope}");
         assert_eq!(admitted(&gate, ("x-other", "two"), "192.0.2.2").await, 0, "{scope}");
         clock.advance(Duration::from_secs(20));
@@ -92,7 +92,7 @@ async fn a_quota_by_user_holds_for_all_without_a_user_together() {
     assert_eq!(admitted(&gate, ("x-key", "one"), "192.0.2.1").await, 4);
     assert_eq!(admitted(&gate, ("x-key", "two"), "192.0.2.1").await, 0);
     assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 4);
-    // Another tenant's are its own.
+    // Another tenant has its own.
     assert_eq!(admitted(&gate, ("x-tenant", "other"), "192.0.2.1").await, 4);
 }
 
@@ -131,7 +131,7 @@ async fn a_scope_that_no_caller_can_have_does_not_open() {
     let error = error.to_string();
     assert!(error.contains("no caller has a `client`"), "{error}");
     assert!(error.contains("Caller::scope(\"client\""), "{error}");
-    // Code may give it.
+    // Code may supply it.
     gate_where("tenant", &plans).await.unwrap();
 }
 
@@ -150,7 +150,7 @@ async fn a_bucket_that_is_not_full_is_not_forgotten() {
     assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 10);
     for minutes in [11, 21, 31] {
         clock.advance(Duration::from_secs(60 * 10 + 1));
-        // Paused time: as long as sweeps take.
+        // Paused time, as long as sweeps take.
         tokio::time::sleep(Duration::from_secs(300)).await;
         let again = admitted(&gate, ("x-user", "ann"), "192.0.2.1").await;
         assert!((1..=2).contains(&again), "one in six minutes; {again} after {minutes}");

@@ -1,8 +1,8 @@
-//! Requests through the layer, each settled exactly once by the table in docs/http.md: whatever the
-//! handler does, however its body states where it ends, and whenever the client goes away.
+//! Requests through the layer, each settled exactly once by the table in docs/http.md: for any
+//! handler, any way of stating a body's end, and any moment of a disconnect.
 //!
-//! What is expected is written here a second time, naively ([`Expected`]), from what the handler
-//! and the client have seen themselves.
+//! The expectation is implemented a second time, naively ([`Expected`]), from what the handler and
+//! the client have seen themselves.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -35,24 +35,24 @@ struct Setting {
     is_durable: bool,
 }
 
-/// What each request holds of a meter of bytes.
+/// The hold of each request on a meter of bytes.
 const HOLD_BYTES: u64 = 10;
 
-/// One request: what its handler does, and what its client.
+/// One request: the behaviour of its handler and its client.
 #[derive(Clone, Debug)]
 struct Case {
     is_head: bool,
     handler: Handler,
-    /// The client goes away after so many polls of the response.
+    /// The client disconnects after this many polls of the response.
     polls: Option<u32>,
-    /// And after so many frames.
+    /// And after this many frames.
     frames: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
 enum Handler {
     PanicsWhenCalled,
-    /// After so many polls that are pending, and with so many tokens.
+    /// After this many pending polls, and with this many tokens.
     Runs(u32, u64, Comes),
 }
 
@@ -68,12 +68,12 @@ struct Answer {
     status: u16,
     parts: Vec<Part>,
     length: Length,
-    /// `is_end_stream` tells of the last part.
+    /// `is_end_stream` reveals the last part.
     tells_end: bool,
     end: End,
 }
 
-/// One frame: pending so often before it, so many bytes and tokens.
+/// One frame: pending this often before it, with this many bytes and tokens.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     pending: u32,
@@ -84,19 +84,19 @@ struct Part {
 #[derive(Clone, Copy, Debug)]
 enum Length {
     Unknown,
-    /// The body knows it.
+    /// The body reports it.
     Known,
-    /// A header states it, wrong by so much.
+    /// A header states it, off by this much.
     Stated(i64),
 }
 
-/// What comes after the last part.
+/// What follows the last part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     None,
     Error,
     Panic,
-    /// Nothing, for ever.
+    /// Nothing, forever.
     Nothing,
 }
 
@@ -105,7 +105,7 @@ impl Answer {
         self.parts.iter().map(|part| part.bytes as u64).sum()
     }
 
-    /// How long the server takes the body to be.
+    /// The body's length as the server sees it.
     fn length(&self) -> Option<u64> {
         match self.length {
             Length::Unknown => None,
@@ -120,7 +120,7 @@ impl Answer {
     }
 }
 
-/// What a handler has done, written by itself.
+/// What a handler has done, by its own account.
 #[derive(Debug, Default)]
 struct Seen {
     was_called: AtomicBool,
@@ -191,7 +191,7 @@ impl Body for Parts {
     }
 }
 
-/// The service: does what its case says.
+/// The service: acts as its case says.
 #[derive(Clone)]
 struct Acts {
     handler: Handler,
@@ -241,20 +241,20 @@ fn respond(answer: Answer, usage: Option<Usage>, seen: Arc<Seen>) -> Response<Pa
     response.body(Parts { left, answer, usage, seen, has_ended: false }).unwrap()
 }
 
-/// What the client got.
+/// The client's result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Got {
     /// No response.
     Nothing,
     /// A response, whose body ended as servers see it.
     All,
-    /// A response, and then it went away, or the body failed.
+    /// A response, and then the client disconnected, or the body failed.
     Some,
     /// A response whose body panicked.
     Panic,
 }
 
-/// The client, behind a server that does as hyper does. What it got, and bytes of the body.
+/// The client, behind a server that behaves like hyper. Returns its result, and the bytes received.
 async fn ask(layer: &GateLayer, case: &Case, seen: &Arc<Seen>) -> (Got, u64) {
     let mut service = layer.layer(Acts { handler: case.handler.clone(), seen: seen.clone() });
     let method = if case.is_head { "HEAD" } else { "GET" };
@@ -270,7 +270,7 @@ async fn ask(layer: &GateLayer, case: &Case, seen: &Arc<Seen>) -> (Got, u64) {
         }
         polls += 1;
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            // What panicked is caught further out, and dropped later.
+            // The panic is caught further out, and the remains dropped later.
             Err(_) => Poll::Ready(None),
             Ok(Poll::Ready(answer)) => Poll::Ready(answer.ok()),
             Ok(Poll::Pending) if case.polls == Some(polls) => Poll::Ready(None),
@@ -304,7 +304,7 @@ async fn read(
         if most == Some(frames) {
             return (Got::Some, bytes);
         }
-        // Where it panics the body is dropped by that.
+        // If it panics, that drops the body.
         let polled = poll_fn(|cx| {
             let mut own = body.take().unwrap();
             let polled = catch_unwind(AssertUnwindSafe(move || {
@@ -334,7 +334,7 @@ async fn read(
     }
 }
 
-/// What is to be counted in all.
+/// The expected total counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Expected {
     requests: u64,
@@ -349,8 +349,8 @@ impl Expected {
         self.count(setting, case, seen, got, bytes);
     }
 
-    /// What may be counted instead: where a body that is whole needs more than its hold, the client
-    /// may have left while that was leased, before a byte had passed.
+    /// The alternative count, if any: when a complete body needs more than its hold, the client may
+    /// have disconnected while units were leased, before a byte had passed.
     fn or_nothing(mut self, setting: &Setting, case: &Case, seen: &Seen, got: Got) -> Option<Self> {
         let may_wait = ahead(setting, case, seen).is_some_and(|bytes| bytes > HOLD_BYTES);
         (got == Got::Nothing && setting.counts_bytes && may_wait).then(|| {
@@ -366,8 +366,8 @@ impl Expected {
     }
 }
 
-/// In mode `durable` a body that is whole when its head is made goes with it: one whose first part
-/// says that it is the last, or is all that the length says.
+/// In mode `durable` a body that is complete with its head is sent with it: one whose first part
+/// says that it is the last, or is all that the length states.
 fn ahead(setting: &Setting, case: &Case, seen: &Seen) -> Option<u64> {
     let Handler::Runs(_, _, Comes::Answer(answer)) = &case.handler else { return None };
     let (part, rest) = answer.parts.split_first()?;
@@ -394,11 +394,11 @@ fn is_charged(setting: &Setting, case: &Case, seen: &Seen, got: Got) -> bool {
     if case.is_head || answer.has_no_body() || got == Got::All || !of_status(answer.status) {
         return of_status(answer.status);
     }
-    // Its first poll may be made with the head, which then never comes.
+    // Its first poll may come with the head, which is then never sent.
     let panics_at_once = answer.parts.is_empty() && answer.end == End::Panic;
     match got {
         Got::Nothing if setting.is_durable && panics_at_once => is_in("aborted") || of_status(500),
-        // Charged with the head, if going away is.
+        // Charged with the head, if a disconnect is.
         Got::Panic => is_in("aborted") || of_status(500),
         _ => is_in("aborted"),
     }
@@ -450,10 +450,10 @@ async fn gate(setting: &Setting) -> Gate {
     gate
 }
 
-/// How often each way to end has come up.
+/// Number of occurrences of each way to end.
 type Ways = RefCell<BTreeMap<&'static str, u32>>;
 
-/// Runs the requests one after the other, and looks at the books after each.
+/// Runs the requests one after the other, and checks the books after each.
 async fn run(setting: &Setting, cases: &[Case], ways: &Ways) -> Result<(), TestCaseError> {
     let gate = gate(setting).await;
     let layer = GateLayer::new(&gate);
@@ -468,7 +468,7 @@ async fn run(setting: &Setting, cases: &[Case], ways: &Ways) -> Result<(), TestC
         expected.add(setting, case, &seen, got, bytes);
         prop_assert_eq!(tenant.held(), 0, "{:?}", case);
         prop_assert!(tenant.in_flight().is_none_or(|n| n == 0), "{:?}", case);
-        // On record and out of the pools.
+        // Recorded, and out of the pools.
         let (used, drawn) = counted(&gate).await;
         expected = other.filter(|other| used == *other).unwrap_or(expected);
         prop_assert_eq!(&used, &expected, "{:?}, which got {:?}", case, got);
@@ -535,7 +535,7 @@ fn case() -> impl Strategy<Value = Case> {
         .prop_map(|(is_head, handler, polls, frames)| Case { is_head, handler, polls, frames })
 }
 
-/// Panics on purpose say nothing; all others do.
+/// Silences deliberate panics, and no others.
 fn quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -549,7 +549,7 @@ fn quiet() {
     });
 }
 
-/// The ways to end that have come up, so that none is left out by chance.
+/// The way a request ended, so that none is left untested by chance.
 fn way(case: &Case, seen: &Seen, got: Got) -> &'static str {
     match (&case.handler, got) {
         _ if !seen.was_called.load(Relaxed) => "left while it waited to be admitted",
@@ -579,8 +579,8 @@ fn a_request_is_settled_once_however_it_ends() {
     assert_eq!(ways.len(), 9, "{ways:?}");
 }
 
-/// What its hold does not pay for may have to be leased: by then the client of the second request
-/// is away.
+/// The part that its hold does not cover may have to be leased: by then the second request's client
+/// is gone.
 #[test]
 fn who_leaves_while_a_whole_body_waits_for_units_is_charged_for_all_or_nothing() {
     let answer = |parts: &[usize], length, polls| {

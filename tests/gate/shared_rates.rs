@@ -1,5 +1,5 @@
-//! Whole gates on one store: a rate is shared by those that are there, and goes to where it is
-//! asked for. The bound itself is measured in `src/rates/fleet_tests.rs`.
+//! Whole gates on one store: a rate is shared by the live ones, and moves to where the demand is.
+//! The bound itself is measured in `src/rates/fleet_tests.rs`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const PLANS: &str = r#"
     quota.requests = "1M/day"
 "#;
 
-/// A store in memory that says several processes share it: the gates of a test are these.
+/// An in-memory store that claims to be shared by several processes: the gates of a test.
 struct Shared(Memory);
 
 impl Store for Shared {
@@ -45,7 +45,7 @@ impl Store for Shared {
     }
 }
 
-/// The same, and each call takes as long as [`CALL`].
+/// The same, with calls that take [`CALL`].
 struct Slow(Shared);
 
 const CALL: Duration = Duration::from_millis(10);
@@ -104,7 +104,8 @@ async fn node_with(plans: &str, store: &Memory, clock: &Paused) -> Gate {
     gate
 }
 
-/// Calls for so long, so often a second at each gate. Returns what each admitted a second.
+/// Calls for this long, at this rate per second at each gate. Returns what each admitted per
+/// second.
 async fn call(gates: &[&Gate], per_second: &[u64], seconds: u64) -> Vec<f64> {
     let mut admitted = vec![0; gates.len()];
     for _ in 0..seconds * 20 {
@@ -181,7 +182,7 @@ impl RequestView for OfAnn {
     }
 }
 
-/// Calls for so long by that user, 300 times a second. Returns what was admitted a second.
+/// Calls for this long as that user, 300 times a second. Returns the number admitted per second.
 async fn call_as_ann(gate: &Gate, seconds: u64) -> f64 {
     let mut admitted = 0;
     for _ in 0..seconds * 20 {
@@ -229,7 +230,7 @@ async fn a_node_alone_on_its_store_makes_no_calls_for_its_rates() {
     gate.close().await.unwrap();
 }
 
-/// What is admitted in each slot of five seconds by gates that are all asked for more than that.
+/// The number admitted in each slot of five seconds, by gates that all have more demand than that.
 async fn by_slot(gates: &[&Gate], slots: usize) -> Vec<u64> {
     let mut by_slot = vec![0; slots];
     for slot in &mut by_slot {
@@ -263,7 +264,7 @@ async fn four(plans: &str, strict_rates: bool) -> (Memory, Vec<Gate>) {
     (store, gates)
 }
 
-/// Whether processes on this store know of each other.
+/// Whether processes on this store know of one another.
 async fn is_counted(store: &Memory) -> bool {
     let key = Key { pk: "1#default#V#nodes".to_owned(), sk: "-".into() };
     store.read(key).await.unwrap().is_some()
@@ -318,7 +319,7 @@ async fn a_rate_that_says_no_is_shared_all_the_same() {
     }
 }
 
-/// A fresh process on Lambda asks for all that its first request needs at once.
+/// A fresh process on Lambda requests all that its first request needs at once.
 #[tokio::test(start_paused = true)]
 async fn units_of_all_limits_are_waited_for_together() {
     let plans = r#"
@@ -341,7 +342,7 @@ async fn units_of_all_limits_are_waited_for_together() {
         }
         let begun = Instant::now();
         gate.admit(Ask::op("call").tenant(&acme)).await.unwrap().settle();
-        // A slot's pool is looked at first where those before it were there.
+        // A slot's pool is read first only if those of earlier slots existed.
         let took = begun.elapsed();
         assert!(took <= CALL * 2 + Duration::from_millis(2), "{took:?} for four pools");
         gate.close().await.unwrap();

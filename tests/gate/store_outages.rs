@@ -1,5 +1,5 @@
-//! A store that is away, hangs, is slow, or throttles one tenant's item: who waits, for how long,
-//! and who does not. In time that is made up.
+//! A store that is away, hangs, is slow, or throttles one tenant's item: which requests wait, for
+//! how long, and which do not. In simulated time.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,32 +19,32 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
-/// What becomes of a call.
+/// The fate of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It takes this long, and then fails.
     Hangs(Duration),
     /// It takes this long.
     Slow(Duration),
-    /// It takes this long, and is refused while [`ROOM`] are under way.
+    /// It takes this long, and is refused while [`ROOM`] calls are in progress.
     Crowded(Duration),
     /// It is refused at once.
     Throttled,
     Away,
 }
 
-/// Calls that a store takes at a time.
+/// Limit on concurrent calls to the store.
 const ROOM: usize = 4_096;
 
-/// A store in memory that does this with calls whose partition has this in its name.
+/// An in-memory store with these fates for calls to partitions with this in their name.
 #[derive(Clone)]
 struct Odd {
     store: Memory,
     fates: Arc<Mutex<Vec<(String, Fate)>>>,
     calls: Arc<Mutex<u64>>,
-    /// As many as are under way hold it.
+    /// Each call in progress holds a reference.
     crowd: Arc<()>,
-    /// Whether it never lets go.
+    /// Whether calls hang forever.
     stalls: Arc<Mutex<bool>>,
 }
 
@@ -54,7 +54,7 @@ impl Odd {
         Self { store: Memory::new(), fates, calls, crowd, stalls }
     }
 
-    /// From now on; nothing else is odd any more.
+    /// Sets the only fate from now on.
     fn only(&self, part: &str, fate: Fate) {
         *self.fates.lock().unwrap() = vec![(part.to_owned(), fate)];
     }
@@ -137,7 +137,7 @@ async fn call(gate: &Gate, tenant: &str) -> (u16, Duration) {
     (response.status().as_u16(), begun.elapsed())
 }
 
-/// How often each status came, of requests of these tenants at once.
+/// The statuses and times of concurrent requests of these tenants.
 async fn at_once(gate: &Gate, tenants: impl Iterator<Item = String>) -> Vec<(u16, Duration)> {
     let mut requests = JoinSet::new();
     for tenant in tenants {
@@ -168,7 +168,7 @@ async fn once_the_store_is_known_to_be_away_nobody_waits_for_it() {
         store.only(ALL, fate);
         while call(&gate, "acme").await.0 == 200 {}
         tokio::time::sleep(Duration::from_secs(1)).await;
-        // Of those that are in memory, and of one that is not.
+        // Both for cached tenants and for one that is not.
         while call(&gate, "other").await.0 == 200 {}
         let begun = Instant::now();
         for tenant in ["acme", "other", "unheard-of"] {
@@ -178,7 +178,7 @@ async fn once_the_store_is_known_to_be_away_nobody_waits_for_it() {
         }
         let took = begun.elapsed();
         assert!(took < Duration::from_millis(300), "{fate:?}: {took:?} for 900 requests");
-        // And it is looked for: whoever calls after it is back is served.
+        // And it is retried: callers after its return are served.
         store.well();
         tokio::time::sleep(Duration::from_secs(8)).await;
         for tenant in ["acme", "other", "unheard-of"] {
@@ -249,7 +249,7 @@ async fn who_is_in_memory_is_served_as_last_known_while_the_store_hangs() {
     }
     store.only(ALL, HANGS);
     for minute in 0..5 {
-        // Past the age at which whoever calls is looked up again.
+        // Past the age at which callers are looked up again.
         clock.advance(Duration::from_secs(60));
         tokio::time::sleep(Duration::from_secs(60)).await;
         for n in 0..5 {
@@ -304,7 +304,7 @@ async fn a_clock_that_ran_ahead_for_a_minute_gives_no_quota_twice() {
     let (gate, clock, _store) = open(plans);
     let tenant = gate.tenant("acme").await.unwrap();
     let day = Duration::from_secs(86_400);
-    // It has run for a while with the right time.
+    // It has run for a while with the correct time.
     for _ in 0..4 {
         clock.advance(Duration::from_secs(3_600));
         tokio::time::sleep(Duration::from_secs(31)).await;
@@ -344,7 +344,7 @@ async fn shadow_refuses_nobody_whatever_the_store_does() {
     assert_eq!(refused, 0, "of 3,000 at once while no units are to be had");
 }
 
-/// A body whose length nobody knows.
+/// A body of unknown length.
 struct Unsized;
 
 impl http_body::Body for Unsized {
@@ -402,7 +402,7 @@ async fn a_thousand_looks_at_usage_in_a_second_are_ten_calls() {
     assert_eq!(call(&gate, "acme").await.0, 200);
     let who = testing::identified(&gate, "acme").await;
     clock.advance(Duration::from_secs(5));
-    // At the beginning all at once, then over a second.
+    // First all at once, then over a second.
     store.only(ALL, Fate::Slow(Duration::from_millis(5)));
     store.calls();
     let mut looks = JoinSet::new();
@@ -432,7 +432,7 @@ async fn usage_of_one_tenant_never_waits_for_that_of_another() {
     let (acme, other) =
         (testing::identified(&gate, "acme").await, testing::identified(&gate, "other").await);
     clock.advance(Duration::from_secs(5));
-    // Its claims are many.
+    // It has many claims.
     store.only("K#", Fate::Slow(Duration::from_secs(3)));
     let begun = Instant::now();
     let slow = {
@@ -514,7 +514,7 @@ async fn claims_of_one_tenant_that_cannot_be_settled_keep_no_other_waiting() {
     }
 }
 
-/// Closes within two seconds, as it was asked to.
+/// Closes within the two seconds it was given.
 async fn closes_in_time(gate: &Gate) {
     let close = gate.close_within(Duration::from_secs(2));
     let closed = tokio::time::timeout(Duration::from_millis(2_100), close).await;
@@ -544,7 +544,7 @@ async fn closing_keeps_its_deadline_though_the_store_never_lets_go() {
     closes_in_time(&gate).await;
 }
 
-/// In real time, for the file has threads of its own.
+/// In real time, because the file has threads of its own.
 #[tokio::test]
 async fn when_the_store_file_is_removed_leases_are_served_and_then_what_the_plan_says() {
     for (says, beyond) in [("", 0), ("on-lease-error = { allow = \"50%\" }", 500)] {

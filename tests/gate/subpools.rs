@@ -1,5 +1,5 @@
-//! A hundred writers on one quota: the pool is split, and what it gives out is still exact. Whole
-//! gates on a store that fails, in time that is made up.
+//! A hundred writers on one quota: the pool is split, and its hand-outs are still exact. Whole
+//! gates on a faulty store, in simulated time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -27,10 +27,10 @@ const PLANS: &str = r#"
 const ODDS: Odds =
     Odds { unavailable: 20, throttled: 20, lose_request: 40, lose_reply: 60, delay: 0, repeat: 60 };
 
-/// Keys of pools that somebody has written to.
+/// Keys of pools that have been written to.
 type Pools = Arc<Mutex<BTreeSet<Key>>>;
 
-/// A store in memory behind a network, as several processes see it.
+/// An in-memory store behind a network, as several processes see it.
 struct Shared(Faulty, Pools);
 
 impl Store for Shared {
@@ -98,7 +98,7 @@ impl Service {
         self.networks.iter().for_each(|network| network.odds(odds));
     }
 
-    /// The pool without its sub-pools, as it is stored.
+    /// The stored pool, without its sub-pools.
     async fn root(&self) -> (Key, Item) {
         let key = self.pools.lock().unwrap().iter().find(|key| key.pk.ends_with(ROOT)).cloned();
         let key = key.unwrap();
@@ -106,7 +106,7 @@ impl Service {
         (key, item.unwrap())
     }
 
-    /// What all writers hold.
+    /// The units held by all writers.
     async fn held(&self) -> u64 {
         let pools = self.pools().await;
         pools.values().flat_map(|pool| pool.entries.values()).map(|entry| entry.held).sum()
@@ -128,7 +128,7 @@ impl Service {
 /// The last part of the pool's own key: where its window begins.
 const ROOT: &str = "1773705600000";
 
-/// Asks until refused, at most so often; how many were admitted.
+/// Asks until refused, at most this often. Returns the number admitted.
 async fn serve((gate, acme): &(Gate, TenantHandle), most: u64) -> u64 {
     let mut served = 0;
     while served < most {
@@ -163,7 +163,7 @@ async fn a_process_that_has_used_nothing_yet_is_not_taken_for_dead_while_it_hold
     }
 }
 
-/// All of them at once, each so often.
+/// All of them concurrently, each this often.
 async fn serve_all(gates: &[(Gate, TenantHandle)], each: u64) -> u64 {
     let mut calls = tokio::task::JoinSet::new();
     for gate in gates {
@@ -193,8 +193,8 @@ async fn a_hundred_writers_serve_a_quota_to_its_end_and_never_beyond() {
     assert_eq!(pools.len(), 5, "a pool and four sub-pools: {:?}", pools.keys());
     assert!(served > LIMIT / 4 && served < LIMIT, "{served}");
 
-    // Half of them leave, and what they had is for the others, wherever it lies.
-    // (A write that fails to the end of its gate's time keeps its units, as a death would.)
+    // Half of them leave, and their units are for the others, wherever they are. (A write that
+    // fails to the end of its gate's time keeps its units, as a death would.)
     service.odds(Odds { unavailable: 0, throttled: 0, ..ODDS });
     for (gate, _) in gates.drain(..WRITERS / 2) {
         gate.close().await.unwrap();
@@ -203,7 +203,7 @@ async fn a_hundred_writers_serve_a_quota_to_its_end_and_never_beyond() {
     let mut rounds = 0;
     while served < LIMIT && rounds < 100 {
         served += serve_all(&gates, 3).await;
-        tokio::time::sleep(Duration::from_secs(3)).await; // as long as a refusal is believed
+        tokio::time::sleep(Duration::from_secs(3)).await; // as long as a refusal is cached
         rounds += 1;
     }
     assert_eq!(served, LIMIT, "after {rounds} rounds: {:?}", service.pools().await);
@@ -233,7 +233,7 @@ async fn what_is_free_in_sub_pools_is_free_in_reports() {
     }
     for _ in 0..3 {
         gates.push(service.open().await);
-        serve(gates.last().unwrap(), 1).await; // of what it asked for, much is not used
+        serve(gates.last().unwrap(), 1).await; // most of what it leases is unused
     }
     gates[0].0.close().await.unwrap();
     gates.remove(0);
@@ -244,7 +244,7 @@ async fn what_is_free_in_sub_pools_is_free_in_reports() {
     let taken: u64 = pools.values().map(|pool| held(pool) + pool.spent as u64).sum();
     let (last, _) = gates.last().unwrap();
     let reader = service.open().await; // it has leased nothing
-    // To itself a process says what others hold as used, and of its own lease what is.
+    // In its report, a process counts others' leases as used, but only the used part of its own.
     for (gate, used) in [(&reader.0, taken..taken + 1), (last, taken - 7..taken)] {
         let who = testing::identified(gate, "acme").await;
         let report = gate.usage_report(&who).await.unwrap();
@@ -255,7 +255,7 @@ async fn what_is_free_in_sub_pools_is_free_in_reports() {
     split_pools(None);
 }
 
-/// The debt of the tenant's jobs, as this process says it.
+/// The debt of the tenant's jobs, as this process reports it.
 async fn debt(gate: &Gate) -> u64 {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
@@ -263,7 +263,7 @@ async fn debt(gate: &Gate) -> u64 {
     jobs.limits[0].debt
 }
 
-/// Most of the sub-pools are not there, and a root that is used up makes none.
+/// Most of the sub-pools do not exist, and an exhausted root makes none.
 #[tokio::test(start_paused = true)]
 async fn what_a_process_without_units_hears_of_is_owed_everywhere_and_paid_by_a_grant() {
     for seed in 1..6 {
@@ -307,7 +307,7 @@ async fn what_a_process_without_units_hears_of_is_owed_everywhere_and_paid_by_a_
     }
 }
 
-/// Dead ones have entries in sub-pools that the living lease nothing from.
+/// Dead writers have entries in sub-pools that live ones lease nothing from.
 #[tokio::test(start_paused = true)]
 async fn units_of_the_dead_come_back_from_every_sub_pool() {
     seed_this_thread(Some(1));
@@ -369,7 +369,7 @@ async fn a_copy_of_a_table_with_sub_pools_gives_out_nothing_twice() {
             service.store.write(write).await.unwrap();
         }
         let pools = service.pools().await;
-        // Units that a sub-pool got after the root was copied are free in the root, too.
+        // Units that a sub-pool got after the root was copied are also free in the root.
         let is_known = |pool: &&PoolItem| {
             pool.fed.is_none_or(|fed| pools[ROOT].feeds.values().any(|known| *known == fed))
         };

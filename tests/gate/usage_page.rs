@@ -1,7 +1,7 @@
-//! The usage page in a real browser: what it shows, that its policy holds, and how it looks.
+//! The usage page in a real browser: its content, its policy, and its looks.
 //!
-//! The reports are made by the crate itself, and served from a loopback port. Pictures go to
-//! `target/page/`. Without Chromium the tests say `skipped: page`, and fail where `CI=true`;
+//! The reports are made by the crate itself, and served from a loopback port. Screenshots go to
+//! `target/page/`. Without Chromium the tests print `skipped: page`, or fail if `CI=true`;
 //! `tests/servers/get-chromium` installs it.
 
 use std::collections::BTreeMap;
@@ -105,7 +105,7 @@ fn a_foreign_script_does_not_run() {
     assert!(log.contains("Content Security Policy"), "the policy did not speak:\n{log}");
 }
 
-/// The browser's name, or `None` with a word on why not.
+/// The browser's name, or `None` with a printed reason.
 fn browser() -> Option<String> {
     let named = std::env::var("CHROMIUM").ok();
     let names = ["chromium", "chromium-browser", "google-chrome"].map(str::to_owned);
@@ -167,7 +167,7 @@ fn serve() -> SocketAddr {
 fn answer(mut stream: TcpStream) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
-    // Read all of the head, so that closing does not reset the connection.
+    // Read the complete head, so that closing does not reset the connection.
     lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
     let target = first.split(' ').nth(1).unwrap_or("/");
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -189,7 +189,7 @@ fn answer(mut stream: TcpStream) {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str(&format!("content-length: {}\r\n\r\n", reply.body.len()));
-    // A browser that has gone away is no fault of the page.
+    // A browser that disconnects is no fault of the page.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&reply.body));
 }
 
@@ -197,7 +197,7 @@ fn plain(status: u16) -> Reply {
     Reply { status, headers: Vec::new(), body: Vec::new() }
 }
 
-/// The page with a script that is not its own.
+/// The page with a foreign script.
 fn injected() -> Reply {
     let mut reply = page_reply();
     let script = "<script>document.title = 'INJECTED' + '-RAN'</script></body>";

@@ -1,5 +1,5 @@
-//! What is recorded of use while the store fails: nothing is lost, nothing is counted twice, and
-//! what is left of the leases goes back. Tokio's time is paused; nothing sleeps.
+//! Usage records while the store fails: nothing is lost or counted twice, and unused lease units go
+//! back. Tokio's time is paused; nothing sleeps.
 
 use tallygate::store::Memory;
 use tallygate::testing::{self, Fault, Faulty};
@@ -12,7 +12,7 @@ const PLANS: &str = r#"
     quota.jobs = "1000/day"
 "#;
 
-/// Settles asks of one until one is refused, or `most` were admitted; how many were.
+/// Settles asks of one until one is refused or `most` were admitted. Returns the number admitted.
 async fn serve(gate: &Gate, tenant: &TenantHandle, most: u64) -> u64 {
     let mut served = 0;
     while served < most {
@@ -26,7 +26,7 @@ async fn serve(gate: &Gate, tenant: &TenantHandle, most: u64) -> u64 {
     served
 }
 
-/// What is on record of the tenant, as a process sees it that begins now.
+/// The tenant's recorded usage, as a new process sees it.
 async fn recorded(store: &Memory) -> u64 {
     let (gate, _clock) = testing::gate_with(PLANS, store.clone());
     let who = testing::identified(&gate, "acme").await;
@@ -78,7 +78,7 @@ async fn lost_answers_and_copies_of_a_record_change_nothing() {
         let acme = gate.tenant("acme").await.unwrap();
         let mut served = 0;
         for _ in 0..4 {
-            // Few enough to come from the lease at hand: the script meets the log.
+            // Few enough to come from the current lease, so that the script hits the log.
             served += serve(&gate, &acme, 2).await;
             faulty.then(script.clone());
             while gate.flush_now().await.is_err() {}

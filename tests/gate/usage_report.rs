@@ -1,5 +1,4 @@
-//! What a tenant is told by `GET /usage`: unlimited quotas, grants, how it stands. In the words of
-//! docs/http.md.
+//! `GET /usage`: unlimited quotas, grants, and the tenant's status, in the words of docs/http.md.
 
 use serde_json::{Value, json};
 use tallygate::directory::{Grant, PaymentState};
@@ -42,7 +41,7 @@ async fn an_unlimited_quota_is_told_with_nulls() {
         "starts_at": period["start"], "resets_at": period["end"],
     }]);
     assert_eq!(meter(&usage, "jobs")["limits"], told);
-    // A quota for a scope that the caller has no value of is held with others without one.
+    // A scoped quota is shared by all callers that have no value for the scope.
     let limits = meter(&usage, "requests")["limits"].as_array().unwrap();
     let limits: Vec<_> = limits.iter().map(|limit| (&limit["limit"], &limit["scope"])).collect();
     assert_eq!(limits, [(&json!(100), &json!("tenant")), (&json!(5), &json!("key"))]);

@@ -1,4 +1,4 @@
-//! What arrives, breaks or is away cannot fill the log or stop a gate.
+//! Floods, faults and outages cannot fill the log or stop a gate.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,7 +19,7 @@ const PLANS: &str = r#"
     quota.requests = "1000000/day"
 "#;
 
-/// Keeps what a log would: every event from INFO on.
+/// Records what a log would: every event from INFO up.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -40,7 +40,7 @@ impl Log {
         self.0.lock().unwrap().iter().filter(|line| line.contains(part)).count()
     }
 
-    /// Runs this with the log as the process's.
+    /// Runs `work` with this log as the process's.
     fn over<T>(&self, work: impl Future<Output = T>) -> T {
         let _turn = crate::turn();
         let writer = self.clone();
@@ -63,7 +63,7 @@ impl io::Write for Log {
     }
 }
 
-/// A gate that takes webhooks; its Stripe is nowhere.
+/// A gate that takes webhooks; its Stripe does not exist.
 async fn with_webhooks(folder: &std::path::Path, clock: &ManualClock) -> Gate {
     std::fs::write(folder.join("key"), "sk_test_flood").unwrap();
     std::fs::write(folder.join("secret"), "whsec_flood").unwrap();
@@ -150,7 +150,7 @@ fn an_outage_writes_a_line_a_second_however_many_call() {
         }
         let (before, calls) = (log.lines(), store.calls());
         store.outage(true);
-        // Old enough to be read again, and called again and again.
+        // Old enough to be read again, and called repeatedly.
         clock.advance(Duration::from_secs(16));
         tokio::time::sleep(Duration::from_secs(1)).await;
         for _ in 0..150 {
@@ -163,9 +163,9 @@ fn an_outage_writes_a_line_a_second_however_many_call() {
         let lines = log.lines() - before;
         let calls = store.calls() - calls;
         println!("15 s of an outage: {lines} lines, {} bytes, {calls} calls", log.bytes());
-        // Some kinds of line, each once a second.
+        // Several kinds of line, each once a second.
         assert!(lines <= 100, "{lines} lines");
-        // Each tenant is asked for every five seconds, not by every request.
+        // Each tenant is read every five seconds, not at every request.
         assert!(calls <= 200 * 8, "{calls} calls");
     });
 }
@@ -215,7 +215,7 @@ async fn ask(gate: &Gate, tenant: &str) -> bool {
     gate.admit(tallygate::Ask::op("call").tenant(&tenant)).await.is_ok()
 }
 
-/// What a broken content of the plan file is told as, and the log after ten looks at it.
+/// The report of broken plan file content, and the log after ten checks of the file.
 fn broken(content: &[u8]) -> (String, Log) {
     let (log, folder) = (Log::default(), tempfile::tempdir().unwrap());
     let path = folder.path().join("plans.toml");
@@ -226,7 +226,7 @@ fn broken(content: &[u8]) -> (String, Log) {
         let gate = builder.open().await.unwrap();
         std::fs::write(&path, content).unwrap();
         let said = gate.reload().await.unwrap_err().to_string();
-        // The file is looked at every second, and taken for whole at the second look.
+        // The file is checked every second, and considered complete at the second check.
         tokio::time::sleep(Duration::from_millis(3_500)).await;
         std::fs::write(&path, PLANS.replace("1000000", "7")).unwrap();
         assert!(gate.reload().await.unwrap(), "a whole one is put into force again");
@@ -306,7 +306,7 @@ fn a_plan_file_that_never_answers_stops_neither_requests_nor_the_end() {
         std::fs::remove_file(&path).unwrap();
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
-        // Long enough for the file to be looked at.
+        // Long enough for a check of the file.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         assert!(ask(&gate, "acme").await, "requests go on");
         let said = gate.reload().await.unwrap_err().to_string();

@@ -1,6 +1,6 @@
-//! What is logged, and that nothing of it is secret or endless. A process of its own, and one test
-//! after another: where a thread without a subscriber is the first to come by a line of the log,
-//! `tracing` takes it for one that nothing listens to.
+//! What is logged, and that none of it is secret or unbounded. A process of its own, with one test
+//! after another: if a thread without a subscriber is the first to reach a log line, `tracing`
+//! takes the line for one without listeners.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 

@@ -1,5 +1,5 @@
-//! Secrets are in no log, no error and no `Debug`: a session in which everything fails that may,
-//! heard in full.
+//! Secrets appear in no log, no error and no `Debug`: a session in which everything fails that can,
+//! logged in full.
 
 #![allow(dead_code, reason = "the bench has more than is used here")]
 
@@ -51,7 +51,7 @@ fn secrets_are_in_no_log_no_error_and_no_debug() {
     }
 }
 
-/// A session in which everything fails that may: what was said of it.
+/// Runs a session in which everything fails that can. Returns all of its output.
 async fn session() -> String {
     let bench = Bench::new().await;
     bench.customer("acme").await;

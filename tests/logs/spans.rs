@@ -1,4 +1,4 @@
-//! What a subscriber hears of a request's admission.
+//! The spans and events of a request's admission.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata};
 
-/// Hears what is of this crate and not below its level.
+/// Records this crate's spans and events from its level up.
 #[derive(Clone)]
 struct Log {
     level: Level,
@@ -56,7 +56,7 @@ impl Visit for Log {
     }
 }
 
-/// What is heard of a request that is admitted and one that is refused.
+/// The lines for a request that is admitted and one that is refused.
 fn heard(level: Level) -> Vec<String> {
     let log = Log { level, lines: Arc::default() };
     tracing::subscriber::with_default(log.clone(), || {

@@ -1,6 +1,6 @@
-//! What a tenant may use and owes, said once and plainly: the rules of docs/plans.md, one unit at a
-//! time, with no leases, no batches, no concurrency and none of the crate's code.
-//!
+//! The book: what a tenant may use and owes, stated once and plainly. It follows the rules of
+//! docs/plans.md one unit at a time, with no leases, no batches, no concurrency and none of the
+//! crate's code.
 //! Every unit of a meter is paid, in this order, by what its quotas include, by a grant (soonest
 //! expiry first), by what lies beyond the limit (`over`), by a debt. A unit passes all quotas of
 //! the tenant at once, and a grant pays in place of all of them. Quotas of a user hold besides.
@@ -27,21 +27,21 @@ pub(crate) struct Quota {
     pub(crate) limit: u64,
     pub(crate) every: Every,
     pub(crate) over: Over,
-    /// Of each user by itself.
+    /// For each user separately.
     pub(crate) per_user: bool,
 }
 
-/// What a plan says of one meter.
+/// A plan's terms for one meter.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MeterPlan {
     pub(crate) quotas: Vec<Quota>,
-    /// Units granted once; with no quota nothing else can be used.
+    /// Units granted once; without a quota they are all that can be used.
     pub(crate) once: Option<u64>,
-    /// Nothing is included: what is used comes from grants alone.
+    /// Nothing is included: use is paid by grants alone.
     pub(crate) prepaid: bool,
 }
 
-/// What a plan sells: by meter.
+/// A plan's terms, by meter.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) meters: Vec<MeterPlan>,
@@ -50,7 +50,7 @@ pub(crate) struct Plan {
 }
 
 impl Quota {
-    /// Whether the `stop` has a unit more for both, what is included and what lies beyond.
+    /// Whether the `stop` leaves a unit more for both, what is included and what lies beyond.
     fn has_room(&self, drawn: Drawn) -> bool {
         match self.over {
             Over::Allow(Some(beyond)) | Over::Bill(Some(beyond)) => {
@@ -62,7 +62,7 @@ impl Quota {
 }
 
 impl MeterPlan {
-    /// Whether units that were given are all there is, where there is no quota.
+    /// Whether granted units are all there is, if there is no quota.
     pub(crate) fn is_given(&self) -> bool {
         self.once.is_some() || self.prepaid
     }
@@ -76,27 +76,28 @@ pub(crate) enum Refused {
     /// Units given once are used up.
     GrantUsedUp,
     Suspended,
-    /// What was bought is not paid for.
+    /// A purchase has not been paid for.
     Unpaid,
     /// Too many requests at once.
     Concurrency,
-    /// What the book never says.
+    /// A reason the book never gives.
     Other,
 }
 
-/// How a tenant stands with payment.
+/// A tenant's payment state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Payment {
     Good,
-    /// Since then a payment has failed: the plan stays for [`GRACE`], and then it is the second.
+    /// A payment failed at this time: the plan stays for [`GRACE`], and then the second plan
+    /// applies.
     PastDue(i64),
     /// Nothing is admitted.
     Unpaid,
-    /// What is left is the first plan.
+    /// The first plan is what is left.
     Canceled,
 }
 
-/// As `[billing]` of each history's plan file has it.
+/// As in the `[billing]` table of each history's plan file.
 pub(crate) const GRACE: i64 = 5 * DAY;
 
 /// A subscription at Stripe: while it lives, its plan and its anchor are the tenant's.
@@ -106,12 +107,12 @@ pub(crate) struct Subscription {
     pub(crate) anchor: i64,
 }
 
-/// What pays for a unit.
+/// The payer of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Payer {
-    /// What a quota includes, in its window.
+    /// The included units of a quota, in its window.
     Included(WindowOf),
-    /// What lies beyond it; true: it is owed.
+    /// The units beyond a quota; true: they are owed.
     Over(WindowOf, bool),
     Debt(WindowOf),
     /// A grant, by its index.
@@ -125,7 +126,7 @@ enum Payer {
 /// One window of one quota: meter, unit of time, user (0: the tenant's), begin.
 pub(crate) type WindowOf = (Meter, Every, u32, i64);
 
-/// What was drawn of a quota in one window, open holds included.
+/// Units drawn of a quota in one window, open holds included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Drawn {
     pub(crate) included: u64,
@@ -146,45 +147,45 @@ pub(crate) struct Grant {
 /// One unit.
 #[derive(Clone, Debug)]
 struct Unit {
-    /// Who pays for it. Several do where several quotas hold.
+    /// Its payers: several if several quotas apply.
     payers: Vec<Payer>,
-    /// The billing period in which it was drawn: whatever becomes of it belongs there.
+    /// The billing period in which it was drawn: however it ends, it belongs there.
     period: i64,
 }
 
-/// What a request holds and has not used.
+/// Units a request holds and has not used.
 #[derive(Clone, Debug)]
 pub(crate) struct Hold {
     pub(crate) tenant: usize,
     pub(crate) user: u32,
-    /// By meter, in the order in which they were drawn.
+    /// By meter, in the order they were drawn.
     units: BTreeMap<Meter, VecDeque<Unit>>,
-    /// Of these: what its handler has taken and not reported.
+    /// Of these: taken by its handler and not reported.
     promised: BTreeMap<Meter, u64>,
-    /// Costs that the end decides: meter and units.
+    /// Costs decided at the end: meter and units.
     costs: Vec<(Meter, u64)>,
-    /// Whether it is one of those whose number is limited.
+    /// Whether it counts towards the limit on concurrent requests.
     is_counted: bool,
 }
 
 /// One tenant.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
-    /// As the operator has it, where no subscription decides.
+    /// As assigned by the operator, when no subscription decides.
     pub(crate) plan: usize,
     pub(crate) anchor: i64,
     pub(crate) payment: Payment,
     pub(crate) subscription: Option<Subscription>,
     /// Whether the operator ever assigned a plan.
     is_assigned: bool,
-    /// A subscription has ended, and the operator has said nothing since.
+    /// A subscription has ended, and the operator has changed nothing since.
     has_ended: bool,
     pub(crate) suspended: bool,
     pub(crate) grants: Vec<Grant>,
-    /// Requests that run, where the plan limits their number.
+    /// Running requests, if the plan limits their number.
     running: u64,
     windows: BTreeMap<WindowOf, Drawn>,
-    /// Drawn of what plans grant once, by meter.
+    /// Drawn from the plans' one-time grants, by meter.
     once: Vec<u64>,
     /// Debts of meters without a quota.
     unpaid: Vec<u64>,
@@ -259,7 +260,7 @@ impl Book {
         Ok(hold)
     }
 
-    /// A handler takes so many units, all or none: of what its request holds, then more.
+    /// A handler takes `n` units, all or none: from what its request holds, then more.
     pub(crate) fn take(&mut self, hold: &mut Hold, meter: Meter, n: u64) -> Result<(), Refused> {
         let more = n.saturating_sub(self.free(hold, meter));
         self.set_aside(hold, meter, more)?;
@@ -267,13 +268,13 @@ impl Book {
         Ok(())
     }
 
-    /// What a request holds of a meter and its handler has not taken.
+    /// Units a request holds of a meter that its handler has not taken.
     pub(crate) fn free(&self, hold: &Hold, meter: Meter) -> u64 {
         let promised = hold.promised.get(&meter).copied().unwrap_or(0);
         self.held(hold, meter).saturating_sub(promised)
     }
 
-    /// Sets so many units more aside for a request, all or none.
+    /// Sets `n` more units aside for a request, all or none.
     fn set_aside(&mut self, hold: &mut Hold, meter: Meter, n: u64) -> Result<(), Refused> {
         if let Some(refused) = self.stands_refused(hold.tenant) {
             return Err(refused);
@@ -294,12 +295,12 @@ impl Book {
         Ok(())
     }
 
-    /// What a request holds of a meter and has not used.
+    /// Units a request holds of a meter and has not used.
     pub(crate) fn held(&self, hold: &Hold, meter: Meter) -> u64 {
         hold.units.get(&meter).map_or(0, |units| units.len() as u64)
     }
 
-    /// Units that a request used: its own hold pays first.
+    /// Reports units used by a request: its own hold pays first.
     pub(crate) fn report(&mut self, hold: &mut Hold, meter: Meter, n: u64) {
         let promised = hold.promised.entry(meter).or_default();
         *promised = promised.saturating_sub(n);
@@ -311,13 +312,13 @@ impl Book {
         }
     }
 
-    /// The request ends, or the last handle on a connection that it became.
+    /// Ends the request, or the last handle on a connection it was upgraded to.
     pub(crate) fn end(&mut self, hold: &mut Hold, charged: bool) {
         self.answer(hold, charged);
         self.tenants[hold.tenant].running -= u64::from(std::mem::take(&mut hold.is_counted));
     }
 
-    /// It is answered: its costs are charged or forgiven, the rest of its hold goes back.
+    /// Answers it: its costs are charged or forgiven, the rest of its hold goes back.
     pub(crate) fn answer(&mut self, hold: &mut Hold, charged: bool) {
         for (meter, n) in std::mem::take(&mut hold.costs) {
             if charged {
@@ -332,7 +333,7 @@ impl Book {
     }
 
     /// Use without a hold: reported late, or by another service. It cannot be refused, and is paid
-    /// before what was owed already.
+    /// before older debts.
     pub(crate) fn late(&mut self, tenant: usize, user: u32, meter: Meter, n: u64) {
         for _ in 0..n {
             let unit = self.draw(tenant, user, meter, true).expect("late use is not refused");
@@ -348,7 +349,7 @@ impl Book {
         self.pay_debts(tenant);
     }
 
-    /// The operator says how the tenant stands with payment.
+    /// The operator sets the tenant's payment state.
     pub(crate) fn pays(&mut self, tenant: usize, payment: Payment) {
         let account = &mut self.tenants[tenant];
         (account.payment, account.has_ended) = (payment, false);
@@ -361,8 +362,8 @@ impl Book {
         self.pay_debts(tenant);
     }
 
-    /// It ends: what the operator has assigned, or said of payment, holds again. Without either the
-    /// tenant stands as one that has canceled.
+    /// It ends: the operator's plan and payment state apply again. Without either the tenant counts
+    /// as canceled.
     pub(crate) fn cancel(&mut self, tenant: usize) {
         let account = &mut self.tenants[tenant];
         account.subscription = None;
@@ -381,7 +382,7 @@ impl Book {
         plan.is_given() || plan.quotas.iter().any(|quota| !quota.per_user)
     }
 
-    /// Settled use in the billing period that runs.
+    /// Settled use in the current billing period.
     pub(crate) fn used(&self, tenant: usize, meter: Meter) -> u64 {
         let period = self.period(tenant);
         let account = &self.tenants[tenant];
@@ -394,14 +395,14 @@ impl Book {
         used.filter(|((of, _), _)| *of == meter).map(|(_, n)| n).sum()
     }
 
-    /// What is owed, by the begin of the billing period.
+    /// Units owed, by the start of the billing period.
     pub(crate) fn owed(&self, tenant: usize, meter: Meter) -> BTreeMap<i64, u64> {
         let owed = self.tenants[tenant].owed.iter();
         owed.filter(|((of, _), _)| *of == meter).map(|((_, at), n)| (*at, *n)).collect()
     }
 
-    /// What was used beyond what is included, as the tenant is told: of the quota of the whole
-    /// tenant that has most. Where it is billed that is what is owed in the billing period.
+    /// Use beyond what is included, as reported to the tenant: that of the tenant-wide quota with
+    /// most. If it is billed, this is what is owed in the billing period.
     pub(crate) fn over(&self, tenant: usize, meter: Meter) -> u64 {
         let account = &self.tenants[tenant];
         let owed = account.owed.get(&(meter, self.period(tenant))).copied().unwrap_or(0);
@@ -421,7 +422,7 @@ impl Book {
         quotas.any(|quota| quota.limit == 0 && matches!(quota.over, Over::Bill(Some(_))))
     }
 
-    /// What was drawn of a quota in the window that runs.
+    /// Units drawn of a quota in the current window.
     pub(crate) fn drawn(&self, tenant: usize, user: u32, meter: Meter, quota: &Quota) -> Drawn {
         let of = self.window(tenant, user, meter, quota);
         self.drawn_in(tenant, of)
@@ -431,7 +432,7 @@ impl Book {
         self.tenants[tenant].windows.get(&of).copied().unwrap_or_default()
     }
 
-    /// What was drawn of the units that the tenant's plans granted once.
+    /// Units drawn from the one-time grants of the tenant's plans.
     pub(crate) fn once(&self, tenant: usize, meter: Meter) -> u64 {
         self.tenants[tenant].once[meter]
     }
@@ -440,8 +441,8 @@ impl Book {
         &self.plans[self.plan_of(tenant)].meters[meter]
     }
 
-    /// The plan in force: the one that is bought, the one that the operator assigned, or what is
-    /// left without payment.
+    /// The plan in force: the one bought, the one the operator assigned, or what is left without
+    /// payment.
     fn plan_of(&self, tenant: usize) -> usize {
         let account = &self.tenants[tenant];
         match (account.subscription, account.payment) {
@@ -453,7 +454,7 @@ impl Book {
         }
     }
 
-    /// What refuses whatever the tenant asks.
+    /// The refusal of everything the tenant asks, if any.
     fn stands_refused(&self, tenant: usize) -> Option<Refused> {
         let account = &self.tenants[tenant];
         let decides = account.subscription.is_none() && !account.has_ended;
@@ -467,17 +468,17 @@ impl Book {
         account.subscription.map_or(account.anchor, |bought| bought.anchor)
     }
 
-    /// Begin of the billing period that runs.
+    /// Start of the current billing period.
     fn period(&self, tenant: usize) -> i64 {
         Every::Cycle.start(self.now, self.anchor(tenant))
     }
 
-    /// Time goes on.
+    /// Advances the time.
     pub(crate) fn pass(&mut self, ms: i64) {
         self.now += ms;
     }
 
-    /// Whether a tenant owes anything, in whatever window.
+    /// Whether a tenant owes anything, in any window.
     pub(crate) fn owes(&self, tenant: usize) -> bool {
         let mut windows = self.tenants[tenant].windows.values();
         windows.any(|drawn| drawn.debt > 0) || self.owes_unlimited(tenant)
@@ -492,13 +493,13 @@ impl Book {
         self.stands_refused(tenant).is_some() && self.owes(tenant)
     }
 
-    /// Whether anything is owed of units that were granted once.
+    /// Whether anything is owed of units granted once.
     pub(crate) fn owes_unlimited(&self, tenant: usize) -> bool {
         self.tenants[tenant].unpaid.iter().any(|unpaid| *unpaid > 0)
     }
 
-    /// Debts are paid when the tenant is next seen: of what the quota includes again, then of
-    /// grants, then of what lies beyond.
+    /// Pays debts when the tenant is next seen: from what the quota includes again, then from
+    /// grants, then from beyond.
     pub(crate) fn pay_debts(&mut self, tenant: usize) {
         self.pay_of_included(tenant);
         for meter in 0..self.tenants[tenant].once.len() {
@@ -515,7 +516,7 @@ impl Book {
                 };
                 *self.number(tenant, payer) += 1;
                 if !of_quotas {
-                    // Of an earlier plan: use that these quotas never saw.
+                    // From an earlier plan: use that these quotas never saw.
                     self.tenants[tenant].unpaid[meter] -= 1;
                     continue;
                 }
@@ -549,7 +550,7 @@ impl Book {
         }
     }
 
-    /// What lies beyond the quotas pays a unit of those that owe most, if it is there for each.
+    /// Pays a unit of the largest debtors from beyond the quotas, if each has one.
     fn pays_beyond(&mut self, tenant: usize, meter: Meter, wide: &[&Quota]) -> bool {
         let debt = |quota: &&&Quota| self.drawn(tenant, 0, meter, quota).debt;
         let most = wide.iter().map(|quota| debt(&quota)).max().unwrap_or(0);
@@ -593,7 +594,7 @@ impl Book {
         let (narrow, wide): (Vec<_>, Vec<_>) = plan.quotas.iter().partition(|it| it.per_user);
         let period = self.period(tenant);
         let mut unit = Vec::new();
-        // Work that no caller asked for, and what another service reports, is no user's.
+        // Work without a caller, and use reported by another service, belongs to no user.
         for quota in narrow.into_iter().filter(|_| user > 0) {
             unit.push(self.quota_pays(tenant, user, meter, quota, late)?);
         }
@@ -606,8 +607,8 @@ impl Book {
         } else if !wide.is_empty() {
             let pays = |quota: &&Quota| self.quota_pays(tenant, user, meter, quota, false);
             let each: Result<Vec<_>, _> = wide.iter().map(pays).collect();
-            // What one quota can only owe is sold by none: the others owe it too, unless they
-            // include it.
+            // A unit that one quota can only owe is sold by none: the others owe it too, unless
+            // they include it.
             let owed = wide.iter().map(|quota| {
                 let of = self.window(tenant, user, meter, quota);
                 if included(quota) { Payer::Included(of) } else { Payer::Debt(of) }
@@ -620,7 +621,7 @@ impl Book {
         Ok(Unit { payers: unit, period })
     }
 
-    /// One quota pays for one unit by itself: what it includes, what is beyond, a debt.
+    /// One quota pays for one unit separately: included, beyond, or as a debt.
     fn quota_pays(
         &self,
         tenant: usize,
@@ -681,13 +682,13 @@ impl Book {
         }
     }
 
-    /// One unit was used, and paid so: it is on record in the billing period of its draw.
+    /// Settles one unit with these payers: recorded in the billing period of its draw.
     fn settle(&mut self, tenant: usize, meter: Meter, unit: &Unit) {
         let (account, period) = (&mut self.tenants[tenant], unit.period);
         *account.used.entry((meter, period)).or_default() += 1;
-        // Beyond two quotas it is one unit. What a grant pays for, or nothing yet, is not owed.
+        // Beyond two quotas it is one unit. A unit paid by a grant, or by nothing yet, is not owed.
         let over = |payer: &Payer| matches!(payer, Payer::Over(_, true));
-        // What one of the tenant's users owes by itself the tenant has used all the same.
+        // A unit owed by one user alone has still been used by the tenant.
         let otherwise = |payer: &Payer| match payer {
             Payer::Debt((_, _, user, _)) => *user == 0,
             Payer::Grant(_) | Payer::Once(_) | Payer::Unpaid(_) => true,

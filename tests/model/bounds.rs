@@ -1,9 +1,9 @@
-//! What is promised of several nodes, said plainly: bounds, where one node is held to equality.
+//! Bounds for several nodes, where one node is held to equality.
 //!
 //! Nodes have parts of a limit in hand, so one may refuse what another could still serve, and a
 //! grant may pay while units that a quota includes lie elsewhere. What never happens: more is
-//! admitted than the limits and grants together have; use goes twice on record, or is missing there
-//! though it was written; and of what all nodes have left at the end nothing is lost, but what died
+//! admitted than the limits and grants together have; use is recorded twice, or is missing though
+//! it was written; and of what all nodes have left at the end nothing is lost, except what died
 //! with one of them.
 
 use std::collections::BTreeMap;
@@ -13,21 +13,21 @@ use crate::calendar::Every;
 use crate::history::{METERS, TENANTS};
 use crate::system::Differs;
 
-/// Counts what the nodes did, and knows what they may.
+/// Counts what the nodes did, and derives what they may do.
 pub(crate) struct Bounds {
-    /// What is sold now.
+    /// The plans on sale now.
     pub(crate) plans: Vec<Plan>,
-    /// All units in hand and used, by window: the book of a seller who refuses nothing.
+    /// All units in hand and used, by window: the book of a seller that refuses nothing.
     all: Book,
-    /// Those alone that were asked for before they were used.
+    /// Only those that were asked for before they were used.
     asked: Book,
-    /// Units that were used before they were asked for, by window and node that knows of them.
+    /// Units used before they were asked for, by window and the node that knows of them.
     late: BTreeMap<(usize, Window), u64>,
-    /// The node where what comes next happens.
+    /// The node of the next event.
     pub(crate) at: usize,
-    /// Units given by grants: tenant, meter, how many, until when.
+    /// Units given by grants: tenant, meter, amount, expiry.
     given: Vec<(usize, Meter, u64, i64)>,
-    /// What was admitted beyond a limit, by window, when something was admitted last.
+    /// Units admitted beyond a limit, by window, as of the last admission.
     beyond: BTreeMap<Window, u64>,
     /// Used units whose record a crash may have lost, by tenant and meter.
     lost: Amounts,
@@ -35,27 +35,27 @@ pub(crate) struct Bounds {
     /// window ends, and so do units that a node had in hand.
     stranded: Amounts,
     has_died: bool,
-    /// The most that was asked for at once.
+    /// The largest single ask.
     largest: Amounts,
     /// Tenants that have been on more than one plan.
     moved: [bool; TENANTS],
 }
 
-/// Tenant, meter, unit of time, begin: a window of a quota of the whole tenant.
+/// A window of a tenant-wide quota: tenant, meter, unit of time, start.
 type Window = (usize, Meter, Every, i64);
 
 /// Units by tenant and meter.
 type Amounts = BTreeMap<(usize, Meter), u64>;
 
-/// What a request holds.
+/// Units held by a request.
 pub(crate) struct Held {
     pub(crate) all: Hold,
     asked: Hold,
-    /// Where it was admitted.
+    /// The node that admitted it.
     pub(crate) node: usize,
 }
 
-/// What a fresh node says of one meter, after all others have ended.
+/// A fresh node's report on one meter, after all others have ended.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) used: u64,
@@ -101,7 +101,7 @@ impl Bounds {
         self.all.now
     }
 
-    /// A node has admitted this.
+    /// A node has admitted this request.
     pub(crate) fn admit(
         &mut self,
         tenant: usize,
@@ -118,7 +118,7 @@ impl Bounds {
         Ok(Held { all, asked, node: self.at })
     }
 
-    /// A handler was given so many units more.
+    /// A handler was given `n` units more.
     pub(crate) fn take(&mut self, held: &mut Held, meter: Meter, n: u64) -> Result<(), Differs> {
         let (tenant, user) = (held.all.tenant, held.all.user);
         let is_new = self.all.free(&held.all, meter) < n;
@@ -135,7 +135,7 @@ impl Bounds {
         *largest = n.max(*largest);
     }
 
-    /// A node died. Of each pool it may have had a lease in hand, which begins with eight asks.
+    /// A node died. It may have had a lease of each pool in hand, which begins with eight asks.
     pub(crate) fn died(&mut self) {
         self.has_died = true;
         for (of, largest) in &self.largest {
@@ -152,7 +152,7 @@ impl Bounds {
         self.asked.report(&mut held.asked, meter, n);
     }
 
-    /// The node that learned of late use knows what it owes by it.
+    /// Records late use at the node that knows the debt.
     fn was_late(&mut self, node: usize, tenant: usize, meter: Meter, n: u64) {
         for quota in self.sold(tenant, meter).iter().filter(|quota| !quota.per_user) {
             let window = self.window(tenant, meter, quota);
@@ -160,7 +160,7 @@ impl Bounds {
         }
     }
 
-    /// A node that begins has nothing in hand, and finds all debts where it asks for something.
+    /// A node that starts has nothing in hand, and finds all debts where it asks for something.
     pub(crate) fn begins(&mut self, node: usize) {
         self.late.retain(|(of, _), _| *of != node);
         let account = &self.all.tenants;
@@ -173,7 +173,7 @@ impl Bounds {
             let of = (meter, every, 0, start);
             let asked = self.asked.drawn_in(tenant, of).over;
             let late = self.all.drawn_in(tenant, of).over.saturating_sub(asked);
-            // What is owed is written within a flush interval, like its record.
+            // A debt is written within a flush interval, like its record.
             let lost = self.lost.get(&(tenant, meter)).copied().unwrap_or(0);
             let late = late.saturating_sub(lost);
             self.late.insert((node, window), late);
@@ -190,7 +190,7 @@ impl Bounds {
         self.asked.end(&mut held.asked, charged);
     }
 
-    /// Its node died with it: what it held has no use on record, and stays drawn.
+    /// Its node died with it: what it held has no recorded use, and stays drawn.
     pub(crate) fn cut(&mut self, held: &mut Held) {
         for meter in 0..METERS.len() {
             let n = self.all.held(&held.all, meter);
@@ -205,7 +205,7 @@ impl Bounds {
         self.all.late(tenant, 0, meter, n);
     }
 
-    /// A node died with so many units used of which nothing was written yet.
+    /// A node died with `n` used units not yet written.
     pub(crate) fn lost(&mut self, tenant: usize, meter: Meter, n: u64) {
         *self.lost.entry((tenant, meter)).or_default() += n;
     }
@@ -236,19 +236,19 @@ impl Bounds {
         self.asked.tenants[tenant].plan = plan;
     }
 
-    /// The tenant's quotas of a meter. Where units granted once are all there is, they are what is
-    /// beyond nothing.
+    /// The tenant's quotas of a meter. If units granted once are all there is, they count as units
+    /// beyond a limit of 0.
     pub(crate) fn sold(&self, tenant: usize, meter: Meter) -> Vec<Quota> {
         quotas(&self.plans[self.all.tenants[tenant].plan], meter)
     }
 
-    /// Units that grants of any kind have, at most.
+    /// The most units that grants of any kind have.
     fn granted(&self, tenant: usize, meter: Meter) -> u64 {
         let once = self.plans.iter().filter_map(|plan| plan.meters[meter].once).max();
         once.unwrap_or(0) + self.given(tenant, meter, i64::MAX)
     }
 
-    /// What is admitted passes no limit that is hard, whichever nodes admitted it.
+    /// Checks that admitted units pass no hard limit, whichever nodes admitted them.
     fn is_within(&mut self, tenant: usize, user: u32, meter: Meter) -> Result<(), Differs> {
         for quota in self.sold(tenant, meter) {
             let Some(most) = hard(&quota).filter(|_| user > 0 || !quota.per_user) else {
@@ -260,7 +260,7 @@ impl Bounds {
             if asked > most + grants {
                 return Err(format!("{words}, {grants} granted: the gate says {asked} asked for"));
             }
-            // What a user owes ends with a process, what is owed of units given once with a plan.
+            // A user's debt ends with a process, a debt of units given once with a plan.
             if quota.per_user || !self.has_quotas(tenant, meter) {
                 continue;
             }
@@ -269,7 +269,7 @@ impl Bounds {
             let all = asked + self.late.get(&(self.at, this)).copied().unwrap_or(0);
             self.beyond.insert(this, all.saturating_sub(most));
             let first = (tenant, meter, quota.every, i64::MIN);
-            // A grant that has paid in a window that is over pays nothing in this one.
+            // A grant that has paid in a past window pays nothing in this one.
             let before = self.beyond.range(first..this);
             let before: u64 = before.map(|(of, n)| (*n).min(self.net_beyond(of, most))).sum();
             if all + before > most + grants {
@@ -290,7 +290,7 @@ impl Bounds {
         drawn.over.saturating_sub(most)
     }
 
-    /// What is still there of a meter, as a fresh node should find it.
+    /// Units left of a meter, as a fresh node should find them.
     pub(crate) fn left(&self, tenant: usize, meter: Meter) -> Option<u64> {
         let quotas = self.sold(tenant, meter);
         let left = quotas.iter().filter(|quota| !quota.per_user).filter_map(|quota| {
@@ -300,8 +300,8 @@ impl Bounds {
         left.min()
     }
 
-    /// Holds what a fresh node says of one meter at the end to what was used. How many units died
-    /// with a node.
+    /// Checks a fresh node's final report on one meter against what was used. Returns how many
+    /// units died with a node.
     pub(crate) fn holds(&self, tenant: usize, meter: Meter, told: &Told) -> Result<u64, Differs> {
         let at = |of: &Amounts| of.get(&(tenant, meter)).copied().unwrap_or(0);
         let (word, lost) = (METERS[meter], at(&self.lost));
@@ -320,7 +320,7 @@ impl Bounds {
         let ([quota], [of_limit]) = (&*sold, &*told.limits) else {
             return Ok(0);
         };
-        // Of a window that has run from the begin, and of one plan, all units can be told apart.
+        // In a window that has run from the start, under one plan, all units can be told apart.
         let this = self.window(tenant, meter, quota).3;
         let mut windows = self.all.tenants[tenant].windows().filter(|(of, _)| of.0 == meter);
         let is_one = windows.all(|(of, _)| of.3 == this) && !self.moved[tenant];
@@ -332,10 +332,11 @@ impl Bounds {
         let stranded = match hard(quota) {
             _ if !self.has_died => 0,
             Some(_) => at(&self.stranded),
-            // What lies beyond without an end is needed by none, and so stays with the dead.
+            // Without an end, what lies beyond is needed by no process, and stays with the dead
+            // node.
             None => u64::MAX - out,
         };
-        // A grant that has expired is told no more.
+        // A grant that has expired is no longer reported.
         let gone = self.given(tenant, meter, self.now());
         if drawn + lost + gone < out || drawn > out + stranded {
             let of = format!("{of_limit} of the limit and {} granted", told.granted);
@@ -349,7 +350,7 @@ impl Bounds {
         Ok(drawn.saturating_sub(out))
     }
 
-    /// A raised limit.
+    /// Raises a limit.
     pub(crate) fn raise(&mut self, meter: Meter, of: &Quota, by: u64) {
         for plan in &mut self.plans {
             let quotas = plan.meters[meter].quotas.iter_mut();
@@ -359,7 +360,7 @@ impl Bounds {
     }
 }
 
-/// Units that a quota lets through at most, grants aside; `None`: without end.
+/// The most units that a quota lets through, grants aside; `None`: without end.
 fn hard(quota: &Quota) -> Option<u64> {
     match quota.over {
         Over::Deny => Some(quota.limit),
@@ -376,7 +377,7 @@ fn quotas(plan: &Plan, meter: Meter) -> Vec<Quota> {
     quotas
 }
 
-/// The same windows, and no end to any.
+/// The same windows, all without end.
 fn refuses_nothing(plan: &Plan) -> Plan {
     let mut free = plan.clone();
     // Each process counts its own.

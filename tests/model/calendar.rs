@@ -1,6 +1,6 @@
-//! Windows in UTC, worked out by counting days: no library of dates, and none of the crate's code.
+//! Windows in UTC, computed by counting days: no date library, and none of the crate's code.
 
-/// How long a quota's units are for.
+/// The period of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Every {
     Hour,
@@ -32,8 +32,8 @@ impl Every {
         }
     }
 
-    /// First instant of the window that `at` lies in. Cycles are counted from `anchor`; a month
-    /// that has no such day begins its cycle on its last.
+    /// Start of the window that `at` lies in. Cycles are counted from `anchor`; a month without
+    /// that day begins its cycle on its last.
     pub(crate) fn start(self, at: i64, anchor: i64) -> i64 {
         let day = at.div_euclid(DAY);
         let (year, month, _) = civil(day);

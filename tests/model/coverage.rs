@@ -1,5 +1,5 @@
-//! Which features met in a history, and how often each pair of them did over all: a model that says
-//! "no difference" of what never happened says nothing.
+//! Pairs of features that met in a history, counted over all histories: "no difference" proves
+//! nothing about combinations that never occurred.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ pub(crate) type Seen = BTreeSet<&'static str>;
 #[derive(Default)]
 pub(crate) struct Coverage(Mutex<BTreeMap<(&'static str, &'static str), u32>>);
 
-/// What its plans have. What its events come to is known by whoever runs them.
+/// Features of its plans. Features of its events are recorded by the run.
 pub(crate) fn of(history: &History) -> Seen {
     let mut seen = Seen::new();
     for meter in history.setting.plans.iter().flat_map(|plan| &plan.meters) {

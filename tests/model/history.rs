@@ -1,5 +1,5 @@
-//! Histories: what is sold, and what happens to tenants in the order of time. Made at random, and
-//! made smaller by proptest where the model and the gate differ.
+//! Histories: the plans on sale, and events of tenants in order of time. Generated at random, and
+//! shrunk where the model and the gate differ.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ pub(crate) const TOKENS: Meter = 1;
 pub(crate) const TENANTS: usize = 2;
 /// Users of each tenant.
 pub(crate) const USERS: std::ops::Range<u32> = 1..3;
-/// Requests that run at once.
+/// Concurrent requests.
 pub(crate) const SLOTS: usize = 3;
 
 /// One history.
@@ -29,23 +29,23 @@ pub(crate) struct History {
     pub(crate) events: Vec<Event>,
 }
 
-/// What is sold.
+/// The plans on sale, and their terms.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     /// Jobs that a request of `/work` costs.
     pub(crate) cost: u64,
     /// Tokens that a request of `/chat` sets aside.
     pub(crate) hold: Option<u64>,
-    /// Whether all tokens are sent to Stripe, or the overage alone, as of jobs; `None`: nothing is.
+    /// Whether all tokens are sent to Stripe, or only the overage, as for jobs; `None`: nothing is.
     pub(crate) sends_all: Option<bool>,
     pub(crate) plans: Vec<Plan>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// Time goes on, in milliseconds.
+    /// Time passes, in milliseconds.
     Pass(i64),
-    /// Work that is no request, of jobs in two parts and tokens: it is done, or was not.
+    /// Work that is no request, of jobs in two parts and tokens: it succeeds or fails.
     Work {
         tenant: usize,
         jobs: u64,
@@ -69,12 +69,12 @@ pub(crate) enum Event {
         slot: usize,
         tokens: u64,
     },
-    /// It ends with this status; its handler keeps what it reports with.
+    /// It ends with this status; its handler keeps its usage handle.
     End {
         slot: usize,
         status: u16,
     },
-    /// Its connection becomes one of another protocol, which runs until its end.
+    /// Its connection is upgraded to another protocol, which runs until its end.
     Upgrade {
         slot: usize,
     },
@@ -89,7 +89,7 @@ pub(crate) enum Event {
         meter: Meter,
         units: u64,
     },
-    /// Units are given, for so many milliseconds.
+    /// Units are granted, for this many milliseconds.
     Grant {
         tenant: usize,
         meter: Meter,
@@ -105,7 +105,7 @@ pub(crate) enum Event {
         tenant: usize,
         suspended: bool,
     },
-    /// The operator says how the tenant stands with payment; a payment that failed did just now.
+    /// The operator sets the tenant's payment state; a failed payment failed just now.
     Pay {
         tenant: usize,
         state: Payment,
@@ -115,11 +115,11 @@ pub(crate) enum Event {
         tenant: usize,
         plan: usize,
     },
-    /// It cancels what it bought.
+    /// It cancels its subscription.
     Cancel {
         tenant: usize,
     },
-    /// The plan file is edited: a limit of one plan and meter grows, in all plans that have it.
+    /// The plan file is edited: a limit of one plan and meter rises, in all plans that have it.
     Edit {
         plan: usize,
         meter: Meter,
@@ -133,7 +133,7 @@ pub(crate) enum Event {
         quota: usize,
         by: u64,
     },
-    /// The process ends in good order, and another begins.
+    /// The process shuts down cleanly, and another begins.
     Restart,
     /// What is owed is sent to Stripe.
     Bill,
@@ -141,11 +141,11 @@ pub(crate) enum Event {
     Look {
         tenant: usize,
     },
-    /// Of several nodes: what follows happens at this one.
+    /// With several nodes: the following events happen at this one.
     Turn {
         node: usize,
     },
-    /// This one dies, and begins anew.
+    /// This node dies, and starts again.
     Crash {
         node: usize,
     },
@@ -168,7 +168,7 @@ fn settings() -> impl Strategy<Value = Setting> {
     })
 }
 
-/// A quota of the same words is the same quota in both plans, unless limits fall.
+/// A quota with the same words is the same quota in both plans, unless limits fall.
 fn share_terms(plans: &mut [Plan]) {
     let (first, rest) = plans.split_first_mut().expect("two plans");
     for plan in rest {
@@ -244,7 +244,7 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Numbers out of one number: Steele, Lea and Flood's SplitMix64.
+/// Numbers derived from one number: Steele, Lea and Flood's SplitMix64.
 pub(crate) struct Drawn(pub(crate) u64);
 
 impl Drawn {
@@ -260,7 +260,8 @@ impl Drawn {
     }
 }
 
-/// What was sold later than the rest: by the history's number, so that others stay what they are.
+/// Terms added to the generator later, drawn from the history's number so that the rest stays as it
+/// was.
 pub(crate) fn with_more(mut history: History, number: u32) -> History {
     let mut drawn = Drawn(u64::from(number) << 32);
     if drawn.one_in(4) {
@@ -292,8 +293,8 @@ pub(crate) fn with_more(mut history: History, number: u32) -> History {
     history
 }
 
-/// Limits that fall, in some: by an edit, or by a move to the other plan. Of several nodes each
-/// hears of it in its own time, so these are for one.
+/// Limits that fall, in some histories: by an edit, or by a move to the other plan. Several nodes
+/// learn of it at different times, so these are for one node.
 pub(crate) fn with_falls(mut history: History, number: u32) -> History {
     let mut drawn = Drawn((u64::from(number) << 32) + 1);
     if !drawn.one_in(3) {
@@ -301,7 +302,7 @@ pub(crate) fn with_falls(mut history: History, number: u32) -> History {
     }
     for meter in [JOBS, TOKENS] {
         let least = history.setting.least(meter);
-        // What requests hold of a limit that becomes 0 is not shown as used of it.
+        // What requests hold of a limit that becomes 0 is not reported as used of it.
         let [first, other] = &mut history.setting.plans[..] else { unreachable!("two plans") };
         let is_0 = first.meters[meter].quotas.iter().any(|quota| quota.limit == 0);
         for quota in other.meters[meter].quotas.iter_mut().filter(|_| !is_0) {
@@ -318,8 +319,8 @@ pub(crate) fn with_falls(mut history: History, number: u32) -> History {
     history
 }
 
-/// What tenants pay, in some: as the operator says, or by a subscription at Stripe where there is
-/// one. These are for one node, too.
+/// Payments of tenants, in some histories: set by the operator, or by a subscription at Stripe
+/// where there is one. These are for one node, too.
 pub(crate) fn with_payments(mut history: History, number: u32) -> History {
     let mut drawn = Drawn((u64::from(number) << 32) + 2);
     let at_stripe = history.setting.sends_all.is_some() && drawn.one_in(2);
@@ -345,7 +346,7 @@ pub(crate) fn with_payments(mut history: History, number: u32) -> History {
 }
 
 impl Event {
-    /// Whether it changes what a debt is paid by, under which rules, or in which window.
+    /// Whether it changes which payer, rules or window a debt is paid by.
     pub(crate) fn changes_what_pays(&self) -> bool {
         let is_over = matches!(self, Self::End { .. } | Self::Upgrade { .. } | Self::Pass(_));
         let is_given = matches!(self, Self::Grant { .. } | Self::Suspend { .. });
@@ -357,7 +358,7 @@ impl Event {
 }
 
 impl History {
-    /// The plan file that it begins with.
+    /// The plan file at its start.
     pub(crate) fn file(&self) -> String {
         self.setting.file_of(&self.setting.plans)
     }

@@ -1,4 +1,4 @@
-//! What the gates of a history stand on: a store that outlives them, and requests.
+//! The environment of a history's gates: a store that outlives them, and requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ pub(crate) fn reason(reason: &Reason) -> Refused {
         Reason::PaymentRequired(PaymentDue::Unpaid) => Refused::Unpaid,
         Reason::Suspended => Refused::Suspended,
         Reason::Concurrency => Refused::Concurrency,
-        // No history leads to any other.
+        // No history leads to any other refusal.
         _ => Refused::Other,
     }
 }
@@ -65,7 +65,7 @@ pub(crate) async fn open(
     builder.open().await.unwrap()
 }
 
-/// Believes `x-tenant` and `x-user`.
+/// Trusts `x-tenant` and `x-user`.
 pub(crate) struct ByHeader;
 
 impl Identify for ByHeader {
@@ -80,12 +80,12 @@ impl Identify for ByHeader {
     }
 }
 
-/// A store that outlives the gates on it, as one process reaches it.
+/// A store that outlives its gates, as seen by one process.
 #[derive(Clone)]
 pub(crate) struct Shared {
     memory: Arc<Memory>,
     several: bool,
-    /// The process has died: it reaches nothing any more.
+    /// The process has died: it no longer reaches anything.
     dead: Arc<AtomicBool>,
 }
 
@@ -96,7 +96,7 @@ impl Default for Shared {
 }
 
 impl Shared {
-    /// The same store for one more of several processes.
+    /// The same store for another one of several processes.
     pub(crate) fn for_another(&self) -> Self {
         Self { memory: self.memory.clone(), several: true, dead: Arc::default() }
     }

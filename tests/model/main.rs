@@ -1,12 +1,12 @@
-//! What a tenant may use and owes: one plain model ([`book`]), and the gate held against it on
-//! random histories. A history has a number, and a number is one history for good.
+//! A plain model ([`book`]) of what a tenant may use and owes, and the gate checked against it on
+//! random histories. Each history has a number, and a number always gives the same history.
 //!
 //!     cargo test --test model                                          # those of every build
 //!     TALLYGATE_HISTORIES=100000 cargo test --release --test model the_gate -- --nocapture
 //!     TALLYGATE_FROM=4711 TALLYGATE_HISTORIES=1 cargo test --test model the_gate
 //!     TALLYGATE_SURVEY=500 cargo test --test model survey -- --nocapture     # all differences
 //!
-//! A history that differs is made smaller, printed, and belongs into `regressions.rs`.
+//! A history that differs is shrunk, printed, and belongs in `regressions.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
@@ -38,15 +38,15 @@ mod system;
 /// Histories of every build.
 const HISTORIES: u32 = 2_000;
 
-/// Those of several nodes, which take longer.
+/// Histories of several nodes, which take longer.
 const HISTORIES_OF_NODES: u32 = 400;
 
-/// Mistakes of lease protocols that they see without a fault of the store.
+/// Mistakes of lease protocols that several nodes show without a fault of the store.
 const OF_SEVERAL_NODES: [Plant; 3] =
     [Plant::LimitChangePerNode, Plant::ExpiryByTime, Plant::NothingIsOwed];
 
-/// Each pair of features meets in one history of so many: rarest are those of a subscription that
-/// ends, beside use that is reported after a request.
+/// Each pair of features meets in one of this many histories: rarest is a subscription that ends
+/// beside use reported after a request.
 const LEAST: u32 = 10_000;
 
 /// A small history that differs, and how.
@@ -75,7 +75,7 @@ fn several_nodes_of_which_some_die_stay_within_what_is_promised() {
     held(&coverage, cases, &found);
 }
 
-/// No history differs, and each pair of features met.
+/// Asserts that no history differs and each pair of features met.
 fn held(coverage: &Coverage, cases: u32, found: &BTreeMap<String, (u32, Found)>) {
     let differing: u32 = found.values().map(|(n, _)| n).sum();
     let ((one, other), least) = coverage.print();
@@ -86,7 +86,7 @@ fn held(coverage: &Coverage, cases: u32, found: &BTreeMap<String, (u32, Found)>)
     assert!(least >= cases / LEAST, "{one} with {other} met {least} times");
 }
 
-/// What a number is, and how it is run.
+/// How a number becomes a history, and how it is run.
 struct Way {
     history: fn(u32) -> History,
     run: fn(&History, u32) -> Result<Seen, Differs>,
@@ -136,7 +136,7 @@ fn are_caught(mistakes: Vec<Plant>, first_that_differs: fn() -> Option<(u32, Dif
     assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
-/// Of those without a Stripe, which take longest and find none of the mistakes that others do not.
+/// Without Stripe: those histories take longest and find no mistake that others miss.
 fn first_that_differs() -> Option<(u32, Differs)> {
     let rare = regressions::rare().into_iter().map(|history| (u32::MAX, history));
     let histories = rare.chain((0..HISTORIES).map(|n| (n, numbered(n))));
@@ -179,7 +179,7 @@ fn survey_of(way: &Way) {
     }
 }
 
-/// Runs so many histories on all processors: what differed, by kind, until so many kinds are known.
+/// Runs histories on all processors: differences by kind, until enough kinds are known.
 fn run_all(
     way: &Way,
     cases: u32,
@@ -212,7 +212,7 @@ fn numbered(number: u32) -> History {
     history::with_more(history, number)
 }
 
-/// Runs a history; one that differs in a way that is not known yet is made smaller.
+/// Runs a history; one with a new kind of difference is shrunk.
 fn run_one(way: &Way, number: u32, found: &Mutex<BTreeMap<String, (u32, Found)>>) -> Option<Seen> {
     let history = (way.history)(number);
     let why = match (way.run)(&history, number) {
@@ -233,7 +233,7 @@ fn run_one(way: &Way, number: u32, found: &Mutex<BTreeMap<String, (u32, Found)>>
     None
 }
 
-/// At which event it came to a difference, and in which number.
+/// The kind of a difference: the event at which it arose, and the figure that differs.
 fn kind(why: &str) -> String {
     let event = why.split([' ', '{']).nth(2).unwrap_or_default();
     let what = why.split("the gate says").next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The same histories on several nodes of one store, of which some die: each event comes to one of
-//! them, and what they do is held to the bounds that are promised.
+//! The same histories on several nodes of one store, some of which die: each event goes to one of
+//! them, and their results are checked against the promised bounds.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +21,10 @@ use crate::host::{Call, Shared, ask, name, open};
 use crate::known;
 use crate::system::Differs;
 
-/// As long as a node takes to hear of what another was told, and to write what it counted.
+/// As long as a node takes to learn of a change made at another, and to write its counts.
 const HEARD: Duration = Duration::from_secs(3);
 
-/// Units that died with nodes and nothing gave back, and those that were used, of all histories.
+/// Units that died with nodes and were never given back, and units used, over all histories.
 pub(crate) static STRANDED: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// One process.
@@ -43,7 +43,7 @@ struct Run {
     plans: Plans,
     clock: ManualClock,
     nodes: Vec<Node>,
-    /// Where what comes next happens.
+    /// The node of the next event.
     turn: usize,
     slots: [Option<Slot>; SLOTS],
     made: u64,
@@ -51,7 +51,7 @@ struct Run {
     seen: Seen,
 }
 
-/// A request that runs, or has ended and left its handle.
+/// A running request, or one that has ended and left its handle.
 struct Slot {
     request: Option<OpenRequest>,
     usage: Usage,
@@ -59,8 +59,8 @@ struct Slot {
     chats: bool,
 }
 
-/// How many nodes, at which of them each event happens, and which of them die: of a history's
-/// number. In every other history all happens within one day.
+/// Draws from the history's number: how many nodes, at which of them each event happens, and which
+/// of them die. In every other history everything happens within one day.
 pub(crate) fn spread(mut history: History, number: u32) -> History {
     let mut drawn = Drawn(u64::from(number));
     let mut below = |n: u64| drawn.below(n);
@@ -87,7 +87,7 @@ pub(crate) fn nodes(number: u32) -> usize {
     2 + (number / 2 % 2) as usize
 }
 
-/// Runs one history on so many nodes.
+/// Runs one history on this many nodes.
 pub(crate) fn run(history: &History, nodes: usize) -> Result<Seen, Differs> {
     testing::seed_this_thread(Some(1));
     let mut run = Run::begin(&history.setting, nodes);
@@ -110,7 +110,7 @@ impl Node {
         Self { runtime, gate, store, unwritten: BTreeMap::new() }
     }
 
-    /// It runs for so long by its own clock.
+    /// Lets it run for this long by its own clock.
     fn live(&self, long: Duration) {
         self.runtime.block_on(async { tokio::time::sleep(long).await });
     }
@@ -163,7 +163,7 @@ impl Run {
                 self.bounds.move_to(tenant, plan);
                 self.seen.insert("plan change");
             }
-            // Of one node.
+            // For one node only.
             Event::Pay { .. } | Event::Subscribe { .. } | Event::Cancel { .. } => {}
             Event::Suspend { tenant, suspended } => {
                 let edit = |edit: tallygate::directory::TenantEdit| {
@@ -182,7 +182,7 @@ impl Run {
         Ok(())
     }
 
-    /// What each node has begun goes on until it waits.
+    /// Lets each node's background work continue until it waits.
     fn rest(&self) {
         for node in &self.nodes {
             node.runtime.block_on(async {
@@ -193,7 +193,7 @@ impl Run {
         }
     }
 
-    /// All nodes live for a while.
+    /// Lets all nodes run for a while.
     fn live(&mut self) {
         self.clock.advance(HEARD);
         self.bounds.pass(HEARD.as_millis() as i64);
@@ -369,7 +369,7 @@ impl Run {
         self.live();
     }
 
-    /// A node ends in good order, and begins anew.
+    /// A node shuts down cleanly, and starts again.
     fn restart(&mut self, node: usize) -> Result<(), Differs> {
         self.seen.insert("restart");
         for slot in 0..SLOTS {
@@ -386,7 +386,7 @@ impl Run {
         Ok(())
     }
 
-    /// A node dies, and what it had not written with it.
+    /// A node dies, losing what it had not written.
     fn crash(&mut self, node: usize) {
         self.seen.insert("crash");
         let new = Node::begin(&self.plans, &self.store, &self.clock);
@@ -408,7 +408,7 @@ impl Run {
         self.bounds.begins(node);
     }
 
-    /// All nodes end, and another one looks at what they leave.
+    /// All nodes end, and a fresh one inspects what they leave.
     fn end(&mut self) -> Result<(), Differs> {
         for slot in 0..SLOTS {
             self.end_request(slot, 200);
@@ -417,14 +417,14 @@ impl Run {
         for node in 0..self.nodes.len() {
             self.restart(node)?;
         }
-        // Writers that died are long silent.
+        // Dead writers have long been silent.
         self.pass(60_000);
         (0..TENANTS).for_each(|tenant| {
             self.edit_tenant(tenant, |edit| edit.note("-").resume());
             self.bounds.suspend(tenant, false);
         });
         for tenant in 0..TENANTS {
-            // Who needs what is left takes it back from the dead.
+            // A node that needs what is left reclaims it from dead writers.
             for _ in 0..2 {
                 self.ask_for_all(tenant)?;
                 self.live();
@@ -451,7 +451,7 @@ impl Run {
         Ok(())
     }
 
-    /// What a node says of each meter.
+    /// A node's report on each meter.
     fn told(&self, tenant: usize) -> Result<Vec<Told>, Differs> {
         let node = &self.nodes[self.bounds.at];
         let (from_ms, to_ms) = (START_MS - DAY, self.bounds.now() + DAY);

@@ -1,18 +1,18 @@
-//! Histories that differed once, as small as they became.
+//! Histories that once differed, in shrunk form.
 
 use crate::book::{MeterPlan, Over, Payment, Plan, Quota};
 use crate::calendar::{DAY, Every};
 use crate::history::{Event, History, Setting};
 use crate::system;
 
-/// A history of two plans, each with what it says of jobs and of tokens.
+/// A history of two plans, each with its terms for jobs and for tokens.
 fn history(hold: Option<u64>, plans: [[MeterPlan; 2]; 2], events: Vec<Event>) -> History {
     let plans =
         plans.into_iter().map(|meters| Plan { meters: meters.into(), concurrency: None }).collect();
     History { setting: Setting { cost: 3, hold, sends_all: None, plans }, events }
 }
 
-/// What random histories come upon late.
+/// Cases that random histories reach late.
 pub(crate) fn rare() -> Vec<History> {
     vec![used_before_a_restart(), pack_beside_a_stream()]
 }
@@ -153,7 +153,7 @@ fn a_debt_that_a_raised_limit_pays_while_a_request_is_open_is_owed_no_more() {
     }
 }
 
-/// Two limits owe the same tokens when the process begins anew.
+/// Two limits owe the same tokens when the process restarts.
 fn owed_by_two(then: Vec<Event>) -> History {
     let hour = (6, Every::Hour, Over::Bill(Some(11)));
     let tokens = limited(&[hour, (3, Every::Day, Over::Bill(Some(5)))]);
@@ -223,7 +223,7 @@ fn a_limit_that_falls_serves_no_more_than_it_has() {
     }
 }
 
-/// 4731: what was said of payment while a subscription lived was forgotten at its end.
+/// 4731: a payment state set while a subscription lived was forgotten at its end.
 #[test]
 fn an_operators_word_of_payment_is_in_force_after_a_subscription() {
     let plans = [[unlimited(), unlimited()], [unlimited(), unlimited()]];
@@ -238,8 +238,8 @@ fn an_operators_word_of_payment_is_in_force_after_a_subscription() {
     }
 }
 
-/// 9434, 1961: the book did not pay what is owed of what the plan gives that follows a grace, as
-/// the gate does when the tenant is next seen.
+/// 9434, 1961: the book did not pay debts from what the plan following a grace gives, as the gate
+/// does when the tenant is next seen.
 #[test]
 fn what_is_owed_is_paid_by_the_plan_that_follows_a_grace_once_the_tenant_is_seen() {
     let of = limited(&[(18, Every::Cycle, Over::Deny)]);
@@ -253,8 +253,8 @@ fn what_is_owed_is_paid_by_the_plan_that_follows_a_grace_once_the_tenant_is_seen
     equal(history(None, plans, events));
 }
 
-/// 21952: units of a plan's grant that a request gave back were taken to pay at once in the book;
-/// they pay when the tenant is next seen, after what expires before them.
+/// 21952: units of a plan's grant given back by a request paid a debt at once in the book; they pay
+/// when the tenant is next seen, after what expires before them.
 #[test]
 fn what_a_request_gives_back_pays_what_is_owed_after_a_grant_that_expires_before_it() {
     let once = MeterPlan { once: Some(2), ..limited(&[(1, Every::Week, Over::Bill(Some(2)))]) };
@@ -270,7 +270,7 @@ fn what_a_request_gives_back_pays_what_is_owed_after_a_grant_that_expires_before
     equal(history(Some(1), plans, events));
 }
 
-/// 6718: and what is owed under a plan is not billed under it once the tenant has left it.
+/// 6718: a debt under a plan is not billed under it once the tenant has left it.
 #[test]
 fn what_is_owed_under_a_plan_is_not_billed_once_the_tenant_has_left_it() {
     let bills = [(14, Every::Hour, Over::Deny), (14, Every::Cycle, Over::Bill(None))];

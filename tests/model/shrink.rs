@@ -1,15 +1,15 @@
-//! Makes a history smaller: fewer events, plans that say less, smaller numbers.
+//! Shrinks a history: fewer events, plans with fewer terms, smaller numbers.
 
 use crate::book::MeterPlan;
 use crate::history::{Event, History};
 
-/// The smallest history that still differs, by trying all that are a step smaller.
+/// The smallest history that still differs, found by trying all that are one step smaller.
 pub(crate) fn smallest(mut history: History, differs: impl Fn(&History) -> bool) -> History {
     let mut at = 0;
     loop {
         let smaller = smaller(&history);
         let n = smaller.len();
-        // From where the last one was found: what was tried in vain before mostly is in vain still.
+        // Starts where the last one was found: attempts that failed before mostly fail again.
         let found = (0..n).map(|i| (i + at) % n.max(1)).find(|i| differs(&smaller[*i]));
         let Some(found) = found else {
             return history;
@@ -19,7 +19,7 @@ pub(crate) fn smallest(mut history: History, differs: impl Fn(&History) -> bool)
     }
 }
 
-/// All histories that are a step smaller.
+/// All histories one step smaller.
 fn smaller(history: &History) -> Vec<History> {
     let mut all = Vec::new();
     let mut with = |change: &dyn Fn(&mut History)| {
@@ -61,7 +61,7 @@ fn smaller(history: &History) -> Vec<History> {
     all
 }
 
-/// The same with a smaller number.
+/// The same event with a smaller number.
 fn less(event: &Event) -> Option<Event> {
     let mut event = event.clone();
     if let Event::Work { tokens, .. } = &mut event

@@ -1,5 +1,5 @@
-//! A Stripe of one history's own: a customer for each tenant, what they subscribe to, and what is
-//! heard of it, in any order and more than once.
+//! A Stripe of a history's own: a customer for each tenant, their subscriptions, and its events, in
+//! any order and more than once.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ pub(crate) struct Stripe {
     pub(crate) customers: Vec<String>,
     /// Subscriptions that live, by tenant.
     subscriptions: Vec<Option<String>>,
-    /// Events that were passed on.
+    /// Events already passed on.
     delivered: BTreeSet<String>,
     order: Drawn,
     home: tempfile::TempDir,
@@ -58,7 +58,7 @@ impl Stripe {
         this
     }
 
-    /// One tenant more, who can pay.
+    /// Adds a customer who can pay.
     pub(crate) fn customer(&mut self, customer: String) {
         let pays = "invoice_settings[default_payment_method]=pm_card_visa";
         self.call("POST", &format!("/v1/customers/{customer}"), pays);
@@ -83,14 +83,14 @@ impl Stripe {
         false
     }
 
-    /// False: there is nothing to cancel.
+    /// Cancels the subscription. False: there is none.
     pub(crate) fn cancel(&mut self, tenant: usize) -> bool {
         let Some(living) = self.subscriptions[tenant].take() else { return false };
         self.call("DELETE", &format!("/v1/subscriptions/{living}"), "");
         true
     }
 
-    /// What has happened since, in any order, some of it twice.
+    /// Events since the last call, in any order, some of them twice.
     pub(crate) fn events(&mut self) -> Vec<Value> {
         let list = self.call("GET", &format!("/v1/events?limit={PAGE}"), "");
         let events = list["data"].as_array().unwrap();
@@ -108,7 +108,7 @@ impl Stripe {
         events
     }
 
-    /// Passes them on; those that wait for others are to be sent again, a second later.
+    /// Passes them on; those that wait for others are sent again, a second later.
     pub(crate) async fn deliver(
         &self,
         gate: &Gate,
@@ -133,7 +133,7 @@ impl Stripe {
         said
     }
 
-    /// The service file of a gate that knows it.
+    /// The service file of a gate connected to it.
     pub(crate) fn service(&self) -> String {
         let path = |file: &str| self.home.path().join(file).display().to_string();
         format!(

@@ -1,5 +1,5 @@
-//! The same history on a gate: its answers beside those of the book, and after looks and at the end
-//! every number of its report.
+//! The same history on a gate: its answers are compared with those of the book, and every number of
+//! its report after looks and at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::stripe::Stripe;
 /// A difference between the book and the gate.
 pub(crate) type Differs = String;
 
-/// A gate and the book that says what it should do.
+/// A gate, and the book that predicts it.
 struct Run {
     setting: Setting,
     book: Book,
@@ -34,14 +34,14 @@ struct Run {
     /// Counts events of ingest and grants, for their ids.
     made: u64,
     stripe: Option<Stripe>,
-    /// What came to something.
+    /// Features that had an effect.
     seen: Seen,
 }
 
-/// A request that runs, or has ended and left its handle.
+/// A running request, or one that has ended and left its handle.
 struct Slot {
     request: Option<OpenRequest>,
-    /// Its connection is one of another protocol.
+    /// Its connection was upgraded to another protocol.
     is_upgraded: bool,
     usage: Usage,
     hold: Hold,
@@ -51,7 +51,7 @@ struct Slot {
 /// Runs one history on both.
 pub(crate) fn run(history: &History) -> Result<Seen, Differs> {
     testing::seed_this_thread(Some(1));
-    // Time stands still but where all wait: nothing here takes any. What goes to Stripe does.
+    // Time advances only when all tasks wait, since nothing here takes any; calls to Stripe do.
     let is_alone = history.setting.sends_all.is_none();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().start_paused(is_alone).build().unwrap();
@@ -192,17 +192,17 @@ impl Run {
                 };
                 self.edit(plan, meter, quota, lower).await
             }
-            // Who owes asks once after a restart; who is refused everything cannot.
+            // A debtor asks once after a restart; a tenant that is refused everything cannot.
             Event::Restart if (0..TENANTS).any(|it| self.book.owes_refused(it)) => Ok(()),
             Event::Restart => self.restart().await,
             Event::Bill => self.bill().await,
             Event::Look { tenant } => self.look(tenant).await,
-            // There is one node, and it ends in good order.
+            // There is one node, and it shuts down cleanly.
             Event::Turn { .. } | Event::Crash { .. } => Ok(()),
         }
     }
 
-    /// The operator says how a tenant stands with payment.
+    /// The operator sets a tenant's payment state.
     async fn pay(&mut self, tenant: usize, state: Payment) -> Result<(), Differs> {
         let (state, told) = match state {
             Payment::Good => (state, PaymentState::Good),
@@ -243,7 +243,7 @@ impl Run {
         self.settle_change(owed).await
     }
 
-    /// What Stripe has to say since. What the events of one second do not decide the next does.
+    /// Takes in Stripe's new events. What the events of one second leave open the next decides.
     async fn hear(&mut self) -> Result<(), Differs> {
         let Some(stripe) = &mut self.stripe else { return Ok(()) };
         let events = stripe.events();
@@ -259,7 +259,7 @@ impl Run {
         }
     }
 
-    /// Another plan file: this is done to a limit of one plan, and to the same one of the others.
+    /// Edits the plan file: changes a limit of one plan, and the same one in the others.
     async fn edit(
         &mut self,
         plan: usize,
@@ -283,7 +283,7 @@ impl Run {
         self.settle_change(owed).await
     }
 
-    /// What runs in the background answers before the next event: here the store answers at once.
+    /// Background work finishes before the next event: here the store answers at once.
     async fn rest(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -299,7 +299,7 @@ impl Run {
         if let Some(stripe) = &self.stripe {
             stripe.sim.advance(u32::try_from(ms / 1_000).unwrap());
         }
-        // What a flush in the background would have done meanwhile.
+        // Does what a background flush would have done meanwhile.
         self.gate.flush_now().await.unwrap();
     }
 
@@ -391,7 +391,7 @@ impl Run {
         let said = slot.usage.take("tokens", tokens).await;
         let expected = self.book.take(&mut slot.hold, TOKENS, tokens);
         self.seen.insert("taken");
-        // Of a user's quota and a grant that both lack units, either may be named.
+        // If a user's quota and a grant both lack units, either may be named.
         let either = is_given && has_narrow;
         let named = |it| if either && it == Refused::GrantUsedUp { Refused::Exhausted } else { it };
         let said = said.map_err(|refusal| named(reason(&refusal.reason)));
@@ -427,7 +427,7 @@ impl Run {
 
     async fn restart(&mut self) -> Result<(), Differs> {
         self.seen.insert("restart");
-        // A drained end: what still runs has ended before.
+        // A drained shutdown: what still runs has ended before.
         for slot in 0..SLOTS {
             self.end_request(slot, 200);
             self.slots[slot] = None;
@@ -438,10 +438,10 @@ impl Run {
         self.ask_all().await
     }
 
-    /// Has those who owed look: what pays is decided by all changes since they were last seen.
+    /// Has debtors look: what pays is decided by all changes since they were last seen.
     async fn settle_change(&mut self, owed: Vec<usize>) -> Result<(), Differs> {
         for tenant in owed.into_iter().filter(|_| !known::PAYS_BY_EACH_CHANGE) {
-            // With the next ask a change of a limit is written, and what is owed is read.
+            // The next ask writes a changed limit, and reads what is owed.
             for (jobs, tokens) in [(1, 0), (0, 1)] {
                 self.work(tenant, jobs, tokens, false).await?;
             }
@@ -450,7 +450,7 @@ impl Run {
         Ok(())
     }
 
-    /// Has those who owe ask for everything: that is found after a restart by whoever asks next.
+    /// Has debtors ask for everything: after a restart the next ask finds what is owed.
     async fn ask_all(&mut self) -> Result<(), Differs> {
         for tenant in self.book.who_owes() {
             self.work(tenant, 1, 0, false).await?;
@@ -460,7 +460,7 @@ impl Run {
         Ok(())
     }
 
-    /// Everything once more, and what is still owed is sent.
+    /// Looks at everything once more, and sends what is still owed.
     async fn end(&mut self) -> Result<(), Differs> {
         for tenant in 0..TENANTS {
             self.look(tenant).await.map_err(|differs| format!("tenant {tenant}: {differs}"))?;
@@ -500,11 +500,11 @@ impl Run {
         Ok(())
     }
 
-    /// Every number that the tenant sees.
+    /// Compares every number that the tenant sees.
     async fn look(&mut self, tenant: usize) -> Result<(), Differs> {
         // As long as a reading of the log may be old.
         self.pass(2_000).await;
-        // A grace may have ended: what the next plan gives pays, once the tenant is seen again.
+        // A grace may have ended: the next plan's units pay once the tenant is seen again.
         self.book.pay_debts(tenant);
         for user in USERS {
             self.look_as(tenant, user).await?;

@@ -1,4 +1,4 @@
-//! The one source of chance in a run.
+//! The one source of randomness in a run.
 
 /// SplitMix64: small, and the same everywhere.
 #[derive(Clone, Debug)]

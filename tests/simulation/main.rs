@@ -1,10 +1,10 @@
 //! A simulation of several nodes on one table: one seed is one schedule of clients, faults and
 //! time.
 //!
-//! The nodes are whole gates, with the tasks they ship with; each stands on a runtime of its own,
-//! whose time moves only in steps that the driver makes (`run.rs`). The table is the reference
-//! store behind a network that loses, delays and repeats (`network.rs`). What is true is kept
-//! beside what the nodes believe, and every write and every unit served is checked (`world.rs`).
+//! The nodes are whole gates, with the tasks they ship with; each has a runtime of its own, whose
+//! time moves only in steps made by the driver (`run.rs`). The table is the reference store behind
+//! a network that loses, delays and repeats (`network.rs`). The truth is kept beside what the nodes
+//! believe, and every write and every unit served is checked (`world.rs`).
 //!
 //!     cargo test --test simulation                                   # the seeds of CI
 //!     TALLYGATE_SEEDS=0..100000 cargo test --release --test simulation no_schedule -- --nocapture
@@ -12,15 +12,15 @@
 //!     TALLYGATE_SPLIT=1 cargo test --test simulation                  # every pool has sub-pools
 //!     TALLYGATE_MISTAKES=MissingSeal cargo test --test simulation mistakes -- --nocapture
 //!
-//! A seed takes about 16 ms of a core; `TMPDIR=/dev/shm` spares a disk its journals. One that fails
-//! is printed; put into `seeds.txt`, it is run for good.
+//! A seed takes about 16 ms of a core; `TMPDIR=/dev/shm` spares a disk its journals. A failing seed
+//! is printed; added to `seeds.txt`, it is run for good.
 //!
-//! The reference model has two mistakes that it does not catch, and that are not of leases but of
-//! what is sent to Stripe: they are planted where that is simulated, in
+//! The reference model has two mistakes that this simulation does not catch, because they concern
+//! what is sent to Stripe, not leases: they are planted where that is simulated, in
 //! `src/billing/outbox_tests.rs`. `local_clock` (entries are dated by a node's own clock) is caught
 //! there as it is. `v1_api` (no short-lived token, so only the sender's own clocks fence it) is
 //! what this code does: harmless as long as nothing takes effect later than two minutes after its
-//! mark, which the deadline between mark and send and the time limit of the call see to. Without
+//! mark, which the deadline between mark and send and the time limit of the call ensure. Without
 //! that deadline (`NoDeadline`) it is caught.
 
 #![allow(clippy::unwrap_used, reason = "a simulation that panics has failed")]
@@ -43,7 +43,7 @@ use world::World;
 /// Seeds that every build runs.
 const ALWAYS: Range<u64> = 0..24;
 
-/// What the runs came to together.
+/// Combined results of the runs.
 #[derive(Default)]
 struct Sum {
     failed: Vec<String>,
@@ -135,20 +135,20 @@ fn without_faults_nothing_is_lost_or_stranded() {
     assert!(served > 1_000, "{served}");
 }
 
-/// Seeds in which a planted mistake must show itself, each with faults and without, unless
+/// Seeds in which a planted mistake must be caught, each with faults and without, unless
 /// `TALLYGATE_SEEDS` names others.
 const TO_CATCH: Range<u64> = 0..4_000;
 
-/// Where the rarer ones showed themselves when this was last looked at, and whether without faults:
-/// a process that has died may lack what one that was sealed and lives may not. They are tried
-/// first, so that nobody has to wait for them; others are looked for from the beginning.
+/// Seeds that last caught the rarer mistakes, and whether without faults: a process that has died
+/// may lack what one that was sealed and lives may not. They are tried first, to save waiting;
+/// other seeds are searched from the beginning.
 const SHOWN: [(Plant, u64, bool); 3] = [
     (Plant::RestartTrustsJournal, 2012, false),
     (Plant::FenceIgnoresOpenPermits, 102, true),
     (Plant::ShortPageIsTheEnd, 117, true),
 ];
 
-/// How a mistake shows itself, and at which seed.
+/// How a mistake is caught, and at which seed.
 fn caught(mistake: Plant) -> Option<(String, String)> {
     let shown = SHOWN.iter().filter(|shown| shown.0 == mistake).map(|shown| (shown.1, shown.2));
     let all = range("TALLYGATE_SEEDS").unwrap_or(TO_CATCH);
@@ -179,7 +179,7 @@ fn known_mistakes_are_caught() {
 fn one_seed_is_one_run() {
     let told = |seed| {
         let world = run::run(seed, false).world;
-        // Without the numbers of operations, which are counted over the whole process.
+        // Without operation numbers, which are counted over the whole process.
         let pools = world.pools.iter().map(|(pk, pool)| (pk, pool.free, pool.limit));
         let pools: Vec<_> = pools.collect();
         format!("{:?} {:?} {pools:?} {:?}", world.stats, world.met, world.recorded)

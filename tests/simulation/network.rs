@@ -1,5 +1,5 @@
-//! Between the nodes and the table: calls wait in an outbox until the driver decides what becomes
-//! of them. The table is the reference store; what can go wrong goes wrong on the way.
+//! The network between the nodes and the table: calls wait in an outbox until the driver decides
+//! their fate. The table is the reference store; faults happen on the way.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -118,12 +118,12 @@ impl Store for NodeStore {
     }
 }
 
-/// The table itself: what arrives is applied at once, and the world looks at every change.
+/// The table itself: arriving writes are applied at once, and the world checks every change.
 #[derive(Default)]
 pub(crate) struct Table {
     memory: Memory,
-    /// Where pages are cut, as a service does by their bytes: an own source of chance, so that the
-    /// rest of a run stays what it is without.
+    /// Where pages are cut, as a service does by their bytes: a random source of its own, so that
+    /// the rest of a run is the same as without.
     cuts: Option<Chance>,
 }
 
@@ -131,12 +131,12 @@ pub(crate) struct Table {
 const MOST: u64 = 12;
 
 impl Table {
-    /// Pages end early in this run.
+    /// Makes pages end early in this run.
     pub(crate) fn cut_pages(&mut self, seed: u64) {
         self.cuts = Some(Chance::new(!seed));
     }
 
-    /// A page, or its beginning: only `next` says that there is more.
+    /// A page, or its beginning: only `next` shows that there is more.
     fn page(&mut self, query: Query) -> Result<Page, StoreError> {
         let mut page = at_once(self.memory.query(query))?;
         if let Some(cuts) = &mut self.cuts {
@@ -176,7 +176,7 @@ impl Table {
     }
 }
 
-/// The answer of a store that does not wait.
+/// The answer of a store that never waits.
 fn at_once<T>(mut call: StoreFuture<T>) -> Result<T, StoreError> {
     match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,

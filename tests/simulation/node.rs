@@ -1,5 +1,5 @@
-//! A node: a gate on a runtime of its own, whose time moves only when the driver lets it. A frozen
-//! node is one whose runtime is not run; a dead one is one whose runtime is dropped.
+//! A node: a gate on its own runtime, whose time moves only when the driver lets it. A frozen
+//! node's runtime is not run; a dead node's is dropped.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::network::{NodeStore, Outbox};
 
-/// Both clocks of a node: the monotonic one is its runtime's, the wall clock that and an offset.
+/// Both clocks of a node: the monotonic one is its runtime's, the wall clock adds an offset.
 #[derive(Clone)]
 pub(crate) struct NodeClock(Arc<Reading>);
 
@@ -23,7 +23,7 @@ struct Reading {
     base_ns: u64,
     /// Wall milliseconds at the start of this life.
     wall_ms: AtomicI64,
-    /// The last reading: all there is to know while nothing runs.
+    /// The last reading: the only one available while nothing runs.
     elapsed_ns: AtomicU64,
 }
 
@@ -46,7 +46,7 @@ impl NodeClock {
     }
 }
 
-/// How a node is set up, over all its lives.
+/// The setup of a node, for all its lives.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) id: usize,
@@ -62,7 +62,7 @@ pub(crate) struct Life {
     pub(crate) runtime: Runtime,
     pub(crate) gate: Arc<Mutex<Option<Gate>>>,
     pub(crate) clock: NodeClock,
-    /// It cannot be opened just now: whoever supervises it tries again.
+    /// It cannot be opened just now: its supervisor tries again.
     pub(crate) failed: Arc<Mutex<bool>>,
     closed: Arc<Mutex<Option<Result<(), String>>>>,
 }
@@ -114,7 +114,7 @@ impl Life {
         self.runtime.block_on(async { tokio::time::sleep(long).await });
     }
 
-    /// Its monotonic clock jumps: it was stopped, and its machine was not.
+    /// Its monotonic clock jumps: the process was stopped, its machine was not.
     pub(crate) fn skip(&self, long: Duration) {
         self.runtime.block_on(async { tokio::time::advance(long).await });
     }
@@ -132,7 +132,8 @@ impl Life {
         let (gate, closed) = (self.gate(), self.closed.clone());
         self.runtime.spawn(async move {
             if let Some(gate) = gate {
-                // What is left when the store is away is told, and tried again by the next life.
+                // What is left when the store is away is reported, and tried again by the next
+                // life.
                 let drained = gate.close().await.map_err(|error| error.to_string());
                 *closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(drained);
             }
@@ -143,7 +144,7 @@ impl Life {
         self.said() == Some(Ok(()))
     }
 
-    /// What closing came to.
+    /// The result of closing.
     pub(crate) fn said(&self) -> Option<Result<(), String>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -156,7 +157,7 @@ fn is_temporary(error: &tallygate::Error) -> bool {
     }
 }
 
-/// Believes the simulation.
+/// Trusts the simulation.
 struct ByName;
 
 impl Identify for ByName {

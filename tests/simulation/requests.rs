@@ -1,5 +1,5 @@
-//! What clients do: requests of several kinds, each a task on the node that serves it. The world is
-//! told of a unit in the same breath in which it is handed out.
+//! Client behaviour: requests of several kinds, each a task on the node that serves it. Each unit
+//! is reported to the world in the same step in which it is handed out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::world::World;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
-    /// One unit, or five, for a response that takes so long.
+    /// One unit, or five, for a response that takes this long.
     Job { five: bool, ms: u64 },
     /// The same, and the client waits until it is on record.
     Recorded,
     /// Fails: nothing is charged.
     Fails { ms: u64 },
-    /// Takes units one by one before it passes them on, and ends where there are none.
+    /// Takes units one by one before it passes them on, and ends when there are none.
     Stream { units: u64, ms: u64 },
-    /// Passes on what it passes on; what it cost is known at its end.
+    /// Passes units on freely; the cost is known at its end.
     Late { units: u64, ms: u64 },
     /// One unit, counted once with all others of its key.
     Once { key: u64, ms: u64, fails: bool },
@@ -87,7 +87,7 @@ pub(crate) async fn run(gate: Gate, world: Arc<Mutex<World>>, tenant: String, ki
     }
 }
 
-/// It counts once: what it used counts when its claim says so, whoever hears of that.
+/// It counts once: its use counts when its claim records it, whichever node learns of that.
 async fn once(open: OpenRequest, world: &Mutex<World>, key: &str) {
     let done = Outcome::Complete { status: 200 };
     if open.is_replay() {
@@ -115,9 +115,9 @@ fn end(open: OpenRequest, world: &Mutex<World>) {
     open.end(Outcome::Complete { status: 200 });
 }
 
-/// So many tokens have been passed on, whether there was room or not.
+/// `n` tokens have been passed on, whether there was room or not.
 fn report(open: &OpenRequest, world: &Mutex<World>, n: u64) {
-    // What it holds is used in turn; the rest is of the window that runs.
+    // What it holds is used in turn; the rest belongs to the current window.
     let all = open.drawn();
     let all: Vec<_> = all.iter().filter(|drawn| is_of(drawn, "tokens")).collect();
     let mut rest = n;

@@ -20,15 +20,15 @@ use crate::world::{SPACE, World};
 const HORIZON_US: [u64; 3] = [25_000_000, 40_000_000, 75_000_000];
 /// How long the drained system may take to close.
 const DRAIN_US: u64 = 60_000_000;
-/// An answer that has not come by then is given up for unknown.
+/// An answer that has not come by then counts as unknown.
 const CALL_TIMEOUT_US: u64 = 1_000_000;
 /// How much later a delayed or repeated call may arrive.
 const LATE_US: u64 = 30_000_000;
-/// What nodes do about their records: the default twice.
+/// Record modes of the nodes: the default twice.
 const MODES: [&str; 4] = ["fast", "journal", "journal", "durable"];
-/// How many faults wait for their call at most; the oldest gives way.
+/// The most faults waiting for their call; the oldest gives way.
 const AIMED: usize = 5;
-/// Calls that are rare, and soon answered: a fault that is to meet one has to wait for it.
+/// Calls that are rare and soon answered: a fault meant to meet one must wait for it.
 const AIMED_AT: [&str; 17] = [
     "seal",
     "seal",
@@ -68,7 +68,7 @@ pub(crate) struct Run {
     odds: Odds,
     faults: bool,
     outage_until_us: u64,
-    /// Faults that wait until a node makes such a call.
+    /// Faults that wait for a node to make such a call.
     aimed: Vec<(Fault, &'static str)>,
     /// Wall clock at the start.
     wall_ms: i64,
@@ -84,7 +84,7 @@ pub(crate) struct Run {
 struct Node {
     setup: Setup,
     life: Option<Life>,
-    /// Counts its lives, so that what was meant for one does not reach the next.
+    /// Counts its lives, so that events for one do not reach the next.
     lives: u64,
     frozen: Option<Freeze>,
     cut_off_until_us: u64,
@@ -96,7 +96,7 @@ struct Node {
 
 struct Freeze {
     since_us: u64,
-    /// The whole machine stands still: its monotonic clock, too.
+    /// The whole machine stands still, its monotonic clock too.
     machine: bool,
 }
 
@@ -114,7 +114,7 @@ enum Event {
         tenant: u64,
     },
     Fault,
-    /// Idle tenants of this node are put to sleep.
+    /// Idle tenants of this node are compacted.
     Doze(usize),
     Boot(usize),
     Wake(usize),
@@ -129,7 +129,7 @@ struct Waiting {
     reply: tokio::sync::oneshot::Sender<Result<Answer, StoreError>>,
 }
 
-/// How often calls of this run go wrong, in a thousand.
+/// How often calls of this run go wrong, per thousand.
 #[derive(Clone, Copy, Debug)]
 struct Odds {
     lose_request: u64,
@@ -150,7 +150,7 @@ pub(crate) fn run(seed: u64, quiet: bool) -> Outcome {
     run_with(seed, quiet, None)
 }
 
-/// The same with a mistake planted in the code.
+/// The same, with a planted mistake.
 pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcome {
     MISTAKE.set(mistake);
     plant(mistake, 0);
@@ -161,7 +161,7 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     if is_cut(seed, mistake) {
         run.table.cut_pages(seed);
     }
-    // In half of the runs the living are sealed, too: it must cost nothing but calls.
+    // In half of the runs live writers are sealed, too: it must cost nothing but calls.
     have_patience(run.chance.pick(&[None, None, Some(2_000), Some(0)]));
     split_pools(split.then_some(SPLIT));
     run.go();
@@ -178,17 +178,17 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     Outcome { violation: world.violation.clone(), at_us, world }
 }
 
-/// With one writer in it a pool is split, into two sub-pools: there are few nodes.
+/// A pool with one writer is split, into two sub-pools: there are few nodes.
 const SPLIT: (usize, u16) = (1, 2);
 
-/// In which runs pools are split: one of nine; or all, if `TALLYGATE_SPLIT` is set.
+/// Whether pools are split: in one run of nine; or in all, if `TALLYGATE_SPLIT` is set.
 fn is_split(seed: u64, mistake: Option<Plant>) -> bool {
     let asked = std::env::var_os("TALLYGATE_SPLIT").is_some();
     asked || seed % 9 == 7 || mistake == Some(Plant::FedByIncrement)
 }
 
-/// In which runs pages of a query are cut: one of seven, beside the seeds at which mistakes that
-/// are rare were last seen (`SHOWN`).
+/// Whether query pages are cut: in one run of seven, none of them a seed at which rare mistakes
+/// were last seen (`SHOWN`).
 fn is_cut(seed: u64, mistake: Option<Plant>) -> bool {
     seed % 7 == 6 || mistake == Some(Plant::ShortPageIsTheEnd)
 }
@@ -204,7 +204,7 @@ impl Run {
             late: odds(&[0, 20, 100]),
             throttle: odds(&[0, 20, 150]),
         };
-        // About what is asked for while the run lasts, or a fraction of it: pools are to run out.
+        // About what is asked for in a run, or a fraction of it: pools should run out.
         let per_second = chance.pick(&[2, 8, 20, 40]);
         // In some runs they are so large that leases outlast their ceilings.
         let times = chance.pick(&[90, 90, 600]);
@@ -276,7 +276,7 @@ impl Run {
         lock(&self.world).violation.is_some()
     }
 
-    /// Faults stop; who is away comes back, who is there closes.
+    /// Faults stop; nodes that are away come back, running ones close.
     fn drain(&mut self) {
         self.faults = false;
         self.outage_until_us = 0;
@@ -302,8 +302,8 @@ impl Run {
                 }
             }
             self.step();
-            // Who shut down before that ends and starts once more: what a fault or a request that
-            // outlived its gate kept from it then must be found here.
+            // Nodes that shut down before that start and end once more: units that a fault, or a
+            // request that outlived its gate, kept from them must be found here.
             let closed = |node: &Node| node.life.as_ref().is_some_and(Life::has_closed);
             if self.now_us > close_at && self.nodes.iter().all(closed) {
                 return self.arrive_late();
@@ -326,7 +326,7 @@ impl Run {
         lock(&self.world).need(drained, || format!("I7 after a minute of calm: {states:?}"));
     }
 
-    /// Nobody is there any more, and what is still on its way arrives.
+    /// All nodes are gone, and calls still on their way arrive.
     fn arrive_late(&mut self) {
         while let Some(((at_us, _), event)) = self.events.pop_first() {
             if let Event::Arrive { .. } = event {
@@ -372,7 +372,7 @@ impl Run {
             }
         }
         self.now_us += self.step_us;
-        // What the service does by itself, some time.
+        // The service's own expiry, some time.
         if self.now_us % 1_000_000 < self.step_us {
             self.table.expire(self.wall_ms + (self.now_us / 1_000) as i64);
         }
@@ -391,7 +391,7 @@ impl Run {
                 if node.lives == to.life {
                     *node.calls.entry(to.kind).or_default() -= 1;
                 }
-                let _ = to.reply.send(answer); // nobody waits: it has died
+                let _ = to.reply.send(answer); // the caller has died
             }
             Event::Client { tenant } => self.client(tenant),
             Event::Fault => self.fault(),
@@ -409,7 +409,7 @@ impl Run {
         }
     }
 
-    /// Decides what becomes of a call.
+    /// Decides the fate of a call.
     fn send(&mut self, call: Call) {
         let Call { node, op, reply } = call;
         let kind = op.kind();
@@ -489,13 +489,13 @@ impl Run {
             70..76 => Kind::Fails { ms },
             76..86 => Kind::Stream { units, ms: chance.pick(&[1, 50, 700]) },
             86..93 => Kind::Late { units: units.min(8), ms },
-            // A few keys at a time, so that most come again, and to other nodes.
+            // A few keys at a time, so that most are repeated, and at other nodes.
             _ => {
                 let key = self.now_us / 8_000_000 * 8 + chance.within(0, 12);
                 Kind::Once { key, ms, fails: chance.permille(150) }
             }
         };
-        // Most go to one node for a while: the others sit on what they have leased.
+        // Most go to one node for a while: the others keep what they have leased.
         let nodes = self.nodes.len() as u64;
         let favourite = self.now_us / 13_000_000 + tenant;
         let any = chance.within(0, nodes);
@@ -511,7 +511,7 @@ impl Run {
         }
     }
 
-    /// One node after the other, more often than a minute's idleness would have it.
+    /// Compacts one node after the other, more often than a minute's idleness would.
     fn doze(&mut self, id: usize) {
         self.after(700_000, Event::Doze((id + 1) % self.nodes.len()));
         let node = &self.nodes[id];
@@ -545,7 +545,7 @@ impl Run {
         }
     }
 
-    /// A fault that waited for such a call strikes whoever is making one.
+    /// A fault that waited for such a call strikes a node making one.
     fn strike_aimed(&mut self) {
         let makes = |node: &Node, kind: &str| node.calls.get(kind).is_some_and(|n| *n > 0);
         for i in (0..self.aimed.len()).rev().filter(|_| self.faults) {
@@ -593,7 +593,8 @@ impl Run {
         }
     }
 
-    /// Another plan file: each node gets it in its own time, or keeps the old one, or goes back.
+    /// Changes the plan file: each node gets it in its own time, or keeps the old one, or goes
+    /// back.
     fn change_plans(&mut self) {
         let scale = self.chance.pick(&[3, 7, 15, 30]);
         let (jobs, tokens) = *self.versions.last().expect("there is a first");
@@ -651,7 +652,7 @@ impl Run {
         let now = self.now_us as f64 / 1e6;
         trace(|| format!("{now:.3} {id} dies, {disk:?}"));
         drop(life);
-        // What it had asked for in its last moment is on its way; nobody hears the answers.
+        // Its last calls are on their way; their answers go nowhere.
         for call in self.outbox.take() {
             self.send(call);
         }
@@ -676,7 +677,7 @@ impl Run {
         self.after(wait, Event::Boot(id));
     }
 
-    /// Notes in which state a fault met a node.
+    /// Records the state in which a fault met a node.
     fn strike(&mut self, id: usize, fault: &'static str) {
         let node = &self.nodes[id];
         let calls: Vec<&'static str> =
@@ -699,7 +700,7 @@ impl Run {
     }
 }
 
-/// What strikes a node, or all of them.
+/// Faults that strike a node, or all of them.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Crash(Disk),
@@ -789,7 +790,7 @@ fn plans((jobs, tokens): (u64, u64)) -> String {
     )
 }
 
-/// For whoever follows a seed: `TALLYGATE_TRACE=part-of-a-key TALLYGATE_SEEDS=31..32 ..`.
+/// For tracing a seed: `TALLYGATE_TRACE=part-of-a-key TALLYGATE_SEEDS=31..32 ..`.
 pub(crate) fn traced() -> Option<&'static str> {
     static PART: std::sync::LazyLock<Option<String>> =
         std::sync::LazyLock::new(|| std::env::var("TALLYGATE_TRACE").ok());

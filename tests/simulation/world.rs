@@ -1,7 +1,7 @@
-//! What is true, beside what the nodes believe: every unit that was served, every item as it
-//! changes. The invariants of `docs/accuracy.md` are checked here, at every write and every unit.
+//! The truth beside what the nodes believe: every unit served, every item as it changes. The
+//! invariants of `docs/accuracy.md` are checked here, at every write and every unit.
 //!
-//! A violation is noted, never panicked over: the run ends at the next step and says its seed.
+//! A violation is recorded, never a panic: the run ends at the next step and prints its seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,16 +13,16 @@ pub(crate) const SPACE: &str = "sim";
 /// One incarnation's part in one pool.
 pub(crate) type Share = (u128, String);
 
-/// Its entry, the highest ceiling in its log, and what its folded entries came to.
+/// Its entry, the highest ceiling in its log, and the total of its folded entries.
 type Bound = (Option<PoolEntry>, u64, u64);
 
 #[derive(Debug, Default)]
 pub(crate) struct World {
-    /// For whoever follows a seed.
+    /// For tracing a seed.
     pub(crate) now_us: u64,
     pub(crate) violation: Option<String>,
     pub(crate) stats: BTreeMap<&'static str, u64>,
-    /// How often which fault met which kind of call, or which state of a node.
+    /// How often each fault met each kind of call, or each state of a node.
     pub(crate) met: BTreeMap<(&'static str, &'static str), u64>,
     /// Units served, by pool and by incarnation; and those that no lease covered.
     pub(crate) served: BTreeMap<String, u64>,
@@ -34,7 +34,7 @@ pub(crate) struct World {
     /// The highest total that the history of its limit allows a pool.
     pub(crate) cap: BTreeMap<String, i64>,
     limit_at: BTreeMap<(String, i64), i64>,
-    /// What folded entries of an incarnation came to.
+    /// Totals of an incarnation's folded entries.
     folded: BTreeMap<Share, u64>,
     pub(crate) pools: BTreeMap<String, PoolItem>,
     applied: BTreeSet<(u128, String, u64)>,
@@ -45,21 +45,21 @@ pub(crate) struct World {
     ceilings: BTreeMap<Share, u64>,
     pub(crate) recorded: BTreeMap<Share, u64>,
     recorded_uses: BTreeMap<(u128, String, String), u64>,
-    /// The most that an incarnation may fail to record, where a fault took it.
+    /// The most that an incarnation may fail to record after a fault.
     pub(crate) loss: BTreeMap<Share, u64>,
     pub(crate) loss_uses: BTreeSet<u128>,
     /// The node of each incarnation, and whether it lives.
     pub(crate) nodes: BTreeMap<u128, usize>,
     pub(crate) dead: BTreeSet<u128>,
-    /// Claims as they stand, the claim of each idempotency key, and what will have been used if a
-    /// request that has ended settles its claim: by the name under which it came.
+    /// Claims as they are now, the claim of each idempotency key, and the use that follows if an
+    /// ended request settles its claim: by the name it came under.
     claims: BTreeMap<Key, ClaimItem>,
     pub(crate) keys: BTreeMap<String, Key>,
     settling: BTreeMap<u128, (Share, u64)>,
-    /// What is settling, by share: whether it is used is known when it is told.
+    /// Use being settled, by share: whether it counts is known once it is reported.
     in_doubt: BTreeMap<Share, u64>,
-    /// What requests that count once hold, from their admission to their end. One that has not
-    /// ended when its gate closes keeps its units spent: it may still be charged.
+    /// Holds of requests that count once, from admission to end. One that has not ended when its
+    /// gate closes keeps its units spent: it may still be charged.
     keyed: BTreeMap<u128, (Share, u64)>,
 }
 
@@ -88,14 +88,14 @@ impl World {
         self.draw(share, n, over);
     }
 
-    /// For whoever follows a seed.
+    /// For tracing a seed.
     fn trace(&self, share: &Share, what: impl FnOnce() -> String) {
         if crate::run::traced().is_some_and(|part| share.1.contains(part)) {
             println!("{:.3} {:x} {}: {}", self.now_us as f64 / 1e6, share.0, share.1, what());
         }
     }
 
-    /// The same of a pool alone: the record of use is elsewhere.
+    /// The same for a pool alone: the record of use is elsewhere.
     fn draw(&mut self, share: Share, n: u64, over: u64) {
         let pool = share.1.clone();
         *self.served.entry(pool.clone()).or_default() += n;
@@ -112,7 +112,7 @@ impl World {
         self.check_use(&share);
     }
 
-    /// I2 for one incarnation, also one that is dead, frozen or sealed.
+    /// I2 for one incarnation, even a dead, frozen or sealed one.
     fn check_use(&mut self, share: &Share) {
         let used = self.served_by.get(share).copied().unwrap_or(0);
         let over = self.over_by.get(share).copied().unwrap_or(0);
@@ -120,7 +120,7 @@ impl World {
         self.need(used <= bound + over, || format!("I2 {share:x?}: served {used}, {told:x?}"));
     }
 
-    /// What one incarnation may have served of a pool, and from what that follows.
+    /// What one incarnation may have served of a pool, and the figures behind it.
     fn bound(&self, share: &Share) -> (u64, Bound) {
         // In the pool itself or in one of its sub-pools, which follow it in order.
         let items = self.pools.range(share.1.clone()..).map(|(pk, pool)| (root_of(pk), pool));
@@ -132,8 +132,8 @@ impl World {
         (bound + folded, (entry, ceiling, folded))
     }
 
-    /// I13: who owes units admits nobody. What is admitted fits beside all that was served, with
-    /// what no lease covered; so debts never add up.
+    /// I13: a debtor admits nothing. What is admitted fits beside all that was served, with what no
+    /// lease covered; so debts never add up.
     pub(crate) fn admitted(&mut self, drawn: &[Drawn]) {
         self.count("admitted");
         for drawn in drawn.iter().filter(|drawn| drawn.atoms > 0) {
@@ -154,12 +154,12 @@ impl World {
         }
     }
 
-    /// It has ended, however.
+    /// It has ended, in whatever way.
     pub(crate) fn has_ended(&mut self, name: u128) {
         self.keyed.remove(&name);
     }
 
-    /// A request that counts once has ended: so much of this pool is used if its claim says so.
+    /// A request that counts once has ended: this much of the pool is used if its claim records it.
     pub(crate) fn settles(&mut self, name: u128, drawn: Option<&Drawn>) {
         if let Some(drawn) = drawn {
             let share = (drawn.writer, drawn.pool.pk.clone());
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    /// I11: who is answered for a key finds it charged. `name`: the one who tried to settle it.
+    /// I11: an answered request finds its key charged. `name`: the one that tried to settle it.
     pub(crate) fn answered(&mut self, key: &str, name: Option<u128>) {
         let claim = self.keys.get(key).and_then(|item| self.claims.get(item)).cloned();
         let is_charged = claim.as_ref().is_some_and(|claim| claim.by.is_some());
@@ -179,7 +179,7 @@ impl World {
         if let Some(doubt) = self.in_doubt.get_mut(&share) {
             *doubt -= n;
         }
-        // One too many: it is charged as without a key.
+        // One arrival too many: it is charged as without a key.
         if claim.by != Some(name) && !claim.came.contains(&name) {
             self.serve(share.0, &share.1, n, 0);
         }
@@ -202,7 +202,7 @@ impl World {
             self.trace(&share, || format!("{n} by a claim"));
             self.draw(share.clone(), n, 0);
             if self.dead.contains(&share.0) {
-                *self.loss.entry(share).or_default() += n; // it came after its writer had died
+                *self.loss.entry(share).or_default() += n; // it arrived after its writer had died
             }
         }
     }
@@ -320,7 +320,7 @@ impl World {
         }
     }
 
-    /// A sub-pool has what its root has credited to it, less what it gave back.
+    /// A sub-pool has what its root has credited to it, less what it has given back.
     fn fed(&mut self, pk: &str, (credited, returned): (u64, u64), limit: i64) {
         self.count("sub-pools changed");
         let shard = pk.rsplit("#s").next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
@@ -335,7 +335,7 @@ impl World {
         self.cap.insert(pk.to_owned(), limit);
     }
 
-    /// A writer has one entry at most in a pool and its sub-pools.
+    /// A writer has at most one entry in a pool and its sub-pools.
     fn is_alone(&mut self, (writer, root): &Share) {
         let items = self.pools.iter().filter(|(pk, _)| root_of(pk) == root);
         let entries = items.filter(|(_, pool)| pool.entries.contains_key(writer)).count();
@@ -406,8 +406,8 @@ impl World {
                 format!("I3 {share:x?}: {total} recorded, {served} served")
             });
             if record.of.is_none() {
-                // A lease that was let go of and is made anew begins at nothing, and has the use
-                // from before besides once it has seen its entry.
+                // A lease that was dropped and is made again begins at nothing, and adds the
+                // earlier use once it has seen its entry.
                 let own = self.own.entry(share.clone()).or_default();
                 let before = std::mem::replace(own, total.max(*own));
                 let is_anew = before + total <= served + doubt;
@@ -440,13 +440,13 @@ impl World {
         own.map(|(_, total)| total).sum()
     }
 
-    /// Units served of which the node has been told: of a key that was charged it hears later.
+    /// Units served that the node knows of: it learns later of a key that was charged.
     pub(crate) fn known(&self, share: &Share) -> u64 {
         let served = self.served_by.get(share).copied().unwrap_or(0);
         served.saturating_sub(self.in_doubt.get(share).copied().unwrap_or(0))
     }
 
-    /// What the client of a durable request was told: this much is on record.
+    /// A durable request was acknowledged: this much is on record.
     pub(crate) fn acknowledged(&mut self, share: &Share, total: u64) {
         let recorded = self.recorded.get(share).copied().unwrap_or(0);
         self.count("records acknowledged");
@@ -455,7 +455,7 @@ impl World {
         });
     }
 
-    /// An incarnation died: what neither the store nor its journal has may be missing.
+    /// An incarnation died: use in neither the store nor its journal may be missing.
     pub(crate) fn died(&mut self, writer: u128, journal: Option<&LogItem>) {
         if crate::run::traced().is_some() {
             println!("{:.3} {writer:x} is dead", self.now_us as f64 / 1e6);
@@ -519,8 +519,8 @@ impl World {
         }
     }
 
-    /// The window that runs at the end. What is left in the leases of earlier ones is of no use to
-    /// anybody and stays there.
+    /// The current window at the end. Units left in leases of earlier ones have no further use and
+    /// stay there.
     fn last_window(&self) -> i64 {
         self.pools.keys().map(|pk| window_of(pk)).max().unwrap_or(0)
     }
@@ -544,7 +544,7 @@ impl World {
     }
 }
 
-/// What kind of call a write is.
+/// The kind of call that a write is.
 pub(crate) fn kind_of(write: &Write) -> &'static str {
     use tallygate::store::{Change, When};
     let sets = |name: &str| {

@@ -1,4 +1,4 @@
-//! Stores: the laws of `tallygate::store`, run against each, and what DynamoDB does beyond them.
+//! Stores: the laws of `tallygate::store`, run against each, and DynamoDB's behaviour beyond them.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 

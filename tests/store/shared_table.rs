@@ -5,7 +5,7 @@ use std::io;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 
-/// Serves this database on a free port, as long as the test's runtime lives.
+/// Serves this database on a free port for as long as the test's runtime lives.
 pub(crate) async fn serve(db: dynoxide::Database) -> io::Result<String> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;

@@ -1,4 +1,4 @@
-//! What Stripe calls, and what this demo adds to try it.
+//! Stripe's webhook route, and a demo route that reports on request.
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data, ServiceConfig};
@@ -7,8 +7,8 @@ use tallygate_actix_web::stripe_routes;
 
 use crate::stripe;
 
-/// `POST /webhooks/stripe`, and `POST /demo/report`: what is owed is sent now. The middleware lets
-/// the first through; of the second the plan file says that it asks nobody who they are.
+/// `POST /webhooks/stripe`, and `POST /demo/report`, which sends what is owed now. The middleware
+/// lets the first through; the plan file gives the second `auth = "none"`.
 pub(crate) fn routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + use<> {
     let gate = gate.clone();
     move |config| {

@@ -1,8 +1,8 @@
-//! An API somebody might sell, behind tallygate, in one file: `axum-api` once more, in actix-web.
+//! A sellable API behind tallygate, in one file: `axum-api` again, in actix-web.
 //!
-//! It runs where `tallygate.toml` is: in this example's folder when cargo starts it, in the current
-//! one otherwise. `PORT` (3000) and `PLANS` (another plan file) come from the environment, and so
-//! does every key of `tallygate.toml` (`TALLYGATE__STORE__PATH=..`).
+//! Runs in the folder of its `tallygate.toml`: this example's when started by cargo, else the
+//! current one. `PORT` (3000) and `PLANS` (another plan file) are read from the environment, and so
+//! is every key of `tallygate.toml` (`TALLYGATE__STORE__PATH=..`).
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -23,13 +23,13 @@ mod demo;
 #[path = "../../axum-api/src/stripe.rs"]
 mod stripe;
 
-/// How long requests in hand may take after SIGTERM: less than the 30 s that platforms grant.
+/// Time for requests in flight after SIGTERM: less than the 30 s that platforms grant.
 const DRAIN_SECONDS: u64 = 20;
 
-/// Most chunks of one streamed answer.
+/// Limit on the chunks of one streamed response.
 const MAX_CHUNKS: usize = 100_000;
 
-/// Most bytes of one upload.
+/// Limit on one upload, in bytes.
 const MAX_UPLOAD: usize = 2 * 1024 * 1024;
 
 #[actix_web::main]
@@ -60,12 +60,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let port = std::env::var("PORT").map_or(Ok(3000), |port| port.parse::<u16>())?;
     serve(&gate, port).await?;
-    gate.close().await?; // what was counted is in the file, leases are given back
+    gate.close().await?; // usage is in the file, leases are given back
     Ok(())
 }
 
-/// Serves until ctrl-c, or the SIGTERM with which platforms ask a process to end; then requests in
-/// hand are answered.
+/// Serves until ctrl-c, or until the SIGTERM that platforms stop a process with; then finishes the
+/// requests in flight.
 async fn serve(gate: &Gate, port: u16) -> Result<(), Box<dyn Error>> {
     let shared = gate.clone();
     let app = move || {
@@ -80,7 +80,7 @@ async fn serve(gate: &Gate, port: u16) -> Result<(), Box<dyn Error>> {
     let server = HttpServer::new(app)
         .shutdown_timeout(DRAIN_SECONDS)
         .tcp_nodelay(true) // small answers go out at once
-        .h1_allow_half_closed(false) // a client that goes away is noticed at once
+        .h1_allow_half_closed(false) // notices a disconnected client at once
         .bind(("127.0.0.1", port))?;
     for address in server.addrs() {
         demo::print_tour(&address.to_string());
@@ -134,7 +134,7 @@ impl Stream {
     }
 }
 
-/// Lines of 1 kB. They are counted as they leave, so a client that goes away pays for what it got.
+/// Lines of 1 kB. They are counted as they leave, so a disconnecting client pays for what it got.
 async fn stream(wanted: Query<Stream>) -> HttpResponse {
     let line = Bytes::from(".".repeat(999) + "\n");
     let lines = std::iter::repeat_n(line, wanted.chunks.min(MAX_CHUNKS));

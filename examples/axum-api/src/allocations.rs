@@ -1,5 +1,5 @@
-//! What the gate allocates in this program beyond what axum itself does for any layer. Counted on
-//! the thread of the request, to the end of its body.
+//! The gate's allocations in this program, beyond what axum itself does for any layer. Counted on
+//! the request's thread, to the end of its body.
 
 use std::future::Future;
 use std::pin::pin;
@@ -47,8 +47,8 @@ async fn the_gate_allocates_in_this_program_what_it_says() {
     }
 }
 
-/// The routes behind a layer that has a field and does nothing: axum boxes every such layer, and
-/// what it makes of a response.
+/// The same routes behind a layer that has a field and does nothing: axum boxes every such layer,
+/// and the response that it returns.
 fn bare() -> Router {
     let field = Arc::new(());
     let same = move |response: Response| {
@@ -76,7 +76,7 @@ fn service_file(dir: &std::path::Path) -> String {
     )
 }
 
-/// A streamed answer, of which the bytes are counted. The clock moves, so that no rate is reached.
+/// A request for a streamed, metered response. Advances the clock, so that no rate is reached.
 fn request(key: &str, clock: &ManualClock) -> Request<Body> {
     clock.advance(Duration::from_millis(200));
     let request =
@@ -84,8 +84,8 @@ fn request(key: &str, clock: &ManualClock) -> Request<Body> {
     request.body(Body::empty()).expect("a request")
 }
 
-/// Allocations of one request after many before it: the least of some, for a lease may be renewed
-/// or a flush begin in any of them.
+/// Allocations of one request after many others: the minimum of several, because a lease may be
+/// renewed or a flush begin during any of them.
 async fn least(mut app: Router, request: &dyn Fn() -> Request<Body>) -> u64 {
     for _ in 0..300 {
         let response = app.call(request()).await.expect("no error but a response");
@@ -107,7 +107,7 @@ async fn least(mut app: Router, request: &dyn Fn() -> Request<Body>) -> u64 {
     least
 }
 
-/// False: it waits for a lease.
+/// Returns false if the request waits for a lease.
 fn runs_to_its_end(app: &mut Router, request: Request<Body>) -> bool {
     let cx = &mut Context::from_waker(Waker::noop());
     let Poll::Ready(Ok(response)) = pin!(app.call(request)).poll(cx) else { return false };
@@ -121,7 +121,7 @@ fn runs_to_its_end(app: &mut Router, request: Request<Body>) -> bool {
     }
 }
 
-/// What the map of extensions needs for one more: axum has filled it with three of its own.
+/// Allocations of one more entry in the extensions map: axum has filled it with three of its own.
 fn growth_of_the_extensions() -> u64 {
     let mut map = Extensions::new();
     map.insert(0_u8);
@@ -133,7 +133,7 @@ fn growth_of_the_extensions() -> u64 {
     counted.count_total - 1 // the extension itself
 }
 
-/// What an empty header map needs for two headers, measured rather than known.
+/// Allocations of two headers in an empty header map, measured rather than assumed.
 fn growth_of_the_header_map() -> u64 {
     let growth = allocation_counter::measure(|| {
         let mut map = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! What Stripe calls, and what this demo adds to try it.
+//! Stripe's webhook route, and a demo route that reports on request.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,7 +10,7 @@ use tallygate_axum::stripe_router;
 
 use crate::stripe;
 
-/// `POST /webhooks/stripe`, and `POST /demo/report`: what is owed is sent now.
+/// `POST /webhooks/stripe`, and `POST /demo/report`, which sends what is owed now.
 pub(crate) fn routes(gate: &Gate) -> Router {
     if !stripe::is_on() {
         return Router::new();

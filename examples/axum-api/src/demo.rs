@@ -1,5 +1,5 @@
-//! What makes this a demo and would not be in your API: tenants with keys that everybody knows, a
-//! pepper made on the spot, and a tour printed at the start. `actix-api` is the same demo.
+//! Demo parts that would not be in your API: tenants with well-known keys, a pepper generated on
+//! the spot, and a tour printed at startup. `actix-api` is the same demo.
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};
@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 /// As `tallygate.toml` has it.
 const PEPPER: &str = concat!(env!("CARGO_PKG_NAME"), ".pepper");
 
-/// Logs to stderr; `RUST_LOG` says how much.
+/// Logs to stderr; `RUST_LOG` sets the level.
 pub(crate) fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -24,7 +24,7 @@ pub(crate) fn log() {
         .init();
 }
 
-/// Goes to this example's folder if cargo runs it, so that it finds its files from anywhere.
+/// Changes to this example's folder if run by cargo, so that it finds its files from anywhere.
 pub(crate) fn go_home() -> std::io::Result<()> {
     match std::env::var_os("CARGO_MANIFEST_DIR") {
         Some(home) => std::env::set_current_dir(home),
@@ -32,8 +32,8 @@ pub(crate) fn go_home() -> std::io::Result<()> {
     }
 }
 
-/// Makes the pepper at the first start. In production it comes from where your secrets are, and is
-/// the same for every process.
+/// Creates the pepper at the first start. In production it comes from your secret store, and is the
+/// same for every process.
 pub(crate) fn make_pepper() -> Result<(), Box<dyn Error>> {
     if std::fs::exists(PEPPER)? {
         return Ok(());
@@ -43,9 +43,9 @@ pub(crate) fn make_pepper() -> Result<(), Box<dyn Error>> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let part = format!("{PEPPER}.{}", std::process::id());
-    // A key as we make them for callers has 256 random bits, which is what a pepper wants.
+    // A generated caller key has 256 random bits, which is right for a pepper.
     options.open(&part)?.write_all(ApiKey::draw()?.expose().as_bytes())?;
-    // Whole or not at all, and only one: several processes may start here at once.
+    // Atomic, and only one wins: several processes may start here at once.
     let linked = std::fs::hard_link(&part, PEPPER);
     std::fs::remove_file(&part)?;
     match linked {
@@ -54,7 +54,7 @@ pub(crate) fn make_pepper() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Makes the demo's tenants, each once: what you change about them later stays.
+/// Creates the demo's tenants, each once: your later changes to them stay.
 pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
     let tenants = [
         ("acme", Some("team"), PaymentState::Good),
@@ -77,7 +77,7 @@ pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Says what to try.
+/// Prints what to try.
 pub(crate) fn print_tour(address: &str) {
     let name = env!("CARGO_PKG_NAME");
     println!(

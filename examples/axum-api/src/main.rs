@@ -1,8 +1,8 @@
-//! An API somebody might sell, behind tallygate, in one file.
+//! A sellable API behind tallygate, in one file.
 //!
-//! It runs where `tallygate.toml` is: in this example's folder when cargo starts it, in the current
-//! one otherwise. `PORT` (3000) and `PLANS` (another plan file) come from the environment, and so
-//! does every key of `tallygate.toml` (`TALLYGATE__STORE__PATH=..`).
+//! Runs in the folder of its `tallygate.toml`: this example's when started by cargo, else the
+//! current one. `PORT` (3000) and `PLANS` (another plan file) are read from the environment, and so
+//! is every key of `tallygate.toml` (`TALLYGATE__STORE__PATH=..`).
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -31,10 +31,10 @@ mod stripe;
 #[cfg(feature = "dynamodb")]
 mod table;
 
-/// How long requests in hand may take after SIGTERM: less than the 30 s that platforms grant.
+/// Time for requests in flight after SIGTERM: less than the 30 s that platforms grant.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 
-/// Most chunks of one streamed answer.
+/// Limit on the chunks of one streamed response.
 const MAX_CHUNKS: usize = 100_000;
 
 #[tokio::main]
@@ -71,7 +71,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "stripe")]
     stripe::seed(&gate).await?;
     serve(listener, app(&gate)).await?;
-    gate.close().await?; // what was counted is in the store, leases are given back
+    gate.close().await?; // usage is in the store, leases are given back
     Ok(())
 }
 
@@ -114,7 +114,7 @@ async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {
     }
 }
 
-/// Returns at ctrl-c, or at the SIGTERM with which platforms ask a process to end.
+/// Returns at ctrl-c, or at the SIGTERM that platforms stop a process with.
 async fn stop_signal() {
     #[cfg(unix)]
     if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
@@ -125,7 +125,7 @@ async fn stop_signal() {
         }
         return;
     }
-    // Without a handler the process ends at once, as it would have without this function.
+    // Without a handler the process ends at once, as it would without this function.
     let _ = tokio::signal::ctrl_c().await;
 }
 
@@ -161,7 +161,7 @@ impl Stream {
     }
 }
 
-/// Lines of 1 kB. They are counted as they leave, so a client that goes away pays for what it got.
+/// Lines of 1 kB. They are counted as they leave, so a disconnecting client pays for what it got.
 async fn stream(Query(Stream { chunks }): Query<Stream>) -> Body {
     let line = Bytes::from(".".repeat(999) + "\n");
     let lines = std::iter::repeat_n(line, chunks.min(MAX_CHUNKS));

@@ -1,6 +1,6 @@
-//! Billing, where the environment has a Stripe key, whatever the framework: the demo's tenants get
-//! customers, and a report can be asked for. In your API both come from elsewhere: customers from
-//! your sign-up, reports by themselves every `stripe.report-every`.
+//! Billing, if the environment has a Stripe key, for any framework: the demo's tenants get
+//! customers, and a report can be requested. Your API gets both elsewhere: customers from your
+//! sign-up, reports automatically every `stripe.report-every`.
 
 use std::error::Error;
 
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use tallygate::billing::StripeConfig;
 use tallygate::{Gate, GateBuilder};
 
-/// Who is billed.
+/// The billed tenants.
 const BILLED: [&str; 2] = ["acme", "solo"];
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// Bills into the account of `STRIPE_SECRET_KEY`, if there is one. A service would write `[stripe]`
-/// into its `tallygate.toml` instead.
+/// Bills to the account of `STRIPE_SECRET_KEY`, if set. A service would write `[stripe]` into its
+/// `tallygate.toml` instead.
 pub(crate) fn hand_in(builder: GateBuilder) -> GateBuilder {
     match from_environment() {
         Some(stripe) => builder.stripe(stripe),
@@ -22,12 +22,12 @@ pub(crate) fn hand_in(builder: GateBuilder) -> GateBuilder {
     }
 }
 
-/// Whether anything is billed.
+/// Whether billing is on.
 pub(crate) fn is_on() -> bool {
     from_environment().is_some()
 }
 
-/// Makes the demo's customers, each once, and says who is who.
+/// Creates the demo's customers, each once, and prints which customer is which tenant.
 pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
     if !is_on() {
         return Ok(());
@@ -35,8 +35,8 @@ pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
     for tenant in BILLED {
         let known = gate.directory().find(tenant).await?;
         if let Some(known) = known.filter(|known| known.record().account.is_none()) {
-            // Each report takes a minute of its own, and a period that has just begun has few: the
-            // demo's tenants have been there since yesterday.
+            // Each report needs a minute of its own, and a period that has just begun has few: so
+            // the demo's tenants have existed since yesterday.
             let yesterday = known.record().anchor_ms - DAY_MS;
             known.edit().anchor(yesterday).note("demo").save().await?;
         }
@@ -46,7 +46,7 @@ pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Sends what is owed now, and says what came of it.
+/// Sends what is owed now, and returns a summary.
 pub(crate) async fn report(gate: &Gate) -> Result<Value, Value> {
     match gate.report_now().await {
         Ok(report) => Ok(json!({

@@ -1,5 +1,5 @@
-//! Where `tallygate.toml`, or `TALLYGATE__STORE__KIND` over it, says `dynamodb`: the table, with a
-//! client from where every AWS tool takes its settings (`AWS_REGION`, credentials,
+//! The DynamoDB table, if `tallygate.toml`, or `TALLYGATE__STORE__KIND` over it, says `dynamodb`.
+//! Its client reads the settings of every AWS tool (`AWS_REGION`, credentials,
 //! `AWS_ENDPOINT_URL_DYNAMODB`).
 
 use std::error::Error;
@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::Client;
 use tallygate::GateBuilder;
 use tallygate::store::DynamoDb;
 
-/// Hands the store to the builder if the service file asks for it. `--create-table` makes the
-/// table first, for whom it is missing.
+/// Passes the store to the builder if the service file asks for it. `--create-table` creates the
+/// table first, if it is missing.
 pub(crate) async fn hand_in(builder: GateBuilder) -> Result<GateBuilder, Box<dyn Error>> {
     let Some(table) = builder.dynamodb_table()? else {
         return Ok(builder);

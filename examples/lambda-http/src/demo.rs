@@ -1,5 +1,4 @@
-//! What makes this a demo and would not be in your function: tenants with keys that everybody
-//! knows.
+//! Demo parts that would not be in your function: tenants with well-known keys.
 
 use sha2::{Digest, Sha256};
 use tallygate::Gate;
@@ -9,7 +8,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::Error;
 
-/// Logs to stderr, where Lambda collects it; `RUST_LOG` says how much.
+/// Logs to stderr, where Lambda collects it; `RUST_LOG` sets the level.
 pub(crate) fn log() {
     let said = std::env::var("RUST_LOG").ok().and_then(|said| said.parse::<Targets>().ok());
     let filter = said.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
@@ -21,7 +20,7 @@ pub(crate) fn log() {
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
-/// Makes the demo's tenants, each once: what you change about them later stays.
+/// Creates the demo's tenants, each once: your later changes to them stay.
 pub(crate) async fn seed(gate: &Gate) -> Result<(), Error> {
     let tenants = [
         ("acme", Some("team"), PaymentState::Good),

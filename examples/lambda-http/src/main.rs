@@ -1,7 +1,7 @@
 //! The API of `axum-api` as a Lambda function: the same router, layer and plans.
 //!
-//! `--seed` makes the table and the demo's tenants, and ends. Without it this is a function: it
-//! wants the environment that Lambda, or AWS's emulator of it, gives a `bootstrap`.
+//! `--seed` creates the table and the demo's tenants, and exits. Without it this is a function,
+//! which needs the environment that Lambda, or AWS's emulator of it, gives a `bootstrap`.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ use tallygate_axum::{GateLayer, Plan, Tenant, usage_router};
 
 mod demo;
 
-/// Most chunks of one answer: a function answers with 6 MB at most, in one piece.
+/// Limit on the chunks of one response: a function returns at most 6 MB, in one piece.
 const MAX_CHUNKS: usize = 5_000;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Error> {
     tallygate_lambda::run(&gate, app(&gate)).await
 }
 
-/// Opens the gate on the table that `tallygate.toml` names.
+/// Opens the gate on the table named in `tallygate.toml`.
 async fn open(create_table: bool) -> Result<Gate, Error> {
     let builder = tallygate_lambda::builder("tallygate.toml");
     let Some(table) = builder.dynamodb_table()? else {

@@ -1,8 +1,8 @@
-//! A Lambda function that counts usage events which a queue or a bus brings, each once.
+//! A Lambda function that counts usage events from a queue or a bus, each once.
 //!
-//! `--seed` makes the table and a tenant, and ends. `--letters` lists what could not be counted,
-//! and `--replay ID` tries it once more: they run wherever the table can be reached. Without any of
-//! them this is a function.
+//! `--seed` creates the table and a tenant, and exits. `--letters` lists the events that could not
+//! be counted, and `--replay ID` retries one: they run wherever the table can be reached. Without
+//! any of them this is a function.
 
 use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::Client;
@@ -39,8 +39,8 @@ async fn main() -> Result<(), Error> {
     Ok(gate.close().await?)
 }
 
-/// Opens the gate on the table that `tallygate.toml` names, with a client from where every AWS tool
-/// takes its settings.
+/// Opens the gate on the table named in `tallygate.toml`, with a client that reads the settings of
+/// every AWS tool.
 async fn open(create_table: bool) -> Result<Gate, Error> {
     let builder = tallygate_lambda::builder("tallygate.toml");
     let Some(table) = builder.dynamodb_table()? else {
@@ -53,7 +53,7 @@ async fn open(create_table: bool) -> Result<Gate, Error> {
     Ok(builder.store(DynamoDb::new(client, table)).open().await?)
 }
 
-/// The demo's tenant. Yours are made where they sign up.
+/// The demo's tenant. Yours are created at sign-up.
 async fn seed(gate: &Gate) -> Result<(), Error> {
     if gate.directory().find("acme").await?.is_none() {
         gate.directory().tenant("acme").note("demo").save().await?;

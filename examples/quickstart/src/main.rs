@@ -1,4 +1,4 @@
-//! The lines of the README as a program: an axum router, a gate in front, one more route.
+//! The README's example as a program: an axum router, a gate in front, one more route.
 
 use axum::Router;
 use axum::routing::get;

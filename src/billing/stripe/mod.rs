@@ -222,7 +222,7 @@ impl ClientInner {
     }
 }
 
-/// How many calls are under way at once at this rate.
+/// Number of concurrent calls at this rate.
 fn at_once(calls_per_s: u32) -> usize {
     let under_way = calls_per_s.saturating_mul(UNDER_WAY_MS) / 1_000;
     usize::try_from(under_way).unwrap_or(MOST_AT_ONCE).clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)

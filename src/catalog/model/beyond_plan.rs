@@ -1,5 +1,5 @@
-//! What stands beside the plans: what is bought on top of one, what one tenant has instead, and
-//! what payment does to it.
+//! Settings beside the plans: purchases on top of one, exceptions of one tenant, and the effects of
+//! payment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Enforce, Feature, MeterId, PlanId, Quota, Rate};
 
-/// What is bought on top of a plan, times a quantity.
+/// An addon bought on top of a plan, times a quantity.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "what Stripe sells"))]
 pub(crate) struct Addon {
@@ -15,9 +15,9 @@ pub(crate) struct Addon {
     pub name: Arc<str>,
     /// Stripe price lookup keys.
     pub prices: Vec<String>,
-    /// What one of it adds to numeric features.
+    /// Added to numeric features, per piece.
     pub features: Vec<(Arc<str>, i64)>,
-    /// What one of it adds to quotas: the atoms to add to the limit with the same words.
+    /// Added to quotas, per piece: atoms to add to the limit with the same words.
     pub quotas: Vec<Quota>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Topup {
     pub prices: Vec<String>,
     /// Atoms granted, by meter.
     pub adds: Vec<(MeterId, u64)>,
-    /// How long the grant lives.
+    /// Lifetime of the grant.
     pub expires: Option<Duration>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Term {
     pub months: u32,
 }
 
-/// What an exception, or an operator's override, changes of a plan.
+/// Changes of a plan by an exception or an operator's override.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PlanChanges {
     /// Another plan as the base.
@@ -63,16 +63,16 @@ pub(crate) struct PlanChanges {
     pub term: Option<Term>,
 }
 
-/// A `[tenant.x]` table: an exception with an end. Its `note` is for those who read the file.
+/// A `[tenant.x]` table: an exception with an end. Its `note` is for readers of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Exception {
-    /// What it changes.
+    /// The changes.
     pub changes: PlanChanges,
     /// First instant at which it no longer holds, Unix milliseconds.
     pub until_ms: Option<i64>,
 }
 
-/// What a payment state does to a tenant.
+/// Effect of a payment state on a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PaymentRule {
     /// The whole plan.
@@ -96,13 +96,13 @@ pub(crate) struct BillingTable {
     pub unpaid: PaymentRule,
     /// The subscription has ended.
     pub canceled: PaymentRule,
-    /// To which plan a customer without one is subscribed when a payment method arrives.
+    /// The plan to which a customer without one is subscribed when a payment method arrives.
     pub on_payment_method: Option<PlanId>,
-    /// What becomes of a subscription whose payment has finally failed.
+    /// Treatment of a subscription whose payment has finally failed.
     pub on_final_failure: OnFinalFailure,
 }
 
-/// What becomes of a subscription whose payment has finally failed.
+/// Treatment of a subscription whose payment has finally failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnFinalFailure {
     /// It stays as Stripe's own settings leave it.

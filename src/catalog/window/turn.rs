@@ -1,14 +1,14 @@
-//! Windows over a change of the time zone: the one that runs goes on to a boundary of the new zone,
-//! so that nobody is granted a second time what is counted in it.
+//! Windows across a change of the time zone: the running one continues to a boundary of the new
+//! zone, so that nothing counted in it is granted a second time.
 //!
-//! It ends at the new zone's boundary that is nearest to its old end. Where that one has passed
-//! already it ends as it would have, and the new zone's next window begins there.
+//! It ends at the new zone's boundary nearest to its old end. If that one has already passed, it
+//! ends as planned, and the new zone's next window begins there.
 
 use super::{Every, Window, Zone};
 use crate::catalog::Anchors;
 
 impl Every {
-    /// The window that holds `at_ms` (Unix milliseconds). Calendar windows turn over in `zone`;
+    /// The window containing `at_ms` (Unix milliseconds). Calendar windows turn over in `zone`;
     /// `cycle` and `term` on their anchors, at the anchor's local time of day.
     pub(crate) fn window(self, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
         let of_zone = |at_ms| self.within(at_ms, zone, anchors);
@@ -28,7 +28,8 @@ impl Every {
     }
 }
 
-/// When the window that ran as the zone was left ends. `next` is the new zone's at its old end.
+/// The end of the window that ran when the zone was left. `next` is the new zone's window at its
+/// old end.
 fn turn(running: Window, next: Window, left_ms: i64) -> i64 {
     let since = running.end_ms.saturating_sub(next.start_ms);
     let until = next.end_ms.saturating_sub(running.end_ms);
@@ -76,7 +77,7 @@ mod tests {
             // To the west it ends five hours later, to the east nine hours earlier.
             ("America/New_York", "2026-11-20T12:00:00Z", "2026-12-01T05:00:00Z"),
             ("Asia/Tokyo", "2026-11-20T12:00:00Z", "2026-11-30T15:00:00Z"),
-            // There it was December already: November ends as it would have.
+            // There it was December already: November ends as planned.
             ("Asia/Tokyo", "2026-11-30T20:00:00Z", "2026-12-01T00:00:00Z"),
         ];
         for (to, at, end) in cases {
@@ -91,7 +92,7 @@ mod tests {
     }
 
     proptest! {
-        /// However often the zone changes, windows tile time, what ran goes on from its start, and
+        /// However often the zone changes, windows tile time, the running one keeps its start, and
         /// none is much shorter or longer than it should be.
         #[test]
         fn windows_tile_over_changes(

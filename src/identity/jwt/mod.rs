@@ -3,8 +3,7 @@
 //! - A key is for one algorithm. The token's `alg` chooses nothing: it must match its key's. So
 //!   `none` has no key, and an RSA public key never verifies an HMAC.
 //! - `exp`, `iss` and `aud` must be present and right; `nbf` is respected; [`LEEWAY`] is granted
-//!   for
-//!   skewed clocks. A `crit` header is refused (RFC 7515 section 4.1.11: we know no extension).
+//!   for skewed clocks. A `crit` header is refused (RFC 7515 section 4.1.11: we know no extension).
 //! - The signature is checked before any claim is trusted, by the RustCrypto backend of
 //!   `jsonwebtoken` called directly. Its process-wide default, which panics when two backends are
 //!   compiled in, is never touched.
@@ -66,7 +65,7 @@ pub(crate) struct Verified {
     pub tenant: String,
     /// The user.
     pub user: Option<String>,
-    /// How long it may be cached, Unix milliseconds.
+    /// End of its cache lifetime, Unix milliseconds.
     pub until_ms: i64,
 }
 

@@ -21,7 +21,7 @@ const REFUSED_NS: std::ops::Range<u64> = 1_000_000_000..3_000_000_000;
 /// Numbers lease operations: unique in this process, and so under its incarnation.
 pub(super) static OPS: AtomicU64 = AtomicU64::new(1);
 
-/// What a lease asks of the store. Every answer is the item as it stands after the call.
+/// A lease's call to the store. Every answer is the item as it stands after the call.
 #[derive(Clone, Debug)]
 pub(crate) enum LeaseCall {
     /// A strong read.
@@ -58,7 +58,7 @@ pub(super) enum Op {
 }
 
 impl Lease {
-    /// The next thing to ask of the pool.
+    /// The next call to make, if there is one.
     pub(super) fn ask(
         &self,
         cold: &mut Cold,

@@ -143,8 +143,8 @@ impl Lease {
         cold.held() - cold.bound()
     }
 
-    /// Whether other processes could reclaim units of it if they took this one for dead: it may
-    /// serve units above what was agreed.
+    /// Whether other processes could reclaim units of it if they took this one for dead: it holds
+    /// units above its bound.
     pub(crate) fn may_be_reclaimed(&self) -> bool {
         let cold = self.cold();
         !cold.sealed && cold.held() > cold.bound()

@@ -101,7 +101,7 @@ impl Lease {
         self.cold().sealed
     }
 
-    /// Whether it waits for a ceiling rather than for the pool.
+    /// Whether it waits for a ceiling, not for the pool.
     pub(crate) fn is_capped(&self) -> bool {
         self.cold().ceiling.wanted
     }
@@ -150,7 +150,7 @@ impl Lease {
         }
     }
 
-    /// The sub-pool that its entry is in; `None`: the pool itself.
+    /// The sub-pool that holds its entry; `None`: the pool itself.
     pub(crate) fn shard(&self) -> Option<u16> {
         self.cold().shard
     }
@@ -162,7 +162,7 @@ impl Lease {
         (cold.elsewhere, cold.share) = (free, share);
     }
 
-    /// Whether it has given back all it could and let go of its entry.
+    /// Whether it has given back all it could and its entry is gone.
     pub(crate) fn has_left(&self) -> bool {
         let cold = self.cold();
         cold.closing != Closing::No && cold.view.is_some_and(|view| view.mine.is_none())
@@ -329,7 +329,7 @@ impl Lease {
             }
             // `left` was lowered before the call; a refusal restores it.
             Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
-            // What is in use may be more than the ceiling allowed: the entry covers it now.
+            // Use may exceed what the ceiling allowed: the entry covers it now.
             Op::Give(_) => self.release(bound.saturating_sub(before.1)),
             // All of it was to go back; if that failed, it is ours again.
             Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
@@ -469,7 +469,7 @@ impl Cold {
         }
     }
 
-    /// What late use owes, as far as is known, under the limits that were in force since.
+    /// Late use owed, as far as is known, under the limits in force since.
     pub(super) fn owed(&self) -> u64 {
         self.view.map_or(0, |view| view.owed_under(self.peak.unwrap_or(self.terms)))
     }

@@ -75,7 +75,7 @@ impl Lease {
         looks
     }
 
-    /// Whether anything is owed; takes no lock, and is all that most leases are asked.
+    /// Whether anything is owed; takes no lock, and is the whole answer for most leases.
     pub(crate) fn is_in_debt(&self) -> bool {
         self.in_debt.load(Ordering::Acquire)
     }

@@ -49,7 +49,8 @@ impl Lease {
         sum()
     }
 
-    /// Whether its pool has sub-pools: what is free there is not in [`remaining`](Self::remaining).
+    /// Whether its pool has sub-pools: what is free in others is not in
+    /// [`remaining`](Self::remaining).
     pub(crate) fn is_split(&self) -> bool {
         let cold = self.cold();
         cold.shard.is_some() || cold.view.is_some_and(|view| view.split)
@@ -61,7 +62,7 @@ impl Lease {
         signed(cold.held()).saturating_sub(signed(self.used(&cold)))
     }
 
-    /// Units move between `left` and `free_seen` until this is dropped; the caller has the lock.
+    /// Marks units as moving between `left` and `free_seen` until dropped; the caller has the lock.
     pub(super) fn moving(&self) -> Moving<'_> {
         self.moves.fetch_add(1, Ordering::AcqRel);
         Moving(self)

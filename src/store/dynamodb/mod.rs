@@ -52,9 +52,9 @@ mod units;
 
 pub use table::WarmThroughput;
 
-/// How long one call may take in all, unless [`DynamoDb::within`] sets another limit: many times
-/// the service's slowest calls (tens of milliseconds), and short enough that a write whose answer
-/// was lost is repeated before its caller gives up.
+/// Longest duration of one call in all, unless [`DynamoDb::within`] sets another: many times the
+/// service's slowest calls (tens of milliseconds), and short enough that a write whose answer was
+/// lost is repeated before its caller gives up.
 const WITHIN: Duration = Duration::from_secs(3);
 
 /// Tries of a read, together within the time of one call.
@@ -124,7 +124,7 @@ impl DynamoDb {
         self
     }
 
-    /// What the service has charged for calls through this store and its clones.
+    /// Units charged by the service for calls through this store and its clones.
     pub fn units(&self) -> Units {
         self.shared.units.snapshot()
     }

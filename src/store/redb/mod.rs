@@ -38,7 +38,7 @@ mod worker;
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 
 /// Most writes waiting for the writer. At some hundred commits a second with a full batch each, the
-/// last of them waits well under a second; beyond it the caller is told to slow down.
+/// last of them waits well under a second; beyond it callers get the throttled error.
 const QUEUE_MAX: usize = 4_096;
 
 /// Writes in one transaction: enough that the sync no longer dominates the cost of a write, few
@@ -62,7 +62,7 @@ struct Handle {
     lanes: Mutex<Option<Queues>>,
     /// Closed when both threads have released the file.
     open: watch::Receiver<()>,
-    /// Where the expiry sweep resumes.
+    /// Resume point of the expiry sweep.
     unswept: Mutex<SweepCursor>,
 }
 
@@ -102,8 +102,8 @@ impl Redb {
     /// # Errors
     ///
     /// Unavailable if the file is already open, here or in another process, or cannot be created or
-    /// read; corrupt if it is missing, empty or damaged, not a redb file, or in a format this binary
-    /// does not know. A refused file is left where it is.
+    /// read; corrupt if it is missing, empty or damaged, not a redb file, or in a format unknown to
+    /// this binary. A refused file is left where it is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::start(StoreFile::at(path.as_ref())?)
     }

@@ -6,11 +6,9 @@
 //! 1. A file appears under its name only when it is complete: it is made beside it and then linked.
 //!    So an empty one was never ours, or is damaged.
 //! 2. Beside a file stands its marker, `PATH.made`. Where the marker exists and the file does not,
-//!    a
-//!    store was lost, and none is made in its place.
+//!    a store was lost, and none is made in its place.
 //! 3. Once the name leads to another file, or to none, no write is acknowledged: the next process
-//!    to
-//!    open the name would not find it.
+//!    to open the name would not find it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};

@@ -1,4 +1,4 @@
-//! The turn of an hour, when every tenant's leases are of a window that is over.
+//! The turn of an hour, when every tenant's leases are of a past window.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ const PLANS: &str = r#"
     quota.requests = "1000/hour"
 "#;
 
-/// How many tenants; `TALLYGATE_TENANTS` says otherwise.
+/// The number of tenants; `TALLYGATE_TENANTS` overrides it.
 fn tenants() -> usize {
     std::env::var("TALLYGATE_TENANTS").map_or(20_000, |n| n.parse().unwrap())
 }
 
-/// What one call of each tenant took of the processor, least first: other work on the machine is
-/// not in it.
+/// Processor time of one call of each tenant, in ascending order: other work on the machine does
+/// not count.
 async fn first_calls(gate: &Gate, tenants: &[TenantHandle]) -> Vec<Duration> {
     let mut took = Vec::with_capacity(tenants.len());
     for tenant in tenants {
@@ -29,13 +29,13 @@ async fn first_calls(gate: &Gate, tenants: &[TenantHandle]) -> Vec<Duration> {
     took
 }
 
-/// What this thread has had of a processor.
+/// This thread's processor time.
 fn cpu() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
 }
 
-/// What is looked for is work that grows with the number of tenants; all of it is done by this
-/// thread. The quietest of three hours is compared on both sides.
+/// Detects work that grows with the number of tenants; all of it is done by this thread. The
+/// quietest of three hours is compared on both sides.
 #[tokio::test]
 async fn the_first_calls_of_an_hour_take_no_longer_with_many_tenants() {
     let (gate, clock) = testing::gate(PLANS);
@@ -45,7 +45,7 @@ async fn the_first_calls_of_an_hour_take_no_longer_with_many_tenants() {
     }
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        // What is known of them is as old in both, and read again.
+        // Cached entries are of the same age in both, and read again.
         clock.advance(Duration::from_secs(60));
         before.push(first_calls(&gate, &known).await);
         clock.advance(Duration::from_secs(3_600));

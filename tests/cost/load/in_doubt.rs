@@ -1,4 +1,4 @@
-//! Leases whose last call is in doubt: they are asked about again, and nobody else waits for them.
+//! Leases whose last call is in doubt: the call is repeated, and no other request waits for it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn gate(store: &Troubled) -> Gate {
     builder.open().await.unwrap()
 }
 
-/// One call of each of so many users of a tenant, all at once; returns how many were served.
+/// One concurrent call of each of a tenant's users. Returns how many were served.
 async fn users(gate: &Gate, tenant: &str, users: usize) -> usize {
     let mut calls = JoinSet::new();
     for user in 0..users {
@@ -49,7 +49,7 @@ async fn others_are_served_while_leases_of_one_tenant_are_in_doubt() {
             let other = format!("other-{second}-{n}");
             assert_eq!(users(&gate, &other, 5).await, 5, "{other}");
         }
-        // New ones of the tenant in trouble come all the while.
+        // Meanwhile new users of the tenant in trouble keep coming.
         users(&gate, "stuck", 400 + second).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -58,7 +58,7 @@ async fn others_are_served_while_leases_of_one_tenant_are_in_doubt() {
 async fn closes_in_time(tenants: usize, each: usize, call: Duration) {
     let store = Troubled::new(Memory::new(), call, false);
     let gate = gate(&store).await;
-    // Something that the flush has to write.
+    // Gives the flush something to write.
     assert_eq!(users(&gate, "served", 10).await, 10);
     store.for_everybody();
     let mut all = JoinSet::new();
@@ -86,7 +86,7 @@ async fn closing_keeps_its_deadline_with_100000_leases_in_doubt() {
     closes_in_time(100, 1_000, Duration::from_millis(5)).await;
 }
 
-/// Ends the gate's log, as a process does that takes this one for dead.
+/// Seals the gate's log, as a process does that presumes this one dead.
 async fn seal(store: &Troubled) {
     let pk = store.logs().into_iter().next().unwrap();
     let query = Query { pk: pk.clone(), from: String::new(), until: None, limit: 100 };

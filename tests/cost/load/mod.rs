@@ -1,5 +1,5 @@
-//! What must hold under load: many leases, many tenants, many limits, a slow store. Whole gates, in
-//! time that is made up.
+//! Invariants under load: many leases, many tenants, many limits, a slow store. Whole gates, in
+//! simulated time.
 
 #[cfg(target_os = "linux")] // a thread's share of the processor is asked for
 mod hour;

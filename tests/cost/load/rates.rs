@@ -1,4 +1,4 @@
-//! Rates over several processes: small ones, many under pressure, a slow store, costs without end.
+//! Rates over several processes: small ones, many under pressure, a slow store, unbounded costs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl Fleet {
         for _ in 0..nodes {
             fleet.join().await;
         }
-        // A beat of each: all know how many they are.
+        // One heartbeat of each: then all know their number.
         tokio::time::sleep(Duration::from_secs(6)).await;
         fleet
     }
@@ -35,7 +35,7 @@ impl Fleet {
         self.gates.push(builder.clock(self.clock.clone()).open().await.unwrap());
     }
 
-    /// So many asks at each, at once; returns how many were admitted.
+    /// This many concurrent asks at each. Returns how many were admitted.
     async fn ask(&self, times: usize, jobs: u64) -> usize {
         let mut admitted = 0;
         for gate in &self.gates {

@@ -60,7 +60,7 @@ impl RequestView for Of<'_> {
     }
 }
 
-/// Asks as an adapter does, and lets go of what is admitted: it was used.
+/// Asks as an adapter does, and drops the admitted request: it was used.
 pub(crate) async fn call(gate: &Gate, of: Of<'_>) -> Result<(), Reason> {
     let mut waited = Waited::default();
     loop {
@@ -72,7 +72,7 @@ pub(crate) async fn call(gate: &Gate, of: Of<'_>) -> Result<(), Reason> {
     }
 }
 
-/// A store whose calls take their time; writes to the pools of some tenants are never answered.
+/// A store with slow calls; writes to the pools of some tenants are never answered.
 #[derive(Clone)]
 pub(crate) struct Troubled {
     pub(crate) memory: Memory,
@@ -83,7 +83,7 @@ pub(crate) struct Troubled {
 
 #[derive(Debug, Default)]
 struct Trouble {
-    /// Those who write to pools now are among them from now on.
+    /// Tenants that write to pools now are added to them.
     marks: bool,
     everybody: bool,
     /// No new log can be begun.
@@ -93,7 +93,7 @@ struct Trouble {
     logs: BTreeSet<String>,
 }
 
-/// After so long a write that is not answered is given up.
+/// An unanswered write is given up after this time.
 const GIVEN_UP: Duration = Duration::from_secs(1);
 
 impl Troubled {
@@ -101,17 +101,17 @@ impl Troubled {
         Self { memory, call, shared, trouble: Arc::default() }
     }
 
-    /// While on, each tenant that writes to a pool is one of those who are in trouble afterwards.
+    /// While on, each tenant that writes to a pool is in trouble from then on.
     pub(crate) fn mark(&self, on: bool) {
         self.trouble.lock().unwrap().marks = on;
     }
 
-    /// From now on no write to a pool is answered.
+    /// Leaves every write to a pool unanswered from now on.
     pub(crate) fn for_everybody(&self) {
         self.trouble.lock().unwrap().everybody = true;
     }
 
-    /// From now on no write that would begin a log is ever answered.
+    /// Leaves every write that would begin a log unanswered from now on.
     pub(crate) fn no_new_logs(&self) {
         self.trouble.lock().unwrap().no_new_logs = true;
     }

@@ -1,9 +1,9 @@
-//! A table that counts what DynamoDB would charge for it, by its documented rules: a write costs a
-//! unit for each begun KB of the item, before or after, whichever is larger, also where a condition
-//! refuses it; a strong read a unit for each begun 4 KB, of an item or of a page, at least one.
+//! A table that counts what DynamoDB would charge, by its documented rules: a write costs a unit
+//! for each started KB of the item, before or after, whichever is larger, even if its condition
+//! fails; a strong read a unit for each started 4 KB, of an item or of a page, at least one.
 //!
-//! Sizes are those of the items as the DynamoDB store writes them. Calls take [`LATENCY`] of
-//! whatever time the runtime has.
+//! Sizes are those of items as the DynamoDB store writes them. Calls take [`LATENCY`] of the
+//! runtime's time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,13 +15,13 @@ use tallygate::store::{
 };
 use tokio::time::Instant;
 
-/// What a call takes: a DynamoDB in the same region.
+/// Latency of a call: DynamoDB in the same region.
 const LATENCY: Duration = Duration::from_millis(5);
 
-/// The attribute by which the DynamoDB store knows its items: its name, and a number of one digit.
+/// The attribute that marks the DynamoDB store's items: its name, and a number of one digit.
 const FORMAT_BYTES: usize = "tallygate".len() + 2;
 
-/// What was charged, over all nodes.
+/// The charges of all nodes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bill {
     /// Calls and units written, by kind of item (the letter of its partition).
@@ -31,10 +31,10 @@ pub(crate) struct Bill {
     /// The largest item, and the most units written to one partition key within a second.
     pub(crate) largest: usize,
     pub(crate) hottest: u64,
-    /// The same of pools.
+    /// The same for pools.
     pub(crate) largest_pool: usize,
     pub(crate) hottest_pool: u64,
-    /// Units that records cost in each second.
+    /// Units of records in each second.
     pub(crate) records: BTreeMap<u64, u64>,
 }
 
@@ -53,7 +53,7 @@ impl Bill {
     }
 }
 
-/// The table itself, for as many nodes as there are.
+/// The table itself, for any number of nodes.
 #[derive(Clone)]
 pub(crate) struct Table {
     memory: Arc<Memory>,
@@ -68,7 +68,7 @@ struct State {
     of_second: HashMap<String, u64>,
 }
 
-/// One node's way to the table.
+/// One node's connection to the table.
 #[derive(Clone)]
 pub(crate) struct Metered {
     table: Table,
@@ -90,7 +90,7 @@ impl Table {
         Metered { table: self.clone(), own: Arc::default() }
     }
 
-    /// What was charged since this was last asked.
+    /// The charges since the last call.
     pub(crate) fn take_bill(&self) -> Bill {
         std::mem::take(&mut self.state().bill)
     }
@@ -193,7 +193,7 @@ fn kind(pk: &str) -> String {
     pk.split('#').nth(2).unwrap_or_default().to_owned()
 }
 
-/// An item's size by DynamoDB's rules: names and values, of a number half its digits and one more.
+/// An item's size by DynamoDB's rules: names and values, with half of a number's digits plus one.
 fn bytes(key: &Key, item: &Item) -> usize {
     let keys = "pk".len() + key.pk.len() + "sk".len() + key.sk.len() + FORMAT_BYTES;
     item.0.iter().fold(keys, |sum, (name, value)| {

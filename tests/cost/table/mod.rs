@@ -1,6 +1,6 @@
-//! What a table costs: units written and read, measured over gates on a table that counts them
-//! (`metered.rs`), in time that is made up. `docs/cost.md` has the figures of a full run beside
-//! those of the reference model.
+//! Cost of a table: units written and read, measured over gates on a table that counts them
+//! (`metered.rs`), in simulated time. `docs/cost.md` has the figures of a full run beside those of
+//! the reference model.
 //!
 //!     cargo test --test cost table -- --nocapture                              # small, as in CI
 //!     TALLYGATE_COST=full cargo test --release --test cost table -- --nocapture
@@ -19,16 +19,16 @@ use nodes::{Chance, Got, Tenants};
 use tallygate::Gate;
 use tallygate::testing::split_pools;
 
-/// The pace of a service file that says nothing.
+/// The default pace of a service file.
 const USUAL_PACE: u32 = 50;
 
 /// No pace at all.
 const NO_PACE: u32 = 1_000_000;
 
-/// By then leases and ceilings fit their tenants.
+/// Time for leases and ceilings to adapt to their tenants.
 const START_SECONDS: u64 = 10;
 
-/// Units that one partition of DynamoDB takes within a second, and bytes of an item.
+/// Limits of DynamoDB: units per partition and second, and bytes of an item.
 const MOST_UNITS: u64 = 1_000;
 const MOST_BYTES: usize = 400 * 1_024;
 
@@ -76,7 +76,7 @@ fn is_full() -> bool {
     std::env::var("TALLYGATE_COST").is_ok_and(|much| much == "full")
 }
 
-/// Runs this on a runtime whose time is made up, with randomness from a seed.
+/// Runs this on a runtime with simulated time, and seeded randomness.
 fn run<T>(task: impl Future<Output = T>) -> T {
     tallygate::testing::seed_this_thread(Some(1));
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -86,8 +86,8 @@ fn run<T>(task: impl Future<Output = T>) -> T {
     done
 }
 
-/// Some nodes under steady traffic, as the reference has it: any request at any node, tenants by
-/// Zipf's law, each with 50 times as much as it uses.
+/// Nodes under steady traffic, as in the reference: any request at any node, tenants by Zipf's law,
+/// each with 50 times as much as it uses.
 async fn steady(nodes: usize, tenants: usize, requests: u64, per_second: u64, pace: u32) -> Row {
     let table = Table::new();
     let tenants = Tenants::new(tenants);
@@ -111,7 +111,7 @@ async fn steady(nodes: usize, tenants: usize, requests: u64, per_second: u64, pa
     row
 }
 
-/// Short-lived nodes, as Lambda has them: `alive` at a time, each for so many requests and then
+/// Short-lived nodes, as on Lambda: `alive` at a time, each for a number of requests and then
 /// closed, `in_all` one after the other.
 async fn short_lived(in_all: usize, alive: usize, requests_each: u64, tenants: usize) -> Row {
     let table = Table::new();
@@ -136,8 +136,8 @@ async fn short_lived(in_all: usize, alive: usize, requests_each: u64, tenants: u
     Row { name, requests, bill: table.take_bill(), got }
 }
 
-/// Many nodes at once on one tenant, as Lambda has them when it is called for: all open, then each
-/// of them serves a request in turn, as often as this.
+/// Many concurrent nodes for one tenant, as on Lambda under a burst: all open, then each of them
+/// serves a request in turn, `each` times.
 async fn at_once(nodes: usize, each: u64) -> Row {
     let table = Table::new();
     let tenants = Tenants::new(1);
@@ -163,7 +163,7 @@ async fn at_once(nodes: usize, each: u64) -> Row {
     Row { name: format!("{nodes} writers at once, 1 tenant"), requests, bill, got }
 }
 
-/// What nodes cost in an hour in which nobody calls, after a minute in which all tenants did.
+/// Cost of nodes in an hour without calls, after a minute in which all tenants called.
 async fn idle(nodes: usize, tenants: usize) -> Bill {
     let table = Table::new();
     let tenants = Tenants::new(tenants);
@@ -240,8 +240,8 @@ fn units_of_a_thousand_short_lived_writers() {
     }
 }
 
-/// However many they are, a lease costs little: a pool with many writers has sub-pools. Beside it
-/// the same without.
+/// With any number of writers, a lease costs little: a pool with many has sub-pools. Beside it the
+/// same without.
 #[test]
 fn units_of_many_writers_at_once() {
     println!("cost: {}", Row::HEAD);
@@ -265,9 +265,9 @@ fn units_of_many_writers_at_once() {
     }
 }
 
-/// `flush.max-write-units` holds records back, and nobody waits for it. Records of ceilings that
-/// requests wait for pass, which is what a start is full of: it is looked at after that. So much is
-/// asked for that it can be kept: whatever waits for 5 s is written, whatever it costs.
+/// `flush.max-write-units` delays records, and no request waits for it. Records of ceilings that
+/// requests wait for pass, and a start is full of them: so the check begins later. The demand is
+/// one that the pace can hold: whatever waits for 5 s is written at any cost.
 #[test]
 fn records_keep_the_pace_that_was_asked_for() {
     let (tenants, requests) = if is_full() { (2_000, 400_000) } else { (500, 150_000) };
@@ -286,7 +286,7 @@ fn records_keep_the_pace_that_was_asked_for() {
             "cost: at most {pace} units a second: {all} by records in {seconds} s, {worst} in the \
              worst of them"
         );
-        // A flush goes as a whole: at either end of the time that is looked at one may stand.
+        // A flush is written as a whole: one may fall on either end of the checked time.
         let allowed = (seconds + 1) * u64::from(pace) + 2 * worst;
         assert!(all <= allowed, "{all} of {allowed}");
     }

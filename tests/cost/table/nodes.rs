@@ -1,5 +1,5 @@
-//! Nodes that share a table, and traffic on them: all on one runtime whose time is made up, so that
-//! an hour takes seconds.
+//! Nodes that share a table, and their traffic: all on one runtime with simulated time, so that an
+//! hour takes seconds.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::metered::Table;
 
-/// Between two batches of requests.
+/// Interval between two batches of requests.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The runtime's time, on both clocks.
@@ -28,15 +28,15 @@ impl Clock for RuntimeClock {
     }
 }
 
-/// Who calls: tenants by Zipf's law, one after the other with these shares.
+/// The calling tenants, by Zipf's law, in order of these shares.
 pub(crate) struct Tenants {
     names: Vec<Arc<str>>,
-    /// Up to which of a million a tenant is meant.
+    /// Upper bound of each tenant's range, of a million.
     up_to: Vec<f64>,
     shares: Vec<f64>,
 }
 
-/// What the clients got.
+/// The clients' results.
 #[derive(Clone, Default)]
 pub(crate) struct Got {
     pub(crate) admitted: Arc<AtomicU64>,
@@ -44,7 +44,7 @@ pub(crate) struct Got {
     pub(crate) unavailable: Arc<AtomicU64>,
 }
 
-/// SplitMix64: what is drawn, is drawn again in every run.
+/// SplitMix64: every run draws the same numbers.
 pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
@@ -80,7 +80,7 @@ impl Tenants {
         self.names.len()
     }
 
-    /// A plan file: each tenant's month is this many times what it uses of `requests` in all.
+    /// A plan file: each tenant's monthly quota is this many times its usage over all `requests`.
     pub(crate) fn plans(&self, requests: u64, times: u64) -> String {
         let mut text =
             "default-plan = \"free\"\n[plan.free]\nquota.requests = \"200/month\"\n".to_owned();
@@ -104,7 +104,7 @@ pub(crate) async fn open(table: &Table, plans: &str, max_write_units: u32) -> Ga
     node(table, plans, max_write_units).open().await.unwrap()
 }
 
-/// The same as a sandbox of Lambda: it tells the others nothing of itself.
+/// The same as a Lambda sandbox, which does not announce itself to the others.
 pub(crate) async fn open_sandbox(table: &Table, plans: &str, max_write_units: u32) -> Gate {
     node(table, plans, max_write_units).strict_rates(true).open().await.unwrap()
 }
@@ -120,7 +120,7 @@ fn node(table: &Table, plans: &str, max_write_units: u32) -> GateBuilder {
     builder.clock(clock).identify(ByName)
 }
 
-/// Makes every tenant, which is done once in a tenant's life and is not what is measured here.
+/// Creates every tenant: once in a tenant's life, so not part of the measurement.
 pub(crate) async fn make_tenants(table: &Table, plans: &str, tenants: &Tenants) {
     let gate = open(table, plans, 1_000_000).await;
     for name in &tenants.names {
@@ -129,7 +129,7 @@ pub(crate) async fn make_tenants(table: &Table, plans: &str, tenants: &Tenants) 
     gate.close().await.unwrap();
 }
 
-/// So many requests, so many a second, each at a node of its own choice.
+/// This many requests at this rate, each at a random node.
 pub(crate) async fn traffic(
     nodes: &[Gate],
     tenants: &Tenants,
@@ -151,7 +151,7 @@ pub(crate) async fn traffic(
     }
 }
 
-/// One request. Most are answered at once; the rest wait beside the others.
+/// One request. Most are answered at once; the rest wait concurrently.
 fn ask(gate: Gate, tenant: Arc<str>, got: Got) {
     let mut request = Box::pin(async move {
         let count = match OpenRequest::admit(&gate, &Call(tenant)).await {

@@ -1,4 +1,4 @@
-//! Laws 2 and 7: what changes do, and that a call at fault does nothing.
+//! Laws 2 and 7: the effects of changes, and that a faulty call has none.
 
 use tallygate::store::{Change, StoreErrorKind, Value, When, Write, Written};
 

@@ -1,4 +1,4 @@
-//! Laws 1 and 5 while many call at once.
+//! Laws 1 and 5 under concurrent calls.
 
 use tallygate::store::{StoreErrorKind, When, Write, Written};
 

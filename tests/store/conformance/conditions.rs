@@ -1,4 +1,4 @@
-//! Laws 1 and 2: all conditions or nothing, and the item as it stands.
+//! Laws 1 and 2: all conditions or nothing, and the stored item.
 
 use tallygate::store::{Change, Value, When, Written};
 
@@ -10,7 +10,7 @@ pub(crate) async fn each_condition_holds_exactly_when_it_says(at: Subject) {
     let absent = key("conditions", "absent");
     at.put_all([write(&there, [], [set("n", 5), set("t", "x"), set("b", vec![0, 255])])]).await;
     let equals = |name: &'static str, value| When::Equals(name.into(), value);
-    // The condition, whether it holds for the item, and whether it holds where there is none.
+    // The condition, whether it holds for the item, and whether it holds without one.
     let cases = [
         (When::Absent, false, true),
         (When::Exists, true, false),
@@ -36,7 +36,7 @@ pub(crate) async fn each_condition_holds_exactly_when_it_says(at: Subject) {
     ];
     for (when, holds_there, holds_absent) in cases {
         for (key, holds) in [(&there, holds_there), (&absent, holds_absent)] {
-            // Removing what is not there is a change that shows in no other case.
+            // Removing a missing attribute is a change that shows in no other case.
             let probe = write(key, [when.clone()], [Change::Remove("other".into())]);
             let applied = matches!(at.write(probe).await.unwrap(), Written::Applied(_));
             assert_eq!(applied, holds, "{when:?} on {}", key.sk);
@@ -85,7 +85,7 @@ pub(crate) async fn a_condition_is_tested_before_an_overflow(at: Subject) {
     assert!(matches!(at.write(guarded).await.unwrap(), Written::Refused(Some(_))));
 }
 
-/// What a lease does: the whole old entry is the condition, so a duplicate cannot apply.
+/// As in a lease: the complete old entry is the condition, so a duplicate cannot apply.
 pub(crate) async fn an_exact_entry_lets_a_write_through_once(at: Subject) {
     let k = key("conditions", "entry");
     at.put_all([write(&k, [], [set("free", 10), set("entry", b"op 0".to_vec())])]).await;

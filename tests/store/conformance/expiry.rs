@@ -1,7 +1,7 @@
-//! Law 8: what has expired goes, in parts, and nothing else does.
+//! Law 8: expired items are removed, in parts, and nothing else is.
 //!
-//! For stores that remove it themselves. One that leaves it to its service answers 0 and cannot be
-//! waited for here; of these laws it keeps the ones about what stays.
+//! For stores that remove them themselves. One that leaves it to its service answers 0, and waiting
+//! for it is impossible here; it keeps the laws about what stays.
 
 use tallygate::store::{Change, MAX_EXPIRED_ITEMS, StoreErrorKind};
 
@@ -14,7 +14,7 @@ const AT: i64 = 1_800_000_000;
 /// More parts than any table here has.
 const PARTS: usize = 64;
 
-/// Lets the store look at the whole table, and more than once. Returns how many items went.
+/// Lets the store check the whole table, more than once. Returns the number of items removed.
 async fn sweep(at: &Subject, now_ms: i64) -> usize {
     let mut removed = 0;
     for _ in 0..PARTS {

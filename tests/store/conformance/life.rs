@@ -1,4 +1,4 @@
-//! Law 4 as far as a process can see it: closing, and opening again.
+//! Law 4, as far as a process can see it: closing and reopening.
 
 use tallygate::store::{StoreErrorKind, When};
 

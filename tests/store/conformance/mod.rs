@@ -4,8 +4,8 @@
 //! line at the end of this file. A store that cannot run here says why: on a developer's machine
 //! its laws print `skipped`, in CI (`CI=true`) they fail.
 //!
-//! What is not covered: that a write survives a power cut. That is tested beside each store's code,
-//! on a disk that loses what was not synced.
+//! Not covered: that a write survives a power cut. That is tested beside each store's code, on a
+//! disk that loses unsynced data.
 
 mod changes;
 mod concurrency;
@@ -19,7 +19,7 @@ mod subject;
 
 use subject::Subject;
 
-/// Names every law once. Those of expiry differ for a store whose service removes what has expired.
+/// Names every law once. Those of expiry differ for a store whose service removes expired items.
 macro_rules! every_law {
     ($store:ident) => {
         every_law! { $store:

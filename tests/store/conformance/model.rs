@@ -1,5 +1,5 @@
-//! Random calls, answered by the store and by the simplest model there is: a list of items, looked
-//! through from the start. The model shares no code with any store.
+//! Random calls, answered by the store and by the simplest possible model: a list of items,
+//! searched from the start. The model shares no code with any store.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -24,7 +24,7 @@ enum Answer {
     Invalid,
 }
 
-/// Pairs of keys and their items, in no order.
+/// Pairs of keys and their items, unordered.
 #[derive(Default)]
 struct Model(Vec<((String, String), Item)>);
 
@@ -147,9 +147,8 @@ async fn agrees(at: &Subject, calls: Vec<Call>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whether an answer says what the model's says. Where a page ends exactly with the last item, a
-/// store may name a place beyond it; else the place it names lies after the page, and no item lies
-/// between.
+/// Whether an answer matches the model's. If a page ends exactly with the last item, a store may
+/// name a place beyond it; otherwise the place it names is after the page, with no item in between.
 fn agree(answer: &Answer, expected: &Answer) -> bool {
     let (Answer::Page(page), Answer::Page(model)) = (answer, expected) else {
         return answer == expected;
@@ -164,7 +163,7 @@ fn agree(answer: &Answer, expected: &Answer) -> bool {
     page.items == model.items && follows
 }
 
-/// The call in a part of the table that no other case has touched.
+/// The call, moved to a part of the table that no other case has touched.
 fn in_space(call: Call, case: u32) -> Call {
     match call {
         Call::Write(mut write) => {

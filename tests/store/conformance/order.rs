@@ -88,11 +88,11 @@ pub(crate) async fn a_partition_does_not_see_its_neighbours(at: Subject) {
                 assert_eq!(item.text("pk-was"), Some(pk));
             }
         }
-        // The whole of the last page: no key of the next partition shows as what comes next.
+        // The complete last page: no key of the next partition appears as the next one.
         let rest = at.page(Query { from: "x".into(), ..query(pk, 2) }).await;
         assert_eq!((sort_keys(&rest), rest.next.as_deref()), (vec!["x", "\u{10ffff}"], None));
     }
-    // A partition and sort key that read the same when put together are not the same item.
+    // A partition and sort key that read the same when concatenated are not the same item.
     at.put_all([write(&key("p#q", "r"), [], [set("n", 1)])]).await;
     assert_eq!(at.item(&key("p", "q#r")).await, None);
     assert!(at.page(query("p", 9)).await.items.is_empty());

@@ -1,11 +1,11 @@
-//! Law 7, and that what was written is what comes back.
+//! Law 7, and that reads return what was written.
 
 use tallygate::store::{MAX_ITEM_BYTES, MAX_PK_BYTES, MAX_SK_BYTES, StoreErrorKind};
 
 use super::Subject;
 use super::subject::{item, key, query, set, write};
 
-/// Room for keys and names, counted generously.
+/// Room for keys and names, generously counted.
 const OVERHEAD: usize = 100;
 
 pub(crate) async fn an_item_of_nearly_the_bound_comes_back_whole(at: Subject) {

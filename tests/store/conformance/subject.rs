@@ -1,4 +1,4 @@
-//! What a law is run against, and the few words laws are written in.
+//! The subject of a law, and helpers for writing laws.
 
 use std::sync::Arc;
 #[cfg(feature = "dynamodb")]
@@ -12,7 +12,7 @@ use tallygate::store::{
 #[cfg(feature = "dynamodb")]
 use crate::shared_table;
 
-/// A store with nothing in it, and the way to open it again.
+/// An empty store, and the way to reopen it.
 pub(crate) struct Subject {
     /// The store.
     pub(crate) store: Arc<dyn Store>,
@@ -24,7 +24,7 @@ impl Subject {
         Self { store: open(), open: Box::new(open) }
     }
 
-    /// Closes the store and opens it again, as another process would.
+    /// Closes and reopens the store, as another process would.
     pub(crate) async fn reopen(&mut self) {
         self.store.close().await.unwrap();
         self.store = (self.open)();
@@ -34,7 +34,7 @@ impl Subject {
         self.store.write(write).await
     }
 
-    /// Writes that must be applied. They wait together, so that a store may group them.
+    /// Makes writes that must be applied, concurrently, so that a store may group them.
     pub(crate) async fn put_all(&self, writes: impl IntoIterator<Item = Write>) {
         let running: Vec<_> =
             writes.into_iter().map(|write| tokio::spawn(self.store.write(write))).collect();
@@ -48,7 +48,7 @@ impl Subject {
         self.store.read(key.clone()).await.unwrap()
     }
 
-    /// A page up to its limit, read on where the store has cut it.
+    /// A page up to its limit, continued where the store has cut it.
     pub(crate) async fn page(&self, query: Query) -> Page {
         self.read_on(query).await.unwrap()
     }
@@ -71,7 +71,7 @@ impl Subject {
         }
     }
 
-    /// The kind of error a write is refused with; panics if it is answered.
+    /// The kind of error of a refused write; panics if it succeeds.
     pub(crate) async fn error(&self, write: Write) -> StoreErrorKind {
         self.store.write(write).await.expect_err("the write should fail").kind
     }
@@ -83,7 +83,7 @@ pub(crate) async fn memory() -> Result<Subject, String> {
     Ok(Subject::new(move || Arc::new(table.clone())))
 }
 
-/// The same, with pages that end early.
+/// The same, with pages cut short.
 pub(crate) async fn cut_pages() -> Result<Subject, String> {
     let table = tallygate::store::Memory::new();
     Ok(Subject::new(move || {
@@ -120,7 +120,7 @@ pub(crate) async fn dynamodb_local() -> Result<Subject, String> {
     new_table(server.endpoint(), &table).await
 }
 
-/// A new table there, and the store in it.
+/// A store in a new table there.
 #[cfg(feature = "dynamodb")]
 async fn new_table(endpoint: &str, table: &str) -> Result<Subject, String> {
     use tallygate::store::DynamoDb;

@@ -1,5 +1,5 @@
-//! Two gates on one table, each behind a wire that fails every second request: one quota, to the
-//! unit, and all of it on record.
+//! Two gates on one table, each behind a wire that fails every second request: one quota, exact to
+//! the unit, and all of it recorded.
 
 use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::store::DynamoDb;
@@ -31,7 +31,7 @@ const PLANS: &str = r#"
     quota.jobs = "200/month"
 "#;
 
-/// Everything a wire does but silence, which costs its time limit and ends like a cut.
+/// All faults of a wire except silence, which costs its time limit and ends like a cut.
 const FAULTS: [Fault; 9] = [
     Fault::CutInRequest,
     Fault::CutBefore,
@@ -88,8 +88,8 @@ async fn two_gates_on_bad_wires_admit_and_record_one_quota_to_the_unit() {
     }
     let mut admitted = 0;
     let mut refused_in_a_row = 0;
-    // A refusal is believed for up to 3 s: this many in a row, a moment apart, mean that no lease
-    // has anything and the pool neither.
+    // A refusal is cached for up to 3 s: this many in a row, a moment apart, mean that neither a
+    // lease nor the pool has anything.
     while refused_in_a_row < 40 {
         for (gate, tenant, _) in &gates {
             match is_admitted(gate, tenant).await {
@@ -113,8 +113,8 @@ async fn two_gates_on_bad_wires_admit_and_record_one_quota_to_the_unit() {
     assert_eq!(used, QUOTA as u64);
 }
 
-/// More gates than one item has room for: what the pool has more of lies in sub-pools, and each
-/// unit is served once wherever it lies.
+/// More gates than one item has room for: the rest of the pool is in sub-pools, and each unit is
+/// served once wherever it is.
 async fn forty_gates_serve_one_quota_to_the_unit(endpoint: &str) {
     DynamoDb::create_table(&client(endpoint), "gates", None).await.unwrap();
     let mut gates = Vec::new();
@@ -136,7 +136,7 @@ async fn forty_gates_serve_one_quota_to_the_unit(endpoint: &str) {
     for (gate, _) in &gates[1..] {
         gate.close().await.unwrap();
     }
-    // What the others gave back is here, wherever it lies.
+    // The units given back by the others are here, wherever they are stored.
     let (gate, tenant) = &gates[0];
     let mut refused_in_a_row = 0;
     while refused_in_a_row < 60 {

@@ -1,8 +1,8 @@
-//! What the DynamoDB store does beyond the laws of every store: on a wire that cuts, delays and
-//! repeats, and with tables and items that are not as they should be.
+//! The DynamoDB store beyond the laws of every store: on a wire that cuts, delays and repeats, and
+//! with unexpected tables and items.
 //!
 //! The server is dynoxide, within the test's process, and Amazon's DynamoDB Local for rates and
-//! sub-pools. What they cannot show: throttling and 5xx come from the proxy's own hand.
+//! sub-pools. They cannot produce throttling and 5xx, which come from the proxy.
 
 mod gates;
 mod proxy;

@@ -1,5 +1,5 @@
-//! A TCP proxy before a DynamoDB that does to a request what its script says, one fault for each
-//! request, in order; when the script has ended, requests pass.
+//! A TCP proxy in front of a DynamoDB that applies its script to requests, one fault for each, in
+//! order; after the script, requests pass.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,9 +15,9 @@ pub(crate) enum Fault {
     Pass,
     /// The connection is cut in the middle of the request.
     CutInRequest,
-    /// It is cut when the request is here, before it has reached the server.
+    /// It is cut once the request is here, before it has reached the server.
     CutBefore,
-    /// It is cut when the server has answered, before the answer is sent on.
+    /// It is cut once the server has answered, before the answer is sent on.
     CutAfter,
     /// It is cut in the middle of the answer.
     CutInReply,
@@ -27,9 +27,9 @@ pub(crate) enum Fault {
     Late,
     /// The request reaches the server twice, and the second answer is sent on.
     Twice,
-    /// A 500 instead of the request's answer, which was made or not.
+    /// A 500 instead of the answer to the request, which was applied or not.
     Error500 { applied: bool },
-    /// The service's own refusal of what is too much at once.
+    /// The service's own refusal of excess requests.
     Throttled,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Before the server at this endpoint.
+    /// In front of the server at this endpoint.
     pub(crate) async fn before(endpoint: &str) -> Self {
         let server = endpoint.strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -61,7 +61,7 @@ impl Proxy {
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let wire = wire.clone();
-                // A connection that fails is closed, which is all its client is to see.
+                // A failed connection is closed, which is all its client is to see.
                 tokio::spawn(async move { drop(wire.serve(client).await) });
             }
         });
@@ -72,17 +72,17 @@ impl Proxy {
         &self.endpoint
     }
 
-    /// The next requests meet these.
+    /// Adds faults for the next requests.
     pub(crate) fn then(&self, faults: impl IntoIterator<Item = Fault>) {
         self.script.lock().unwrap().extend(faults);
     }
 
-    /// Requests that have come so far, whole or not.
+    /// Number of requests so far, complete or not.
     pub(crate) fn requests(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
 
-    /// How many requests have asked for this operation.
+    /// Number of requests for this operation.
     pub(crate) fn asked_for(&self, operation: &str) -> usize {
         self.requests.lock().unwrap().iter().filter(|of| *of == operation).count()
     }
@@ -144,7 +144,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Requests that were parked reach the server now. Nobody waits for their answers.
+    /// Sends the parked requests to the server. Their answers are ignored.
     async fn release(&self) -> io::Result<()> {
         let parked = std::mem::take(&mut *self.parked.lock().unwrap());
         for request in parked {
@@ -162,7 +162,7 @@ impl Wire {
     }
 }
 
-/// A message up to the empty line, `None` where the connection ends before one begins.
+/// A message up to the empty line; `None` if the connection ends before one begins.
 async fn read_head(from: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -175,7 +175,7 @@ async fn read_head(from: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(head))
 }
 
-/// What a request asks for, as its target says: `DynamoDB_20120810.PutItem`.
+/// A request's operation, from its target header: `DynamoDB_20120810.PutItem`.
 fn operation(head: &[u8]) -> String {
     let head = String::from_utf8_lossy(head);
     let mut lines = head.lines().filter_map(|line| line.split_once(": "));

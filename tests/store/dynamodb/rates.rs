@@ -1,11 +1,10 @@
-//! A rate over gates on Amazon's DynamoDB Local, in real time: what four of them admit together in
-//! any ten seconds, once they know of each other.
+//! A rate over gates on Amazon's DynamoDB Local, in real time: the total of four of them in any ten
+//! seconds, once they know of one another.
 //!
 //!     RATES_SECONDS=45 cargo test --test store rates -- --nocapture    # 12 s without it
 //!
 //! That rates follow demand, joins and deaths is measured in simulated time, in
-//! `src/rates/fleet_tests.rs` and `tests/gate/shared_rates.rs`; here it is only the store that is
-//! real.
+//! `src/rates/fleet_tests.rs` and `tests/gate/shared_rates.rs`; here only the store is real.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,13 +19,13 @@ use crate::shared_table::client;
 const NODES: usize = 4;
 const RATE: u64 = 1_000;
 
-/// Until shares have settled: three slots from equal parts to equal parts; eight until one node has
-/// what three leave it, for it takes a fifth more than it is asked for in each.
+/// Time for shares to settle: three slots from equal parts to equal parts; eight until one node has
+/// what three leave it, because it takes a fifth more than its demand in each.
 const EVEN: Duration = Duration::from_secs(16);
 const SKEWED: Duration = Duration::from_secs(45);
 
-/// In a share of the rate and in percent: the bound that a gate prints without churn, and what is
-/// to be used at least of what could be.
+/// In percent of a share of the rate: the bound that a gate prints without churn, and the minimum
+/// utilization.
 const AT_MOST: u64 = 106;
 const AT_LEAST: u64 = 95;
 
@@ -77,7 +76,7 @@ async fn four_gates_admit_one_rate() {
         let tenths: Vec<AtomicU64> = (0..all.as_millis() / 100).map(|_| 0.into()).collect();
         let (tenths, begun) = (Arc::new(tenths), Instant::now());
         let calls = gates.iter().zip(shares).map(|(gate, share)| {
-            // Half as much again as the rate gives.
+            // One and a half times the rate.
             tokio::spawn(call(gate.clone(), RATE * 3 / 2 * share / 100, begun, tenths.clone()))
         });
         for call in calls.collect::<Vec<_>>() {

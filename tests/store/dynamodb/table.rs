@@ -1,4 +1,4 @@
-//! The table: made once by many, looked at before it is used, and what is in it that is not ours.
+//! The table: created once by many, checked before it is used, and its foreign contents.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn served() -> (dynoxide::Database, Client) {
     (db, client(&endpoint))
 }
 
-/// A table with these keys, made by somebody else.
+/// A foreign table with these keys.
 async fn other_table(client: &Client, name: &str, hash: &str, range: Option<&str>, numbers: bool) {
     let of = if numbers { ScalarAttributeType::N } else { ScalarAttributeType::S };
     let mut call = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
@@ -90,7 +90,7 @@ async fn a_table_that_is_made_is_kept_restorable_and_one_that_is_there_is_left_a
     }
 }
 
-/// Where this client points nothing listens: the answer is ours.
+/// Nothing listens at this client's endpoint: the answer is ours.
 #[tokio::test]
 async fn a_name_that_no_table_can_have_is_refused_before_anything_is_asked() {
     let client = client("http://127.0.0.1:9");
@@ -233,7 +233,7 @@ async fn units_are_counted_as_they_are_charged() {
     assert_eq!(store.units(), Units::default());
     store.write(put(2_500)).await.unwrap();
     assert_eq!(store.units(), Units { read: 0, write: 3 });
-    // A condition that fails costs what stands.
+    // A failed condition costs the size of the stored item.
     assert!(matches!(store.write(put(1)).await.unwrap(), Written::Refused(Some(_))));
     assert_eq!(store.clone().units(), Units { read: 0, write: 6 });
     store.read(key("s")).await.unwrap();
@@ -263,7 +263,7 @@ async fn a_page_that_is_cut_by_its_bytes_goes_on() {
     assert!(pages > 1, "the service cuts pages");
 }
 
-/// What the templates of the examples grant and keep.
+/// The permissions and retention in the examples' templates.
 #[test]
 fn templates_grant_no_scan_and_keep_their_table() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

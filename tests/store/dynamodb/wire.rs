@@ -1,5 +1,5 @@
-//! The wire: whatever happens on it, a write that may have been applied is never said not to have
-//! been, and the identical write, made again, ends where one write would have ended.
+//! Wire faults: a write that may have been applied is never reported as not applied, and repeating
+//! the identical write ends where one write would have.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tallygate::store::{
 use super::proxy::{Fault, Proxy};
 use crate::shared_table::{client, serve};
 
-/// How long a call may take here: a silent wire is to be noticed soon, a busy machine is not one.
+/// Timeout of a call: short enough to notice a silent wire, long enough for a busy machine.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// Every fault, with what a write's first try is answered (`None`: definitely) and whether the
-/// server has applied it by then.
+/// Every fault, with the error of a write's first attempt (`None`: definite) and whether the server
+/// has applied it by then.
 const FAULTS: [(Fault, Option<StoreErrorKind>, bool); 11] = [
     (Fault::Pass, None, true),
     (Fault::CutInRequest, Some(StoreErrorKind::Unknown), false),
@@ -50,7 +50,8 @@ impl Wired {
         self.straight.read(key.clone()).await.unwrap()
     }
 
-    /// The identical write until its outcome is definite, and how many tries it took.
+    /// Repeats the identical write until its outcome is definite. Also returns the number of
+    /// attempts.
     async fn until_definite(&self, write: &Write) -> (Written, usize) {
         for tries in 1..=40 {
             match self.store.write(write.clone()).await {
@@ -98,8 +99,8 @@ async fn where_nobody_listens_nothing_was_applied() {
     assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
 }
 
-/// The shapes of all writes there are: a slot that is written once, a lease's guarded step, a plain
-/// set, and a guarded delete. Each with what stands before and after it.
+/// The shapes of all writes: a slot that is written once, a lease's guarded step, a plain set, and
+/// a guarded delete. Each with the item before and after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeating_the_identical_write_ends_where_one_would() {
     let wired = Wired::new().await;
@@ -122,7 +123,7 @@ async fn repeating_the_identical_write_ends_where_one_would() {
             let write = Write { key: key.clone(), when, change };
             let (written, tries) = wired.until_definite(&write).await;
             let what = format!("{shape}, {fault:?}, {tries} tries: {written:?}");
-            // What comes back says what stands, whether this copy applied or an earlier one.
+            // The answer has the stored item, whether this copy applied or an earlier one.
             let (Written::Applied(item) | Written::Refused(item)) = written;
             let seen = item.map(|item| (item.int("free"), item.int("op").unwrap()));
             assert_eq!(seen, after, "{what}");
@@ -133,8 +134,8 @@ async fn repeating_the_identical_write_ends_where_one_would() {
     }
 }
 
-/// Three writers take from one pool, each through its own chained entry, as leases do. Whatever
-/// the wire does to them, units are where somebody knows them to be.
+/// Three writers take from one pool, each through its own chained entry, as leases do. Whatever the
+/// wire does, every unit is accounted for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chained_writers_lose_and_make_no_unit() {
     const LIMIT: i64 = 1_000;

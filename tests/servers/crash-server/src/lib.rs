@@ -1,6 +1,6 @@
-//! What the servers that are to be killed have in common: their table, and how they serve.
+//! Shared parts of the servers that are killed in tests: their table, and how they serve.
 //!
-//! The table is in a DynamoDB of the tests, at `AWS_ENDPOINT_URL_DYNAMODB` and without TLS.
+//! The table is in the tests' DynamoDB, at `AWS_ENDPOINT_URL_DYNAMODB` and without TLS.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -24,26 +24,26 @@ pub fn client(endpoint: &str) -> Client {
     Client::from_conf(config.build())
 }
 
-/// The table of this name, where the environment says.
+/// The table of this name, at the endpoint set in the environment.
 ///
 /// # Errors
 ///
-/// If it does not say.
+/// If it is not set.
 pub fn table(name: &str) -> Result<DynamoDb, std::env::VarError> {
     let endpoint = std::env::var("AWS_ENDPOINT_URL_DYNAMODB")?;
     Ok(DynamoDb::new(client(&endpoint), name))
 }
 
-/// Serves on a free loopback port, which is printed, until SIGTERM has come and what was asked
-/// before it is answered.
+/// Serves on a free loopback port, which is printed, until SIGTERM; earlier requests are answered
+/// first.
 ///
 /// # Errors
 ///
-/// If there is no port, or no signal.
+/// If there is no port, or SIGTERM cannot be handled.
 pub async fn serve(app: Router) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
-    // Without it a small answer may wait for the acknowledgement of the one before.
+    // Without it a small answer may wait for the acknowledgement of the previous one.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });

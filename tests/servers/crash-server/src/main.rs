@@ -1,9 +1,9 @@
 //! A small server to be killed. `crash-server SERVICE-FILE` opens a gate, serves on a free loopback
-//! port, prints it, and drains on SIGTERM. The tests beside it do the rest.
-//! With `store.kind = "dynamodb"` several of it share the table at `AWS_ENDPOINT_URL_DYNAMODB`.
+//! port, prints it, and drains on SIGTERM. The tests beside it do the rest. With
+//! `store.kind = "dynamodb"`, several processes share the table at `AWS_ENDPOINT_URL_DYNAMODB`.
 //!
 //! `POST /work` costs one request and reports [`TOKENS`]; `GET /usage` is the tenant's own report,
-//! from the store and from what this process has not written yet.
+//! from the store and from usage that this process has not written yet.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use axum::{Extension, Router};
 use tallygate::middleware::{GateLayer, HttpView};
 use tallygate::{Admitted, Gate, IdentifyStep, Waited};
 
-/// What each request reports.
+/// Tokens reported by each request.
 const TOKENS: u64 = 3;
 
 #[tokio::main]

@@ -1,13 +1,14 @@
-//! Amazon's DynamoDB Local for tests: gets it once, starts it on a free port, stops it by its pid.
+//! Amazon's DynamoDB Local for tests: downloads it once, starts it on a free port, stops it by its
+//! pid.
 //!
-//! It needs Java and, for the first time, Maven and a network: where one is missing, [`start`] says
-//! so, and the test that wanted it prints `skipped`. What was got stays in `target/servers/`.
+//! It needs Java and, the first time, Maven and a network: if one is missing, [`start`] says so,
+//! and the test that needed it prints `skipped`. Downloads stay in `target/servers/`.
 //!
-//! A server ends with whoever started it, also where that is killed: it runs under a shell that
-//! waits for the end of a pipe whose other end this process holds.
+//! A server ends with its parent process, even if that is killed: it runs under a shell that waits
+//! for the end of a pipe whose other end this process holds.
 //!
-//! Not promised: what DynamoDB Local cannot do. It never throttles, loses no reply, and reads
-//! strongly whatever is asked.
+//! Not promised: what DynamoDB Local cannot do. It never throttles, loses no reply, and always
+//! reads strongly.
 
 #![allow(clippy::disallowed_methods, reason = "a tool of the tests that waits for a process")]
 
@@ -19,13 +20,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The release, as `pom.xml` names it: the newest whose dependencies can be had.
+/// The release named in `pom.xml`: the newest whose dependencies are available.
 pub const VERSION: &str = "3.1.0";
 
-/// How long a started server may take until it answers: 1.5 s when nothing else runs.
+/// Time for a started server to answer: 1.5 s on an idle machine.
 const UP_WITHIN: Duration = Duration::from_secs(60);
 
-/// Between two looks.
+/// Poll interval.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Runs the server until standard input ends. The first line of output is the server's pid.
@@ -40,7 +41,7 @@ kill $! 2>/dev/null
 wait
 "#;
 
-/// A server that runs. It is stopped when this is dropped, or when this process ends.
+/// A running server. Stopped when this is dropped, or when this process ends.
 #[derive(Debug)]
 pub struct Server {
     shell: Child,
@@ -49,12 +50,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Where it answers: what goes into `AWS_ENDPOINT_URL_DYNAMODB`. Any region and credentials do.
+    /// Its endpoint, for `AWS_ENDPOINT_URL_DYNAMODB`. Any region and credentials work.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Its process, for tests that stop it and let it go on.
+    /// Its process id, for tests that suspend and resume it.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -63,16 +64,16 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.shell.stdin.take());
-        // The shell has killed the server when it ends. If it is gone, so is the server.
+        // The shell kills the server before it ends. If the shell is gone, so is the server.
         let _ = self.shell.wait();
     }
 }
 
-/// Starts a server with nothing in it, on this port or a free one, and waits until it answers.
+/// Starts an empty server, on this port or a free one, and waits until it answers.
 ///
 /// # Errors
 ///
-/// Why it cannot be had here.
+/// Why it is not available here.
 pub fn start(port: Option<u16>) -> Result<Server, String> {
     let jars = get()?;
     let port = match port {
@@ -91,7 +92,7 @@ pub fn start(port: Option<u16>) -> Result<Server, String> {
         .map_err(|error| format!("no shell: {error}"))?;
     let mut line = String::new();
     if let Some(output) = shell.stdout.take() {
-        // Without a line there is no pid, which is said below.
+        // Without a line there is no pid, which is reported below.
         let _ = BufReader::new(output).read_line(&mut line);
     }
     let pid = line.trim().parse().map_err(|_| "the server has no pid".to_owned())?;
@@ -108,22 +109,22 @@ pub fn start(port: Option<u16>) -> Result<Server, String> {
     Ok(server)
 }
 
-/// One server for all tests of this process, started by the first that asks.
+/// One server for all tests of this process, started by the first caller.
 ///
 /// # Errors
 ///
-/// As [`start`], the same for all.
+/// As [`start`], the same for all callers.
 pub fn shared() -> Result<&'static Server, String> {
     static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
     SHARED.get_or_init(|| start(None)).as_ref().map_err(String::clone)
 }
 
-/// The folder with the server's files, got with Maven if it is not there. Processes that ask at
-/// once wait for the first.
+/// The folder with the server's files, downloaded with Maven if missing. Concurrent processes wait
+/// for the first.
 ///
 /// # Errors
 ///
-/// What is missing here.
+/// What is missing on this machine.
 pub fn get() -> Result<PathBuf, String> {
     let servers = target().join("servers");
     let jars = servers.join(format!("dynamodb-local-{VERSION}"));
@@ -138,7 +139,7 @@ pub fn get() -> Result<PathBuf, String> {
     if jars.is_dir() {
         return Ok(jars);
     }
-    // Moved into its place when it is whole.
+    // Moved into place when complete.
     let part = servers.join("dynamodb-local.part");
     let _ = fs::remove_dir_all(&part);
     let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("pom.xml");
@@ -158,7 +159,7 @@ pub fn get() -> Result<PathBuf, String> {
     Ok(jars)
 }
 
-/// Cargo's target folder: what is got is cached with it and removed with it.
+/// Cargo's target folder: downloads are cached with it and removed with it.
 fn target() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
     let root = root.canonicalize().unwrap_or(root);
@@ -172,7 +173,7 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Whether the server answers a request, of which it need not think much.
+/// Whether the server answers a trivial request.
 fn answers(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
         return false;

@@ -1,14 +1,14 @@
-//! `/_sim/..`: what drives the simulator by hand.
+//! `/_sim/..`: endpoints to control the simulator by hand.
 //!
 //! | call | does |
 //! |---|---|
-//! | `GET /_sim/totals` | what counts, by event name, customer and period |
-//! | `GET /_sim/calls` | every call as it was answered |
+//! | `GET /_sim/totals` | everything counted, by event name, customer and period |
+//! | `GET /_sim/calls` | every call with its answer |
 //! | `GET /_sim/deliveries` | every attempt to send a webhook |
-//! | `GET`, `POST`, `DELETE /_sim/faults` | the script: seen, one line or a list added, cleared |
-//! | `GET`, `POST /_sim/clock` | the time: seen, `{"now": s}`, `{"advance": s}`, `{"run": bool}` |
-//! | `GET`, `POST /_sim/settings` | the settings: seen, some of them changed |
-//! | `POST /_sim/events` | an event of your own: see [`Sent`] |
+//! | `GET`, `POST`, `DELETE /_sim/faults` | the script: show, add one line or a list, clear |
+//! | `GET`, `POST /_sim/clock` | the time: show, `{"now": s}`, `{"advance": s}`, `{"run": bool}` |
+//! | `GET`, `POST /_sim/settings` | the settings: show, change some |
+//! | `POST /_sim/events` | makes an event: see [`Sent`] |
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::webhook;
 /// An event to be made by hand.
 ///
 /// Without `raw` it takes the usual way: kept, signed, sent to the webhook URL, subject to the
-/// script. With `raw` it is sent at once and as it is, and the answer tells what came of it: for
+/// script. With `raw` it is sent at once and unchanged, and the answer reports the result: for
 /// webhooks that must be refused.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,7 +33,7 @@ struct Sent {
     /// `data.object` of a snapshot; `related_object` of a thin event.
     object: Value,
     previous_attributes: Option<Value>,
-    /// The connected account that it is of.
+    /// The connected account that it belongs to.
     account: Option<String>,
     /// Set for a thin event: the data that is fetched from `/v2`.
     thin: Option<Value>,
@@ -43,13 +43,13 @@ struct Sent {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Raw {
-    /// The body; the event as JSON where there is none.
+    /// The body; by default the event as JSON.
     body: Option<String>,
-    /// The whole `Stripe-Signature` header.
+    /// The complete `Stripe-Signature` header.
     signature: Option<String>,
-    /// Otherwise: signed with this instead of the configured secrets,
+    /// Otherwise, the secret to sign with instead of the configured ones,
     secret: Option<String>,
-    /// as of this second instead of now.
+    /// and the second to sign as of instead of now.
     at: Option<i64>,
 }
 

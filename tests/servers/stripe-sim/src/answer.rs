@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-/// What a call is answered.
+/// The answer to a call.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Value,
-    /// `Stripe-Should-Retry`, where Stripe says it.
+    /// `Stripe-Should-Retry`, if Stripe sends it.
     pub(crate) should_retry: Option<bool>,
     /// `Retry-After`, in seconds.
     pub(crate) retry_after: Option<u32>,
@@ -65,7 +65,7 @@ impl Refusal {
         refusal
     }
 
-    /// A refusal that says of itself that a repeat is pointless.
+    /// Marks the refusal as pointless to retry.
     pub(crate) fn final_(mut self) -> Self {
         self.should_retry = Some(false);
         self
@@ -84,7 +84,7 @@ impl Refusal {
         refusal
     }
 
-    /// An idempotency key that came with other parameters before.
+    /// An idempotency key that was used with other parameters.
     pub(crate) fn other_parameters(key: &str) -> Self {
         let message = format!(
             "Keys for idempotent requests can only be used with the same parameters they were \
@@ -125,7 +125,7 @@ impl Refusal {
         refusal
     }
 
-    /// A failure that a script asked for.
+    /// A failure requested by the script.
     pub(crate) fn scripted(
         status: u16,
         should_retry: Option<bool>,

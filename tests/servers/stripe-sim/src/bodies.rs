@@ -1,5 +1,4 @@
-//! Bodies of answers that do not arrive as they should: half of them, slowly, or without an end in
-//! sight.
+//! Faulty response bodies: half of them, slowly, or seemingly endless.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,10 +12,10 @@ use tokio::time::Interval;
 
 use crate::server::{Body, Closed};
 
-/// Blanks of one frame.
+/// The blanks of one frame.
 static BLANKS: [u8; 64 * 1024] = [b' '; 64 * 1024];
 
-/// The answer's head, half of its body, and then an end that is none.
+/// The answer's head, half of its body, and then an abrupt end.
 pub(crate) async fn half(response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     let whole = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -39,7 +38,7 @@ impl hyper::body::Body for Half {
     }
 }
 
-/// The answer, a byte at a time.
+/// The answer, one byte at a time.
 pub(crate) async fn drip(response: Response<Body>, apart: Duration) -> Response<Body> {
     let (head, body) = response.into_parts();
     let whole = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -47,7 +46,7 @@ pub(crate) async fn drip(response: Response<Body>, apart: Duration) -> Response<
     Response::from_parts(head, Drip { left: whole, beat }.boxed())
 }
 
-/// The answer, and blanks behind it, which change nothing of its JSON.
+/// The answer, followed by blanks, which do not change its JSON.
 pub(crate) async fn flood(response: Response<Body>, bytes: u64) -> Response<Body> {
     let (head, body) = response.into_parts();
     let whole = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();

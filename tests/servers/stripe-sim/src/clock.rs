@@ -1,6 +1,5 @@
 //! The test clock: all of the simulator's time, in Unix seconds. It runs with the machine's clock
-//! at an offset, or stands still until it is moved. It never goes back: Stripe's test clocks do
-//! not either.
+//! at an offset, or stands still until it is moved. Like Stripe's test clocks, it never goes back.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +12,7 @@ use jiff::{Span, Timestamp, ToSpan};
 pub(crate) struct Clock {
     /// Seconds ahead of the machine's clock.
     offset: i64,
-    /// Where it stands still, if it does.
+    /// The second at which it stands still, if it does.
     stands: Option<i64>,
 }
 
@@ -22,7 +21,8 @@ impl Clock {
         self.stands.unwrap_or_else(|| machine_s().saturating_add(self.offset))
     }
 
-    /// Stands still at this second from now on. False, and nothing changes, if that is earlier.
+    /// Stands still at this second from now on. If that is earlier, returns false and changes
+    /// nothing.
     pub(crate) fn stand_at(&mut self, at: i64) -> bool {
         let forward = self.stands.is_none() || at >= self.now();
         if forward {
@@ -31,7 +31,7 @@ impl Clock {
         forward
     }
 
-    /// Moves ahead; goes on running, or standing, as it did.
+    /// Moves ahead; keeps running, or standing, as before.
     pub(crate) fn advance(&mut self, seconds: u32) {
         let seconds = i64::from(seconds);
         match &mut self.stands {
@@ -40,7 +40,7 @@ impl Clock {
         }
     }
 
-    /// Runs on with the machine's clock, from where it is.
+    /// Runs with the machine's clock again, from its current time.
     pub(crate) fn run(&mut self) {
         self.offset = self.now().saturating_sub(machine_s());
         self.stands = None;
@@ -53,7 +53,7 @@ fn machine_s() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// The form of a `Date` header (RFC 9110, section 5.6.7).
+/// Formats a `Date` header (RFC 9110, section 5.6.7).
 pub(crate) fn http_date(at: i64) -> String {
     let time = timestamp(at).to_zoned(TimeZone::UTC);
     let day = match time.weekday() {
@@ -68,12 +68,12 @@ pub(crate) fn http_date(at: i64) -> String {
     format!("{day}, {}", time.strftime("%d %b %Y %H:%M:%S GMT"))
 }
 
-/// RFC 3339 with milliseconds, as thin events carry it.
+/// RFC 3339 with milliseconds, as in thin events.
 pub(crate) fn rfc3339(at: i64) -> String {
     timestamp(at).strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string()
 }
 
-/// The billing period that holds `at`: `anchor + n` intervals, never chained. `None` for an
+/// The billing period that contains `at`: `anchor + n` intervals, never chained. `None` for an
 /// interval that Stripe does not have.
 pub(crate) fn period(anchor: i64, interval: &str, count: i64, at: i64) -> Option<(i64, i64)> {
     let count = count.max(1);
@@ -95,7 +95,7 @@ pub(crate) fn period(anchor: i64, interval: &str, count: i64, at: i64) -> Option
     Some((step(anchor, interval, count, n)?, step(anchor, interval, count, n + 1)?))
 }
 
-/// The calendar month in UTC that holds `at`.
+/// The calendar month in UTC that contains `at`.
 pub(crate) fn month(at: i64) -> (i64, i64) {
     period(0, "month", 1, at).unwrap_or((at, at))
 }

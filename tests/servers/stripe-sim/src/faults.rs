@@ -1,32 +1,32 @@
-//! The script of faults: what goes wrong with which call or webhook, and how often.
+//! The script of faults: which call or webhook fails, how, and how often.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// Most faults that wait: a script, not a store.
+/// Limit on waiting faults: a script, not a store.
 const MAX_FAULTS: usize = 100_000;
 
 /// One line of the script.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Whom it meets: the beginning of `POST /v1/billing/meter_events`, or of
-    /// `webhook customer.subscription.updated`. Empty meets every call and no webhook.
+    /// The calls or webhooks to fail, by the beginning of `POST /v1/billing/meter_events`, or of
+    /// `webhook customer.subscription.updated`. Empty matches every call and no webhook.
     #[serde(default)]
     pub on: String,
-    /// How many that it would meet pass before it begins.
+    /// Number of matches that pass first.
     #[serde(default)]
     pub skip: u32,
-    /// How many it meets; 0 for all that follow.
+    /// Number of matches to fail; 0 for all that follow.
     #[serde(default = "once")]
     pub times: u32,
-    /// What goes wrong.
+    /// The fault.
     #[serde(rename = "do")]
     pub kind: FaultKind,
 }
 
-/// What goes wrong.
+/// A kind of fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultKind {
@@ -45,7 +45,7 @@ pub enum FaultKind {
         #[serde(default)]
         retry_after: Option<u32>,
     },
-    /// Held back before it takes effect; of a webhook: before it is sent.
+    /// Delayed before it takes effect; a webhook before it is sent.
     Delay {
         /// Real milliseconds.
         ms: u64,
@@ -64,12 +64,12 @@ pub enum FaultKind {
     },
     /// The call takes effect; its answer comes byte by byte.
     Drip {
-        /// Real milliseconds from one to the next.
+        /// Real milliseconds between bytes.
         ms: u64,
     },
-    /// The call takes effect; its answer is followed by as many blanks.
+    /// The call takes effect; its answer is followed by this many blanks.
     Flood {
-        /// How many.
+        /// Number of blanks.
         bytes: u64,
     },
     /// A meter event is accepted, and rejected later for this reason.
@@ -77,28 +77,28 @@ pub enum FaultKind {
         /// A code of Stripe's error report, such as `meter_event_customer_not_found`.
         code: String,
     },
-    /// A webhook is sent this many times more.
+    /// A webhook is sent this many additional times.
     Duplicate {
-        /// How many more.
+        /// Number of additional copies.
         copies: u32,
     },
-    /// The next webhooks, this one included, are held back and sent in another order.
+    /// This and the next webhooks are held back and sent in another order.
     Shuffle {
-        /// How many; fewer, if no more come within 300 ms.
+        /// Number of webhooks; fewer, if no more come within 300 ms.
         of: usize,
-        /// Names the order.
+        /// Selects the order.
         seed: u64,
     },
     /// A webhook is never sent.
     Drop,
 }
 
-/// The script as it stands.
+/// The current script.
 #[derive(Debug, Default)]
 pub(crate) struct Script(VecDeque<Fault>);
 
 impl Script {
-    /// False if there is no room.
+    /// Returns false if there is no room.
     pub(crate) fn push(&mut self, fault: Fault) -> bool {
         let room = self.0.len() < MAX_FAULTS;
         if room {
@@ -111,12 +111,12 @@ impl Script {
         self.0.clear();
     }
 
-    /// What still waits.
+    /// The waiting faults.
     pub(crate) fn waiting(&self) -> Vec<Fault> {
         self.0.iter().cloned().collect()
     }
 
-    /// What this call or webhook meets: the first line that is due.
+    /// The fault for this call or webhook: the first line that is due.
     pub(crate) fn meet(&mut self, what: &str) -> Option<FaultKind> {
         let mut met = None;
         for (at, fault) in self.0.iter_mut().enumerate() {

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value};
 
-/// Deepest nesting taken, the names of lists and objects counted.
+/// Limit on nesting, counting the names of lists and objects.
 const DEPTH: usize = 8;
 
 /// Parameters of a call, as a JSON object whose leaves are text.
 ///
-/// An object whose keys are `0, 1, ..` is a list, and so is `a[]=`. Of a name that appears twice,
-/// the later one counts, as at Stripe.
+/// An object with the keys `0, 1, ..` is a list, and so is `a[]=`. If a name is repeated, the last
+/// one counts, as at Stripe.
 pub(crate) fn parse(text: &[u8]) -> Map<String, Value> {
     let mut tree = Map::new();
     for (name, value) in form_urlencoded::parse(text) {

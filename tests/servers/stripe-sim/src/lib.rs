@@ -1,11 +1,11 @@
-//! A Stripe that misbehaves: a local server with the part of Stripe's API that usage billing needs,
-//! which keeps state and fails on command.
+//! A Stripe that misbehaves: a local, stateful server with the part of Stripe's API that usage
+//! billing needs, which fails on command.
 //!
 //! Meters and their events, with identifiers that stay taken for a window, limits on timestamps,
-//! one call at a time per customer and meter, rejections that come later, and summaries that lag;
-//! customers, prices whose lookup keys move, subscriptions, and invoices, which are drafts first
-//! and live by a test clock; connected accounts; idempotency keys; signed webhooks, in the shapes
-//! of two API versions. A script of faults decides what fails, how, and how often.
+//! one call at a time per customer and meter, late rejections, and lagging summaries; customers,
+//! prices with movable lookup keys, subscriptions, and invoices, which start as drafts and advance
+//! by a test clock; connected accounts; idempotency keys; signed webhooks, in the shapes of two API
+//! versions. A script of faults decides what fails, how, and how often.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -19,12 +19,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # What it is not
+//! # Limits
 //!
 //! Its shapes and parameters are compared with Stripe's published API (`tests/sim/published.rs`),
-//! and every answer is held to its published schema (`tests/sim/schema.rs`). Its behaviour is what
-//! Stripe documents and what others have reported; where neither says anything, the module says
-//! what is assumed. It has no proration, tiers, tax, discounts or `/v2` writes. It
+//! and every answer is validated against its published schema (`tests/sim/schema.rs`). Its
+//! behaviour follows Stripe's documentation and others' reports; where neither says anything, the
+//! module states its assumption. It has no proration, tiers, tax, discounts or `/v2` writes. It
 //! serves loopback, over plain HTTP.
 
 mod admin;
@@ -54,7 +54,7 @@ pub use world::Total;
 
 use server::Shared;
 
-/// A running simulator. Dropped, it stops.
+/// A running simulator. Stops when dropped.
 #[derive(Debug)]
 pub struct Sim {
     address: SocketAddr,
@@ -67,7 +67,7 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// If no port can be had.
+    /// If no port is available.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         Self::start_on(0, settings).await
     }
@@ -76,7 +76,7 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// If the port cannot be had.
+    /// If the port is not available.
     pub async fn start_on(port: u16, settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
@@ -85,7 +85,7 @@ impl Sim {
         Ok(Self { address, shared, server })
     }
 
-    /// Where it listens, as a base of URLs: `http://127.0.0.1:P`.
+    /// Its base URL: `http://127.0.0.1:P`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -95,8 +95,8 @@ impl Sim {
         self.shared.with(|world| world.now())
     }
 
-    /// Stands still at this Unix second from now on; false, and nothing changes, if that has
-    /// passed.
+    /// Stands still at this Unix second from now on; if that has passed, returns false and changes
+    /// nothing.
     pub fn stand_at(&self, at: i64) -> bool {
         self.shared.with(|world| {
             let forward = world.clock.stand_at(at);
@@ -105,7 +105,7 @@ impl Sim {
         })
     }
 
-    /// Moves its clock ahead by seconds, and does what is due by then.
+    /// Moves its clock ahead by seconds, and makes the changes due by then.
     pub fn advance(&self, seconds: u32) {
         self.shared.with(|world| {
             world.clock.advance(seconds);
@@ -113,11 +113,11 @@ impl Sim {
         });
     }
 
-    /// Makes a meter that sums the events of this name, as `POST /v1/billing/meters` would.
+    /// Creates a meter that sums the events of this name, as `POST /v1/billing/meters` would.
     ///
     /// # Errors
     ///
-    /// Stripe's refusal as text: there is one of this name already.
+    /// Stripe's refusal as text: a meter of this name exists already.
     pub fn create_meter(&self, event_name: &str) -> Result<Value, String> {
         let params = serde_json::json!({
             "display_name": event_name,
@@ -129,8 +129,9 @@ impl Sim {
         made.map_err(|refusal| format!("{refusal:?}"))
     }
 
-    /// Makes a call as the account's owner would by hand: no fault, pace or latency meets it, and
-    /// it is not among [`calls`](Self::calls). `path` may have a query; the answer's body.
+    /// Makes a call as the account's owner would by hand: without faults, rate limit or latency,
+    /// and not listed in [`calls`](Self::calls). `path` may have a query. Returns the answer's
+    /// body.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -172,24 +173,25 @@ impl Sim {
         self.shared.with(|world| change(&mut world.settings));
     }
 
-    /// Makes an event with a snapshot of this object and sends it as the script says; its JSON.
+    /// Makes an event with a snapshot of this object and sends it as the script says. Returns its
+    /// JSON.
     pub fn emit(&self, kind: &str, object: &Value) -> Value {
         self.shared.with(|world| world.emit(kind, object, None))
     }
 
-    /// The same of an object of a connected account.
+    /// The same for an object of a connected account.
     pub fn emit_for(&self, account: &str, kind: &str, object: &Value) -> Value {
         self.shared.with(|world| {
             world.acting_as(Some(account.to_owned()), |world| world.emit(kind, object, None))
         })
     }
 
-    /// What counts: the truth, whatever the summaries show yet.
+    /// Everything counted: the truth, whatever the summaries show yet.
     pub fn totals(&self) -> Vec<Total> {
         self.shared.with(|world| world.totals())
     }
 
-    /// Every call as it was answered, oldest first.
+    /// Every call with its answer, oldest first.
     pub fn calls(&self) -> Vec<Answered> {
         self.shared.calls()
     }
@@ -199,7 +201,7 @@ impl Sim {
         self.shared.deliveries()
     }
 
-    /// Closes every connection and lets go of the port.
+    /// Closes every connection and frees the port.
     pub async fn stop(mut self) {
         self.server.abort();
         let _ = (&mut self.server).await;

@@ -1,12 +1,12 @@
 //! `stripe-sim [--port P] [--webhook URL] [--secret whsec_..] [--key sk_test_..]`: the simulator as
-//! a process. Prints where it listens, and stops on Ctrl-C or SIGTERM.
+//! a process. Prints its address, and stops on Ctrl-C or SIGTERM.
 
 use std::process::ExitCode;
 
 use stripe_sim::{Settings, Sim};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What is printed for anything that is not understood.
+/// Printed for arguments that are not understood.
 const USAGE: &str = "usage: stripe-sim [--port P] [--webhook URL] [--secret whsec_..] \
                      [--key sk_test_..]";
 

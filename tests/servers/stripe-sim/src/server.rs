@@ -1,4 +1,4 @@
-//! The server: connections, keys, locks, the pace, and the faults between a call and its answer.
+//! The server: connections, keys, locks, the rate limit, and faults between a call and its answer.
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
@@ -28,16 +28,16 @@ use crate::webhook::Delivery;
 use crate::world::{Call, World};
 use crate::{admin, bodies, clock, form};
 
-/// Largest body taken.
+/// Limit on a body, in bytes.
 const MAX_BODY: usize = 8 << 20;
 
-/// Most calls and deliveries that are kept for a look; older ones are forgotten.
+/// Limit on the calls and deliveries kept for inspection; older ones are dropped.
 const KEPT: usize = 200_000;
 
-/// How often time is looked at while no call comes.
+/// How often due changes are checked while no call comes.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A call as it was answered.
+/// A call with its answer.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Answered {
     /// `POST /v1/billing/meter_events`.
@@ -46,19 +46,19 @@ pub struct Answered {
     pub params: Value,
     /// Its idempotency key.
     pub idempotency_key: Option<String>,
-    /// When it came, in Unix seconds of the simulator.
+    /// When it arrived, in Unix seconds of the simulator.
     pub at: i64,
-    /// What was answered; `None` where the answer was lost, or the call cut off before.
+    /// The status sent; `None` if the answer was lost, or the call cut off before.
     pub status: Option<u16>,
-    /// Whether it took effect, or was refused by what it met.
+    /// Whether it took effect, or was refused by its own checks.
     pub applied: bool,
 }
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Shared {
     world: Mutex<World>,
-    /// What calls in progress hold.
+    /// Locks held by calls in progress.
     held: Mutex<HashSet<String>>,
     pace: Mutex<VecDeque<Instant>>,
     calls: Mutex<VecDeque<Answered>>,
@@ -77,7 +77,7 @@ enum End {
     Never,
     /// Byte by byte, this far apart.
     Drip(Answer, Duration),
-    /// With so many blanks behind it.
+    /// Followed by this many blanks.
     Flood(Answer, u64),
 }
 
@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    /// A look at the world, or a change of it.
+    /// Reads or changes the world.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = look(&mut world);
@@ -138,7 +138,7 @@ impl Shared {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Whether one more call within this second is within the limit.
+    /// Whether one more call in this second is within the rate limit.
     fn in_pace(&self) -> bool {
         let Some(limit) = self.with(|world| world.settings.calls_per_s) else { return true };
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +153,7 @@ impl Shared {
         within
     }
 
-    /// Meets the script, takes the locks, makes the call.
+    /// Applies the script's fault, takes the locks, and makes the call.
     async fn answer(&self, call: &Call) -> End {
         let name = format!("{} {}", call.method, call.path);
         let fault = self.with(|world| world.script.meet(&name));
@@ -214,8 +214,8 @@ impl Shared {
         }
     }
 
-    /// The call under its idempotency key and its lock. `instead` is what is answered, and
-    /// remembered, in place of what came of it.
+    /// Makes the call under its idempotency key and its lock. `instead` is answered, and
+    /// remembered, in place of the result.
     async fn make(&self, call: &Call, instead: Option<&Answer>) -> Answer {
         if !self.in_pace() {
             return Refusal::too_fast().into();
@@ -272,7 +272,7 @@ fn keep<T>(kept: &Mutex<VecDeque<T>>, one: T) {
     kept.push_back(one);
 }
 
-/// Serves for ever; dropped, it closes every connection.
+/// Serves forever; when dropped, closes every connection.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(crate::webhook::deliver(shared.clone()));
@@ -294,7 +294,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service);
-            // A connection that a fault closed is an error here, and meant.
+            // A connection closed by a fault is an error here, as intended.
             let _ = served.await;
         });
     }
@@ -334,7 +334,7 @@ async fn handle(
         account: header("stripe-account"),
         version: header("stripe-version"),
     };
-    // A call that has begun ends, whoever hangs up meanwhile.
+    // A call that has begun is completed even if its client hangs up.
     let answering = {
         let shared = shared.clone();
         async move { shared.answer(&call).await }
@@ -362,11 +362,11 @@ fn unauthorized(shared: &Shared, headers: &HeaderMap) -> Option<Refusal> {
     let secret = key.strip_prefix("sk_").or_else(|| key.strip_prefix("rk_"));
     let taken =
         secret.is_some_and(|rest| rest.starts_with(mode)) && only.is_none_or(|only| key == only);
-    // The key is not repeated, as Stripe repeats only its end.
+    // The key is not echoed, because Stripe echoes only its end.
     (!taken).then(|| Refusal::unauthorized("Invalid API Key provided."))
 }
 
-/// The key, as a bearer token or, as in Stripe's own examples, the user of Basic.
+/// The key, as a bearer token or, as in Stripe's own examples, the user name of Basic.
 fn key_of(headers: &HeaderMap) -> Option<String> {
     let header = headers.get("authorization")?.to_str().ok()?;
     if let Some(key) = header.strip_prefix("Bearer ") {

@@ -1,49 +1,49 @@
-//! What the simulated Stripe is like, and what can be changed while it runs.
+//! Settings of the simulated Stripe, changeable while it runs.
 
 use serde::{Deserialize, Serialize};
 
-/// How long, how late, how fast. The defaults are Stripe's published limits where there are any.
+/// Durations, delays and rates. The defaults are Stripe's published limits where there are any.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The only secret key that is taken; `None` takes every `sk_test_..` and `rk_test_..`, or,
-    /// with [`livemode`](Self::livemode), every live one.
+    /// The only secret key accepted; `None` accepts every `sk_test_..` and `rk_test_..`, or, with
+    /// [`livemode`](Self::livemode), every live one.
     pub key: Option<String>,
-    /// Whether this is a live account: its objects and events say so, and it takes live keys only.
+    /// Whether this is a live account: its objects and events say so, and it accepts live keys
+    /// only.
     pub livemode: bool,
-    /// The API version of the account: of webhooks, and of answers to calls that name none. Before
+    /// The account's API version, for webhooks, and for answers to calls that name none. Before
     /// `2025-03-31` invoices and subscriptions have their older shape.
     pub api_version: String,
-    /// Where signed webhooks go; `None` keeps events without sending them.
+    /// Endpoint of the signed webhooks; `None` keeps events without sending them.
     pub webhook_url: Option<String>,
-    /// Secrets the webhooks are signed with, each giving a `v1` of its own, as while Stripe rolls
-    /// a secret.
+    /// Secrets to sign the webhooks with, each giving a `v1` of its own, as while Stripe rolls a
+    /// secret.
     pub webhook_secrets: Vec<String>,
-    /// Attempts of one webhook that is not answered with 2xx.
+    /// Attempts for a webhook that is not answered with 2xx.
     pub webhook_attempts: u32,
     /// Pause before the second attempt, in real milliseconds; doubled before each further one.
     pub webhook_retry_ms: u64,
     /// How long a meter event's identifier stays taken, in seconds. Stripe: at least 24 h.
     pub identifier_window_s: i64,
-    /// How far back a meter event's timestamp may lie, in seconds. Stripe: 35 days.
+    /// Maximum age of a meter event's timestamp, in seconds. Stripe: 35 days.
     pub timestamp_back_s: i64,
-    /// How far ahead it may lie, in seconds. Stripe: 5 min.
+    /// Maximum lead of a meter event's timestamp, in seconds. Stripe: 5 min.
     pub timestamp_ahead_s: i64,
-    /// How long after its receipt an event shows in summaries, in seconds.
+    /// Delay until a received event shows in summaries, in seconds.
     pub summary_lag_s: i64,
-    /// How long after its receipt an event that is rejected later is reported, in seconds.
+    /// Delay until a late rejection of a received event is reported, in seconds.
     pub report_after_s: i64,
     /// How long idempotency keys are remembered, in seconds. Stripe: at least 24 h.
     pub idempotency_window_s: i64,
-    /// How long a call takes once it has begun, in real milliseconds. Meanwhile a second one for
-    /// the same customer and meter is refused.
+    /// Duration of a call, in real milliseconds. Meanwhile a second one for the same customer and
+    /// meter is refused.
     pub latency_ms: u64,
-    /// Most calls within one second of real time; `None` for no limit.
+    /// Limit on calls per second of real time; `None` for no limit.
     pub calls_per_s: Option<u32>,
-    /// Failed payments of one invoice before it is given up, three days apart.
+    /// Failed payments before an invoice is given up, three days apart.
     pub payment_attempts: u32,
-    /// What becomes of a subscription whose invoice was given up: `canceled`, `unpaid` or
-    /// `past_due`.
+    /// State of a subscription whose invoice was given up: `canceled`, `unpaid` or `past_due`.
     pub after_dunning: String,
 }
 

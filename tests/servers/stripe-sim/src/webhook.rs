@@ -1,5 +1,5 @@
-//! Webhooks as Stripe sends them: signed, repeated until they are answered with 2xx, and as badly
-//! as the script says.
+//! Webhooks as Stripe sends them: signed, retried until answered with 2xx, and as faulty as the
+//! script says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use sha2::Sha256;
 use crate::faults::FaultKind;
 use crate::server::Shared;
 
-/// How long an endpoint may take to answer. Stripe's own limit is not published.
+/// Time for an endpoint to answer. Stripe's own limit is not published.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a shuffle waits for more events to mix.
@@ -37,14 +37,14 @@ pub fn signature(secrets: &[String], at: i64, body: &[u8]) -> String {
     header
 }
 
-/// One attempt to send an event: `None` where no answer came.
+/// One attempt to send an event.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Delivery {
     /// The event's id.
     pub event: String,
     /// The event's type.
     pub kind: String,
-    /// The endpoint's status.
+    /// The endpoint's status; `None` if no answer came.
     pub status: Option<u16>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn sender() -> Sender {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// Sends what is queued, for ever, one after the other; repeats run beside it.
+/// Sends queued events forever, one after the other; retries run concurrently.
 pub(crate) async fn deliver(shared: Arc<Shared>) {
     let sender = sender();
     loop {
@@ -118,7 +118,7 @@ async fn mixed(
     events
 }
 
-/// Sends once; if that fails, goes on trying beside whatever else is sent.
+/// Sends once; if that fails, keeps retrying in the background.
 async fn send_or_repeat(shared: &Arc<Shared>, sender: &Sender, kind: &str, event: &Value) {
     if attempt(shared, sender, kind, event).await {
         return;
@@ -138,7 +138,7 @@ async fn send_or_repeat(shared: &Arc<Shared>, sender: &Sender, kind: &str, event
     });
 }
 
-/// Whether it was answered with 2xx, or there is nobody to send it to.
+/// Sends once. True if it was answered with 2xx, or if no endpoint is set.
 async fn attempt(shared: &Shared, sender: &Sender, kind: &str, event: &Value) -> bool {
     let (url, secrets, now) = shared.with(|world| {
         (world.settings.webhook_url.clone(), world.settings.webhook_secrets.clone(), world.now())
@@ -152,7 +152,7 @@ async fn attempt(shared: &Shared, sender: &Sender, kind: &str, event: &Value) ->
     status.is_some_and(|status| (200..300).contains(&status))
 }
 
-/// Posts a body with a signature, and says the status.
+/// Posts a signed body and returns the status.
 pub(crate) async fn post(sender: &Sender, url: &str, signature: &str, body: Bytes) -> Option<u16> {
     let request = hyper::Request::post(url)
         .header("content-type", "application/json; charset=utf-8")

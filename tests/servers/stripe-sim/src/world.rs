@@ -1,5 +1,5 @@
-//! The account: every object there is, and what each call does to them. Without I/O: a call comes
-//! in with its parameters and leaves with an answer; events that follow wait in
+//! The simulated account: every object, and the effect of each call on them. Without I/O: a call
+//! comes in with its parameters and leaves with an answer; resulting events wait in
 //! [`World::outgoing`].
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -38,13 +38,13 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) params: Params,
     pub(crate) idempotency_key: Option<String>,
-    /// The connected account it is made for (`Stripe-Account`); `None` for the account itself.
+    /// The connected account to act for (`Stripe-Account`); `None` for the account itself.
     pub(crate) account: Option<String>,
-    /// In whose shapes it is answered (`Stripe-Version`); `None` for the account's version.
+    /// The API version of the answer (`Stripe-Version`); `None` for the account's version.
     pub(crate) version: Option<String>,
 }
 
-/// Whose objects are seen and made.
+/// Whose objects a call sees and makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Acting {
     /// The account's own.
@@ -52,11 +52,11 @@ enum Acting {
     Own,
     /// A connected account's.
     Connected(String),
-    /// All: while time passes.
+    /// All of them, while time advances.
     All,
 }
 
-/// What an idempotency key stands for.
+/// The remembered call of an idempotency key.
 #[derive(Debug)]
 struct Remembered {
     call: (String, String, Params),
@@ -73,12 +73,12 @@ pub(crate) struct World {
     pub(crate) script: Script,
     /// Objects by kind and id. Ids ascend, so the order is that of creation.
     objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
-    /// Connected accounts by the ids of their objects.
+    /// Owning connected account, by object id.
     owners: HashMap<String, String>,
     acting: Acting,
     /// By event name and customer.
     meter_events: HashMap<(String, String), Vec<MeterEvent>>,
-    /// When each identifier was last taken, and whose it was.
+    /// When each identifier was last taken, and by what.
     identifiers: HashMap<String, meters::Taken>,
     /// Accepted, rejected, not yet reported.
     rejected: Vec<meters::Rejected>,
@@ -87,9 +87,9 @@ pub(crate) struct World {
     keys: HashMap<String, Remembered>,
     /// Subscriptions whose trial was announced to end.
     noticed: HashSet<String>,
-    /// Up to when everything that time brings was done.
+    /// Time up to which all due changes were made.
     turned_at: Option<i64>,
-    /// Events that are to be sent, as bodies with their types.
+    /// Events to be sent, as bodies with their types.
     pub(crate) outgoing: VecDeque<(String, Value)>,
     made: u64,
 }
@@ -103,7 +103,7 @@ impl World {
         self.clock.now()
     }
 
-    /// Begins a call: an answer that an idempotency key remembers or refuses, or `None` to go on.
+    /// Begins a call: returns the answer that its idempotency key remembers or refuses, or `None`.
     pub(crate) fn begin(&mut self, call: &Call) -> Option<Answer> {
         let key = call.idempotency_key.as_ref().filter(|_| call.method == "POST")?;
         let (now, window) = (self.now(), self.settings.idempotency_window_s);
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Ends a call that [`World::begin`] began. Refusals that never began to execute (429, and
-    /// what is wrong with the parameters) are forgotten, as at Stripe.
+    /// invalid parameters) are forgotten, as at Stripe.
     pub(crate) fn end(&mut self, call: &Call, answer: &Answer) {
         let Some(key) = call.idempotency_key.as_ref().filter(|_| call.method == "POST") else {
             return;
@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    /// Makes the call.
+    /// Executes the call.
     pub(crate) fn call(&mut self, call: &Call) -> Answer {
         self.turn();
         let version = call.version.clone().unwrap_or_else(|| self.settings.api_version.clone());
@@ -156,7 +156,7 @@ impl World {
         done
     }
 
-    /// What one call at a time may touch, if there is such a thing in this call.
+    /// The lock that this call needs, if any: one such call at a time.
     pub(crate) fn lock_of(call: &Call) -> Option<String> {
         if call.method != "POST" || call.path != "/v1/billing/meter_events" {
             return None;
@@ -223,7 +223,7 @@ impl World {
         }
     }
 
-    /// The next id of a kind; later ids sort behind earlier ones.
+    /// The next id of a kind; ids sort by age.
     fn next_id(&mut self, prefix: &str) -> String {
         self.made += 1;
         format!("{prefix}_sim{:010}", self.made)
@@ -259,7 +259,7 @@ impl World {
         self.find(kind, id).cloned().ok_or_else(|| Refusal::no_such(kind, id, "id"))
     }
 
-    /// The objects of a kind, newest first, that have each of these fields as asked for.
+    /// The objects of a kind, newest first, that match each of these fields as requested.
     fn list(&self, kind: &'static str, path: &str, params: &Params, by: &[&str]) -> Outcome {
         let mut known = by.to_vec();
         known.extend(PAGING);
@@ -273,10 +273,10 @@ impl World {
     }
 }
 
-/// What every list takes.
+/// Parameters of every list.
 const PAGING: [&str; 3] = ["limit", "starting_after", "expand"];
 
-/// One page, from behind `starting_after`.
+/// One page, starting after `starting_after`.
 fn page(path: &str, params: &Params, all: impl Iterator<Item = Value>) -> Outcome {
     let limit = whole(params, "limit")?.map_or(10, |n| usize::try_from(n).unwrap_or(0));
     if limit == 0 || limit > MAX_PAGE {
@@ -326,7 +326,7 @@ pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object[field].as_str().unwrap_or_default()
 }
 
-/// An object as Stripe publishes it, every field present, to be filled in.
+/// An object as published by Stripe, with every field present, to be filled in.
 fn shape(published: &str) -> Value {
     serde_json::from_str(published).expect("the shapes in this crate are JSON")
 }

@@ -1,12 +1,13 @@
-//! The baseline beside tallygate: plain periodic synchronisation, as many limiters do it.
+//! A baseline for comparison with tallygate: plain periodic synchronisation, as in many limiters.
 //!
 //! Each process counts what it admits in memory, adds that to one shared counter every second, and
-//! refuses once the total it last saw, with its own count since, has reached the limit. What others
-//! admit between two looks nobody knows of: that is the overshoot. A process that is killed loses
-//! what it has not added yet, so that the others go on too long. (An addition whose answer is lost
-//! would be made twice: a second flaw of the method, which nothing here provokes.)
+//! refuses once the total it last saw, plus its own count since, has reached the limit. What others
+//! admit between two synchronisations is unknown: that is the overshoot. A killed process loses
+//! what it has not added yet, so the others go on too long. (An addition whose answer is lost would
+//! be made twice: a second flaw of the method, which nothing here provokes.)
 //!
-//! `PERIODIC_LIMIT` and `PERIODIC_TABLE` say how much and where. It answers as `crash-server` does.
+//! `PERIODIC_LIMIT` and `PERIODIC_TABLE` set the limit and the table. It answers as `crash-server`
+//! does.
 
 #![allow(clippy::disallowed_methods, reason = "a baseline that waits by the clock")]
 
@@ -22,7 +23,7 @@ use axum::routing::{get, post};
 use tallygate::store::{Change, DynamoDb, Key, Store, StoreError, Write, Written};
 use tokio::sync::Mutex;
 
-/// Between two looks at the shared counter.
+/// Interval between synchronisations.
 const EVERY: Duration = Duration::from_secs(1);
 
 const TOTAL: &str = "total";
@@ -30,10 +31,10 @@ const TOTAL: &str = "total";
 struct Counter {
     store: DynamoDb,
     limit: u64,
-    /// The total when it was last looked at, and what was admitted here since.
+    /// The total at the last synchronisation, and the requests admitted here since.
     seen: AtomicU64,
     own: AtomicU64,
-    /// Held while it is looked at: what is added twice is counted twice.
+    /// Held while synchronising: adding the same requests twice would count them twice.
     looking: Mutex<()>,
 }
 
@@ -69,7 +70,7 @@ impl Counter {
         self.own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Adds what was admitted here, and sees what all have.
+    /// Adds the requests admitted here, and reads the total of all.
     async fn synchronise(&self) -> Result<(), StoreError> {
         let _looking = self.looking.lock().await;
         let own = self.own.load(Ordering::Relaxed);
@@ -92,7 +93,7 @@ async fn work(State(counter): State<Arc<Counter>>) -> StatusCode {
     }
 }
 
-/// The shared counter, in the words of tallygate's report.
+/// The shared counter, in the format of tallygate's report.
 async fn usage(State(counter): State<Arc<Counter>>) -> Result<String, StatusCode> {
     counter.synchronise().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let used = counter.seen.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Events: snapshots, which carry the object, and thin ones, which only name it.
+//! Events: snapshots, which contain the object, and thin ones, which only name it.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Meters, their events, what becomes of them, and their summaries.
+//! Meters, their events and summaries.
 //!
 //! Refused at once: an unknown event name, a taken identifier, a timestamp outside the window, a
 //! value that is no whole number. Accepted and rejected later: no customer, or one that does not
@@ -12,13 +12,13 @@ use super::{Outcome, Params, World, allow, page, required, shape, text, whole};
 use crate::answer::Refusal;
 use crate::clock;
 
-/// Longest identifier and event name.
+/// Limit on identifiers and event names.
 const MAX_NAME: usize = 100;
 
 /// An event that was accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct MeterEvent {
-    /// Id of the meter that took it: the one that was active when it came.
+    /// Id of its meter: the one that was active when it arrived.
     meter: String,
     pub(crate) identifier: String,
     pub(crate) value: i64,
@@ -28,7 +28,7 @@ pub(crate) struct MeterEvent {
     counts: bool,
 }
 
-/// Who took an identifier, and when.
+/// The taker of an identifier, and when.
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
     at: i64,
@@ -36,7 +36,7 @@ pub(super) struct Taken {
     customer: String,
 }
 
-/// An event that was accepted and then not.
+/// An event rejected after it was accepted.
 #[derive(Clone, Debug)]
 pub(super) struct Rejected {
     meter: String,
@@ -45,7 +45,7 @@ pub(super) struct Rejected {
     at: i64,
 }
 
-/// What a customer used of a meter in a period: the truth, whatever the summaries show yet.
+/// A customer's usage of a meter in a period: the truth, whatever the summaries show yet.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Total {
     /// The meter's event name.
@@ -59,7 +59,7 @@ pub struct Total {
     pub period_end: i64,
     /// The sum of the values.
     pub total: i64,
-    /// How many events made it.
+    /// Number of events in the sum.
     pub events: u64,
 }
 
@@ -205,7 +205,7 @@ impl World {
         Ok(())
     }
 
-    /// What Stripe only finds later.
+    /// Errors that Stripe detects only later.
     fn wrong_with(&self, customer: &str) -> Option<String> {
         let code = match self.find("customer", customer) {
             _ if customer.is_empty() => "meter_event_no_customer_defined",
@@ -286,7 +286,7 @@ impl World {
                     && window.contains(&event.timestamp)
             });
             let (value, any) = aggregate(formula, seen);
-            // Without grouping there is one summary for the range, also of nothing.
+            // Without grouping there is one summary for the range, even an empty one.
             if any || !grouped {
                 data.push(json!({
                     "id": format!("mtrusg_{id}_{customer}_{from}"),
@@ -304,7 +304,7 @@ impl World {
         page(&format!("/v1/billing/meters/{id}/event_summaries"), params, data.into_iter())
     }
 
-    /// Everything that counts, by event name, customer and period.
+    /// Everything counted, by event name, customer and period.
     pub(crate) fn totals(&self) -> Vec<Total> {
         let mut totals = BTreeMap::<(&str, &str, (i64, i64)), (i64, u64)>::new();
         for ((event_name, customer), events) in &self.meter_events {
@@ -330,7 +330,7 @@ impl World {
         named.collect()
     }
 
-    /// What counts for a customer within `[from, until)`, for an invoice.
+    /// A customer's counted usage within `[from, until)`, for an invoice.
     pub(super) fn metered(&self, meter: &str, customer: &str, from: i64, until: i64) -> i64 {
         let event_name = self.find("meter", meter).map(|meter| text(meter, "event_name"));
         let of = (event_name.unwrap_or_default().to_owned(), customer.to_owned());
@@ -422,7 +422,7 @@ fn key_of(params: &Params, group: &str, otherwise: &str) -> String {
     key.and_then(Value::as_str).unwrap_or(otherwise).to_owned()
 }
 
-/// The aggregated value, and whether there was anything.
+/// The aggregated value, and whether there were any events.
 fn aggregate<'a>(formula: &str, events: impl Iterator<Item = &'a MeterEvent>) -> (i64, bool) {
     let (mut sum, mut count, mut last) = (0_i64, 0_i64, None::<&MeterEvent>);
     for event in events {

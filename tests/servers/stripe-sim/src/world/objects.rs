@@ -1,14 +1,14 @@
 //! Customers, products and prices.
 //!
-//! Whatever holds a price shows it as it is now, as at Stripe: a lookup key that has moved is gone
-//! from the subscriptions of the price that had it.
+//! Every object that holds a price shows its current state, as at Stripe: once a lookup key has
+//! moved, subscriptions of its former price no longer show it.
 
 use serde_json::{Value, json};
 
 use super::{Outcome, PAGING, Params, World, allow, flag, page, required, shape, text, whole};
 use crate::answer::Refusal;
 
-/// What a customer takes, at creation and later.
+/// Parameters of a customer, at creation and later.
 const CUSTOMER: [&str; 7] =
     ["name", "email", "description", "phone", "metadata", "invoice_settings", "expand"];
 
@@ -48,8 +48,7 @@ impl World {
         Ok(gone)
     }
 
-    /// `metadata['key']:'value'`, `email:'value'`: the one form of Stripe's search that is asked
-    /// here.
+    /// `metadata['key']:'value'`, `email:'value'`: the only supported form of Stripe's search.
     pub(super) fn search_customers(&mut self, params: &Params) -> Outcome {
         allow(params, &["query", "limit", "page", "expand"])?;
         let query = required(params, "query")?;
@@ -70,7 +69,7 @@ impl World {
         }))
     }
 
-    /// A customer that is there and not deleted.
+    /// An existing customer that is not deleted.
     pub(super) fn living_customer(&self, id: &str, param: &str) -> Outcome {
         let customer = self.find("customer", id).filter(|c| c["deleted"] != json!(true));
         customer.cloned().ok_or_else(|| Refusal::no_such("customer", id, param))
@@ -135,7 +134,7 @@ impl World {
         Ok(price)
     }
 
-    /// Stores a price that is there, wherever it shows, and says what changed.
+    /// Stores an existing price wherever it is embedded, and emits the change.
     fn put_price(&mut self, before: &Value, price: Value) {
         let id = text(&price, "id").to_owned();
         let shows = |subscription: &&Value| {
@@ -254,7 +253,7 @@ fn status(subscription: &Value) -> &str {
     text(subscription, "status")
 }
 
-/// Takes over what an object has a field for; an empty text clears a field, as at Stripe.
+/// Copies the parameters for which the object has a field; an empty text clears one, as at Stripe.
 pub(super) fn merge(object: &mut Value, params: &Params) {
     let Some(object) = object.as_object_mut() else { return };
     for (name, value) in params {

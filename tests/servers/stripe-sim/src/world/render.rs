@@ -1,15 +1,15 @@
-//! Objects as an answer or an event shows them: of an invoice the first page of its lines, in the
-//! shapes of the API version that was asked for, of the mode that the account is in.
+//! Objects as shown in answers and events: invoices with the first page of their lines, in the
+//! shapes of the requested API version and the account's mode.
 
 use serde_json::{Value, json};
 
 use super::{World, text};
 
-/// From this version on an invoice says in `parent` what it is for, its lines have `pricing`, and
-/// periods of subscriptions stand with their items.
+/// From this version on an invoice has its origin in `parent`, its lines have `pricing`, and
+/// periods of subscriptions are on their items.
 const BASIL: &str = "2025-03-31";
 
-/// Lines that an invoice shows by itself. Stripe: ten.
+/// Lines shown within an invoice. Stripe: ten.
 pub(super) const LINES_SHOWN: usize = 10;
 
 impl World {
@@ -94,7 +94,7 @@ fn old_subscription(subscription: &mut Value) {
     subscription["current_period_end"] = until;
 }
 
-/// `livemode` wherever it stands.
+/// Sets `livemode` wherever it occurs.
 fn set_mode(value: &mut Value, live: bool) {
     match value {
         Value::Object(object) => {

@@ -1,8 +1,8 @@
-//! Subscriptions, and what they make invoices of.
+//! Subscriptions, and the invoices they generate.
 //!
 //! Simpler than Stripe: no proration, no tiers, no tax, no discounts. A charge succeeds if there is
-//! a default payment method, of the subscription or of the customer, that is not one that is
-//! always declined.
+//! a default payment method, of the subscription or of the customer, other than the one that always
+//! declines.
 
 use serde_json::{Value, json};
 
@@ -162,7 +162,7 @@ impl World {
             let is = text(subscription, "status");
             customer.is_none_or(|customer| text(subscription, "customer") == customer)
                 && match status {
-                    // As at Stripe: canceled ones show only when asked for.
+                    // As at Stripe: canceled ones are listed only on request.
                     None => is != "canceled",
                     Some("all") => true,
                     Some(status) => is == status,
@@ -171,7 +171,7 @@ impl World {
         page("/v1/subscriptions", params, wanted.cloned())
     }
 
-    /// Stores a subscription and says what changed.
+    /// Stores a subscription and emits the change.
     pub(super) fn put_changed(&mut self, before: &Value, after: Value) -> Value {
         let empty = serde_json::Map::new();
         let version = self.settings.api_version.clone();
@@ -190,7 +190,7 @@ impl World {
         after
     }
 
-    /// Moves its items into the period that begins at, or holds, `at`.
+    /// Moves its items into the period that begins at, or contains, `at`.
     pub(super) fn begin_period(&self, subscription: &mut Value, at: i64) {
         let anchor = subscription["billing_cycle_anchor"].as_i64().unwrap_or(at);
         let recurring = &subscription["items"]["data"][0]["price"]["recurring"];
@@ -201,7 +201,7 @@ impl World {
     }
 }
 
-/// The period of a subscription: since 2025 it stands with the items.
+/// The period of a subscription: since 2025 it is on the items.
 pub(super) fn period_of(subscription: &Value) -> (i64, i64) {
     let item = &subscription["items"]["data"][0];
     let bound = |name: &str| item[name].as_i64().unwrap_or(0);

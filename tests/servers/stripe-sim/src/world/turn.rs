@@ -1,5 +1,5 @@
-//! What time brings: trials end, periods turn, invoices are tried again and given up, rejected
-//! events are reported. Everything happens in the order in which it was due, as of when it was due.
+//! Time-driven changes: trials end, periods turn, invoices are retried and given up, rejected
+//! events are reported. Each happens in the order in which it was due, at the time when it was due.
 
 use serde_json::{Value, json};
 
@@ -7,13 +7,14 @@ use super::invoices::subscription_of;
 use super::subscriptions::period_of;
 use super::{Acting, World, text};
 
-/// How long before its end a trial is announced to end. Stripe: three days.
+/// Lead time of a trial's end notice. Stripe: three days.
 const TRIAL_NOTICE_S: i64 = 3 * 86_400;
 
-/// Most steps of one turn: a clock that is moved by years with many subscriptions takes more turns.
+/// Limit on the steps of one turn: a clock moved by years with many subscriptions takes several
+/// turns.
 const MAX_STEPS: usize = 10_000;
 
-/// Something that is due, with the id of what it is due for.
+/// A due change, with the id of its object.
 enum Due {
     TrialNotice(String),
     Period(String),
@@ -21,14 +22,14 @@ enum Due {
     Finalize(String),
 }
 
-/// Names what is due for an object, by its id.
+/// Makes an object's due change from its id.
 type MakeDue = fn(String) -> Due;
 
 impl World {
     /// Brings the account up to now.
     pub(crate) fn turn(&mut self) {
         let now = self.now();
-        // Nothing that a call makes is due within the second it was made in.
+        // Nothing that a call makes is due within the same second.
         if self.turned_at != Some(now) {
             let acting = std::mem::replace(&mut self.acting, Acting::All);
             for _ in 0..MAX_STEPS {
@@ -42,7 +43,7 @@ impl World {
         self.report_rejected();
     }
 
-    /// The earliest thing that is due by now.
+    /// The earliest change due by now.
     fn next_due(&self, now: i64) -> Option<(i64, String, MakeDue)> {
         let subscriptions = self.table("subscription").flat_map(|s| self.due_of(s));
         let open = self.table("invoice").filter(|i| text(i, "status") == "open");
@@ -101,7 +102,7 @@ impl World {
         }
     }
 
-    /// A trial ends or a period turns, at `at`.
+    /// Ends a trial or turns a period, at `at`.
     fn turn_period(&mut self, before: Value, at: i64) {
         if before["cancel_at_period_end"] == json!(true) {
             self.end_subscription(before, at);
