@@ -56,7 +56,7 @@ pub enum NotCounted {
     #[error("the meter `{0}` is a sum: report its parts")]
     Sum(String),
     /// Its billing period ended too long ago.
-    #[error("the billing period that began at {period} takes no events any more")]
+    #[error("the billing period that began at {period} no longer accepts events")]
     Closed {
         /// Start of the period, RFC 3339.
         period: String,
@@ -68,7 +68,7 @@ pub enum NotCounted {
     #[error("this id was used for other usage")]
     Conflict,
     /// Another process is handling it.
-    #[error("it is in hand elsewhere: send it again in a while")]
+    #[error("another process is handling it: retry later")]
     InHand,
     /// The store does not answer, or the gate is closing.
     #[error("usage cannot be recorded at the moment: send it again")]

@@ -116,7 +116,7 @@ impl EventWriter {
     /// If that fails they do.
     async fn end(&self, log: Log) {
         if let Err(error) = log.writer.end(&*self.store).await {
-            tracing::warn!(%error, "a log of events could not be ended");
+            tracing::warn!(%error, "failed to end an event log");
         }
     }
 
@@ -238,7 +238,7 @@ impl EventWriter {
         match written.and_then(|written| log.writer.wrote(body, written)) {
             Ok(Wrote::Slot) => Recorded::Yes,
             Ok(Wrote::Sealed) => {
-                tracing::warn!("ingest: taken for dead, and goes on as another writer");
+                tracing::warn!("ingest: log sealed by another process, continuing as a new writer");
                 Recorded::No
             }
             Err(error) => {

@@ -86,7 +86,7 @@ async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, stop: Arc<Notify>) {
             () = stop.notified(), if !stopping => stopping = true,
             Some(ended) = writes.join_next(), if !writes.is_empty() => {
                 if let Err(panicked) = ended {
-                    tracing::error!(error = %panicked, "a claim's settling ended badly");
+                    tracing::error!(error = %panicked, "settling a claim panicked");
                 }
             }
             () = queue.pushed(), if !stopping => {}

@@ -159,7 +159,7 @@ pub(crate) fn lease_at(q: &Purse<'_>, pool: u16) -> Option<Arc<Lease>> {
 pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
     match sheet.policy.pools[usize::from(pool)].place {
         CounterHome::Sheet(slot) => sheet.lease(pool, slot),
-        CounterHome::Scoped(_) => unreachable!("a scoped pool is taken as `From::ScopedPool`"),
+        CounterHome::Scoped(_) => unreachable!("a scoped pool is taken as `DrawnFrom::ScopedPool`"),
     }
 }
 

@@ -205,7 +205,7 @@ impl Machine {
         if let Ok(Written::Applied(Some(item))) = answer
             && let Err(error) = self.nodes.learn(&item, now.mono_ns)
         {
-            tracing::error!(%error, "who shares the rates cannot be read");
+            tracing::error!(%error, "cannot read the list of nodes that share rates");
         }
         let nodes = self.live().len();
         if nodes == self.told_nodes {

@@ -177,7 +177,7 @@ impl RateNode {
                     effects.extend(self.machine.step(self.clock.now(), RateEvent::Here(here)));
                 }
                 Effect::Nodes(nodes) => {
-                    tracing::info!(nodes, "so many nodes share every rate");
+                    tracing::info!(nodes, "number of nodes that share rates changed");
                     buckets.among(nodes);
                 }
                 Effect::Share(id, share) => buckets.share(&id, share),
@@ -273,7 +273,7 @@ impl Calls {
         match ended {
             Ok((task, event)) => (self.of.remove(&task), event),
             Err(panicked) => {
-                tracing::error!(error = %panicked, "a call for a rate's shares ended badly");
+                tracing::error!(error = %panicked, "a share call panicked");
                 (self.of.remove(&panicked.id()), None)
             }
         }

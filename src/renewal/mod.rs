@@ -230,7 +230,7 @@ impl Desk {
                 self.returned += usize::from(of.lease.is_returned())
             }
             Err(panicked) => {
-                tracing::error!(error = %panicked, "a lease call ended badly");
+                tracing::error!(error = %panicked, "a lease call panicked");
                 of.lease.unqueue();
             }
         }
@@ -301,7 +301,7 @@ async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
             }
             Err(error) => {
                 let now_ms = ctx.hub.clock.now().wall_ms;
-                repeated!(warn, now_ms, "units of the dead could not be looked for"; %error);
+                repeated!(warn, now_ms, "could not reclaim leases of dead writers"; %error);
             }
         }
     }
@@ -348,7 +348,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
                 return Ended::InDoubt { anew };
             }
             Err(error) => {
-                repeated!(warn, now().wall_ms, "a lease could not be renewed"; %error);
+                repeated!(warn, now().wall_ms, "lease renewal failed"; %error);
                 if error.kind == StoreErrorKind::Unavailable {
                     ctx.hub.reach.suspect();
                 }
@@ -366,7 +366,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
     if let Some(shard) = lease.shard().filter(|_| is_left && lease.has_left()) {
         // Left there, they are found by the next seek.
         if let Err(error) = seek::leave(ctx, lease.pool(), shard).await {
-            tracing::debug!(%error, "units stay in a sub-pool that nobody leases from");
+            tracing::debug!(%error, "units left in an unused sub-pool");
         }
     }
     Ended::Done
@@ -397,7 +397,7 @@ async fn raise_alerts(ctx: &RenewerContext, lease: &Lease) {
         Ok(taken) => taken,
         Err(error) => {
             let now_ms = ctx.hub.clock.now().wall_ms;
-            repeated!(warn, now_ms, "an alert could not be looked into"; %error);
+            repeated!(warn, now_ms, "could not check a due alert"; %error);
             return;
         }
     };
@@ -408,7 +408,7 @@ async fn raise_alerts(ctx: &RenewerContext, lease: &Lease) {
             Ok(Written::Refused(_)) => {}
             Err(error) => {
                 let now_ms = ctx.hub.clock.now().wall_ms;
-                repeated!(warn, now_ms, "an alert could not be noted"; %error);
+                repeated!(warn, now_ms, "could not record an alert"; %error);
                 return;
             }
         }

@@ -292,7 +292,7 @@ impl Other<'_> {
         let applied = matches!(written, Written::Applied(_));
         if applied {
             let units = entry.held - keep;
-            tracing::info!(units, "units of a dead process are free again");
+            tracing::info!(units, "reclaimed units of a dead process");
         }
         Ok(applied)
     }

@@ -86,8 +86,8 @@ impl Reach {
         };
         self.is_away.store(is_away, Ordering::Release);
         match (was_away, is_away) {
-            (false, true) => tracing::warn!("the store is away: it is not waited for"),
-            (true, false) => tracing::info!("the store is back"),
+            (false, true) => tracing::warn!("store unreachable: requests no longer wait for it"),
+            (true, false) => tracing::info!("store reachable again"),
             _ => {}
         }
         !has_failed

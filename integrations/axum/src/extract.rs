@@ -2,7 +2,7 @@
 //!
 //! All three read what the layer stores in an admitted request, and cost a clone of an `Arc`. They
 //! work on every identified request, including routes that are `free` or `auth = "optional"` (where
-//! a caller without a credential is the tenant `anonymous`). On routes with `auth = "none"`, or
+//! a caller without a credential is the tenant `~anonymous`). On routes with `auth = "none"`, or
 //! without the layer, they fail with [`NotAdmitted`], and `Option<..>` of them is `None`.
 
 use std::fmt;
