@@ -432,8 +432,8 @@ async fn after_thousands_of_changes_callers_are_read_again_a_few_at_a_time_and_a
     assert!((100..200).contains(&most), "{most} reads at once");
 }
 
-/// The store is unreachable from one process while another makes a change. Once the store is back,
-/// the change acts as soon as it would have without the outage.
+/// The store is unreachable from one process while another makes a change. Once it is back, the
+/// change acts as soon as it would have without the outage.
 #[tokio::test(start_paused = true)]
 async fn what_was_changed_while_the_store_was_away_acts_within_two_seconds_of_its_return() {
     for (seconds, with_queries) in [(3, false), (3, true), (8, true), (45, true)] {

@@ -2,8 +2,8 @@
 //!
 //! All three read what the middleware stores in an admitted request, and cost a clone of an `Arc`.
 //! They work on every identified request, including routes that are `free` or `auth = "optional"`
-//! (where a caller without a credential is the tenant `~anonymous`). On routes with `auth = "none"`,
-//! or without the middleware, they fail with [`NotAdmitted`], and `Option<..>` of them is `None`.
+//! (where a caller without a credential is `~anonymous`). On routes with `auth = "none"`, or
+//! without the middleware, they fail with [`NotAdmitted`], and `Option<..>` of them is `None`.
 
 use std::fmt;
 use std::future::{Ready, ready};
