@@ -365,6 +365,56 @@ fn the_architecture_names_every_room() {
     none(rooms.map(|room| fault(page, 1, &format!("say what `{room}` is for"))).collect());
 }
 
+/// The anchor that a heading gets on the forge.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase().replace('`', "");
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ' '));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Links of pages to files and headings of this repository.
+#[test]
+fn links_lead_somewhere() {
+    let sources = sources();
+    let pages = || sources.iter().filter(|page| page.path.ends_with(".md"));
+    let is_there = |path: &str| {
+        sources.iter().any(|it| it.path == path || it.path.starts_with(&format!("{path}/")))
+    };
+    let mut faults = Vec::new();
+    for page in pages() {
+        let home = Path::new(&page.path).parent().unwrap_or(Path::new(""));
+        for (at, line) in page.text.lines().enumerate() {
+            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                if link.starts_with("http") || link.contains(' ') {
+                    continue;
+                }
+                let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+                let path = if file.is_empty() { page.path.clone() } else { tidied(home, file) };
+                let target = pages().find(|it| it.path == path);
+                let heads = || target.into_iter().flat_map(|it| it.text.lines());
+                let has_heading = heads().any(|it| it.starts_with('#') && anchor(it) == heading);
+                if !is_there(&path) || (target.is_some() && !heading.is_empty() && !has_heading) {
+                    faults.push(fault(page, at + 1, &format!("`{link}` leads nowhere")));
+                }
+            }
+        }
+    }
+    none(faults);
+}
+
+/// A path below this folder, without its `..`.
+fn tidied(home: &Path, file: &str) -> String {
+    let mut parts: Vec<&str> = home.iter().filter_map(|part| part.to_str()).collect();
+    for part in file.trim_end_matches('/').split('/') {
+        match part {
+            "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
 /// A page that names a file of this repository names one that is there.
 #[test]
 fn pages_name_files_that_are_there() {
