@@ -177,7 +177,8 @@ impl InvoiceSeen {
 
 impl LineSeen {
     /// `None` if it is in no known shape; within it, `None` if it sells nothing: it has no price, a
-    /// quantity of 0, or refunds money.
+    /// quantity of 0, costs nothing, refunds money, or is a proration, which charges the rest of a
+    /// period for a subscription that has changed.
     #[expect(clippy::option_option, reason = "not known, known and nothing, known")]
     pub(crate) fn read(line: &Value) -> Option<Option<Self>> {
         let (price, key) = if let Some(pricing) = line.get("pricing") {
@@ -194,8 +195,8 @@ impl LineSeen {
             return None;
         }
         let quantity = line["quantity"].as_u64().unwrap_or(1);
-        let refunds = line["amount"].as_i64().is_some_and(|amount| amount < 0);
-        let sells = price.filter(|_| quantity > 0 && !refunds);
+        let is_paid = line["amount"].as_i64().is_none_or(|amount| amount > 0);
+        let sells = price.filter(|_| quantity > 0 && is_paid && !is_proration(line));
         Some(sells.map(|price| Self {
             id: id.to_owned(),
             price: price.to_owned(),
@@ -203,6 +204,13 @@ impl LineSeen {
             quantity,
         }))
     }
+}
+
+/// Whether a line is a proration. Before 2025-03-31 the line itself said so.
+fn is_proration(line: &Value) -> bool {
+    let details = ["subscription_item_details", "invoice_item_details"];
+    let parents = details.iter().map(|details| &line["parent"][details]["proration"]);
+    parents.chain([&line["proration"]]).any(|proration| proration == true)
 }
 
 /// Id and lookup key of the price of an item or line; before 2020 it had only a `plan`. One without

@@ -264,6 +264,12 @@ pub(crate) async fn webhook_at(gate: &Gate, event: &Value, now: i64) -> u16 {
     gate.stripe_webhook(signed.as_bytes(), body.as_bytes()).await.status
 }
 
+/// The id of an object made at Stripe.
+pub(crate) fn make(bench: &Bench, path: &str, form: &str) -> String {
+    let made = bench.sim.call("POST", path, form);
+    made["id"].as_str().unwrap_or_else(|| panic!("{path}: {made}")).to_owned()
+}
+
 async fn open(sim: &Sim, store: impl Store, clock: &ManualClock, home: &tempfile::TempDir) -> Gate {
     builder(sim, store, clock, home).open().await.unwrap()
 }

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use tallygate::Gate;
 use tallygate::directory::Grant;
 
-use crate::bench::{Bench, NOW, event, use_at, webhook_at};
+use crate::bench::{Bench, NOW, event, make, use_at, webhook_at};
+
+const PACK: &str = "currency=usd&unit_amount=500&product_data[name]=x&lookup_key=pack";
 
 /// A paid invoice with two packs on it.
 async fn bought(bench: &Bench, customer: &str, id: &str, paid_at: i64) -> Value {
@@ -20,6 +22,19 @@ async fn bought(bench: &Bench, customer: &str, id: &str, paid_at: i64) -> Value 
             "pricing": { "price_details": { "price": price } },
         }] },
     })
+}
+
+/// A paid invoice with this line.
+fn paid(customer: &str, line: &Value) -> Value {
+    json!({
+        "id": "in_1", "object": "invoice", "customer": customer, "status": "paid",
+        "status_transitions": { "paid_at": NOW }, "parent": null, "lines": { "data": [line] },
+    })
+}
+
+/// Meters and units of the tenant's grants.
+async fn packs(gate: &Gate) -> Vec<(String, u64)> {
+    grants(gate).await.into_iter().map(|grant| (grant.meter, grant.units)).collect()
 }
 
 async fn grants(gate: &Gate) -> Vec<Grant> {
@@ -116,4 +131,24 @@ async fn a_pack_of_a_meter_that_the_plan_does_not_limit_is_kept_until_one_does()
         assert!(used < 1_000, "nothing refuses");
     }
     assert_eq!(used, 105);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prorations_and_lines_that_cost_nothing_give_no_pack() {
+    let details = json!({
+        "type": "subscription_item_details",
+        "subscription_item_details": { "proration": true, "subscription": "sub_1" },
+    });
+    for (amount, parent) in [(4_903, details), (0, Value::Null)] {
+        let bench = Bench::new().await;
+        let customer = bench.customer("acme").await;
+        let price = make(&bench, "/v1/prices", &format!("{PACK}&recurring[interval]=month"));
+        let line = json!({
+            "id": "il_1", "quantity": 11, "amount": amount, "parent": parent,
+            "pricing": { "price_details": { "price": price } },
+        });
+        let bought = event("evt_1", "invoice.paid", NOW, &paid(&customer, &line));
+        assert_eq!(bench.webhook(&bought).await, 200);
+        assert_eq!(packs(&bench.gate).await, [], "{amount}");
+    }
 }
