@@ -326,6 +326,13 @@ impl Report {
         }
     }
 
+    /// The report with items that failed before the run.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn with_failed(mut self, failed: Vec<(ItemId, String)>) -> Self {
+        self.failed.extend(failed);
+        self
+    }
+
     fn add(&mut self, part: Report) {
         self.sent += part.sent;
         self.units += part.units;

@@ -47,6 +47,9 @@ const RELEASE: Duration = Duration::from_millis(500);
 /// When the periods of reported items end, Unix milliseconds, as long as that is to come.
 pub(super) type Ends = Mutex<HashMap<ItemId, i64>>;
 
+/// Items not processed, and why.
+type FailedItems = Vec<(ItemId, String)>;
+
 /// The owner's side of the task.
 #[derive(Debug)]
 pub(super) struct ReportTask {
@@ -193,14 +196,16 @@ impl Inner {
             Err(error) => tracing::warn!(%error, "the reporter's lock cannot be had"),
         }
         match self.due_now(billing, ended.as_ref()).await {
-            Ok(due) if ended.is_some() => log(billing.reporter.run(due).await),
-            Ok(due) => {
+            Ok((due, failed)) if ended.is_some() => {
+                log(billing.reporter.run(due).await.map(|report| report.with_failed(failed)));
+            }
+            Ok((due, failed)) => {
                 let now_ms = self.clock.now().wall_ms;
                 let ends = due.iter().map(|due| (due.id.clone(), due.terms.ends_ms));
                 let ends = ends.filter(|(_, end_ms)| now_ms < end_ms.saturating_add(SETTLED_MS));
                 *billing.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends.collect();
                 let customers = customers_of(&due);
-                log(billing.reporter.run(due).await);
+                log(billing.reporter.run(due).await.map(|report| report.with_failed(failed)));
                 self.poll(billing, customers).await;
             }
             Err(error) => log(Err(error)),
@@ -208,9 +213,9 @@ impl Inner {
     }
 
     async fn report(self: &Arc<Self>, billing: &Billing) -> Result<Report, ReportError> {
-        let due = self.due_now(billing, None).await?;
+        let (due, failed) = self.due_now(billing, None).await?;
         let customers = customers_of(&due);
-        let report = billing.reporter.run(due).await?;
+        let report = billing.reporter.run(due).await?.with_failed(failed);
         let polled = self.poll(billing, customers);
         if tokio::time::timeout(POLL_WITHIN, polled).await.is_err() {
             tracing::warn!("not every customer was asked about: the next report goes on");
@@ -218,12 +223,13 @@ impl Inner {
         Ok(report)
     }
 
-    /// What is used and billed, with its terms: all of it, or only these items.
+    /// What is used and billed, with its terms: all of it, or only these items. And the items of
+    /// tenants whose record cannot be read, with the reason: the others are billed.
     async fn due_now(
         self: &Arc<Self>,
         billing: &Billing,
         only: Option<&HashSet<ItemId>>,
-    ) -> Result<Vec<DueUse>, ReportError> {
+    ) -> Result<(Vec<DueUse>, FailedItems), ReportError> {
         let mut tenants = BTreeMap::<Surrogate, Vec<RecordedUse>>::new();
         for used in billing.reporter.used().await? {
             let Some(id) = &used.id else { continue };
@@ -233,7 +239,11 @@ impl Inner {
         }
         let room = Arc::new(Semaphore::new(READS));
         let mut reads = JoinSet::new();
-        let mut due = Vec::new();
+        let (mut due, mut failed) = (Vec::new(), Vec::new());
+        let mut take = |read: Result<Vec<DueUse>, FailedItems>| match read {
+            Ok(more) => due.extend(more),
+            Err(items) => failed.extend(items),
+        };
         for (_, uses) in tenants {
             // Closed never: the permit is there as long as this function.
             let Ok(permit) = room.clone().acquire_owned().await else { break };
@@ -244,21 +254,30 @@ impl Inner {
                 due
             });
             while let Some(read) = reads.try_join_next() {
-                due.extend(read.unwrap_or_else(|_| Ok(Vec::new()))?);
+                take(read.unwrap_or_else(|_| Ok(Vec::new())));
             }
         }
         while let Some(read) = reads.join_next().await {
-            due.extend(read.unwrap_or_else(|_| Ok(Vec::new()))?);
+            take(read.unwrap_or_else(|_| Ok(Vec::new())));
         }
-        Ok(due)
+        Ok((due, failed))
     }
 
-    /// What is due of one tenant's use.
-    async fn due_of(&self, uses: Vec<RecordedUse>) -> Result<Vec<DueUse>, ReportError> {
+    /// What is due of one tenant's use; its billed items with the reason, if that cannot be
+    /// determined.
+    async fn due_of(&self, uses: Vec<RecordedUse>) -> Result<Vec<DueUse>, FailedItems> {
         let Some(billing) = &self.billing else { return Ok(Vec::new()) };
         let (mut records, mut due) = (HashMap::new(), Vec::new());
-        for used in uses {
-            due.extend(self.due(billing, used, &mut records).await?);
+        for used in &uses {
+            match self.due(billing, used.clone(), &mut records).await {
+                Ok(more) => due.extend(more),
+                Err(error) => {
+                    tracing::error!(tenant = %used.tenant, %error, "a tenant is not billed");
+                    let ids = uses.into_iter().filter_map(|used| used.id);
+                    let billed = ids.filter(|id| self.is_sent(&id.meter));
+                    return Err(billed.map(|id| (id, error.to_string())).collect());
+                }
+            }
         }
         Ok(due)
     }

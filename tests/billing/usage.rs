@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tallygate::Outcome;
 use tallygate::identity::RequestView;
+use tallygate::store::{Change, Key, Store, Value as Stored, Write};
 use tallygate::testing::{OpenRequest, START_MS};
 use tokio::time::Instant;
 
@@ -325,4 +326,23 @@ async fn overage_outlives_the_plan_that_billed_it_and_begins_with_none() {
     bench.pass(60);
     bench.report().await;
     assert_eq!(bench.billed("jobs"), 37);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_with_a_damaged_record_keeps_no_other_from_being_billed() {
+    let bench = Bench::new().await;
+    for tenant in ["acme", "globex"] {
+        bench.customer(tenant).await;
+        bench.use_(tenant, "requests", 10).await;
+    }
+    bench.gate.flush_now().await.unwrap();
+    let globex = bench.gate.directory().find("globex").await.unwrap().unwrap();
+    let key = Key { pk: format!("1#default#T#{}", globex.record().surrogate), sk: "-".into() };
+    assert!(bench.store.read(key.clone()).await.unwrap().is_some());
+    let damage = vec![Change::Set("record".into(), Stored::Bytes(b"{".to_vec()))];
+    bench.store.write(Write { key, when: vec![], change: damage }).await.unwrap();
+    let report = bench.another().await.report_now().await.unwrap();
+    assert_eq!(bench.billed("api_requests"), 10, "{report:?}");
+    let failed: Vec<_> = report.failed.iter().map(|(item, _)| item.tenant).collect();
+    assert_eq!(failed, [globex.record().surrogate]);
 }
