@@ -38,10 +38,19 @@ pub(super) struct ReporterContext {
     pub(super) space: Space,
     pub(super) origin: Origin,
     pub(super) ledger: Ledger,
-    /// Items that need no work before this second, unless more is owed than then.
-    pub(super) quiet: Mutex<HashMap<ItemId, (u64, i64)>>,
+    /// Items that need no work before a second, as long as what is owed of them stays the same.
+    pub(super) quiet: Mutex<HashMap<ItemId, Quiet>>,
     /// The table's state since its last restore, and all items of this run.
     pub(super) restored: Mutex<(Word, Arc<[DueUse]>)>,
+}
+
+/// An item without work until a second, by the service's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quiet {
+    owed: u64,
+    /// A smaller unit makes units of what was less than one.
+    atoms_per_unit: u64,
+    until_s: i64,
 }
 
 /// The work of one pass of a run on an item.
@@ -72,8 +81,10 @@ impl ReporterContext {
     ) -> Option<Outbox> {
         let owed = due.owed();
         let now_s = anchor.service_s;
+        let atoms_per_unit = due.terms.atoms_per_unit;
         let known = self.quiet().get(&due.id).copied();
-        if known.is_some_and(|(then, until_s)| then == owed && now_s < until_s) {
+        let same = |quiet: &Quiet| (quiet.owed, quiet.atoms_per_unit) == (owed, atoms_per_unit);
+        if known.filter(same).is_some_and(|quiet| now_s < quiet.until_s) {
             return None;
         }
         match self.advance(due, owed, (pass, anchor), report).await {
@@ -89,7 +100,7 @@ impl ReporterContext {
                     report.too_old.push(due.id.clone());
                 }
                 let until_s = quiet_until(&outbox, owed, due, now_s);
-                self.quiet().insert(due.id.clone(), (owed, until_s));
+                self.quiet().insert(due.id.clone(), Quiet { owed, atoms_per_unit, until_s });
             }
             // Another reporter is working on it.
             Ok(None) => {}
@@ -98,7 +109,7 @@ impl ReporterContext {
         None
     }
 
-    fn quiet(&self) -> MutexGuard<'_, HashMap<ItemId, (u64, i64)>> {
+    fn quiet(&self) -> MutexGuard<'_, HashMap<ItemId, Quiet>> {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

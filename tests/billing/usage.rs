@@ -11,7 +11,7 @@ use tallygate::store::{Change, Key, Store, Value as Stored, Write};
 use tallygate::testing::{OpenRequest, START_MS};
 use tokio::time::Instant;
 
-use crate::bench::{Bench, event, pack, subscription, use_at};
+use crate::bench::{Bench, KEY, SECRET, event, pack, subscription, use_at};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn use_is_sent_once_and_use_before_the_customer_never() {
@@ -345,4 +345,47 @@ async fn a_tenant_with_a_damaged_record_keeps_no_other_from_being_billed() {
     assert_eq!(bench.billed("api_requests"), 10, "{report:?}");
     let failed: Vec<_> = report.failed.iter().map(|(item, _)| item.tenant).collect();
     assert_eq!(failed, [globex.record().surrogate]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_less_than_a_unit_is_sent_once_the_plan_file_has_a_smaller_unit() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    let home = tempfile::tempdir().unwrap();
+    let path = |file: &str| home.path().join(file).display().to_string();
+    std::fs::write(path("key"), KEY).unwrap();
+    std::fs::write(path("secret"), SECRET).unwrap();
+    let plans = |unit: &str| {
+        let stripe = format!("{{ event = \"api_requests\", send = \"all\"{unit} }}");
+        let text = format!(
+            "default-plan = \"free\"\n[meter.requests]\nstripe = {stripe}\n\
+             [plan.free]\nquota.requests = \"1M/cycle\"\n"
+        );
+        std::fs::write(path("plans.new"), text).unwrap();
+        std::fs::rename(path("plans.new"), path("plans.toml")).unwrap();
+    };
+    plans(", unit = \"k\"");
+    let service = format!(
+        "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x-tenant\"\n\
+         [proxy]\ntrust = [\"127.0.0.0/8\"]\n[flush]\nmode = \"fast\"\n\
+         [stripe]\nkey = {{ file = \"{}\" }}\nwebhook-secret = {{ file = \"{}\" }}\napi-base = \"{}\"\n",
+        path("key"),
+        path("secret"),
+        bench.sim.url(),
+    );
+    let builder = tallygate::GateBuilder::from_text(&service).plans_file(path("plans.toml"));
+    let builder = builder.store(bench.store.clone()).clock(bench.clock.clone());
+    let gate = builder.open().await.unwrap();
+    use_at(&gate, "acme", "requests", 1_500).await;
+    gate.report_now().await.unwrap();
+    assert_eq!(bench.billed("api_requests"), 1, "a thousand");
+    plans("");
+    assert!(gate.reload().await.unwrap());
+    for _ in 0..3 {
+        bench.pass(3_600);
+        gate.report_now().await.unwrap();
+    }
+    let audit = gate.audit().await.unwrap();
+    let gaps: Vec<_> = audit.gaps().map(|(_, gap)| gap.clone()).collect();
+    assert_eq!(bench.billed("api_requests"), 1 + 500, "{gaps:?}");
 }
