@@ -391,14 +391,12 @@ impl Inner {
                 OnFinalFailure::Cancel => cancel(billing, base).await?,
                 OnFinalFailure::Keep => None,
             },
-            (base, Some((method, since_s)))
-                if is_without(base.as_ref()) && !known.facts.has_ended_since(*since_s, sold) =>
+            (base, Some(method))
+                if is_without(base.as_ref()) && !known.facts.has_ended_since(method.1, sold) =>
             {
                 let plan = rules.on_payment_method.map(|plan| usize::from(plan.0));
                 match plan.and_then(|plan| live.catalog.plans.get(plan)?.prices.first()) {
-                    Some(price) => {
-                        self.subscribe(billing, customer, known, (price, method)).await?
-                    }
+                    Some(price) => self.subscribe(billing, customer, known, price, method).await?,
                     None => None,
                 }
             }
@@ -411,13 +409,15 @@ impl Inner {
     }
 
     /// Subscribes a customer, unless Stripe has a subscription of it that means a plan and has not
-    /// ended: what it lists is taken in first, so that a price goes by all its names.
+    /// ended, or has ended since the payment method was attached: the webhook of the method may be
+    /// late. What Stripe lists is taken in first, so that a price goes by all its names.
     async fn subscribe(
         &self,
         billing: &Billing,
         customer: &str,
         known: &mut KnownCustomer,
-        (price, method): (&str, &str),
+        price: &str,
+        (method, since_s): &(String, i64),
     ) -> Result<Option<Dated>, EffectFailed> {
         let customers = &billing.customers;
         for told in billing.stripe.subscriptions(customer).await? {
@@ -425,7 +425,8 @@ impl Inner {
         }
         self.recall_prices(customers, customer, known).await?;
         let catalog = self.catalogs.live.load().catalog.clone();
-        if known.facts.has_plan(|key| catalog.sold_at(key)) {
+        let sold = |key: &str| catalog.sold_at(key);
+        if known.facts.has_plan(sold) || known.facts.has_ended_since(*since_s, sold) {
             return Ok(None);
         }
         tracing::info!(%customer, price, "subscribed: a payment method has arrived");

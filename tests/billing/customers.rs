@@ -3,7 +3,7 @@
 use serde_json::json;
 use tallygate::directory::PaymentState;
 
-use crate::bench::{Bench, NOW, event, subscription};
+use crate::bench::{Bench, NOW, event, make, subscription};
 
 const PAYG: &str = "currency=usd&unit_amount=0&product_data[name]=x&recurring[interval]=month\
                     &lookup_key=payg_monthly";
@@ -135,4 +135,27 @@ async fn a_poll_covers_webhooks_that_never_came() {
     next.close().await.unwrap();
     assert_eq!(calls(&bench, "GET /v1/subscriptions"), before, "once a day");
     let _ = subscription("sub_x", &customer, "active", "team_monthly");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_payment_method_subscribes_no_customer_who_has_canceled_since() {
+    let bench = Bench::new().await;
+    make(&bench, "/v1/prices", PAYG);
+    let price = make(&bench, "/v1/prices", TEAM);
+    let customer = bench.customer("acme").await;
+    let pays = "invoice_settings[default_payment_method]=pm_card_visa";
+    make(&bench, &format!("/v1/customers/{customer}"), pays);
+    let form = format!("customer={customer}&items[0][price]={price}");
+    let id = make(&bench, "/v1/subscriptions", &form);
+    let attached_s = bench.sim.now();
+    bench.pass(3_600);
+    bench.sim.call("DELETE", &format!("/v1/subscriptions/{id}"), "");
+    bench.pass(60);
+    // Of all events that of the payment method comes first.
+    assert_eq!(bench.webhook(&attached("evt_m", &customer, attached_s)).await, 200);
+    bench.deliver(&mut 0).await;
+    let path = format!("/v1/subscriptions?customer={customer}&status=all");
+    let all = bench.sim.call("GET", &path, "");
+    let states: Vec<_> = all["data"].as_array().unwrap().iter().map(|s| &s["status"]).collect();
+    assert_eq!(states, ["canceled"]);
 }
