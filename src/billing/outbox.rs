@@ -307,10 +307,11 @@ impl Outbox {
         }
     }
 
-    /// An operator's decision about a stopped entry: it counts, or it does not and is owed anew.
-    /// False if no entry is stopped.
-    pub(crate) fn decide(&mut self, counts: bool) -> bool {
-        let stopped = self.pending.as_ref().is_some_and(|pending| pending.stopped.is_some());
+    /// An operator's decision about the stopped entry of this number: it counts, or it does not and
+    /// is owed anew. False if that entry is not stopped.
+    pub(crate) fn decide(&mut self, k: u64, counts: bool) -> bool {
+        let is_it = |pending: &PendingEntry| pending.entry.k == k && pending.stopped.is_some();
+        let stopped = self.pending.as_ref().is_some_and(is_it);
         match (stopped, counts) {
             (true, true) => self.delivered(),
             (true, false) => self.void(),

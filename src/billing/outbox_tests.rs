@@ -100,9 +100,9 @@ fn the_sum_decides() {
     let mut other = marked();
     other.summed(7, at);
     assert_eq!(other.next(59, 10, at), SendStep::Stopped);
-    assert!(other.decide(false));
+    assert!(other.decide(1, false));
     assert_eq!(other.next(59, 10, at), SendStep::Freeze { value: 5, atoms: 50 });
-    assert!(!other.decide(true));
+    assert!(!other.decide(1, true));
 
     let mut zero = marked();
     zero.summed(0, at);

@@ -105,6 +105,15 @@ impl From<PeriodUse> for RecordedUse {
     }
 }
 
+/// An entry that waits for an operator: [`super::Stopped`] is the reason, in the audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoppedEntry {
+    /// Its item.
+    pub item: ItemId,
+    /// Its number in the item.
+    pub k: u64,
+}
+
 /// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -116,8 +125,8 @@ pub struct Report {
     pub verified: u64,
     /// Open entries: sent without an answer, or waiting.
     pub open: u64,
-    /// Items whose entry waits for an operator.
-    pub stopped: Vec<ItemId>,
+    /// Entries that wait for an operator.
+    pub stopped: Vec<StoppedEntry>,
     /// Items with an accepted entry that the service does not count, without a reported rejection.
     pub doubtful: Vec<ItemId>,
     /// Items with units that are too old to be sent, and are not carried.
@@ -278,17 +287,22 @@ impl Reporter {
         item::make(&*self.inner.store, write).await.map(|_| ())
     }
 
-    /// Applies an operator's decision to an item with a stopped entry: it counts, or it is owed
-    /// anew. False if none is stopped, or another process was faster.
+    /// Applies an operator's decision to a stopped entry: it counts, or it is owed anew. False if
+    /// this entry is not stopped, even where a later one of its item is, or another process was
+    /// faster.
     ///
     /// # Errors
     ///
     /// If the store cannot be read or written.
-    pub(crate) async fn decide(&self, id: &ItemId, counts: bool) -> Result<bool, StoreError> {
-        let inner = &self.inner;
+    pub(crate) async fn decide(
+        &self,
+        entry: &StoppedEntry,
+        counts: bool,
+    ) -> Result<bool, StoreError> {
+        let (inner, StoppedEntry { item: id, k }) = (&self.inner, entry);
         let before = item::read(&*inner.store, id.key(&inner.space)).await?;
         let mut outbox = before.outbox.clone();
-        Ok(outbox.decide(counts) && inner.write(id, &before, outbox).await?.is_some())
+        Ok(outbox.decide(*k, counts) && inner.write(id, &before, outbox).await?.is_some())
     }
 
     /// Records an operator's statement on what was sent between the copy that this table came back
@@ -318,7 +332,7 @@ impl Report {
         if let Some(pending) = &outbox.pending {
             self.open += 1;
             if pending.stopped.is_some() {
-                self.stopped.push(id.clone());
+                self.stopped.push(StoppedEntry { item: id.clone(), k: pending.entry.k });
             }
         }
         if outbox.sent.iter().any(|sent| sent.doubt.is_some()) {

@@ -395,7 +395,7 @@ async fn an_entry_that_is_refused_stops_until_an_operator_decides() {
     assert_eq!((report.stopped.len(), report.open), (1, 1));
     let again = reporter.run(vec![bench.due(70)]).await.unwrap();
     assert_eq!((again.stopped.len(), bench.billed()), (1, 0), "named in every run");
-    assert!(reporter.decide(&bench.due(0).id, false).await.unwrap());
+    assert!(reporter.decide(&again.stopped[0], false).await.unwrap());
     bench.drain(70).await;
     assert_eq!(bench.billed(), 7);
 }

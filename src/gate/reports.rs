@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::billing::Billing;
 use super::{Gate, Inner};
 use crate::billing::audit::Audit;
-use crate::billing::report::{DueUse, RecordedUse, Report, ReportError};
+use crate::billing::report::{DueUse, RecordedUse, Report, ReportError, StoppedEntry};
 use crate::billing::terms::terms;
 use crate::billing::{ItemId, SentSinceCopy};
 use crate::directory::TenantRecord;
@@ -88,16 +88,21 @@ impl Gate {
         Ok(billing.reporter.resume(sent).await?)
     }
 
-    /// Says of an item in [`Report::stopped`] whether its entry counts: `true` if Stripe has it by
-    /// another way or it is to be forgiven, `false` if it is owed and goes out anew with the next
-    /// report. False if nothing of the item waits for a word, or another was faster.
+    /// Says of an entry in [`Report::stopped`] whether it counts: `true` if Stripe has it by another
+    /// way or it is to be forgiven, `false` if it is owed and goes out anew with the next report.
+    /// False if this entry waits for no word (any more): a later entry of its item, with other
+    /// units, is never decided by it.
     ///
     /// # Errors
     ///
     /// If there is no `[stripe]` in the service file, or the store does not do it.
-    pub async fn decide_stopped(&self, item: &ItemId, counts: bool) -> Result<bool, ReportError> {
+    pub async fn decide_stopped(
+        &self,
+        entry: &StoppedEntry,
+        counts: bool,
+    ) -> Result<bool, ReportError> {
         let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        Ok(billing.reporter.decide(item, counts).await?)
+        Ok(billing.reporter.decide(entry, counts).await?)
     }
 
     /// Holds against each other what was recorded, what is owed, what was sent and what Stripe

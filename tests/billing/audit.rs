@@ -4,7 +4,7 @@ use serde_json::json;
 use tallygate::billing::audit::{Audit, Gap};
 use tallygate::store::{Change, Key, Query, Store, Value, When, Write};
 
-use crate::bench::{Bench, NOW, use_at};
+use crate::bench::{Bench, NOW, fault, use_at};
 
 /// Every gap, with the meter it is in.
 fn named(audit: &Audit) -> Vec<(String, Gap)> {
@@ -185,4 +185,23 @@ async fn a_hole_in_a_log_and_a_pool_that_does_not_balance_are_named() {
     bench.store.write(Write { key, when: vec![], change: vec![spent] }).await.unwrap();
     let audit = audited(&bench).await;
     assert!(audit.pools.iter().any(|pool| !pool.balanced), "{:#?}", audit.pools);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_about_a_stopped_entry_decides_no_later_one() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    bench.use_("acme", "requests", 10).await;
+    fault(&bench, 2, &json!({ "status": { "code": 400, "should_retry": false } }));
+    let read = bench.report().await.stopped.remove(0);
+    // The first operator: it is owed. It is sent with what was used since, and refused again.
+    assert!(bench.gate.decide_stopped(&read, false).await.unwrap());
+    bench.use_("acme", "requests", 500).await;
+    bench.pass(60);
+    assert_eq!(bench.report().await.stopped.len(), 1);
+    // The second, of the same report: those 10 are to be forgiven.
+    let decided = bench.gate.decide_stopped(&read, true).await.unwrap();
+    bench.pass(60);
+    bench.report().await;
+    assert!(!decided, "another was faster; billed {} of 510", bench.billed("api_requests"));
 }

@@ -270,6 +270,12 @@ pub(crate) fn make(bench: &Bench, path: &str, form: &str) -> String {
     made["id"].as_str().unwrap_or_else(|| panic!("{path}: {made}")).to_owned()
 }
 
+/// Makes Stripe answer this many meter events so; 0 for all of them.
+pub(crate) fn fault(bench: &Bench, times: u32, kind: &Value) {
+    let line = json!({ "on": "POST /v1/billing/meter_events", "times": times, "do": kind });
+    bench.sim.fault(serde_json::from_value(line).unwrap());
+}
+
 async fn open(sim: &Sim, store: impl Store, clock: &ManualClock, home: &tempfile::TempDir) -> Gate {
     builder(sim, store, clock, home).open().await.unwrap()
 }
