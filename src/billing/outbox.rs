@@ -13,6 +13,7 @@
 //!    [`ZERO_APART_S`] apart, it did not; anything else stops the entry for an operator.
 //! 4. An accepted entry is checked again after [`VERIFY_S`]: accepted is not counted. Units are
 //!    owed again only if the sum is zero **and** the rejection was reported.
+//!    An entry that an operator lets count is never checked again.
 //! 5. Atoms are never made or lost: those of settled, sent and open entries together are `frozen`.
 //!
 //! Times are Unix seconds by the service's own clock. Every write of the item is made under its
@@ -61,7 +62,7 @@ pub(crate) struct Outbox {
     pub pending: Option<PendingEntry>,
     /// Accepted entries that are not yet verified, oldest first.
     pub sent: Vec<SentEntry>,
-    /// Verified entries.
+    /// Entries whose outcome is final.
     pub settled: SettledEntries,
     /// Number of entries given up because their minute grew too old; their units are owed anew.
     pub voided: u64,
@@ -137,12 +138,12 @@ pub(crate) struct SentEntry {
     pub doubt: Option<i64>,
 }
 
-/// Totals of verified entries.
+/// Totals of entries that were verified, or are counted because an operator decided so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SettledEntries {
     /// Number of entries.
     pub entries: u64,
-    /// Their values.
+    /// The service's count of them: of a verified entry, its value.
     pub value: u64,
     /// Their atoms.
     pub atoms: u64,
@@ -238,9 +239,7 @@ impl Outbox {
         if value > 0 {
             let atoms = value.saturating_mul(unit);
             self.frozen = self.frozen.saturating_add(atoms);
-            self.settled.entries += 1;
-            self.settled.value = self.settled.value.saturating_add(value);
-            self.settled.atoms = self.settled.atoms.saturating_add(atoms);
+            self.settle(value, atoms);
         }
         if let Some(restored) = &mut self.restored {
             restored.decided = true;
@@ -307,17 +306,34 @@ impl Outbox {
         }
     }
 
-    /// An operator's decision about the stopped entry of this number: it counts, or it does not and
-    /// is owed anew. False if that entry is not stopped.
+    /// An operator's decision about the stopped entry of this number: it counts, and is settled
+    /// without verification; or it does not, and is owed anew. False if that entry is not stopped.
     pub(crate) fn decide(&mut self, k: u64, counts: bool) -> bool {
         let is_it = |pending: &PendingEntry| pending.entry.k == k && pending.stopped.is_some();
         let stopped = self.pending.as_ref().is_some_and(is_it);
         match (stopped, counts) {
-            (true, true) => self.delivered(),
+            (true, true) => self.forgive(),
             (true, false) => self.void(),
             (false, _) => {}
         }
         stopped
+    }
+
+    /// Settles the stopped entry with what the service counts in its minute, nothing if it was
+    /// refused: its own units were billed by other means, or are given away.
+    fn forgive(&mut self) {
+        let Some(PendingEntry { entry, stopped, .. }) = self.pending.take() else { return };
+        let counted = match stopped {
+            Some(Stopped::Sum(sum)) => u64::try_from(sum).unwrap_or(0),
+            _ => 0,
+        };
+        self.settle(counted, entry.atoms);
+    }
+
+    fn settle(&mut self, value: u64, atoms: u64) {
+        self.settled.entries += 1;
+        self.settled.value = self.settled.value.saturating_add(value);
+        self.settled.atoms = self.settled.atoms.saturating_add(atoms);
     }
 
     /// The accepted entry whose sum is due to be asked for, if any.
@@ -332,9 +348,7 @@ impl Outbox {
         let sent = &mut self.sent[at];
         if u64::try_from(sum).is_ok_and(|sum| sum == sent.entry.value) {
             let OutboxEntry { value, atoms, .. } = self.sent.remove(at).entry;
-            self.settled.entries += 1;
-            self.settled.value = self.settled.value.saturating_add(value);
-            self.settled.atoms = self.settled.atoms.saturating_add(atoms);
+            self.settle(value, atoms);
         } else if sum == 0 && reported {
             let entry = self.sent.remove(at).entry;
             self.frozen = self.frozen.saturating_sub(entry.atoms);
@@ -345,7 +359,7 @@ impl Outbox {
         }
     }
 
-    /// Whole units accepted or verified, for comparison with the service's sum.
+    /// Whole units accepted or settled, for comparison with the service's sum.
     pub(crate) fn value_sent(&self) -> u64 {
         let sent = self.sent.iter().fold(0, |sum: u64, sent| sum.saturating_add(sent.entry.value));
         self.settled.value.saturating_add(sent)

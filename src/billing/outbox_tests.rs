@@ -104,6 +104,14 @@ fn the_sum_decides() {
     assert_eq!(other.next(59, 10, at), SendStep::Freeze { value: 5, atoms: 50 });
     assert!(!other.decide(1, true));
 
+    let mut forgiven = marked();
+    forgiven.summed(7, at);
+    assert!(!forgiven.decide(2, true), "of another entry");
+    assert!(forgiven.decide(1, true));
+    let of = (forgiven.value_sent(), forgiven.settled.atoms, forgiven.frozen);
+    assert_eq!(of, (7, 50, 50), "as the service counts it");
+    assert!(forgiven.to_verify(at + 2 * VERIFY_S).is_none());
+
     let mut zero = marked();
     zero.summed(0, at);
     assert_eq!(zero.next(59, 10, at), SendStep::Wait(at + ZERO_APART_S));

@@ -88,8 +88,8 @@ impl Gate {
         Ok(billing.reporter.resume(sent).await?)
     }
 
-    /// Says of an entry in [`Report::stopped`] whether it counts: `true` if Stripe has it by another
-    /// way or it is to be forgiven, `false` if it is owed and goes out anew with the next report.
+    /// Says of an entry in [`Report::stopped`] whether it counts: `true` if it was billed by another
+    /// way than the meter or is to be forgiven, then it is over; `false` if it is owed and goes out anew with the next report.
     /// False if this entry waits for no word (any more): a later entry of its item, with other
     /// units, is never decided by it.
     ///

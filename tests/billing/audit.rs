@@ -205,3 +205,19 @@ async fn a_decision_about_a_stopped_entry_decides_no_later_one() {
     bench.report().await;
     assert!(!decided, "another was faster; billed {} of 510", bench.billed("api_requests"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_an_operator_has_forgiven_is_named_no_more() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    bench.use_("acme", "requests", 10).await;
+    fault(&bench, 1, &json!({ "status": { "code": 400, "should_retry": false } }));
+    let stopped = bench.report().await.stopped;
+    assert!(bench.gate.decide_stopped(&stopped[0], true).await.unwrap());
+    for _ in 0..3 {
+        bench.pass(25 * 3_600);
+        let report = bench.report().await;
+        assert_eq!(report.doubtful, []);
+    }
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}
