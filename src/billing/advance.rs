@@ -178,6 +178,7 @@ impl ReporterContext {
         report: &mut Report,
     ) -> Result<Option<(Versioned, bool)>, ReportError> {
         let marked_at = self.clock.now();
+        let repeats = before.outbox.pending.as_ref().is_some_and(|open| open.first_s.is_some());
         let mut marked = before.outbox.clone();
         marked.mark(self.now_s(anchor)?);
         let marked = match self.write(&due.id, before, marked).await? {
@@ -204,8 +205,9 @@ impl ReporterContext {
         telemetry::stripe_event(delivery.word());
         match delivery {
             Delivery::Delivered => after.delivered(),
-            Delivery::Refused(words) => after.refused(&words),
-            Delivery::Unknown(_) => return Ok(Some((marked, false))),
+            Delivery::Refused(words) if !repeats => after.refused(&words),
+            // An earlier send, without an answer, may count: the entry stays uncertain.
+            Delivery::Refused(_) | Delivery::Unknown(_) => return Ok(Some((marked, false))),
         }
         let delivered = after.pending.is_none();
         match self.write(&due.id, &marked, after).await? {

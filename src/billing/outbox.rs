@@ -10,7 +10,8 @@
 //!    the identifier when a repeat arrives.
 //! 3. An entry that is uncertain for longer is never sent blindly. The service's own sum for its
 //!    minute decides: if it equals the value, the entry counted; if it is zero twice
-//!    [`ZERO_APART_S`] apart, it did not; anything else stops the entry for an operator.
+//!    [`ZERO_APART_S`] apart, it did not; anything else stops the entry for an operator. A refusal
+//!    stops it only if no earlier send of it can have counted.
 //! 4. An accepted entry is checked again after [`VERIFY_S`]: accepted is not counted. Units are
 //!    owed again only if the sum is zero **and** the rejection was reported.
 //!    An entry that an operator lets count is never checked again.
@@ -270,7 +271,7 @@ impl Outbox {
         }
     }
 
-    /// The service refused the open entry for good.
+    /// The service refused the open entry for good. Only if no earlier send of it can have counted.
     pub(crate) fn refused(&mut self, words: &str) {
         if let Some(pending) = &mut self.pending {
             pending.stopped = Some(Stopped::Refused(words.to_owned()));

@@ -401,6 +401,25 @@ async fn an_entry_that_is_refused_stops_until_an_operator_decides() {
 }
 
 #[tokio::test]
+async fn a_refusal_after_a_lost_answer_stops_an_entry_once_its_sums_are_zero() {
+    let bench = Bench::new(Memory::new()).await;
+    let reporter = bench.reporter().await;
+    for (times, code) in [(1, 503), (0, 400)] {
+        let status = format!(r#"{{"code": {code}, "applied": false, "should_retry": false}}"#);
+        let on = r#""on": "POST /v1/billing/meter_events""#;
+        fault(&bench.sim, &format!(r#"{{{on}, "times": {times}, "do": {{"status": {status}}}}}"#));
+    }
+    let mut stopped = Vec::new();
+    for _ in 0..40 {
+        stopped.push(reporter.run(vec![bench.due(50)]).await.unwrap().stopped.len());
+        bench.pass(HOUR);
+    }
+    let first = stopped.iter().position(|stopped| *stopped == 1).unwrap();
+    assert!((30..32).contains(&first), "two zeros, 6 h apart, a day after the first send: {first}");
+    assert!(stopped[first..].iter().all(|stopped| *stopped == 1));
+}
+
+#[tokio::test]
 async fn a_clock_that_steps_stops_the_run() {
     let bench = Bench::new(Memory::new()).await;
     let reporter = bench.reporter().await;

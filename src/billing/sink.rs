@@ -35,7 +35,8 @@ pub(crate) struct MeterEvent {
 pub(crate) enum Delivery {
     /// Accepted, now or before under the same identifier.
     Delivered,
-    /// Refused by this attempt, and would be again. With the service's words.
+    /// Refused, and would be again; no attempt of this send can have taken effect. With the
+    /// service's words.
     Refused(String),
     /// Uncertain, or not accepted for now. With the reason, without any secret.
     Unknown(String),

@@ -11,7 +11,7 @@ use tallygate::store::{Change, Key, Store, Value as Stored, Write};
 use tallygate::testing::{OpenRequest, START_MS};
 use tokio::time::Instant;
 
-use crate::bench::{Bench, KEY, SECRET, event, pack, subscription, use_at};
+use crate::bench::{Bench, KEY, SECRET, event, fault, pack, subscription, use_at};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn use_is_sent_once_and_use_before_the_customer_never() {
@@ -388,4 +388,31 @@ async fn what_was_less_than_a_unit_is_sent_once_the_plan_file_has_a_smaller_unit
     let audit = gate.audit().await.unwrap();
     let gaps: Vec<_> = audit.gaps().map(|(_, gap)| gap.clone()).collect();
     assert_eq!(bench.billed("api_requests"), 1 + 500, "{gaps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_refused_after_a_lost_answer_is_billed_once() {
+    for at_once in [true, false] {
+        let bench = Bench::new().await;
+        bench.customer("acme").await;
+        bench.use_("acme", "requests", 10).await;
+        if at_once {
+            fault(&bench, 1, &json!("lose")); // it counts; and the client repeats it
+        } else {
+            let lost = json!({ "code": 503, "applied": true, "should_retry": false });
+            fault(&bench, 1, &json!({ "status": lost }));
+            assert_eq!(bench.report().await.open, 1);
+            bench.pass(900);
+        }
+        fault(&bench, 1, &json!({ "status": { "code": 400, "should_retry": false } }));
+        let stopped = bench.report().await.stopped;
+        for item in &stopped {
+            assert!(bench.gate.decide_stopped(item, false).await.unwrap());
+        }
+        bench.pass(900);
+        bench.report().await;
+        bench.pass(32 * 3_600);
+        bench.report().await;
+        assert_eq!(bench.billed("api_requests"), 10, "stopped: {}", stopped.len());
+    }
 }

@@ -81,6 +81,9 @@ pub(super) struct HttpResponse {
     pub(super) date_s: Option<i64>,
     pub(super) should_retry: Option<bool>,
     pub(super) retry_after: Option<Duration>,
+    /// Whether an earlier attempt of this call may have taken effect: this answer is about the
+    /// last attempt alone.
+    pub(super) repeats: bool,
 }
 
 /// The result of a call.
@@ -139,23 +142,26 @@ impl Http {
 
     async fn call(&self, call: &ApiCall, key: Option<IdempotencyKey<'_>>) -> Called {
         let mut silence = String::new();
+        let mut repeats = false;
         let pace = if call.path == EVENTS { &self.paces.events } else { &self.paces.others };
         for attempt in 0..ATTEMPTS {
             pace.turn().await;
             let made = self.attempt(call, key);
             let pause = match tokio::time::timeout(ATTEMPT, made).await {
-                Ok(Ok(answer)) if !answer.is_temporary() => return Called::Answer(answer),
-                Ok(Ok(answer)) if attempt + 1 == ATTEMPTS => return Called::Answer(answer),
-                Ok(Ok(answer)) => match answer.retry_after {
-                    Some(pause) if pause > MAX_PAUSE => return Called::Answer(answer),
-                    asked => asked.unwrap_or_default(),
-                },
+                Ok(Ok(answer)) => {
+                    let waits_long = answer.retry_after.is_some_and(|pause| pause > MAX_PAUSE);
+                    if !answer.is_temporary() || attempt + 1 == ATTEMPTS || waits_long {
+                        return Called::Answer(HttpResponse { repeats, ..answer });
+                    }
+                    repeats |= answer.status != StatusCode::TOO_MANY_REQUESTS;
+                    answer.retry_after.unwrap_or_default()
+                }
                 Ok(Err(words)) => {
-                    silence = words;
+                    (silence, repeats) = (words, true);
                     Duration::ZERO
                 }
                 Err(_) => {
-                    silence = format!("no answer within {ATTEMPT:?}");
+                    (silence, repeats) = (format!("no answer within {ATTEMPT:?}"), true);
                     Duration::ZERO
                 }
             };
@@ -209,6 +215,7 @@ impl HttpResponse {
             date_s: date.map(|date| date.as_second()),
             should_retry: text("stripe-should-retry").and_then(|value| value.parse().ok()),
             retry_after: seconds.map(Duration::from_secs),
+            repeats: false,
         }
     }
 

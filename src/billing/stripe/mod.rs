@@ -240,6 +240,8 @@ fn judge(answer: &HttpResponse) -> Delivery {
         400 if answer.message().starts_with(ALREADY) => Delivery::Delivered,
         // A problem of the key, not the event: fixed without an operator's decision on each entry.
         401 | 403 => Delivery::Unknown(answer.words()),
+        // It may count by an attempt before, which this answer is not about.
+        400..500 if answer.repeats => Delivery::Unknown(answer.words()),
         400..500 if !answer.is_temporary() => Delivery::Refused(answer.words()),
         _ => Delivery::Unknown(answer.words()),
     }

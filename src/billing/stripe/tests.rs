@@ -386,6 +386,7 @@ fn of_an_event_it_is_stripe_alone_that_says_what_became_of_it() {
         date_s: None,
         should_retry: None,
         retry_after: None,
+        repeats: false,
     };
     let judged = |status| judge(&answer(status, json!({ "error": { "message": "no" } })));
     assert_eq!(judged(200), Delivery::Delivered);
@@ -396,6 +397,8 @@ fn of_an_event_it_is_stripe_alone_that_says_what_became_of_it() {
     }
     for status in [400, 402, 404] {
         assert!(matches!(judged(status), Delivery::Refused(_)), "{status}");
+        let again = HttpResponse { repeats: true, ..answer(status, json!({})) };
+        assert!(matches!(judge(&again), Delivery::Unknown(_)), "{status}, after a lost answer");
     }
 }
 
