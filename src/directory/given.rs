@@ -3,9 +3,12 @@
 //!
 //! A grant is in the record until long after its end, and here from before it leaves that: a look
 //! in both always finds it.
+//!
+//! Beside them, of each paid line of an invoice: the grants that it gives, fixed before the first is
+//! given, so that a plan file that later changes what a top-up adds gives nothing more for it.
 
 #[cfg(feature = "stripe")]
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{Grant, TenantRecord};
 use super::write::{Made, make};
@@ -17,15 +20,64 @@ const FORMAT: i64 = 1;
 /// The grant as it was given, in JSON.
 const GRANT: &str = "grant";
 
+/// The grants of a paid line, in JSON.
+#[cfg(feature = "stripe")]
+const GRANTS: &str = "grants";
+
+/// The start of the names of paid lines: with a character that no grant's id has.
+#[cfg(feature = "stripe")]
+const LINE: &str = "line:";
+
+/// What is on record of a tenant's grants, outside its record.
+#[cfg(feature = "stripe")]
+#[derive(Debug, Default)]
+pub(crate) struct GivenGrants {
+    /// The ids of those that have left the tenant's record.
+    pub(crate) past: BTreeSet<String>,
+    /// The grants of paid lines, by the line's name.
+    pub(crate) lines: BTreeMap<String, Vec<Grant>>,
+}
+
 impl Directory {
-    /// The ids of all grants of a tenant that have left its record.
+    /// A tenant's grants that have left its record, and those of its paid lines.
     #[cfg(feature = "stripe")]
-    pub(crate) async fn past_grants(
+    pub(crate) async fn given_grants(&self, tenant: Surrogate) -> Result<GivenGrants, StoreError> {
+        let pk = self.inner.space.past_grant(tenant, "").pk;
+        let mut given = GivenGrants::default();
+        for (id, item) in self.query_all(pk).await? {
+            match id.strip_prefix(LINE) {
+                Some(line) => drop(given.lines.insert(line.to_owned(), read_line(&item)?)),
+                None => drop(given.past.insert(id)),
+            }
+        }
+        Ok(given)
+    }
+
+    /// Fixes the grants of a paid line, and returns them: those of an existing entry, if any.
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn fix_line(
         &self,
         tenant: Surrogate,
-    ) -> Result<BTreeSet<String>, StoreError> {
-        let pk = self.inner.space.past_grant(tenant, "").pk;
-        Ok(self.query_all(pk).await?.into_iter().map(|(id, _)| id).collect())
+        line: &str,
+        grants: &[Grant],
+    ) -> Result<Vec<Grant>, StoreError> {
+        let json = serde_json::to_vec(grants)
+            .map_err(|e| StoreError::new(StoreErrorKind::Invalid, format!("grants: {e}")))?;
+        let (format_name, format_value) = format(FORMAT);
+        let write = Write {
+            key: self.inner.space.past_grant(tenant, &format!("{LINE}{line}")),
+            when: vec![When::Absent],
+            change: vec![
+                Change::Set(format_name, format_value),
+                Change::Set(GRANTS.into(), Value::Bytes(json)),
+            ],
+        };
+        match make(&*self.inner.store, write).await? {
+            Made::Yes(item) | Made::No(Some(item)) | Made::Perhaps(Some(item)) => read_line(&item),
+            Made::No(None) | Made::Perhaps(None) => {
+                Err(StoreError::new(StoreErrorKind::Corrupt, "a paid line cannot be recorded"))
+            }
+        }
     }
 
     /// Records that this grant was given, and has ended. An existing entry stays as it is.
@@ -87,5 +139,13 @@ fn read(item: &Item) -> Result<Grant, StoreError> {
     check_format(item, FORMAT, "a grant")?;
     let json = item.bytes(GRANT).and_then(|json| serde_json::from_slice(json).ok());
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "a grant cannot be read");
+    json.ok_or_else(damaged)
+}
+
+#[cfg(feature = "stripe")]
+fn read_line(item: &Item) -> Result<Vec<Grant>, StoreError> {
+    check_format(item, FORMAT, "a paid line")?;
+    let json = item.bytes(GRANTS).and_then(|json| serde_json::from_slice(json).ok());
+    let damaged = || StoreError::new(StoreErrorKind::Corrupt, "a paid line cannot be read");
     json.ok_or_else(damaged)
 }

@@ -20,7 +20,7 @@ use super::{Gate, Inner};
 use crate::billing::customers::{Customers, KnownCustomer};
 use crate::billing::reducer::{Base, Facts, PlanState, TopUp, WantedObject};
 use crate::billing::stripe::Dated;
-use crate::catalog::{Catalog, OnFinalFailure, Sold};
+use crate::catalog::{Catalog, MeterId, OnFinalFailure, Sold};
 use crate::directory::{DirectoryError, Grant, PaymentState, Subscribed, Tenant};
 use crate::error::Error;
 use crate::identity::hex;
@@ -298,17 +298,31 @@ impl Inner {
         known.facts.state(|price| catalog.sold_at(price))
     }
 
-    /// What was paid for and has not been given.
+    /// What was paid for and has not been given, by the line of its invoice. What a line gives is
+    /// fixed in the store when it is first seen.
     async fn due_topups(
         &self,
         catalog: &Catalog,
         state: &PlanState,
         tenant: &Tenant,
     ) -> Result<Vec<(String, Grant)>, EffectFailed> {
-        let mut due = topups(catalog, state, tenant);
-        if !due.is_empty() {
-            let past = self.tenants.directory.past_grants(tenant.record().surrogate).await?;
-            due.retain(|(_, grant)| !past.contains(&grant.id));
+        let (directory, record) = (&self.tenants.directory, tenant.record());
+        let is_held = |grant: &Grant| record.grants.iter().any(|held| held.id == grant.id);
+        let mut offered = topups(catalog, state);
+        offered.retain(|_, grants| !grants.iter().all(is_held));
+        let mut due = Vec::new();
+        if offered.is_empty() {
+            return Ok(due);
+        }
+        let given = directory.given_grants(record.surrogate).await?;
+        for (line, grants) in offered {
+            let name = name_of(line.clone());
+            let fixed = match given.lines.get(&name) {
+                Some(fixed) => fixed.clone(),
+                None => directory.fix_line(record.surrogate, &name, &grants).await?,
+            };
+            let open = fixed.into_iter().filter(|g| !is_held(g) && !given.past.contains(&g.id));
+            due.extend(open.map(|grant| (line.clone(), grant)));
         }
         Ok(due)
     }
@@ -483,41 +497,37 @@ fn addons(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, u64> {
     bought
 }
 
-/// What was paid for and is not in the record, by the line of its invoice, on the terms of this
-/// catalog.
-fn topups(catalog: &Catalog, state: &PlanState, tenant: &Tenant) -> Vec<(String, Grant)> {
-    let mut grants = Vec::new();
+/// What was paid for, by the line of its invoice, on the terms of this catalog.
+fn topups(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, Vec<Grant>> {
+    let mut lines = BTreeMap::new();
     for (line, TopUp { price, quantity, paid_s }) in &state.topups {
         let Some(Sold::Topup(at)) = catalog.sold_at(price) else { continue };
+        if *quantity == 0 {
+            continue;
+        }
         let offer = &catalog.topups[at];
         let life = offer.expires.map(|life| i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
         let expires_ms = life.map(|life| ms(*paid_s).saturating_add(life));
-        for (meter, atoms) in &offer.adds {
+        let grant = |(meter, atoms): &(MeterId, u64)| {
             let meter = &catalog.meters[usize::from(meter.0)];
             let (units, meter) = (atoms / meter.scale, meter.name.to_string());
-            let id = grant_id(line, &meter);
-            let given = tenant.record().grants.iter().any(|grant| grant.id == id);
-            if given || *quantity == 0 {
-                continue;
-            }
-            let grant = Grant {
-                id,
+            Grant {
+                // The invoice's line and the meter.
+                id: name_of(format!("{line}.{meter}")),
                 meter,
                 units: units.saturating_mul(*quantity),
                 source: "topup".to_owned(),
                 expires_ms,
                 note: Some(format!("{quantity} x {}, line {line}", offer.name)),
-            };
-            grants.push((line.clone(), grant));
-        }
+            }
+        };
+        lines.insert(line.clone(), offer.adds.iter().map(grant).collect());
     }
-    grants
+    lines
 }
 
-/// The invoice's line and the meter, where they make a name; a hash of them where they are too
-/// long or of other characters.
-fn grant_id(line: &str, meter: &str) -> String {
-    let name = format!("{line}.{meter}");
+/// A name in the store: a hash of it where it is too long or of other characters.
+fn name_of(name: String) -> String {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.len() <= MAX_GRANT && name.chars().all(legal) {
         return name;

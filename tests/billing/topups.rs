@@ -152,3 +152,26 @@ async fn prorations_and_lines_that_cost_nothing_give_no_pack() {
         assert_eq!(packs(&bench.gate).await, [], "{amount}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_top_up_gives_nothing_for_packs_given_before() {
+    let edits = [r#"{ jobs = "50" }"#, r#"{ credits = "50", jobs = "500" }"#];
+    for adds in edits {
+        let bench = Bench::new().await;
+        let customer = bench.customer("acme").await;
+        let price = make(&bench, "/v1/prices", PACK);
+        let line = json!({
+            "id": "il_1", "quantity": 2, "pricing": { "price_details": { "price": price } },
+        });
+        let bought = event("evt_1", "invoice.paid", NOW, &paid(&customer, &line));
+        assert_eq!(bench.webhook(&bought).await, 200);
+        assert_eq!(packs(&bench.gate).await, [("credits".to_owned(), 100)]);
+        let edited = format!("adds    = {adds}");
+        let gate = bench.another_with(r#"adds    = { credits = "50" }"#, &edited).await;
+        // Any event of the customer.
+        let method = json!({ "id": "pm_1", "object": "payment_method", "customer": customer });
+        let any = event("evt_2", "payment_method.detached", NOW, &method);
+        assert_eq!(webhook_at(&gate, &any, NOW).await, 200);
+        assert_eq!(packs(&gate).await, [("credits".to_owned(), 100)], "{adds}");
+    }
+}
