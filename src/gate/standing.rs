@@ -17,7 +17,7 @@ use crate::payers::purse::{LimitRefused, bucket_of};
 #[cfg(feature = "metrics")]
 use crate::policy::RoutePolicy;
 use crate::policy::bucket::Level;
-use crate::policy::scoped::{ScopedKey, ScopesOf};
+use crate::policy::scoped::{KeptScopes, ScopedKey, ScopesOf};
 use crate::policy::taken::Limit;
 use crate::policy::{CounterHome, Policy, QuotaRule, RateRule};
 use crate::quota::lease::Lease;
@@ -245,7 +245,7 @@ impl<'a> LimitReader<'a> {
         let limit = rule.quota.limit?;
         rule.included.or(rule.over)?;
         // Before what is left is read, so that none of it is paid meanwhile.
-        let unpaid = rule.tenant_wide.then(|| self.sheet.unpaid.still()).flatten();
+        let unpaid = self.sheet.unpaid.still();
         let included = match rule.included {
             Some(included) => self.remaining(included)?.min(limit),
             None => 0,
@@ -253,10 +253,14 @@ impl<'a> LimitReader<'a> {
         let set_aside = self.hold.map_or(0, |hold| hold.set_aside(index));
         let read = self.hold.map_or(0, |hold| hold.read_beyond(index));
         let own = included.saturating_add(set_aside).saturating_sub(read);
-        if !rule.tenant_wide {
-            return Some(own);
-        }
         let meter = rule.quota.meter;
+        if let CounterHome::Scoped(scope) = &policy.pools[usize::from(rule.debtor)].place {
+            let value = self.scopes.of(scope);
+            let without = &self.sheet.tenant.hub.without_value;
+            let is_ours = |kept: &KeptScopes| kept.scopes(without).of(scope) == value;
+            let unpaid = unpaid.map_or(0, |unpaid| unpaid.of_callers(meter, is_ours));
+            return Some(own.saturating_sub(unpaid));
+        }
         let grants = policy.payers(meter).map_or(&[][..], |payers| payers.grants).iter();
         let granted = grants
             .filter(|grant| self.now.wall_ms < self.sheet.window(**grant).end_ms)

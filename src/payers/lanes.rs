@@ -81,7 +81,8 @@ impl Lanes {
         // All of it, unless something lies beyond: otherwise asking for a part would be in vain.
         for (pool, last) in [(rule.included, rule.over.is_none()), (rule.over, true)] {
             let Some(pool) = pool.filter(|_| rest > 0) else { continue };
-            if rule.over == Some(pool) && is_in_debt(q, rule) {
+            // What is owed is past the stop, if there is one.
+            if rule.over == Some(pool) && rule.quota.stop.is_some() && is_in_debt(q, rule) {
                 continue;
             }
             let took = if last { all(q, pool, rest) } else { most(q, pool, rest) };
@@ -376,6 +377,27 @@ fn beside(stopped: NotAdmitted, drawn: u64) -> NotAdmitted {
     }
 }
 
+/// Draws late use from a quota of narrower scope than the tenant, as far as it has units: what it
+/// includes, and what is beyond.
+pub(crate) fn late_of_narrow(
+    q: &Purse<'_>,
+    rule: &QuotaRule,
+    n: u64,
+) -> Result<[Part; 2], NotAdmitted> {
+    let drawn = |pool: Option<u16>, n| pool.map_or(Ok((None, 0)), |pool| most(q, pool, n));
+    let within = drawn(rule.included, n)?;
+    match drawn(rule.over, n - within.1) {
+        Ok(beyond) => Ok([within, beyond]),
+        Err(stopped) => {
+            give_back(q, within.0.as_ref(), within.1);
+            Err(stopped)
+        }
+    }
+}
+
+/// Units, and where they were drawn.
+pub(crate) type Part = (Option<DrawnFrom>, u64);
+
 /// Draws as much of `n` as the pool has. Where the limit does not apply to this caller: all of it,
 /// from nothing.
 pub(crate) fn most(
@@ -444,7 +466,7 @@ pub(crate) fn of_tenant<'a>(
     quotas(q, payers).filter(|(_, rule)| rule.tenant_wide)
 }
 
-fn give_back(q: &Purse<'_>, from: Option<&DrawnFrom>, n: u64) {
+pub(crate) fn give_back(q: &Purse<'_>, from: Option<&DrawnFrom>, n: u64) {
     match from {
         _ if n == 0 => {}
         Some(DrawnFrom::Pool(pool)) => lease_of(q.sheet, *pool).release(n),

@@ -13,9 +13,10 @@
 //! 4. A unit owed by several quotas is paid by one unit of a grant, which lowers all their debts at
 //!    once. So nothing is paid while another payment to one of them is on its way.
 //!
-//! Quotas of narrower scope than the tenant pay for themselves: with what they include, as far as
-//! that is known to reach, then from beyond. Units that neither has are a debt, too: taken from the
-//! pool while it has units, and recorded there once it has none. No grant pays it.
+//! Quotas of narrower scope than the tenant pay for themselves: with what they include, then from
+//! beyond, and late use waits for their leases as well. Units that neither has are a debt, too: of
+//! that quota alone, and no grant pays it. While the store is away what a quota includes is taken to
+//! be what was last known of it.
 
 use std::sync::Arc;
 
@@ -24,9 +25,9 @@ use smallvec::SmallVec;
 use crate::catalog::{MeterId, Over};
 use crate::clock::Now;
 use crate::decision::Reason;
-use crate::payers::lanes::{self, Lanes, Through};
+use crate::payers::lanes::{self, Lanes, Part, Through};
 use crate::payers::purse::{self, LimitRefused, NotAdmitted, Purse};
-use crate::policy::scoped::ScopesOf;
+use crate::policy::scoped::{KeptScopes, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
 use crate::policy::{CounterHome, Payers, QuotaRule};
 use crate::quota::lease::Lease;
@@ -72,62 +73,57 @@ impl LateUse<'_> {
     /// Pays for `n` atoms used of this meter.
     pub(crate) fn pay(self, meter: MeterId, n: u64) {
         let policy = &self.sheet.policy;
-        let narrow = policy.quotas.iter().filter(|rule| rule.quota.meter == meter);
-        let beyond = narrow.filter(|rule| !rule.tenant_wide).map(|rule| self.pay_of(rule, n));
-        let (over, owed) = beyond.max().unwrap_or((0, 0));
-        if n == 0 || policy.payers(meter).is_none() {
-            self.sheet.row.add_over(meter, over);
+        let (mut is_narrow, mut bills) = (false, false);
+        if self.scopes.known.is_some() || self.scopes.ip.is_some() {
+            for rule in narrow_of(self.sheet, meter) {
+                (is_narrow, bills) = (true, bills || rule.quota.over == Over::Bill);
+            }
+        }
+        let is_whole = policy.payers(meter).is_some();
+        if n == 0 || !is_narrow && !is_whole {
             return;
         }
         let mut waiting = self.sheet.unpaid.lock();
-        match waiting.uses.iter_mut().find(|it| it.meter == meter) {
-            Some(known) => {
-                known.atoms = known.atoms.saturating_add(n);
-                known.over = known.over.saturating_add(over);
-                known.owed = owed;
-            }
-            None => waiting.uses.push(Use { meter, atoms: n, over, owed, needs: None }),
+        // What is beyond a quota that bills is not owed where a grant pays: then the tenant's pay
+        // once it is known how much that is, and else at once.
+        let waits = is_narrow && bills;
+        if is_narrow {
+            let narrow = Some(KeptScopes::of(&self.scopes));
+            self.add(&mut waiting, Use { narrow, ..used(meter, n, is_whole && waits) });
+        }
+        if is_whole && !waits {
+            self.add(&mut waiting, used(meter, n, true));
         }
         settle_locked(self.sheet, &mut waiting, self.now, false);
     }
 
-    /// A quota of narrower scope pays for `n` atoms, with included units, then beyond, and owes the
-    /// rest. Returns how many are beyond it and billed, and how many after these are owed.
-    fn pay_of(self, quota: &QuotaRule, n: u64) -> (u64, u64) {
-        let included = quota.included.and_then(|pool| self.lease(pool));
-        let here = included.map_or(0, |lease| lease.remaining().min(n));
-        let over = quota.over.and_then(|pool| self.lease(pool));
-        let beyond = over.as_ref().map_or(0, |lease| lease.remaining().min(n - here));
-        if let Some(over) = &over {
-            self.settle(over, beyond);
+    /// Adds it to what waits for the same. Quotas of narrower scope pay at once, if they can.
+    fn add(self, waiting: &mut Waiting, mut new: Use) {
+        let is_same = |it: &&mut Use, new: &Use| {
+            (it.meter, it.whole) == (new.meter, new.whole) && it.narrow == new.narrow
+        };
+        if let Some(known) = waiting.uses.iter_mut().find(|it| is_same(it, &new)) {
+            return known.join(new);
         }
-        if n > beyond
-            && let Some(debtor) = self.lease(quota.debtor)
-        {
-            self.settle(&debtor, n - beyond);
+        let (hub, scopes) = (&*self.sheet.tenant.hub, ScopesOf::default());
+        let q = Purse { hub, sheet: self.sheet, scopes, now: self.now, store_away: false };
+        new.pay_narrow(&q, false);
+        match waiting.uses.iter_mut().find(|it| is_same(it, &new)) {
+            Some(known) => known.join(new),
+            None => waiting.uses.push(new),
         }
-        if quota.quota.over == Over::Bill { (beyond, n - here - beyond) } else { (0, 0) }
     }
+}
 
-    fn settle(self, lease: &Arc<Lease>, n: u64) {
-        if n > 0 {
-            let hub = &self.sheet.tenant.hub;
-            owe(hub, lease, n);
-            hub.mark_lease_dirty(lease);
-        }
-    }
+/// Late use that no quota has paid for yet.
+fn used(meter: MeterId, atoms: u64, whole: bool) -> Use {
+    Use { meter, atoms, narrow: None, whole, over: 0, owed: 0, needs: None }
+}
 
-    /// `None`: the quota is by a scope for which the caller has no value, or there is no room for
-    /// more scoped leases.
-    fn lease(self, pool: u16) -> Option<Arc<Lease>> {
-        match &self.sheet.policy.pools[usize::from(pool)].place {
-            CounterHome::Sheet(_) => Some(purse::lease_of(self.sheet, pool).clone()),
-            CounterHome::Scoped(scope) => {
-                let value = self.scopes.of(scope)?;
-                self.sheet.scoped_lease(pool, value, self.now)
-            }
-        }
-    }
+/// The quotas of a meter of narrower scope than the tenant.
+fn narrow_of(sheet: &Sheet, meter: MeterId) -> impl Iterator<Item = &QuotaRule> {
+    let of_meter = sheet.policy.quotas.iter().filter(move |rule| rule.quota.meter == meter);
+    of_meter.filter(|rule| !rule.tenant_wide)
 }
 
 /// What must happen before units of a meter are drawn: its late use is paid, and no quota is in
@@ -163,8 +159,7 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
     }
     let waiting = q.sheet.unpaid.lock();
     let before = waiting.before.clone();
-    let first = before.as_ref().and_then(|it| it.unpaid.lock().needs(meter_at(it, q, payers)?));
-    if let Some((lease, n)) = first.or_else(|| waiting.needs(payers.meter)) {
+    if let Some((lease, n)) = needs(q, q.sheet, &waiting, payers.meter) {
         return Some(NotAdmitted::Need(lease, n));
     }
     let debtors = lanes::of_tenant(q, payers)
@@ -194,9 +189,41 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
     None
 }
 
-/// The same meter under an earlier sheet.
-fn meter_at(before: &Sheet, q: &Purse<'_>, payers: &Payers<'_>) -> Option<MeterId> {
-    before.catalog.meter(&q.sheet.catalog.meters[usize::from(payers.meter.0)].name)
+/// The lease that use of this meter waits for before this caller draws any, and how much of it:
+/// under an earlier sheet first. Use that only quotas of another caller are still to pay does not
+/// keep this one waiting.
+fn needs(
+    q: &Purse<'_>,
+    sheet: &Sheet,
+    waiting: &Waiting,
+    meter: MeterId,
+) -> Option<(Arc<Lease>, u64)> {
+    let of_before = waiting.before.as_ref().and_then(|before| {
+        let same = before.catalog.meter(&sheet.catalog.meters[usize::from(meter.0)].name)?;
+        needs(q, before, &before.unpaid.lock(), same)
+    });
+    let is_shared = |kept: &KeptScopes| {
+        let theirs = kept.scopes(&q.hub.without_value);
+        narrow_of(sheet, meter).any(|rule| {
+            match &sheet.policy.pools[usize::from(rule.debtor)].place {
+                CounterHome::Scoped(scope) => {
+                    theirs.of(scope).is_some_and(|value| q.scopes.of(scope) == Some(value))
+                }
+                CounterHome::Sheet(_) => true,
+            }
+        })
+    };
+    let holds_up = |it: &&Use| it.whole || it.narrow.as_ref().is_none_or(is_shared);
+    let of_meter = waiting.uses.iter().filter(|it| it.meter == meter);
+    of_before.or_else(|| of_meter.filter(holds_up).find_map(|it| it.needs.clone()))
+}
+
+/// Whether the tenant's quotas and grants have paid all that they pay under this sheet and earlier
+/// ones.
+fn has_paid_whole(sheet: &Sheet) -> bool {
+    let waiting = sheet.unpaid.lock();
+    let is_paid = waiting.payments.is_empty() && waiting.uses.iter().all(|it| !it.whole);
+    is_paid && waiting.before.as_ref().is_none_or(|before| has_paid_whole(before))
 }
 
 /// Has debts from before this process started read from the store, where nothing else does that.
@@ -261,7 +288,8 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
         is_open
     });
     waiting.asked.clear();
-    if waiting.before.is_none() && sheet.open_leases().any(|lease| lease.is_in_debt()) {
+    let is_first = waiting.before.as_ref().is_none_or(|before| has_paid_whole(before));
+    if is_first && sheet.open_leases().any(|lease| lease.is_in_debt()) {
         for meter in sheet.policy.limited() {
             moved |= pay_debts(&q, meter, waiting);
         }
@@ -279,10 +307,23 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
 }
 
 impl Use {
+    /// More of the same.
+    fn join(&mut self, more: Self) {
+        self.atoms = self.atoms.saturating_add(more.atoms);
+        self.over = self.over.saturating_add(more.over);
+        self.owed = more.owed;
+    }
+
     /// True: all of it is paid, or owed.
     fn pay(&mut self, q: &Purse<'_>, away: bool) -> bool {
         let policy = &q.sheet.policy;
-        let Some(payers) = policy.payers(self.meter) else { return true };
+        if !self.pay_narrow(q, away) {
+            return false;
+        }
+        let Some(payers) = policy.payers(self.meter).filter(|_| self.whole) else {
+            q.sheet.row.add_over(self.meter, self.over);
+            return true;
+        };
         let mut lanes = Lanes::default();
         let Through { paid, need, short } = lanes.late(q, &payers, self.atoms);
         let mut taken = TakenList::new();
@@ -321,6 +362,81 @@ impl Use {
         }
         self.atoms = 0;
         true
+    }
+
+    /// Each quota of narrower scope than the tenant pays for all of it: what it includes, then what
+    /// is beyond it. The rest it owes. False: a lease of theirs must answer first.
+    fn pay_narrow(&mut self, q: &Purse<'_>, away: bool) -> bool {
+        let Some(kept) = self.narrow.take() else { return true };
+        let (hub, sheet, scopes) = (q.hub, q.sheet, kept.scopes(&q.hub.without_value));
+        let q = &Purse { hub, sheet, scopes, now: q.now, store_away: q.store_away };
+        let (mut drawn, mut need) = (SmallVec::<[_; 2]>::new(), None);
+        for rule in narrow_of(sheet, self.meter) {
+            match lanes::late_of_narrow(q, rule, self.atoms) {
+                Ok(parts) => drawn.push((rule, Some(parts))),
+                // Go on: the other leases are asked in the same wait.
+                Err(NotAdmitted::Need(lease, n)) => {
+                    need = need.or(Some((lease, n)));
+                    drawn.push((rule, None));
+                }
+                Err(NotAdmitted::Refused(_)) => drawn.push((rule, None)),
+            }
+        }
+        self.needs = need.filter(|(lease, _)| !away && !lease.is_sealed());
+        if let Some((lease, n)) = &self.needs {
+            for (from, n) in drawn.into_iter().filter_map(|(_, parts)| parts).flatten() {
+                lanes::give_back(q, from.as_ref(), n);
+            }
+            lease.want(*n);
+            hub.wake(lease);
+            self.narrow = Some(kept);
+            return false;
+        }
+        let beyond = drawn.into_iter().map(|(rule, parts)| match parts {
+            Some(parts) => settle_narrow(q, rule, parts, self.atoms),
+            None => owe_narrow(q, rule, self.atoms),
+        });
+        (self.over, self.owed) = beyond.max().unwrap_or((0, 0));
+        true
+    }
+}
+
+/// What was drawn of late use from a quota of narrower scope was used, and the rest of `n` is owed.
+/// Returns how many are beyond it and billed, and how many after these are owed.
+fn settle_narrow(q: &Purse<'_>, rule: &QuotaRule, parts: [Part; 2], n: u64) -> (u64, u64) {
+    let [(_, within), (_, beyond)] = parts;
+    for (from, n) in parts {
+        if let Some(from) = from {
+            purse::settle(q.hub, q.sheet, &Taken { from, n, ask: 0, draw: 0 }, n);
+        }
+    }
+    let owed = n - within - beyond;
+    if let Some(debtor) = purse::lease_at(q, rule.debtor) {
+        settle_late(q.hub, &debtor, owed);
+    }
+    if rule.quota.over == Over::Bill { (beyond, owed) } else { (0, 0) }
+}
+
+/// The same where a lease cannot be waited for: by what is known of it, and in its pool the rest.
+fn owe_narrow(q: &Purse<'_>, rule: &QuotaRule, n: u64) -> (u64, u64) {
+    let included = rule.included.and_then(|pool| purse::lease_at(q, pool));
+    let here = included.map_or(0, |lease| lease.remaining().min(n));
+    let over = rule.over.and_then(|pool| purse::lease_at(q, pool));
+    let beyond = over.as_ref().map_or(0, |lease| lease.remaining().min(n - here));
+    if let Some(over) = over {
+        settle_late(q.hub, &over, beyond);
+    }
+    if let Some(debtor) = purse::lease_at(q, rule.debtor) {
+        settle_late(q.hub, &debtor, n - beyond);
+    }
+    if rule.quota.over == Over::Bill { (beyond, n - here - beyond) } else { (0, 0) }
+}
+
+/// Late use of a lease of narrower scope, of which nothing was drawn.
+fn settle_late(hub: &Hub, lease: &Arc<Lease>, n: u64) {
+    if n > 0 {
+        owe(hub, lease, n);
+        hub.mark_lease_dirty(lease);
     }
 }
 

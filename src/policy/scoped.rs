@@ -37,7 +37,7 @@ pub(crate) const IDLE_NS: u64 = 600 * 1_000_000_000;
 
 /// The caller within a tenant: hashes, stable across processes, of what identification yielded. The
 /// address is not included: it belongs to the request, not to the caller.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ScopeValues {
     pub(crate) key: Option<u128>,
     pub(crate) user: Option<u128>,
@@ -52,6 +52,24 @@ pub(crate) struct ScopesOf<'a> {
     pub(crate) ip: Option<NonZeroU128>,
     /// How limits treat a scope without a value for this caller. `None`: they do not apply.
     pub(crate) without: Option<&'a WithoutValue>,
+}
+
+/// The scopes of a request that has ended, kept while something of it is unpaid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeptScopes {
+    known: Option<ScopeValues>,
+    ip: Option<NonZeroU128>,
+}
+
+impl KeptScopes {
+    pub(crate) fn of(scopes: &ScopesOf<'_>) -> Self {
+        Self { known: scopes.known.cloned(), ip: scopes.ip }
+    }
+
+    /// As the request had them.
+    pub(crate) fn scopes<'a>(&'a self, without: &'a WithoutValue) -> ScopesOf<'a> {
+        ScopesOf { known: self.known.as_ref(), ip: self.ip, without: Some(without) }
+    }
 }
 
 /// The value shared by all callers of a tenant that have none for a scope. Others are hashes.

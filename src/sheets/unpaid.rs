@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::catalog::MeterId;
 use crate::policy::Policy;
+use crate::policy::scoped::KeptScopes;
 use crate::policy::taken::Taken;
 use crate::quota::lease::Lease;
 
@@ -35,6 +36,10 @@ pub(crate) struct WaitingUse<S> {
 pub(crate) struct Use {
     pub(crate) meter: MeterId,
     pub(crate) atoms: u64,
+    /// The caller whose quotas of narrower scope than the tenant pay first; `None`: they have paid.
+    pub(crate) narrow: Option<KeptScopes>,
+    /// Whether the tenant's quotas and grants pay for it, too.
+    pub(crate) whole: bool,
     /// How many of them are beyond a quota of narrower scope that bills, and how many after these,
     /// the last of all, are past its stop.
     pub(crate) over: u64,
@@ -98,11 +103,6 @@ impl<S> WaitingUse<S> {
         self.uses.is_empty() && self.payments.is_empty()
     }
 
-    /// The lease that use of this meter waits for, and how much of it.
-    pub(crate) fn needs(&self, meter: MeterId) -> Option<(Arc<Lease>, u64)> {
-        self.uses.iter().find(|it| it.meter == meter)?.needs.clone()
-    }
-
     /// Whether a payment to this debtor is on its way.
     pub(crate) fn pays(&self, debtor: &Arc<Lease>) -> bool {
         self.payments.iter().flat_map(|it| &it.debtors).any(|of| Arc::ptr_eq(of, debtor))
@@ -129,9 +129,16 @@ impl<S> WaitingUse<S> {
 pub(crate) struct Still<'a, S>(MutexGuard<'a, WaitingUse<S>>);
 
 impl<S> Still<'_, S> {
-    /// Atoms of this meter waiting under this sheet.
+    /// Atoms of this meter that wait for the tenant's quotas and grants, under this sheet.
     pub(crate) fn of_meter(&self, meter: MeterId) -> u64 {
-        let of_meter = self.0.uses.iter().filter(|it| it.meter == meter);
+        let of_meter = self.0.uses.iter().filter(|it| it.meter == meter && it.whole);
         of_meter.fold(0, |sum, it| sum.saturating_add(it.atoms))
+    }
+
+    /// Atoms of this meter that wait for a quota of narrower scope, of callers that it holds for.
+    pub(crate) fn of_callers(&self, meter: MeterId, is_one: impl Fn(&KeptScopes) -> bool) -> u64 {
+        let of_meter = self.0.uses.iter().filter(|it| it.meter == meter);
+        let of_callers = of_meter.filter(|it| it.narrow.as_ref().is_some_and(&is_one));
+        of_callers.fold(0, |sum, it| sum.saturating_add(it.atoms))
     }
 }

@@ -11,8 +11,9 @@ use tallygate::middleware::GateLayer;
 use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tallygate::testing::{self, Faulty};
-use tallygate::{Admitted, Ask, Gate, TenantHandle};
+use tallygate::testing::{self, Faulty, Plans};
+use tallygate::{Admitted, Ask, Clock, Gate, Now, TenantHandle};
+use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
 /// The status of a request of this user whose handler reports this usage.
@@ -842,4 +843,120 @@ async fn of_more_requests_than_may_wait_for_a_lease_the_rest_is_answered_at_once
         asks.join_next().await.unwrap().unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(100), "all others wait for the store");
     }
+}
+
+/// A memory store that several processes use.
+struct Shared(Memory);
+
+impl Store for Shared {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.0.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { kind: "shared", survives: "nothing", shared: true }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// The time of the paused runtime.
+#[derive(Clone, Copy)]
+struct Paused(Instant);
+
+impl Clock for Paused {
+    fn now(&self) -> Now {
+        let since = self.0.elapsed();
+        let wall_ms = testing::START_MS + since.as_millis() as i64;
+        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
+    }
+}
+
+/// Two processes on one store.
+async fn two_processes(plans: &str) -> [Gate; 2] {
+    let (plans, store, clock) = (Plans::new(plans), Memory::new(), Paused(Instant::now()));
+    let open = async || {
+        let builder = plans.read_by(testing::builder("")).store(Shared(store.clone()));
+        let gate = builder.clock(clock).open().await.unwrap();
+        gate.directory().tenant("acme").save().await.unwrap();
+        gate
+    };
+    [open().await, open().await]
+}
+
+async fn seconds(n: u64) {
+    tokio::time::sleep(Duration::from_secs(n)).await;
+}
+
+/// Of ann: what is used of a meter, what of it is billed, and of its limits what is used and owed.
+async fn of_ann(gate: &Gate) -> (u64, u64, Vec<(u64, u64)>) {
+    let who = testing::identified_by(gate, &[("x-tenant", "acme"), ("x-user", "ann")]).await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let tokens = report.meters.into_iter().find(|it| &*it.name == "tokens").unwrap();
+    let limits = tokens.limits.iter().map(|it| (it.used, it.debt)).collect();
+    (tokens.used, tokens.over, limits)
+}
+
+const BILLED_BY_USER: &str = r#"
+    default-plan = "free"
+    [meter.tokens]
+    count  = "reported"
+    stripe = { event = "tokens", send = "overage" }
+    [route.other]
+    match  = "GET /other"
+    free   = true
+    [plan.free]
+    quota.tokens = { limit = "100/day per user", over = "bill" }
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn late_use_beyond_a_users_soft_quota_is_billed_after_a_pause() {
+    let [gate, _] = two_processes(BILLED_BY_USER).await;
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 120)]).await, 200);
+    seconds(900).await; // nothing of her is in memory any more
+    assert_eq!(reporting(&gate, "ann", "/other", &[("tokens", 30)]).await, 200);
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 1)]).await, 200, "at once");
+    assert_eq!(of_ann(&gate).await, (151, 51, vec![(151, 0)]));
+    seconds(10).await;
+    assert_eq!(reporting(&gate, "ann", "/chat", &[]).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_use_beyond_a_users_soft_quota_is_billed_whichever_process_learns_of_it() {
+    let [one, two] = two_processes(BILLED_BY_USER).await;
+    assert_eq!(reporting(&two, "ann", "/chat", &[("tokens", 1)]).await, 200);
+    for _ in 0..9 {
+        assert_eq!(reporting(&one, "ann", "/chat", &[("tokens", 10)]).await, 200);
+    }
+    seconds(5).await;
+    assert_eq!(reporting(&two, "ann", "/other", &[("tokens", 60)]).await, 200);
+    seconds(10).await;
+    for _ in 0..5 {
+        assert_eq!(reporting(&two, "ann", "/chat", &[]).await, 200);
+    }
+    let (used, over, limits) = of_ann(&two).await;
+    assert!(used == 151 && over >= 51 && limits[0].1 == 0, "{over} of {used}, {limits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_use_of_one_user_keeps_no_other_waiting() {
+    let store = SlowAt(Memory::new(), "tokens/day/user");
+    let (gate, _clock) = testing::gate_with(&plans("quota.tokens = \"100/day per user\""), store);
+    assert_eq!(reporting(&gate, "bob", "/chat", &[("tokens", 1)]).await, 200);
+    assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 60)]).await, 200);
+    let begun = Instant::now();
+    assert_eq!(reporting(&gate, "bob", "/chat", &[]).await, 200);
+    assert_eq!(begun.elapsed().as_millis(), 0, "before ann's lease has answered");
+    assert_eq!(reporting(&gate, "ann", "/chat", &[]).await, 200);
+    assert!(begun.elapsed() >= Duration::from_millis(100), "she waits for it");
 }
