@@ -177,6 +177,12 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
             return Some(NotAdmitted::Need(at.clone(), *n));
         }
         if lease.debt() > 0 {
+            // It is believed as long as any refusal by the pool: units may have come back since.
+            if !lease.is_refused_now(q.now) && !lease.is_sealed() {
+                lease.want(1);
+                q.hub.wake(lease);
+                return Some(NotAdmitted::Need(lease.clone(), 1));
+            }
             let reason = match limit {
                 Limit::Quota(_) => Reason::Exhausted,
                 _ => Reason::PaymentRequired(crate::decision::Payment::GrantUsedUp),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
+use tallygate::ingest::UsageEvent;
 use tallygate::middleware::GateLayer;
 use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
@@ -959,4 +960,38 @@ async fn late_use_of_one_user_keeps_no_other_waiting() {
     assert_eq!(begun.elapsed().as_millis(), 0, "before ann's lease has answered");
     assert_eq!(reporting(&gate, "ann", "/chat", &[]).await, 200);
     assert!(begun.elapsed() >= Duration::from_millis(100), "she waits for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_gives_back_pays_a_debt_before_the_next_request_is_refused() {
+    let plans = "default-plan = \"free\"\n[meter.jobs]\n[plan.free]\nquota.jobs = \"200/day\"\n";
+    let [one, two] = two_processes(plans).await;
+    let work = async |gate: &Gate, n| {
+        let acme = gate.tenant("acme").await.unwrap();
+        gate.admit(Ask::op("job").tenant(&acme).cost("jobs", n)).await
+    };
+    let held = work(&two, 100).await.unwrap();
+    let mut served = 0;
+    while served < 100 {
+        for gate in [&one, &two] {
+            while let Ok(permit) = work(gate, 1).await {
+                permit.settle();
+                served += 1;
+            }
+        }
+        seconds(3).await;
+    }
+    let event = UsageEvent::new("late", "acme", "jobs", 9);
+    one.ingest().events(vec![event]).await[0].as_ref().unwrap();
+    seconds(30).await;
+    assert!(work(&one, 1).await.is_err(), "9 are owed");
+    held.cancel();
+    two.close().await.unwrap();
+    seconds(4).await; // longer than a refusal is believed
+    let mut after = 0;
+    while let Ok(permit) = work(&one, 1).await {
+        permit.settle();
+        after += 1;
+    }
+    assert_eq!(after, 91, "9 of the 100 paid what was owed");
 }
