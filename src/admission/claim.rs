@@ -74,6 +74,8 @@ pub(crate) struct Claim {
     nonce: Nonce,
     /// Whether it is one of those not charged if another one is.
     is_free: bool,
+    /// What was used by the request that was charged, once that is known.
+    settled: Option<ClaimUse>,
 }
 
 /// The next step of a claim.
@@ -154,7 +156,7 @@ impl Claim {
         let mut nonce = [0; NONCE_BYTES];
         crate::random::fill(&mut nonce)?;
         let key = space.claim(tenant, once.hash);
-        Ok(Self { key, print: once.print, nonce, is_free: true })
+        Ok(Self { key, print: once.print, nonce, is_free: true, settled: None })
     }
 
     /// The nonce that names it in the item, and the item's key.
@@ -163,7 +165,14 @@ impl Claim {
         (u128::from_be_bytes(self.nonce), &self.key)
     }
 
-    /// The first write: creates the claim if there is none.
+    /// What the settled claim that was found says was used of a meter.
+    pub(crate) fn used_of(&self, meter: &str, scale: u64) -> u64 {
+        let rows = self.settled.iter().flat_map(|settled| &settled.rows);
+        let of_meter = rows.filter(|(name, of, _)| (&**name, *of) == (meter, scale));
+        of_meter.fold(0, |sum, (.., atoms)| sum.saturating_add(atoms.used))
+    }
+
+    /// The first write: puts the claim if there is none.
     pub(crate) fn put(&self, now_ms: i64) -> Write {
         Write { key: self.key.clone(), when: vec![When::Absent], change: self.as_held(now_ms) }
     }
@@ -185,6 +194,7 @@ impl Claim {
         self.is_free = has_come;
         let is_first = stands.came.starts_with(&self.nonce);
         let is_charged = stands.is_settled || planted(Plant::ClaimThenLog) && !is_first;
+        self.settled = used(&item)?;
         Ok(ClaimStep::Run(match (is_charged, has_come) {
             (false, _) => KeyFound::Open,
             (true, true) => KeyFound::Replay,

@@ -139,6 +139,9 @@ impl Usage {
     /// are settled by what [`add`](Self::add) reports; what is not used goes back at the end. They
     /// come from quotas and grants: metered rates are charged when use is reported.
     ///
+    /// A retry that an idempotency key makes free takes as much as the charged request used, and
+    /// beyond that is charged like any other.
+    ///
     /// # Errors
     ///
     /// The refusal, which is a response: the limit does not have them.
@@ -259,7 +262,9 @@ impl Gate {
         if let Some(stopped) = self.before_draw(hold, waited, now) {
             return stopped;
         }
-        let rest = n - hold.covered(ask, n);
+        let covered = hold.covered(ask, n);
+        // A replay takes all of it for nothing, or draws all: a part is charged to no one else.
+        let rest = if hold.is_replay() && covered < n { n } else { n - covered };
         let took = match rest {
             0 => Took::Done,
             rest => self.draw_here(hold, ask, rest, waited, now),
@@ -272,8 +277,12 @@ impl Gate {
         took
     }
 
-    /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for.
+    /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for. What
+    /// passes of a replay is free.
     pub(crate) fn draw(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited) -> Took {
+        if hold.is_replay() {
+            return Took::Done;
+        }
         let now = self.inner.clock.now();
         match self.before_draw(hold, waited, now) {
             Some(stopped) => stopped,
@@ -284,9 +293,6 @@ impl Gate {
     /// A stream that lasts draws from the window, plan and standing that hold now.
     fn before_draw(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Took> {
         let inner = &*self.inner;
-        if hold.is_replay() {
-            return Some(Took::Done);
-        }
         if waited.refused.is_some() || waited.rounds > super::ROUNDS {
             return Some(self.cannot_draw(hold));
         }

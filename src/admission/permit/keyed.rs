@@ -7,9 +7,11 @@
 //! 2. If the costs are known at the head of the response the claim is settled then, otherwise at
 //!    the end. What was noted goes to the settling task together with what is held ([`Settling`]).
 //! 3. Costs that are not charged (`charge-on`) leave the claim held, so that a retry is charged;
-//!    reported use is recorded as without a key.
-//! 4. A replay uses no units. Its rates are paid as by any request.
-//! 5. Use learned after the claim was settled is a late cost, which the log has.
+//!    what was reported is recorded as without a key.
+//! 4. A replay uses no units, except those that its handler takes (`usage.take`) beyond what the
+//!    claim says was used: they are drawn, and what it uses of them is recorded, as without a key.
+//!    Its rates are paid like any others.
+//! 5. What is learned after the claim was settled is a late cost, which the log has.
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::Hold;
 use super::state::{FORGIVEN, HoldState};
-use super::use_up::{count, over_of, pay_bucket, use_up};
+use super::use_up::{count, over_of, pay_bucket, use_drawn, use_up};
 use crate::admission::claim::{Charge, Claim, ClaimQueue, ClaimUse, KeyFound, Unsettled};
 use crate::admission::context::HoldContext;
 use crate::admission::decide;
@@ -35,9 +37,9 @@ use crate::sheets::use_row::Atoms;
 pub(crate) enum Keyed {
     /// It tries to settle its claim at its end.
     Open(Box<OpenClaim>),
-    /// Another request was charged.
-    Replay,
-    /// Its claim is being settled; the response waits for this ([`Settling::end`]).
+    /// Another was charged, which used so much of each meter ask.
+    Replay(SmallVec<[u64; 4]>),
+    /// Its claim is being settled; who answers waits for this ([`Settling::end`]).
     Settling(Option<oneshot::Receiver<bool>>),
 }
 
@@ -83,7 +85,13 @@ impl Hold {
             }
             KeyFound::Replay => {
                 self.release_units(now);
-                Keyed::Replay
+                let meters = &self.of.sheet.catalog.meters;
+                let asks = self.of.rules().meters.iter();
+                let asks = asks.map(|ask| &meters[usize::from(ask.meter.0)]);
+                let used: SmallVec<[u64; 4]> =
+                    asks.map(|meter| claim.used_of(&meter.name, meter.scale)).collect();
+                self.reserve_only(&used);
+                Keyed::Replay(used)
             }
             KeyFound::Spent | KeyFound::Conflict => return,
         };
@@ -95,7 +103,7 @@ impl Hold {
     pub(crate) fn open_claim(&self) -> Option<&Claim> {
         match self.keyed()? {
             Keyed::Open(open) => Some(&open.claim),
-            Keyed::Replay | Keyed::Settling(_) => None,
+            Keyed::Replay(_) | Keyed::Settling(_) => None,
         }
     }
 
@@ -103,7 +111,7 @@ impl Hold {
     pub(crate) fn settling(&mut self) -> Option<oneshot::Receiver<bool>> {
         match self.list.get_mut()?.keyed.as_mut()? {
             Keyed::Settling(told) => told.take(),
-            Keyed::Open(_) | Keyed::Replay => None,
+            Keyed::Open(_) | Keyed::Replay(_) => None,
         }
     }
 
@@ -112,9 +120,9 @@ impl Hold {
         self.keyed().is_some()
     }
 
-    /// Whether it uses no units, whatever it asks for.
+    /// Whether what it asks for and reports uses no units.
     pub(crate) fn is_replay(&self) -> bool {
-        matches!(self.keyed(), Some(Keyed::Replay))
+        matches!(self.keyed(), Some(Keyed::Replay(_)))
     }
 
     /// Holds `n` more of an ask. Units from the same limits as an earlier draw join it, so that a
@@ -153,21 +161,42 @@ impl Hold {
                 Some((_, sum)) => *sum = sum.saturating_add(n),
                 None => open.others.push((meter, n)),
             },
-            Some(Keyed::Replay) => {}
+            Some(Keyed::Replay(_)) => {}
             Some(Keyed::Settling(_)) | None => return false,
         }
         true
     }
 
-    /// Whether newly known use stays out of the log. A replay pays its rates.
+    /// Whether what became known is not for the log. A replay pays its rates, and uses what its
+    /// handler took.
     pub(super) fn leaves_to_claim(&mut self, now: Now) -> bool {
         match self.keyed() {
             Some(Keyed::Open(_)) => true,
-            Some(Keyed::Replay) => {
-                self.note_use(now);
+            Some(Keyed::Replay(free)) => {
+                let free = free.clone();
+                let used = self.note_use(now);
+                self.use_taken(&used, &free);
                 true
             }
             Some(Keyed::Settling(_)) | None => false,
+        }
+    }
+
+    /// Uses and records what a replay has drawn, once it has used more than is free. Its costs, and
+    /// what it reports beyond what it has drawn, are free.
+    fn use_taken(&mut self, used: &[u64], free: &[u64]) {
+        let sheet = &self.of.sheet;
+        for (i, ask) in self.of.rules().meters.iter().enumerate() {
+            let is_reported = matches!(ask.known, AmountSource::Reported(_) | AmountSource::Sum(_));
+            if !is_reported || used[i] == 0 || self.list.open().recorded[i] <= free[i] {
+                continue;
+            }
+            let n = self.held_for(i).min(used[i]);
+            let taken = &mut self.list.open().taken;
+            count(sheet, taken, i, (ask.meter, n));
+            use_drawn(&self.of, taken, i, n);
+            self.has_used |= n > 0;
+            self.of.hub().mark_sheet_dirty(sheet);
         }
     }
 

@@ -50,7 +50,14 @@ impl Hold {
         free.min().unwrap_or(0)
     }
 
-    /// Sets aside `n` more of an ask.
+    /// So much of each ask is set aside, whatever was before.
+    pub(super) fn reserve_only(&mut self, asks: &[u64]) {
+        let reserves = &mut self.list.open().reserves;
+        reserves.clear();
+        reserves.extend(asks.iter().map(|held| Reserve { held: *held, promised: 0 }));
+    }
+
+    /// So much of an ask is set aside besides.
     pub(super) fn reserve(&mut self, ask: usize, n: u64) {
         self.each_reserve(ask, |of, weight| {
             of.held = of.held.saturating_add(n.saturating_mul(weight));

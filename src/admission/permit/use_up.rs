@@ -63,6 +63,17 @@ pub(super) fn use_up(
     n: u64,
     now: Now,
 ) {
+    let rest = n - use_drawn(of, taken, ask, n);
+    for took in taken.iter_mut().filter(|t| usize::from(t.ask) == ask && !t.is_units()) {
+        pay_bucket(of, took, n, now);
+    }
+    if rest > 0 {
+        of.late_use().pay(rules.meters[ask].meter, rest);
+    }
+}
+
+/// Settles `n` atoms of an ask against its draws in order, and returns how many they cover.
+pub(super) fn use_drawn(of: &HoldContext, taken: &mut TakenList, ask: usize, n: u64) -> u64 {
     let mut rest = n;
     let is_of = |took: &Taken| usize::from(took.ask) == ask;
     while rest > 0 {
@@ -77,12 +88,7 @@ pub(super) fn use_up(
         }
         rest -= part;
     }
-    for took in taken.iter_mut().filter(|t| is_of(t) && !t.is_units()) {
-        pay_bucket(of, took, n, now);
-    }
-    if rest > 0 {
-        of.late_use().pay(rules.meters[ask].meter, rest);
-    }
+    n - rest
 }
 
 /// The hold has paid a metered rate for use within it; use beyond it is charged.
