@@ -16,6 +16,9 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long closing waits for what is in hand: then it says what is left.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
+/// A year: the most that a close waits. An instant further off is none on some platforms.
+const FAR: Duration = Duration::from_secs(365 * 86_400);
+
 /// This part of the time is kept for the seal of the log: whatever of the leases is in doubt then,
 /// others may take what is left of it once the log has ended, and not before.
 const FOR_THE_SEAL: u32 = 10;
@@ -76,7 +79,7 @@ impl Gate {
         self.close_within(CLOSE_WITHIN).await
     }
 
-    /// The same in as much time as the platform leaves.
+    /// The same in as much time as the platform leaves; a year at most.
     ///
     /// # Errors
     ///
@@ -84,6 +87,7 @@ impl Gate {
     /// store has not let go of its file by then.
     pub async fn close_within(&self, time: Duration) -> Result<(), Error> {
         let inner = &self.inner;
+        let time = time.min(FAR);
         let deadline = Instant::now() + time;
         let maintenance =
             inner.closing.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
@@ -154,5 +158,20 @@ impl Gate {
             inner.recording.flusher.barrier().await;
             super::Waited::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::testing;
+
+    #[tokio::test]
+    async fn a_close_may_be_given_all_the_time_there_is() {
+        for time in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::ZERO] {
+            let (gate, _clock) = testing::gate("default-plan = \"free\"\n[plan.free]\n");
+            let _ = gate.close_within(time).await;
+        }
     }
 }
