@@ -1,5 +1,7 @@
 //! The README's example as a program: an axum router, a gate in front, one more route.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
@@ -8,6 +10,8 @@ use tallygate_axum::{GateLayer, Tenant, usage_router};
 use tokio::net::TcpListener;
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,10 +30,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     let listener = listener.tap_io(|it| drop(it.set_nodelay(true))); // small answers go out at once
     let mut term = signal(SignalKind::terminate())?; // as docker and Kubernetes send it
+    let (stopping, stopped) = oneshot::channel();
     let stop = async move {
         tokio::select! { _ = ctrl_c() => {}, _ = term.recv() => {} }
+        let _ = stopping.send(());
     };
-    axum::serve(listener, app).with_graceful_shutdown(stop).await?;
+    let late = async {
+        let _ = stopped.await;
+        sleep(Duration::from_secs(20)).await; // then what is still open is cut
+    };
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop);
+    tokio::select! { served = server => served?, () = late => {} }
     gate.close().await?; // flushes what was counted, gives leases back
     Ok(())
 }

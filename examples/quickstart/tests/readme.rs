@@ -90,9 +90,13 @@ impl Running {
     }
 
     fn ends_well_at(&mut self, signal: &str) -> bool {
+        self.signal(signal);
+        self.child.wait().unwrap().success()
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
-        self.child.wait().unwrap().success()
     }
 
     /// Head and body of the answer to one request.
@@ -166,6 +170,21 @@ fn it_ends_well_at_the_signal_that_platforms_send() {
     let mut running = Running::start(home().path());
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
     assert!(running.ends_well_at("-TERM"));
+}
+
+#[test]
+fn a_client_that_has_sent_half_a_head_does_not_keep_it_from_its_end() {
+    let mut running = Running::start(home().path());
+    assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
+    let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    stream.write_all(b"GET /v1/hello HTTP/1.1\r\nhost: te").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    running.signal("-TERM");
+    let ended = (0..300).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        running.child.try_wait().unwrap()
+    });
+    assert!(ended.expect("it ends within 30 s").success());
 }
 
 #[test]
