@@ -265,7 +265,16 @@ pub(crate) fn settle_debts(sheet: &Arc<Sheet>, now: Now) {
 }
 
 fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) {
+    // A lease is asked before it is known here that it is waited for, and the renewer, on another
+    // thread, may answer in between: then what came is used at once.
+    while !settle_once(sheet, waiting, now, away) {}
+    sheet.unpaid.note(waiting);
+}
+
+/// False: a lease that is now waited for has been answered meanwhile.
+fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) -> bool {
     let hub = &*sheet.tenant.hub;
+    let seen = hub.answers();
     let scopes = ScopesOf::default();
     let q = Purse { hub, sheet, scopes, now, store_away: false };
     waiting.before.take_if(|before| {
@@ -303,13 +312,10 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
     if moved {
         hub.mark_sheet_dirty(sheet);
     }
-    for (lease, _) in waiting.uses.iter().filter_map(|it| it.needs.as_ref()) {
-        hub.settle_after(lease, sheet);
-    }
-    for debtor in waiting.payments.iter().flat_map(|paying| &paying.debtors) {
-        hub.settle_after(debtor, sheet);
-    }
-    sheet.unpaid.note(waiting);
+    let asked = waiting.asked.iter().map(|(_, lease, _)| lease);
+    let needed = waiting.uses.iter().filter_map(|it| Some(&it.needs.as_ref()?.0));
+    let paid = waiting.payments.iter().flat_map(|paying| &paying.debtors);
+    asked.chain(needed).chain(paid).all(|lease| hub.settle_after(lease, sheet, seen))
 }
 
 impl Use {
@@ -499,7 +505,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     {
         unknown.want(1);
         q.hub.wake(unknown);
-        wait_for(q, unknown, 1, all().map(|(debtor, _)| *debtor), waiting);
+        wait_for(unknown, 1, all().map(|(debtor, _)| *debtor), waiting);
         return false;
     }
     // A unit owed by several of them is paid once: those last seen before it was owed are read
@@ -513,7 +519,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     {
         older.want(1);
         q.hub.wake(older);
-        wait_for(q, older, 1, of_quotas.iter().map(|(debtor, _)| *debtor), waiting);
+        wait_for(older, 1, of_quotas.iter().map(|(debtor, _)| *debtor), waiting);
         return false;
     }
     let waits = waiting.asked.len();
@@ -573,7 +579,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
             }
             stopped => {
                 if let Some(Err(NotAdmitted::Need(lease, need))) = stopped {
-                    wait_for_units(q, &lease, need, owed, waiting);
+                    wait_for_units(&lease, need, owed, waiting);
                 }
                 n = 0;
                 break;
@@ -603,7 +609,7 @@ fn pay_from(
             }
             Ok(_) | Err(NotAdmitted::Refused(_)) => {}
             Err(NotAdmitted::Need(lease, n)) => {
-                wait_for_units(q, &lease, n, owed, waiting);
+                wait_for_units(&lease, n, owed, waiting);
                 return false;
             }
         }
@@ -630,24 +636,17 @@ fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waitin
 }
 
 /// Asks for units that may pay.
-fn wait_for_units(
-    q: &Purse<'_>,
-    lease: &Arc<Lease>,
-    n: u64,
-    owed: &[Owes<'_>],
-    waiting: &mut Waiting,
-) {
-    wait_for(q, lease, n, owed.iter().map(|(debtor, ..)| *debtor), waiting);
+fn wait_for_units(lease: &Arc<Lease>, n: u64, owed: &[Owes<'_>], waiting: &mut Waiting) {
+    wait_for(lease, n, owed.iter().map(|(debtor, ..)| *debtor), waiting);
 }
 
+/// These debtors wait for this lease, which was asked for `n`.
 fn wait_for<'a>(
-    q: &Purse<'_>,
     lease: &Arc<Lease>,
     n: u64,
     debtors: impl Iterator<Item = &'a Arc<Lease>>,
     waiting: &mut Waiting,
 ) {
-    q.hub.settle_after(lease, q.sheet);
     waiting.asked.extend(debtors.map(|debtor| (debtor.clone(), lease.clone(), n)));
 }
 
@@ -657,7 +656,6 @@ fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiti
         return;
     }
     q.hub.wake(paying);
-    q.hub.settle_after(paying, q.sheet);
     for (debtor, ..) in owed {
         waiting.asked.push(((*debtor).clone(), paying.clone(), 1));
     }

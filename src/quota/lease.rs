@@ -103,6 +103,8 @@ pub(crate) struct Lease {
     dirty: AtomicBool,
     /// Which of the hub's lists it is on.
     pub(crate) listed: Listed,
+    /// The number of its last answer among all answers of this process; the hub sets it.
+    pub(crate) answer_no: AtomicU64,
     /// Whether anything of its pool is owed, and whether the pool was ever read.
     in_debt: AtomicBool,
     seen: AtomicBool,
@@ -245,6 +247,7 @@ impl Lease {
             queued: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             listed: Listed::default(),
+            answer_no: AtomicU64::new(0),
             in_debt: AtomicBool::new(false),
             seen: AtomicBool::new(false),
             moved: AtomicBool::new(false),

@@ -282,10 +282,12 @@ async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
     if let Ended::InDoubt { .. } = ended {
         return ended;
     }
-    // Even if no call was made and the pool's refusal stands; but not after an error or when a
-    // record must come first: waiting use would ask again at once.
+    // Even if no call was made, because the pool's refusal stands or a request has given units
+    // back; but not after an error, when a record must come first, or of units of a sealed lease:
+    // waiting use would ask again at once.
     let is_refused = lease.is_refused_now(ctx.hub.clock.now());
-    if ended == Ended::Done && is_refused && !lease.is_capped() {
+    let may_pay = is_refused || lease.here() > 0 && !lease.is_sealed();
+    if ended == Ended::Done && may_pay && !lease.is_capped() {
         late::answered(&ctx.hub, lease);
     }
     if lease.is_capped() {

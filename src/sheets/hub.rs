@@ -2,7 +2,7 @@
 //! Pushing never waits; each item is in hand at most once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, mpsc};
@@ -102,6 +102,8 @@ pub(crate) struct Hub {
     after: Mutex<After>,
     /// Wakes tasks that wait for all of it to be paid.
     paid: Notify,
+    /// Counts answers to leases.
+    answers: AtomicU64,
     /// Whether rates are shared with other nodes.
     shares_rates: AtomicBool,
     /// Rate limits that have refused since the last slot, and the slot's number.
@@ -140,6 +142,7 @@ impl Hub {
             slot: AtomicU16::new(1),
             after: Mutex::default(),
             paid: Notify::new(),
+            answers: AtomicU64::new(0),
             dirtied: Notify::new(),
             scoped: ScopedTable::default(),
             reach: Reach::default(),
@@ -293,9 +296,20 @@ impl Hub {
         std::mem::take(&mut *locked(&self.told)).ids()
     }
 
-    /// Has late use or debts of this sheet looked at again once the lease has been answered.
-    pub(crate) fn settle_after(&self, lease: &Arc<Lease>, sheet: &Arc<Sheet>) {
+    /// How many answers leases have had.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Acquire)
+    }
+
+    /// Has late use or debts of this sheet looked at again once the lease has been answered. False:
+    /// it was answered after the first `seen` answers, perhaps to what this sheet has asked since,
+    /// and there may be no other answer to wait for.
+    #[must_use]
+    pub(crate) fn settle_after(&self, lease: &Arc<Lease>, sheet: &Arc<Sheet>, seen: u64) -> bool {
         let mut after = locked(&self.after);
+        if lease.answer_no.load(Ordering::Relaxed) > seen {
+            return false;
+        }
         let After { places, waiting, next, .. } = &mut *after;
         let place = *places.entry(Arc::as_ptr(lease).addr()).or_insert_with(|| {
             *next += 1;
@@ -305,11 +319,15 @@ impl Hub {
         if !sheets.iter().any(|known| Arc::ptr_eq(known, sheet)) {
             sheets.push(sheet.clone());
         }
+        true
     }
 
-    /// Takes the sheets that wait for this lease.
+    /// The lease has been answered: takes the sheets that wait for it.
     pub(crate) fn take_after(&self, lease: &Arc<Lease>) -> Answered<'_> {
         let mut after = locked(&self.after);
+        // Under the lock, so that a sheet that asks just now either is taken here or sees it.
+        let number = self.answers.fetch_add(1, Ordering::AcqRel) + 1;
+        lease.answer_no.store(number, Ordering::Relaxed);
         let place = after.places.remove(&Arc::as_ptr(lease).addr());
         let taken = place.and_then(|place| after.waiting.remove(&place));
         let sheets = taken.map_or_else(Vec::new, |(_, sheets)| sheets);
@@ -456,7 +474,13 @@ impl std::fmt::Debug for Hub {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use crate::clock::Clock;
+    use crate::payers::late::LateUse;
     use crate::payers::purse;
+    use crate::policy::scoped::ScopesOf;
+    use crate::quota::lease::Take;
 
     #[tokio::test]
     async fn late_use_counts_as_unpaid_while_it_is_being_paid() {
@@ -473,12 +497,44 @@ mod tests {
             |of: &crate::TenantHandle| of.0.sheet(&inner.catalogs.live.load(), inner.clock.now());
         let (sheet, other) = (sheet(&tenant), sheet(&other));
         let (hub, lease) = (&inner.hub, purse::lease_of(&sheet, 0));
-        hub.settle_after(lease, &sheet);
+        assert!(hub.settle_after(lease, &sheet, hub.answers()));
         assert!(hub.ask_after(Some(&sheet)) && !hub.ask_after(Some(&other)));
         let answered = hub.take_after(lease);
         assert!(hub.ask_after(Some(&sheet)) && hub.ask_after(None), "it is not paid yet");
         assert!(!hub.ask_after(Some(&other)));
         drop(answered);
         assert!(!hub.ask_after(None));
+        // An answer that comes between asking and waiting is not waited for: it was the last.
+        let before = hub.answers();
+        drop(hub.take_after(lease));
+        assert!(!hub.settle_after(lease, &sheet, before) && !hub.ask_after(None));
+        assert!(hub.settle_after(lease, &sheet, hub.answers()) && hub.ask_after(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_use_is_paid_by_what_a_request_gives_back_before_the_lease_is_asked() {
+        let (gate, clock) = crate::testing::gate(
+            r#"
+            default-plan = "free"
+            [plan.free]
+            quota.requests = "100/day"
+            "#,
+        );
+        let tenant = gate.tenant("acme").await.unwrap();
+        let inner = &gate.inner;
+        let sheet = tenant.0.sheet(&inner.catalogs.live.load(), inner.clock.now());
+        let (hub, lease, now) = (&inner.hub, purse::lease_of(&sheet, 0), clock.now());
+        lease.want(1);
+        hub.wake(lease);
+        hub.answer_for(lease, 1).await;
+        let all = lease.here();
+        assert!(matches!(lease.take(all, now), Take::Taken { .. }));
+        let meter = sheet.policy.pools[0].meter;
+        LateUse { sheet: &sheet, scopes: ScopesOf::default(), now }.pay(meter, all);
+        assert!(sheet.unpaid.is_some(), "the renewer has not run since");
+        lease.release(all);
+        let paid = tokio::time::timeout(Duration::from_secs(1), hub.all_paid(Some(&sheet)));
+        paid.await.expect("without another request");
+        assert_eq!((sheet.unpaid.is_some(), lease.total()), (false, all));
     }
 }

@@ -126,3 +126,44 @@ async fn an_event_dated_a_minute_into_the_next_period_is_recorded_and_paid_in_on
         assert_eq!(bench.billed("jobs"), i64::try_from(owed).unwrap());
     }
 }
+
+/// Processes that share a store, each with a lease of its own to wait for, on real threads: which
+/// of them is answered when differs from tenant to tenant, so there are many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_several_processes_ingest_at_once_is_owed_without_another_request_of_the_tenant() {
+    const STOP: &str = r#"{ limit = "0/cycle", over = "bill", stop = "1k" }"#;
+    const TENANTS: i64 = 40;
+    for (included, quota) in [
+        (0, STOP),
+        (0, r#"{ limit = "0/cycle", over = "bill" }"#),
+        (1, r#"{ limit = "1/cycle", over = "bill" }"#),
+    ] {
+        let bench = Bench::new().await;
+        let mut gates = Vec::new();
+        for _ in 0..4 {
+            gates.push(bench.another_with(STOP, quota).await);
+        }
+        for tenant in (0..TENANTS).map(|n| format!("tenant-{n}")) {
+            bench.customer(&tenant).await;
+            let edit = bench.gate.directory().tenant(&tenant).plan("payg");
+            edit.note("t").save().await.unwrap();
+            let tasks: Vec<_> = (0..6)
+                .map(|n| {
+                    let event = UsageEvent::new(format!("e{n}"), &*tenant, "jobs", 10);
+                    let (gate, event) = (gates[n % 4].clone(), event.at_unix_ms(START_MS));
+                    tokio::spawn(async move { gate.ingest().events(vec![event]).await })
+                })
+                .collect();
+            for task in tasks {
+                assert_eq!(task.await.unwrap(), [Ok(Counted::Now)], "{tenant}");
+            }
+        }
+        for gate in &gates {
+            gate.flush_now().await.unwrap();
+        }
+        drop(gates); // as at their sudden end: they give nothing back
+        bench.pass(61);
+        bench.another_with(STOP, quota).await.report_now().await.unwrap();
+        assert_eq!(bench.billed("jobs"), TENANTS * (60 - included), "{quota}");
+    }
+}
