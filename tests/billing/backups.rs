@@ -5,6 +5,7 @@ use tallygate::billing::SentSinceCopy;
 use tallygate::billing::report::ReportError;
 
 use crate::bench::Bench;
+use crate::topups::{buy_packs, packs};
 
 const HOURS: u32 = 3_600;
 
@@ -140,4 +141,22 @@ async fn what_nobody_sent_since_the_backup_is_sent() {
     }
     let never = Bench::new().await;
     assert!(!never.gate.resume_reports(SentSinceCopy::Nothing).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_paid_for_after_the_copy_of_a_restored_table_are_given() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    let copy = bench.store.copy().await;
+    buy_packs(&bench, &customer);
+    bench.deliver(&mut 0).await;
+    assert_eq!(packs(&bench.gate).await, [("credits".to_owned(), 100)]);
+    let bench = bench.restored(copy).await;
+    assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    for _ in 0..3 {
+        bench.use_("acme", "requests", 1).await;
+        bench.pass(86_400 + 60);
+        bench.report().await;
+    }
+    assert_eq!(packs(&bench.gate).await, [("credits".to_owned(), 100)]);
 }

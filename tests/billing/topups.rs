@@ -24,6 +24,18 @@ async fn bought(bench: &Bench, customer: &str, id: &str, paid_at: i64) -> Value 
     })
 }
 
+/// Two packs on an invoice that is paid at Stripe.
+pub(crate) fn buy_packs(bench: &Bench, customer: &str) {
+    let pays = "invoice_settings[default_payment_method]=pm_card_visa";
+    make(bench, &format!("/v1/customers/{customer}"), pays);
+    let pack = make(bench, "/v1/prices", PACK);
+    let of = format!("customer={customer}");
+    let invoice = make(bench, "/v1/invoices", &of);
+    let item = format!("{of}&invoice={invoice}&pricing[price]={pack}&quantity=2");
+    make(bench, "/v1/invoiceitems", &item);
+    make(bench, &format!("/v1/invoices/{invoice}/pay"), "");
+}
+
 /// A paid invoice with this line.
 fn paid(customer: &str, line: &Value) -> Value {
     json!({
@@ -33,7 +45,7 @@ fn paid(customer: &str, line: &Value) -> Value {
 }
 
 /// Meters and units of the tenant's grants.
-async fn packs(gate: &Gate) -> Vec<(String, u64)> {
+pub(crate) async fn packs(gate: &Gate) -> Vec<(String, u64)> {
     grants(gate).await.into_iter().map(|grant| (grant.meter, grant.units)).collect()
 }
 
@@ -174,4 +186,17 @@ async fn a_changed_top_up_gives_nothing_for_packs_given_before() {
         assert_eq!(webhook_at(&gate, &any, NOW).await, 200);
         assert_eq!(packs(&gate).await, [("credits".to_owned(), 100)], "{adds}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_whose_webhook_never_came_are_given_within_a_day() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    buy_packs(&bench, &customer);
+    for _ in 0..3 {
+        bench.use_("acme", "requests", 1).await;
+        bench.pass(86_400 + 60);
+        bench.report().await;
+    }
+    assert_eq!(packs(&bench.gate).await, [("credits".to_owned(), 100)]);
 }

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use http::Method;
+use stripe_billing::InvoiceStatus;
 use stripe_billing::billing_meter::ListBillingMeter;
 use stripe_billing::billing_meter_event::CreateBillingMeterEvent;
 use stripe_billing::billing_meter_event_summary::ListIdBillingMeterEventSummary;
-use stripe_billing::invoice::RetrieveInvoice;
+use stripe_billing::invoice::{ListInvoice, RetrieveInvoice};
 use stripe_billing::invoice_line_item::ListInvoiceInvoiceLineItem;
 use stripe_billing::subscription::{
     CancelSubscription, CreateSubscription, CreateSubscriptionItems, ListSubscription,
@@ -110,6 +111,12 @@ impl ApiCall {
 
     pub(super) fn invoice(id: &str) -> Result<Self, SinkError> {
         Ok(Self::of(&RetrieveInvoice::new(checked(id)?)))
+    }
+
+    /// The newest ones.
+    pub(super) fn paid_invoices(customer: &str) -> Self {
+        let request = ListInvoice::new().customer(customer).status(InvoiceStatus::Paid);
+        Self::of(&request.limit(PAGE))
     }
 
     pub(super) fn lines(invoice: &str, after: Option<&str>) -> Result<Self, SinkError> {

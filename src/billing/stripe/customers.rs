@@ -28,10 +28,26 @@ impl Stripe {
 
     /// A customer's current subscriptions, including ended ones: the newest 100.
     pub(crate) async fn subscriptions(&self, customer: &str) -> Result<Vec<Dated>, SinkError> {
-        let answer = self.inner.ask(&ApiCall::subscriptions(customer)).await?;
+        self.list(ApiCall::subscriptions(customer)).await
+    }
+
+    /// A customer's paid invoices: of the newest 100 those that were paid at this second or later.
+    pub(crate) async fn paid_since(
+        &self,
+        customer: &str,
+        second: i64,
+    ) -> Result<Vec<Dated>, SinkError> {
+        let mut paid = self.list(ApiCall::paid_invoices(customer)).await?;
+        let paid_s = |invoice: &Value| invoice["status_transitions"]["paid_at"].as_i64();
+        paid.retain(|(invoice, _)| paid_s(invoice).is_some_and(|paid_s| paid_s >= second));
+        Ok(paid)
+    }
+
+    async fn list(&self, call: ApiCall) -> Result<Vec<Dated>, SinkError> {
+        let answer = self.inner.ask(&call).await?;
         let at_s = answer.date_s.ok_or_else(no_date)?;
         let list = answer.body["data"].as_array().cloned().ok_or_else(shape)?;
-        Ok(list.into_iter().map(|subscription| (subscription, at_s)).collect())
+        Ok(list.into_iter().map(|object| (object, at_s)).collect())
     }
 
     /// Subscribes a customer to the price of this lookup key, to be paid with this method: returns

@@ -362,6 +362,7 @@ async fn an_answer_that_is_an_error_is_what_no_call_asked_for() {
         stripe.cancel("sub_1").await.unwrap_err(),
         stripe.lookup_key("price_1").await.unwrap_err(),
         stripe.invoice("in_1").await.unwrap_err(),
+        stripe.paid_since(CUSTOMER, 0).await.unwrap_err(),
         stripe.lines("in_1").await.unwrap_err(),
         stripe.rejected("evt_1").await.unwrap_err(),
     ];
@@ -411,7 +412,7 @@ async fn what_stripe_does_not_have_is_nothing_and_no_error() {
 }
 
 /// Every call in use; one that is missing here, in the test below or in `wire_tests.rs` fails.
-const CALLS_MADE: [&str; 14] = [
+const CALLS_MADE: [&str; 15] = [
     "cancel",
     "customers_of",
     "invoice",
@@ -420,6 +421,7 @@ const CALLS_MADE: [&str; 14] = [
     "meter_event",
     "meters",
     "one_meter",
+    "paid_invoices",
     "price",
     "prices",
     "subscribe",
@@ -480,6 +482,7 @@ async fn stripes_own_mock_takes_every_call() {
     let canceled = stripe.cancel("sub_1").await;
     let key = stripe.lookup_key("price_1").await;
     let invoice = stripe.invoice("in_1").await;
+    let paid = stripe.paid_since("cus_1", 0).await;
     let lines = stripe.lines("in_1").await;
     mock.kill().unwrap();
     mock.wait().unwrap();
@@ -490,6 +493,7 @@ async fn stripes_own_mock_takes_every_call() {
     assert!(matches!(canceled, Ok(Some(_))), "{canceled:?}");
     assert!(key.is_ok(), "{key:?}");
     assert!(matches!(invoice, Ok(Some(_))), "{invoice:?}");
+    assert!(paid.is_ok(), "{paid:?}");
     assert!(lines.is_ok(), "{lines:?}");
     assert!(time.is_ok(), "{time:?}");
     assert_eq!((sent, sum), (Delivery::Delivered, Ok(25)));

@@ -98,13 +98,14 @@ async fn every_call(stripe: &Stripe) {
     stripe.cancel("sub_1").await.unwrap().unwrap();
     stripe.lookup_key("price_1").await.unwrap();
     stripe.invoice("in_1").await.unwrap().unwrap();
+    stripe.paid_since("cus_1", 1_773_748_800).await.unwrap();
     assert_eq!(stripe.lines("in_1").await.unwrap().0.len(), 2);
     stripe.rejected("evt_1").await.unwrap();
     stripe.customer_for("0123", "Café & Söhne +1 100% [x]=#\"<'\n").await.unwrap();
 }
 
 /// Expected requests of [`every_call`]: first line and form.
-const SENT: [(&str, &str); 16] = [
+const SENT: [(&str, &str); 17] = [
     (
         "POST /v1/billing/meter_events",
         "event_name=api&identifier=tg_1-a&timestamp=1773748800\
@@ -129,6 +130,7 @@ const SENT: [(&str, &str); 16] = [
     ("DELETE /v1/subscriptions/sub_1", ""),
     ("GET /v1/prices/price_1", ""),
     ("GET /v1/invoices/in_1", ""),
+    ("GET /v1/invoices?customer=cus_1&status=paid&limit=100", ""),
     ("GET /v1/invoices/in_1/lines?limit=100", ""),
     ("GET /v1/invoices/in_1/lines?limit=100&starting_after=x_1", ""),
     ("GET /v2/core/events/evt_1", ""),
