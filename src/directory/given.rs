@@ -4,8 +4,8 @@
 //! A grant is in the record until long after its end, and here from before it leaves that: a look
 //! in both always finds it.
 //!
-//! Beside them, of each paid line of an invoice: the grants that it gives, fixed before the first is
-//! given, so that a plan file that later changes what a top-up adds gives nothing more for it.
+//! Beside them, of each paid line of an invoice: the grants that it gives, fixed before the first
+//! is given, so that a plan file that later changes what a top-up adds gives nothing more for it.
 
 #[cfg(feature = "stripe")]
 use std::collections::{BTreeMap, BTreeSet};

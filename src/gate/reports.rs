@@ -88,10 +88,10 @@ impl Gate {
         Ok(billing.reporter.resume(sent).await?)
     }
 
-    /// Says of an entry in [`Report::stopped`] whether it counts: `true` if it was billed by another
-    /// way than the meter or is to be forgiven, then it is over; `false` if it is owed and goes out anew with the next report.
-    /// False if this entry waits for no word (any more): a later entry of its item, with other
-    /// units, is never decided by it.
+    /// Decides whether an entry in [`Report::stopped`] counts: `true` if it was billed by other
+    /// means than the meter, or is forgiven; it is settled then. `false` if it is owed: it is sent
+    /// anew with the next report. Returns false if this entry is not stopped (any more); a later
+    /// entry of its item, with other units, is never decided instead.
     ///
     /// # Errors
     ///

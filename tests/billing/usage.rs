@@ -368,7 +368,8 @@ async fn what_was_less_than_a_unit_is_sent_once_the_plan_file_has_a_smaller_unit
     let service = format!(
         "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x-tenant\"\n\
          [proxy]\ntrust = [\"127.0.0.0/8\"]\n[flush]\nmode = \"fast\"\n\
-         [stripe]\nkey = {{ file = \"{}\" }}\nwebhook-secret = {{ file = \"{}\" }}\napi-base = \"{}\"\n",
+         [stripe]\nkey = {{ file = \"{}\" }}\nwebhook-secret = {{ file = \"{}\" }}\n\
+         api-base = \"{}\"\n",
         path("key"),
         path("secret"),
         bench.sim.url(),
