@@ -73,6 +73,9 @@ impl Gate {
 
     /// The response to `GET /usage` for this caller.
     pub async fn usage_reply(&self, who: &Identified, if_none_match: Option<&str>) -> Reply {
+        if let Some(reply) = self.reply_if_away() {
+            return reply;
+        }
         match self.usage_report(who).await {
             Ok(report) => report.reply(if_none_match),
             Err(error) => self.cannot_read(&error),
@@ -89,6 +92,9 @@ impl Gate {
         let sheet = who.tenant.0.sheet(&self.inner.catalogs.live.load(), now);
         if spans(&sheet, &query).nth(MAX_ROWS).is_some() {
             return HistoryQuery::too_many_rows();
+        }
+        if let Some(reply) = self.reply_if_away() {
+            return reply;
         }
         match self.history(who, &query).await {
             Ok(Some(history)) => history.reply(),
@@ -214,7 +220,16 @@ impl Gate {
         wire::grpc_refusal(refusal, &inner.settings.wire, wire::Call::at(now.wall_ms))
     }
 
+    /// The answer while the store is known to be away: a look at usage does not wait for it then.
+    fn reply_if_away(&self) -> Option<Reply> {
+        let is_away = self.inner.hub.reach.is_away();
+        is_away.then(|| self.refusal_reply(&self.inner.refusal(Reason::Unavailable, None)))
+    }
+
     fn cannot_read(&self, error: &StoreError) -> Reply {
+        if error.is_temporary() {
+            self.inner.hub.reach.suspect();
+        }
         let now_ms = self.inner.clock.now().wall_ms;
         repeated!(warn, now_ms, "usage cannot be read"; %error);
         self.refusal_reply(&self.inner.refusal(Reason::Unavailable, None))

@@ -189,6 +189,29 @@ async fn once_the_store_is_known_to_be_away_nobody_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn looks_at_usage_do_not_wait_for_a_store_that_is_known_to_be_away() {
+    let (gate, clock, store) = open(PLANS);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    let who = testing::identified(&gate, "acme").await;
+    clock.advance(Duration::from_secs(5));
+    store.only(ALL, HANGS);
+    // The first finds out.
+    assert_eq!(gate.usage_reply(&who, None).await.status, 503);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(gate.usage_reply(&who, None).await.status, 503);
+        assert_eq!(gate.history_reply(&who, "meter=requests").await.status, 503);
+    }
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    store.well();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(gate.usage_reply(&who, None).await.status, 200);
+    assert_eq!(gate.history_reply(&who, "meter=requests").await.status, 200);
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_store_is_looked_for_by_one_call_at_a_time() {
     let (gate, _clock, store) = open(PLANS);
     assert_eq!(call(&gate, "acme").await.0, 200);
