@@ -267,7 +267,7 @@ impl GateBuilder {
         let billing = answered(&*store, async { Ok(opening.await?) }).await?;
         let recording = Recording {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, flush),
-            settler: Settler::start(store.clone()),
+            settler: Settler::start(store.clone(), clock.clone()),
             events: EventCounter::new(store.clone(), writer.space.clone(), clock.clone()),
             ledger: Ledger::new(store.clone(), writer.clone()).begun(begun_ms),
             pools_read: PoolsRead::default(),

@@ -17,9 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admission::claim::{self, Charge, Claim, ClaimQueue, ClaimUse, Settle};
+use crate::clock::Clock;
 use crate::ids::Surrogate;
 use crate::places::Places;
 use crate::planted::{Plant, planted};
+use crate::repeated::repeated;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::{CLAIM_SHARDS, Space};
 use crate::store::{
@@ -41,9 +43,9 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    pub(crate) fn start(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
         let (queue, stop) = (Arc::<ClaimQueue>::default(), Arc::new(Notify::new()));
-        let task = tokio::spawn(run(queue.clone(), store, stop.clone()));
+        let task = tokio::spawn(run(queue.clone(), store, clock, stop.clone()));
         Self { queue, task: std::sync::Mutex::new(Some(task)), stop }
     }
 
@@ -75,7 +77,12 @@ impl Drop for Settler {
     }
 }
 
-async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, stop: Arc<Notify>) {
+async fn run(
+    queue: Arc<ClaimQueue>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    stop: Arc<Notify>,
+) {
     // There are never more than requests in flight, which the server bounds.
     let places = Places::new(IN_FLIGHT, usize::MAX);
     let mut writes = JoinSet::new();
@@ -92,39 +99,39 @@ async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, stop: Arc<Notify>) {
             () = queue.pushed(), if !stopping => {}
         }
         for settling in queue.take() {
-            let (store, places) = (store.clone(), places.clone());
+            let (store, clock, places) = (store.clone(), clock.clone(), places.clone());
             writes.spawn(async move {
                 let used = settling.usage();
                 let room = (&places, settling.tenant());
                 let charge = settle(&*store, room, settling.claim(), &used).await;
-                settling.end(charge);
+                settling.end(charge.unwrap_or_else(|error| {
+                    // An unreadable claim will not become readable: record the usage in the log, so
+                    // that it is not lost.
+                    const TEXT: &str = "a claim on an idempotency key cannot be settled";
+                    repeated!(error, clock.now().wall_ms, TEXT; %error);
+                    Charge::Log
+                }));
             });
         }
     }
 }
 
-/// Settles one claim, however long it takes.
+/// Settles one claim, however long it takes. Fails if it cannot be read.
 async fn settle(
     store: &dyn Store,
     room: (&Places, Surrogate),
     claim: &Claim,
     used: &ClaimUse,
-) -> Charge {
+) -> Result<Charge, StoreError> {
     if planted(Plant::ClaimThenLog) {
-        return Charge::Log;
+        return Ok(Charge::Log);
     }
     let mut write = claim.settle(used);
     loop {
-        let written = repeat(store, room, &write).await;
-        match written.and_then(|written| claim.settled(written, used)) {
-            Ok(Settle::Done(charge)) => return charge,
-            Ok(Settle::Write(next)) => write = next,
-            Err(error) => {
-                // An unreadable claim will not become readable: record the usage in the log, so
-                // that it is not lost.
-                tracing::error!(%error, "a claim on an idempotency key cannot be settled");
-                return Charge::Log;
-            }
+        let written = repeat(store, room, &write).await?;
+        match claim.settled(written, used)? {
+            Settle::Done(charge) => return Ok(charge),
+            Settle::Write(next) => write = next,
         }
     }
 }
@@ -226,7 +233,7 @@ mod tests {
         if let Some(used) = used {
             let places = Places::new(1, 1);
             let room = (&places, tenant);
-            assert_eq!(settle(store, room, &claim, used).await, Charge::Claim);
+            assert_eq!(settle(store, room, &claim, used).await.unwrap(), Charge::Claim);
         }
     }
 

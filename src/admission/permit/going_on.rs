@@ -9,6 +9,7 @@ use crate::clock::Now;
 use crate::payers::purse;
 use crate::policy::AmountSource;
 use crate::policy::taken::{CALLS, Taken, TakenList};
+use crate::repeated::repeated;
 
 /// Most sheets that one request holds units of at a time, besides the one it was admitted under and
 /// the one in force: what it holds of the oldest then goes back unused.
@@ -125,7 +126,8 @@ impl Hold {
         let latest = self.latest();
         let catalog = latest.of.sheet.catalog.clone();
         let Some(id) = catalog.meter(&meter) else {
-            tracing::error!(meter = %meter, "used, and gone from the plan file since");
+            const TEXT: &str = "used, and gone from the plan file since";
+            repeated!(error, now.wall_ms, TEXT; meter = %meter);
             return;
         };
         let rest = rescaled(rest, scale, catalog.meters[usize::from(id.0)].scale);
@@ -260,6 +262,27 @@ mod tests {
                 Step::Done(_) => panic!("refused"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn use_of_a_meter_that_is_gone_is_one_line_a_second_whatever_the_chunks() {
+        let plans = testing::Plans::new(PLANS);
+        let (gate, _clock) = testing::gate_reading(&plans, crate::store::Memory::new());
+        gate.reload().await.unwrap();
+        let admitted = admit(&gate).await;
+        plans.set(&PLANS.replace("tokens", "words"));
+        gate.reload().await.unwrap();
+        admitted.usage().add("pages", 1);
+        let mut hold = admitted.hold();
+        let lines = testing::heard::lines(|| {
+            for _ in 0..1_000 {
+                let now = hold.now();
+                hold.report_in_turn(0, 20, now); // as each chunk of a body does
+            }
+        });
+        drop(hold);
+        let named = lines.iter().filter(|line| line.contains("gone from the plan file"));
+        assert_eq!(named.count(), 1, "{lines:?}");
     }
 
     #[tokio::test]
