@@ -15,6 +15,14 @@ pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), Error> {
     getrandom::fill(bytes)
 }
 
+/// Whether this thread draws from a seed.
+pub(crate) fn is_seeded() -> bool {
+    #[cfg(any(test, feature = "testing"))]
+    return seeded::is_seeded();
+    #[cfg(not(any(test, feature = "testing")))]
+    false
+}
+
 /// A uniformly distributed number.
 pub(crate) fn u64() -> Result<u64, Error> {
     let mut bytes = [0; 8];
@@ -33,6 +41,10 @@ pub(crate) mod seeded {
     /// Seeds this thread; `None` returns it to the system's randomness.
     pub(crate) fn seed(seed: Option<u64>) {
         STATE.set(seed);
+    }
+
+    pub(super) fn is_seeded() -> bool {
+        STATE.get().is_some()
     }
 
     /// Returns false if this thread has no seed.

@@ -35,6 +35,7 @@ use crate::ledger::claims::Settler;
 use crate::ledger::collect;
 use crate::ledger::flush::{FlushSettings, Flusher};
 use crate::ledger::journal::Journal;
+use crate::ledger::journal_thread::JournalKeeper;
 use crate::ledger::log::LogWriter;
 use crate::ledger::place::JournalPath;
 use crate::ledger::totals::Ledger;
@@ -475,7 +476,7 @@ async fn journal(
     store: &dyn Store,
     log: &mut LogWriter,
     now_ms: i64,
-) -> Result<(Option<Journal>, Vec<u128>), Error> {
+) -> Result<(Option<JournalKeeper>, Vec<u128>), Error> {
     let path = &config.flush.journal_path;
     // What a process in another mode left behind is carried over all the same.
     let wanted = config.flush.mode == FlushMode::Journal;
@@ -502,7 +503,8 @@ async fn journal(
         dead.extend(found.1);
         ours.get_or_insert(found.0.keep(place));
     }
-    Ok((ours.filter(|_| wanted), dead))
+    let ours = ours.filter(|_| wanted).map(JournalKeeper::start).transpose().map_err(no_place)?;
+    Ok((ours, dead))
 }
 
 impl std::fmt::Debug for GateBuilder {

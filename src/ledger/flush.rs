@@ -17,7 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Mode;
 use super::ceilings::Ceilings;
-use super::journal::{self, Journal};
+use super::journal;
+use super::journal_thread::JournalKeeper;
 use super::log::{LogWriter, Wrote};
 use super::pace::WritePace;
 use super::record::ByWriter;
@@ -40,6 +41,10 @@ const ALIVE: Duration = Duration::from_secs(5);
 /// Size of a written unit, and of a record's item beside its body: keys and names.
 const UNIT_BYTES: usize = 1_024;
 const BESIDE_BODY: usize = 120;
+
+/// A close that has not been answered this long after its deadline is given up: before that the task
+/// says how much is left.
+const SAY_WITHIN: Duration = Duration::from_millis(250);
 
 /// Limit on `flush_now` orders in progress: a few are enough; further ones wait. A close has its
 /// own room.
@@ -99,7 +104,7 @@ impl Flusher {
         hub: Arc<Hub>,
         store: Arc<dyn Store>,
         log: LogWriter,
-        journal: Option<Journal>,
+        journal: Option<JournalKeeper>,
         settings: FlushSettings,
     ) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -130,14 +135,17 @@ impl Flusher {
     /// Drains and ends the task. Returns the log if everything is in it: the log can be ended once
     /// nothing is leased any more.
     pub(crate) async fn close(&self, deadline: Instant) -> Result<Option<LogWriter>, FlushError> {
-        let result = self.order(|reply| Order::Close(deadline, reply)).await;
+        let until = deadline + SAY_WITHIN;
+        let order = self.order(|reply| Order::Close(deadline, reply));
+        let result = tokio::time::timeout_at(until, order).await.unwrap_or_else(|_| Err(hangs()));
         let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let log = match task {
-            // The task ends by itself after answering; a panic in it has been reported there.
-            Some(task) => task.await.ok(),
-            None => None,
+        let Some(mut task) = task else { return result.map(|()| None) };
+        // It ends by itself after answering; a panic in it has been reported there.
+        let Ok(ended) = tokio::time::timeout_at(until, &mut task).await else {
+            task.abort();
+            return result.and(Err(hangs()));
         };
-        result.map(|()| log)
+        result.map(|()| ended.ok())
     }
 
     async fn order(
@@ -148,6 +156,10 @@ impl Flusher {
         self.orders.send(order(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+}
+
+fn hangs() -> FlushError {
+    FlushError { rows: 0, cause: "the flush did not end in time".into() }
 }
 
 fn gone() -> FlushError {
@@ -175,7 +187,7 @@ struct Task {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
     log: LogWriter,
-    journal: Option<Journal>,
+    journal: Option<JournalKeeper>,
     settings: FlushSettings,
     pace: WritePace,
     /// Newest totals that may not be in the store, outside the batch being written.
@@ -189,7 +201,8 @@ struct Task {
     flushed: Instant,
     /// The last collection whose rows are in the batch.
     batch_covers: u64,
-    /// Journal segments before this one are obsolete once the batch is written.
+    /// The cut of the journal at the start of the batch: what came before is obsolete once that is
+    /// written.
     forget: Option<u64>,
     begun: Arc<AtomicU64>,
     done: watch::Sender<u64>,
@@ -208,7 +221,7 @@ impl Task {
         hub: Arc<Hub>,
         store: Arc<dyn Store>,
         log: LogWriter,
-        journal: Option<Journal>,
+        journal: Option<JournalKeeper>,
         settings: FlushSettings,
         done: watch::Sender<u64>,
     ) -> Self {

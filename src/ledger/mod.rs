@@ -22,6 +22,7 @@ pub(crate) mod collect;
 pub(crate) mod compact;
 pub(crate) mod flush;
 pub(crate) mod journal;
+pub(crate) mod journal_thread;
 pub(crate) mod log;
 pub(crate) mod pace;
 pub(crate) mod place;

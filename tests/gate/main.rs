@@ -21,6 +21,8 @@ mod propagation;
 mod scopes;
 mod settlement;
 mod shared_rates;
+#[cfg(unix)]
+mod stalled_journal;
 mod store_outages;
 mod subpools;
 mod usage_page;

@@ -4,9 +4,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::super::Mode;
 use super::super::collect::rows_of;
-use super::super::journal::Journal;
 use super::super::record::{ByWriter, Rows, merge};
 use super::{ALIVE, FlushPart, Task};
 use crate::planted::{Plant, planted};
@@ -34,24 +35,17 @@ impl Task {
         if !rows.is_empty() {
             self.pending_since_ns.get_or_insert(self.hub.clock.now().mono_ns);
         }
-        let Some(mut journal) = self.journal.take() else {
-            return merge(&mut self.pending, rows);
-        };
-        let (at_ms, is_known) = (self.hub.clock.now().wall_ms, journal.lacks_rows());
-        let appended = journal.append(&rows, at_ms);
-        merge(&mut self.pending, rows);
-        let kept = appended.and_then(|()| match journal.is_large() {
-            true => journal.compact(&self.unacknowledged(), at_ms),
-            false => Ok(()),
-        });
-        if let Err(error) = kept
-            && !is_known
-        {
-            // Still in memory, and written with the next flush: the loss bound is that of `fast`
-            // until the journal accepts them.
-            tracing::error!(%error, "usage journal cannot be written");
+        if let Some(mut journal) = self.journal.take() {
+            let at_ms = self.hub.clock.now().wall_ms;
+            journal.append(rows.clone(), at_ms);
+            merge(&mut self.pending, rows);
+            if journal.is_large() {
+                journal.compact(self.unacknowledged(), at_ms);
+            }
+            self.journal = Some(journal);
+        } else {
+            merge(&mut self.pending, rows);
         }
-        self.journal = Some(journal);
     }
 
     /// Everything that may not be in the store: pending rows, and the batch in flight.
@@ -97,7 +91,7 @@ impl Task {
         self.batch_rows = rows;
         self.batch_since_ns = self.pending_since_ns.take();
         self.batch_covers = self.begun.load(Ordering::Acquire);
-        self.forget = self.journal.as_mut().map(Journal::cut);
+        self.forget = self.journal.as_mut().map(|journal| journal.cut(now.wall_ms));
     }
 
     /// Starts a batch of the ceilings that requests wait for. Pending rows stay pending.
@@ -131,8 +125,8 @@ impl Task {
             let held_back = std::mem::take(&mut self.held_back);
             self.ceilings.record_took(Duration::from_nanos(lag) + held_back);
         }
-        if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
-            journal.forget(segment);
+        if let (Some(journal), Some(cut)) = (&mut self.journal, self.forget.take()) {
+            journal.stored(cut, self.hub.clock.now().wall_ms);
         }
         let done = if self.pending.is_empty() {
             self.begun.load(Ordering::Acquire)
@@ -170,11 +164,15 @@ impl Task {
         crate::telemetry::flush_lag(age_ns as f64 / 1e9);
     }
 
-    pub(super) fn end_journal(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            let all = journal.cut();
-            journal.forget(all);
+    /// Ends the journal; what it holds goes with it if all of that is in the store.
+    pub(super) async fn end_journal(&mut self, is_stored: bool, deadline: Instant) {
+        let Some(mut journal) = self.journal.take() else { return };
+        if is_stored {
+            let at_ms = self.hub.clock.now().wall_ms;
+            let all = journal.cut(at_ms);
+            journal.stored(all, at_ms);
         }
+        journal.end(deadline).await;
     }
 }
 
@@ -184,6 +182,8 @@ mod tests {
 
     use tokio::sync::watch;
 
+    use super::super::super::journal::Journal;
+    use super::super::super::journal_thread::JournalKeeper;
     use super::super::super::log::LogWriter;
     use super::super::FlushSettings;
     use super::*;
@@ -203,7 +203,7 @@ mod tests {
         let log = LogWriter::new(Writer { space: Space::new("test"), incarnation: ME });
         let every = Duration::from_secs(1);
         let settings = FlushSettings { mode: Mode::Journal, every, max_write_units: 100 };
-        let (done, _) = watch::channel(0);
+        let (journal, (done, _)) = (JournalKeeper::by_caller(journal), watch::channel(0));
         Task::new(hub, Arc::new(Memory::new()), log, Some(journal), settings, done)
     }
 

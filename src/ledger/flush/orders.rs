@@ -45,10 +45,8 @@ impl Task {
                     {
                         waiting.push(order); // it has time to wait out the failure
                     }
-                    Order::Close(_, reply) => {
-                        if result.is_ok() {
-                            self.end_journal();
-                        }
+                    Order::Close(deadline, reply) => {
+                        self.end_journal(result.is_ok(), deadline).await;
                         let _ = reply.send(result.clone());
                         is_over = true;
                     }
