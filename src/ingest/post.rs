@@ -8,7 +8,7 @@
 //! | 202 | every event is on record, by this call or an earlier one |
 //! | 400 | the body is not JSON |
 //! | 413 | it is longer than [`MAX_BODY`], or has more than 1,000 events |
-//! | 401 | a missing or wrong token, or none configured in `[ingest]` |
+//! | 401 | a missing or wrong token, or none configured in `[ingest]`; the body is not read |
 //! | 422 | some events can never count; the others are on record |
 //! | 503 | some events may count if the same body is sent again; none is counted twice |
 //!
@@ -29,12 +29,21 @@ impl Ingest {
     /// The answer to `POST /usage` with this `Authorization` and body; `None` for a body longer
     /// than [`MAX_BODY`], where an adapter stops reading.
     pub async fn reply(&self, authorization: Option<&[u8]>, body: Option<&[u8]>) -> Reply {
-        if !self.knows(authorization) {
-            let mut reply = said(401, "present the token of [ingest] as `Authorization: Bearer`");
-            reply.headers.push(("www-authenticate", "Bearer".into()));
-            return reply;
+        match self.refused(authorization) {
+            Some(refused) => refused,
+            None => self.reply_to_known(body).await,
         }
-        self.reply_to_known(body).await
+    }
+
+    /// The answer to `POST /usage` without the token of `[ingest]`; `None` if this is it. An
+    /// adapter asks before it reads any of the body: an unknown client makes it hold nothing.
+    pub fn refused(&self, authorization: Option<&[u8]>) -> Option<Reply> {
+        if self.knows(authorization) {
+            return None;
+        }
+        let mut reply = said(401, "present the token of [ingest] as `Authorization: Bearer`");
+        reply.headers.push(("www-authenticate", "Bearer".into()));
+        Some(reply)
     }
 
     /// The same for a caller that has presented the token.

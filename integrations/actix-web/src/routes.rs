@@ -89,6 +89,9 @@ pub fn ingest_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + u
 async fn take_usage(gate: Gate, request: HttpRequest, body: web::Payload) -> HttpResponse {
     let token = request.headers().get(header::AUTHORIZATION);
     let token = token.map(header::HeaderValue::as_bytes);
+    if let Some(refused) = gate.ingest().refused(token) {
+        return response(refused); // nothing of the body is read
+    }
     // A longer body is not read to its end. For a broken one `body` is `None`, and the client is
     // gone.
     let body = body.to_bytes_limited(MAX_BODY).await.ok().and_then(Result::ok);

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+use std::pin::Pin;
+
 use actix_web::body::to_bytes;
+use actix_web::dev::Payload;
 use actix_web::{App, test};
 use tallygate::{Gate, GateBuilder};
 use tallygate_actix_web::{GateMiddleware, ingest_routes, usage_routes};
+use tokio_stream::Stream;
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -52,4 +56,23 @@ async fn takes_events_with_the_token_and_from_nobody_else() {
     assert_eq!(post("t0ken-of-sixteen", long).await.0, 413);
     gate.close().await.unwrap();
     assert_eq!(post("t0ken-of-sixteen", event.replace("call-1", "call-2")).await.0, 503);
+}
+
+#[actix_web::test]
+async fn without_the_token_nothing_of_a_body_is_awaited() {
+    let gate = gate().await;
+    let app = App::new().wrap(GateMiddleware::new(&gate)).configure(ingest_routes(&gate));
+    let app = test::init_service(app).await;
+    for token in [None, Some("Bearer other")] {
+        let mut request = test::TestRequest::post().uri("/usage");
+        if let Some(token) = token {
+            request = request.insert_header(("authorization", token));
+        }
+        let payload = Box::pin(tokio_stream::pending()) as Pin<Box<dyn Stream<Item = _>>>;
+        let request = request.to_request().replace_payload(Payload::Stream { payload }).0;
+        let answer = test::call_service(&app, request);
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(5), answer).await;
+        assert_eq!(answer.expect("it is answered").status(), 401, "{token:?}");
+    }
+    gate.close().await.unwrap();
 }

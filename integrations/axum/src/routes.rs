@@ -102,6 +102,9 @@ impl Service<Request> for Fallback {
 async fn take_usage(gate: Gate, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let token = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    if let Some(refused) = gate.ingest().refused(token) {
+        return response(refused); // nothing of the body is read
+    }
     // A longer body is not read to its end. For a broken one `body` is `None`, and the client is
     // gone.
     let body = axum::body::to_bytes(body, MAX_BODY).await.ok();

@@ -63,3 +63,20 @@ async fn takes_events_with_the_token_and_from_nobody_else() {
         503
     );
 }
+
+#[tokio::test]
+async fn without_the_token_nothing_of_a_body_is_awaited() {
+    let gate = gate().await;
+    let app = Router::new().layer(GateLayer::new(&gate)).merge(ingest_router(&gate));
+    for token in [None, Some("Bearer other")] {
+        let body = Body::from_stream(tokio_stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let mut request = Request::post("/usage");
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let answer = app.clone().oneshot(request.body(body).unwrap());
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(5), answer).await;
+        assert_eq!(answer.expect("it is answered").unwrap().status(), 401, "{token:?}");
+    }
+    gate.close().await.unwrap();
+}
