@@ -42,7 +42,7 @@ const ALIVE: Duration = Duration::from_secs(5);
 const UNIT_BYTES: usize = 1_024;
 const BESIDE_BODY: usize = 120;
 
-/// A close that has not been answered this long after its deadline is given up: before that the task
+/// A close that has no answer this long after its deadline is given up: before that the task
 /// says how much is left.
 const SAY_WITHIN: Duration = Duration::from_millis(250);
 
