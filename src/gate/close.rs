@@ -90,7 +90,7 @@ impl Gate {
         let time = time.min(FAR);
         let deadline = Instant::now() + time;
         let maintenance =
-            inner.closing.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
+            inner.teardown.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
         }
@@ -100,7 +100,7 @@ impl Gate {
         if let Some(sharing) = inner.leasing.sharing.get() {
             sharing.close(before_flush).await;
         }
-        let cut = inner.closing.in_hand.close();
+        let cut = inner.teardown.in_hand.close();
         if cut > 0 {
             tracing::warn!(requests = cut, "still with their handlers: settled as aborted");
         }

@@ -45,7 +45,7 @@ pub(crate) struct Inner {
     pub(crate) tenants: Tenants,
     pub(crate) leasing: Leasing,
     pub(crate) recording: Recording,
-    pub(crate) closing: Closing,
+    pub(crate) teardown: Teardown,
     #[cfg(feature = "stripe")]
     pub(super) billing: Option<Billing>,
 }
@@ -75,7 +75,7 @@ pub(crate) struct Recording {
 }
 
 /// What ends before the gate has closed.
-pub(crate) struct Closing {
+pub(crate) struct Teardown {
     pub(crate) in_hand: InHand,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
 }

@@ -15,7 +15,7 @@ use super::billing::Billing;
 use super::callers::Credentials;
 use super::catalogs::{self, Catalogs, PlanSource};
 use super::in_hand::InHand;
-use super::inner::{CatalogCheck, Closing, Inner, Leasing, Recording, Settings};
+use super::inner::{CatalogCheck, Inner, Leasing, Recording, Settings, Teardown};
 use super::maintain::{self, Maintenance};
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
 use super::promises::promises;
@@ -293,7 +293,7 @@ impl GateBuilder {
                 sharing: OnceLock::new(),
             },
             recording,
-            closing: Closing { in_hand: InHand::new(), maintenance: Mutex::new(None) },
+            teardown: Teardown { in_hand: InHand::new(), maintenance: Mutex::new(None) },
             clock,
             hub,
             #[cfg(feature = "stripe")]
@@ -309,7 +309,7 @@ impl GateBuilder {
         #[cfg(feature = "stripe")]
         super::reports::start(&inner);
         let maintenance = Maintenance::start(&inner, refresh_queue);
-        *inner.closing.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
+        *inner.teardown.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
         Ok(Gate { inner })
     }
 

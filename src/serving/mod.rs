@@ -149,7 +149,7 @@ impl Serving {
             kind => kind,
         };
         if let Kind::Shared(request) | Kind::Noted(request) = &self.0 {
-            let noted = gate.inner.closing.in_hand.note(request);
+            let noted = gate.inner.teardown.in_hand.note(request);
             request.hold().noted = noted;
         }
     }
@@ -159,7 +159,7 @@ impl Serving {
         if let Kind::Shared(request) | Kind::Noted(request) = &self.0
             && let Some(at) = { request.hold().noted.take() }
         {
-            request.gate().inner.closing.in_hand.strike(request, at);
+            request.gate().inner.teardown.in_hand.strike(request, at);
         }
     }
 
