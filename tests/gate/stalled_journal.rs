@@ -46,8 +46,11 @@ fn a_journal_whose_disk_stalls_keeps_neither_requests_nor_the_end_waiting() {
         let read = read.clone();
         std::thread::spawn(move || {
             let mut head = [0; 6];
-            std::fs::File::open(&segment).unwrap().read_exact(&mut head).unwrap();
-            read.send(head).unwrap();
+            // Only one of the segments is written to.
+            let file = std::fs::File::open(&segment);
+            if file.and_then(|mut file| file.read_exact(&mut head)).is_ok() {
+                let _ = read.send(head);
+            }
         });
     }
     assert_eq!(&head.recv_timeout(Duration::from_secs(20)).unwrap(), b"tgjrnl");
