@@ -15,8 +15,8 @@
 //!
 //! Quotas of narrower scope than the tenant pay for themselves: with what they include, then from
 //! beyond, and late use waits for their leases as well. Units that neither has are a debt, too: of
-//! that quota alone, and no grant pays it. While the store is away what a quota includes is taken to
-//! be what was last known of it.
+//! that quota alone, and no grant pays it. While the store is away a quota is taken to include what
+//! was last known of it.
 
 use std::sync::Arc;
 
