@@ -1,7 +1,7 @@
 //! The gate: the one place where the whole flow of a request is read.
 //!
 //! [`Gate::admit`] (for work) and [`Gate::admit_request`] (for a request) walk the same steps. Each
-//! answers from memory, or says what it waits for; whoever asked waits, and asks again from the
+//! answers from memory, or says what it waits for; the caller waits, and asks again from the
 //! start. So the admitted path borrows nothing across a wait, and no step knows what an await is.
 
 use std::future::Future;
@@ -118,7 +118,7 @@ impl Step {
 pub enum Answer {
     /// Admitted. What it holds is settled when it ends.
     Admit(Running),
-    /// Nobody is identified on this route, nothing is limited or counted.
+    /// The route identifies no caller: nothing is limited or counted.
     Pass,
     /// Refused.
     Refuse(Box<Refusal>),
@@ -204,7 +204,7 @@ impl Gate {
         }
         let is_last = waited.rounds > ROUNDS;
 
-        // Which route, before who is calling: some routes ask nobody who they are.
+        // Which route, before who is calling: some routes identify no caller.
         let route = inner.route_of(&live.catalog, view);
         let rules = route.map(|id| &live.catalog.routes.as_slice()[usize::from(id.0)]);
         // What was asked about before its body was read has been decided already.

@@ -3,7 +3,7 @@
 //! The hot path is one look-up by a keyed 128-bit hash of the credential. What it misses is loaded
 //! from the directory once for all who wait, at most [`READS`] loads at a time, in turn by whose
 //! they are; an unknown credential is remembered in a
-//! table of fixed size. So a flood of forged credentials costs neither memory nor anybody else's
+//! table of fixed size. So a flood of forged credentials costs neither memory nor other callers'
 //! requests.
 
 use std::net::IpAddr;
@@ -83,7 +83,7 @@ pub(crate) enum Refresh {
 pub(crate) enum Wanted {
     /// A credential, under all the hashes it may be stored by.
     Credential(Vec<CredentialHash>),
-    /// A tenant that was named by somebody we trust, with its scopes.
+    /// A tenant named by a trusted source, with its scopes.
     Named { caller: Caller, expires_ms: i64 },
 }
 
@@ -111,7 +111,7 @@ impl Gate {
             return Identification::Refused(Reason::Unidentified);
         };
         let Some(probe) = inner.credentials.identifier.probe(&presented) else {
-            return self.nobody(auth, now, rounds);
+            return self.without_credential(auth, now, rounds);
         };
         if let Some(known) = inner.tenants.callers.get(&probe.0)
             && known.is_fresh(now)
@@ -216,7 +216,7 @@ impl Gate {
         }
     }
 
-    /// A caller that somebody we trust has named: cached by the name and its scopes.
+    /// A caller named by a trusted source: cached by the name and its scopes.
     fn named(&self, caller: Caller, expires_ms: i64, now: Now, rounds: u8) -> Identification {
         let probe = self.inner.probe_of(&caller);
         if let Some(known) = self.inner.tenants.callers.get(&probe.0)
@@ -237,14 +237,14 @@ impl Gate {
     }
 
     /// Nothing was presented.
-    fn nobody(&self, auth: Auth, now: Now, rounds: u8) -> Identification {
+    fn without_credential(&self, auth: Auth, now: Now, rounds: u8) -> Identification {
         if auth == Auth::Optional {
             return self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds);
         }
         self.unidentified(now, rounds)
     }
 
-    /// Nobody we know: as configured.
+    /// Handles a missing or unknown credential by `identity.unknown`.
     fn unidentified(&self, now: Now, rounds: u8) -> Identification {
         match self.inner.settings.identity.unknown {
             OnUnknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds),

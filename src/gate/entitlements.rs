@@ -1,5 +1,5 @@
-//! What a tenant has bought, for whoever hands it on: a login that puts it into a token, a support
-//! page. Nothing is decided or counted, and nothing that was used is read.
+//! What a tenant has bought, for a host that passes it on: a login that puts it into a token, a
+//! support page. Nothing is decided or counted, and nothing that was used is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

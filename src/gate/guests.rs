@@ -3,10 +3,10 @@
 //!
 //! # Laws
 //!
-//! 1. Only a caller that somebody we trust has named is a guest: a header of a trusted proxy, a
-//!    claim, a JWT that was verified. An API key proves nothing while nobody can look it up.
-//! 2. Nothing is stored under a guest: it has a hub of its own, whose leases nobody renews, so that
-//!    `on-lease-error` decides about its quotas at once.
+//! 1. Only a caller named by a trusted source is a guest: a header of a trusted proxy, a
+//!    claim, a JWT that was verified. An API key proves nothing while it cannot be looked up.
+//! 2. Nothing is stored under a guest: it has a hub of its own, whose leases are not renewed, so
+//!    that `on-lease-error` decides about its quotas at once.
 //! 3. What a guest used is handed over to the tenant it is, as a late cost, once the directory
 //!    answers. Until then it is in memory only: a process that dies meanwhile loses it. So there
 //!    are no guests in mode `durable`, where what is answered is recorded.
@@ -55,7 +55,7 @@ pub(crate) struct Guests {
 
 impl Guests {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        // Nobody has the other end of its queue: no lease of a guest is ever asked for.
+        // The other end of its queue is dropped: no lease of a guest is ever asked for.
         let (hub, _) = Hub::new(clock);
         Self { hub, tenants: DashMap::new() }
     }

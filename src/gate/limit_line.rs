@@ -62,7 +62,7 @@ fn limits(rules: &RoutePolicy) -> impl Iterator<Item = Limit> {
     rates.chain(quotas.map(|quota| Limit::Quota(*quota)))
 }
 
-/// The limit as nobody has used it: what names it and says how much it is.
+/// The limit unused: what names it and says how much it is.
 fn static_state(view: &LimitReader<'_>, limit: Limit) -> Option<LimitState> {
     match limit {
         Limit::Rate(rate) => Some(view.rate_at(rate, view.full_rate(rate))),

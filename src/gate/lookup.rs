@@ -23,7 +23,7 @@ use crate::tenants::tenant::LiveTenant;
 const LOOKS: usize = 4;
 
 impl Inner {
-    /// The name in memory of a caller that somebody we trust has named. Its parts are told apart by
+    /// The name in memory of a caller named by a trusted source. Its parts are told apart by
     /// a byte that is in none of them.
     pub(super) fn probe_of(&self, caller: &Caller) -> CredentialKey {
         let mut name = Vec::with_capacity(64);
@@ -42,7 +42,7 @@ impl Inner {
         self.credentials.hasher.probe(u16::MAX, &name)
     }
 
-    /// Looks a caller up and keeps what is found, or that there is nobody.
+    /// Looks a caller up and keeps what is found, or that nothing was.
     pub(super) async fn load_caller(
         &self,
         probe: CredentialKey,
@@ -105,7 +105,7 @@ impl Inner {
         Ok(true)
     }
 
-    /// The directory knows of nobody: who was known is forgotten, so that a credential that was
+    /// The directory does not know it: a known caller is forgotten, so that a credential that was
     /// revoked does not come back while the directory is away.
     fn not_found(&self, probe: CredentialKey, now: Now) {
         self.tenants.callers.remove(&probe.0);
@@ -129,7 +129,7 @@ impl Inner {
         tokio::time::timeout(time - early, wait).await.ok()
     }
 
-    /// Looks a caller up again; one that is nobody's by now is forgotten.
+    /// Looks a caller up again; one whose credential is unknown by now is forgotten.
     pub(super) async fn refresh_caller(&self, probe: CredentialKey, wanted: Wanted) {
         if self.hub.reach.is_away() {
             self.keep_as_known(probe);

@@ -1,5 +1,5 @@
 //! What goes on beside requests: the plan file is looked at, tenants are read again before they
-//! grow old, and what nobody uses any more leaves memory. One task, owned by the gate.
+//! grow old, and what is unused leaves memory. One task, owned by the gate.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -61,7 +61,7 @@ pub(crate) struct Maintenance {
 impl Maintenance {
     pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> Self {
         let (stop, stopped) = watch::channel(false);
-        // A weak reference: the task must not keep alive a gate that nobody holds.
+        // A weak reference: the task must not keep alive a gate that its host has dropped.
         // What takes long has a task of its own, so that tenants do not grow old meanwhile. Either
         // may be cut off anywhere: what it does is done again, or done by others.
         let refresh = until(stopped.clone(), run(Arc::downgrade(inner), refreshes));
@@ -195,7 +195,7 @@ async fn new_writer(inner: &Weak<Inner>) {
     }
 }
 
-/// Lets go of what nobody uses, in memory and in the store.
+/// Frees what is unused, in memory and in the store.
 async fn upkeep(inner: Weak<Inner>) {
     // Nothing is idle yet.
     let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
@@ -366,7 +366,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Lets go of what nobody uses.
+    /// Frees what is unused.
     fn sweep(&self) {
         let now = self.clock.now();
         let old = |at_ns: u64, bound: Duration| now.mono_ns.saturating_sub(at_ns) > nanos(bound);

@@ -19,7 +19,8 @@ use crate::store::layout::Space;
 
 /// Tells the other nodes of this one, where it shares the store with any, and puts its part of the
 /// rates into force. Also where no plan has a rate: the next one may. With `strict` a rate that
-/// does not say is leased by the slot, and where that is all of them nobody need know of this node.
+/// does not say is leased by the slot, and where all are leased so no
+/// other node need know of this one.
 pub(super) async fn join(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,

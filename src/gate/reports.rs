@@ -136,7 +136,7 @@ impl Gate {
 pub(super) fn start(inner: &Arc<Inner>) {
     let Some(billing) = &inner.billing else { return };
     let (stop, stopped) = watch::channel(false);
-    // A weak reference: the task must not keep alive a gate that nobody holds.
+    // A weak reference: the task must not keep alive a gate that its host has dropped.
     let task = tokio::spawn(run(Arc::downgrade(inner), billing.every, stopped));
     *billing.task.lock().unwrap_or_else(|e| e.into_inner()) = Some(ReportTask { stop, task });
 }

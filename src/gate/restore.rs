@@ -10,14 +10,14 @@
 //! 2. Units that anybody held when the copy was made are spent, and so are those of a sub-pool
 //!    whose pool was copied at another instant, where the two disagree.
 //! 3. With [`SinceCopy::Spent`] no pool of the copy gives out another unit in its window: with what
-//!    was used after the copy, nobody is above a limit by any of them. With [`SinceCopy::Free`]
+//!    was used after the copy, no tenant is above a limit by any of them. With [`SinceCopy::Free`]
 //!    tenants may use again, at most, what they were granted after the copy was made.
 //! 4. Identifiers of billing entries never meet those of before: the ledger has another generation.
 //! 5. Nothing is sent to the billing service before an operator has said what was sent since the
 //!    copy was made (`billing/restored.rs`).
 //!
 //! Not promised: pools that were made after the copy are not in it, and are made anew, full; use
-//! and keys that came after it are not on record. Only for a table that nobody writes to.
+//! and keys that came after it are not on record. Only for a table without other writers.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ use crate::store::{
 /// What stands in the ledger's item, beside its id: see `billing/item.rs`.
 const GENERATION: &str = "generation";
 
-/// How often a pool is read anew because it had changed meanwhile: nobody should write.
+/// How often a pool is read anew because it had changed meanwhile: there should be no other writer.
 const TRIES: usize = 64;
 
 /// What becomes of units that were free in the copy: some of them may have been used since.

@@ -70,7 +70,7 @@ impl Drop for Shared {
         if Arc::strong_count(&place) == 1
             && let Some(content) = Arc::get_mut(&mut place)
         {
-            *content = None; // here the hold is settled, if nobody has
+            *content = None; // here the hold is settled, unless it was
             Spares::keep(&PLACES, place);
         }
     }

@@ -286,7 +286,7 @@ impl<'a> LimitReader<'a> {
         }
     }
 
-    /// How the bucket of a rate stands that nobody has used.
+    /// An unused bucket of a rate.
     pub(super) fn full_rate(&self, index: u16) -> Level {
         self.sheet.policy.rates[usize::from(index)].rule.full()
     }

@@ -39,7 +39,7 @@ pub struct Identified {
 pub enum IdentifyStep {
     /// Who it is.
     Done(Identified),
-    /// Nobody that we know.
+    /// The caller is unknown.
     Refused(Box<Refusal>),
     /// Wait for this, then ask again.
     Wait(Pending),
