@@ -247,7 +247,7 @@ mod tests {
         let report = gate.usage_report(&who).await.unwrap();
         assert_eq!(report.meters[0].used, 11, "ten as a guest");
         gate.inner.settle_guests().await;
-        assert!(gate.inner.tenants.guests.tenants.is_empty(), "nobody is a guest any more");
+        assert!(gate.inner.tenants.guests.tenants.is_empty(), "no guest is left");
     }
 
     #[tokio::test(start_paused = true)]

@@ -145,7 +145,7 @@ async fn sleep(seconds: u64) {
 fn tokens(rate: &str, more: &str) -> String {
     format!(
         "default-plan = \"free\"\n[meter.tokens]\ncount = \"reported\"\nhold = \"10\"\n\
-         [plan.free]\n         rate.default = {rate}\n{more}\n"
+         [plan.free]\nrate.default = {rate}\n{more}\n"
     )
 }
 
