@@ -139,6 +139,8 @@ struct Cold {
     /// For a sub-pool: what was free in its root when last read, and the sub-pool's share of it.
     elsewhere: i64,
     share: i64,
+    /// Units it owes.
+    owed_elsewhere: u64,
     /// Whether units are given back instead of taken.
     closing: Closing,
     debts: Debts,
@@ -264,6 +266,7 @@ impl Lease {
                 in_root: false,
                 elsewhere: 0,
                 share: 0,
+                owed_elsewhere: 0,
                 closing: Closing::No,
                 debts: Debts::default(),
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),

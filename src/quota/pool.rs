@@ -30,7 +30,7 @@ pub(crate) const SPENT: &str = "spent";
 pub(crate) const GEN: &str = "gen";
 /// Units of late use beyond the limit: taken out of what is free, which goes negative. Excludes
 /// what has been paid of them since.
-const DEBT: &str = "debt";
+pub(crate) const DEBT: &str = "debt";
 /// Whether the limit was changed within its window.
 const MOVED: &str = "moved";
 /// How much of such debts was paid in all, by grants or from beyond the limit: added to the limit
@@ -171,6 +171,12 @@ impl View {
         self.free.saturating_add(moved)
     }
 
+    /// The same with a debt that is not in it yet.
+    pub(crate) fn owing(self, n: u64) -> Self {
+        let debt = self.debt.unwrap_or(0).saturating_add(atoms(n));
+        Self { free: self.free.saturating_sub(atoms(n)), debt: Some(debt), ..self }
+    }
+
     /// The state assumed by a writer whose take was applied.
     pub(crate) fn assumed(terms: Terms, mine: Entry) -> Self {
         Self {
@@ -296,6 +302,36 @@ pub(crate) fn pay(key: Key, writer: u128, view: &View, next: Entry, n: u64) -> W
     }
 }
 
+/// The same by a writer whose entry is in a sub-pool: the number of its last payment stands in for
+/// the entry. It was `before`, and will be `payment`.
+pub(crate) fn pay_from_sub_pool(
+    key: Key,
+    writer: u128,
+    (before, payment): (Option<u64>, u64),
+    n: u64,
+) -> Write {
+    let (name, n) = (payment_name(writer), atoms(n));
+    let last = match before {
+        Some(before) => When::Equals(name.clone(), Value::Int(atoms(before))),
+        None => When::Missing(name.clone()),
+    };
+    Write {
+        key,
+        when: vec![last, When::Below(FREE.into(), 1 - n), When::AtLeast(DEBT.into(), n)],
+        change: vec![
+            Change::Add(FREE.into(), n),
+            Change::Add(DEBT.into(), n.saturating_neg()),
+            Change::Add(PAID.into(), n),
+            Change::Set(name, Value::Int(atoms(payment))),
+        ],
+    }
+}
+
+/// The number of this sub-pool writer's last payment here.
+pub(crate) fn last_payment(item: &Item, writer: u128) -> Option<u64> {
+    item.int(&payment_name(writer)).and_then(|payment| u64::try_from(payment).ok())
+}
+
 /// Gives `mine.held - next.held` units back. The caller has lowered its own limit before.
 pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
     let back = view.mine.map_or(0, |e| atoms(e.held)).saturating_sub(atoms(next.held));
@@ -403,6 +439,21 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
     Write { key, when, change }
 }
 
+/// Takes `next.held - mine.held` units in a sub-pool, free or not: its root owes them. What the
+/// sub-pool has free stays free, and the total that rises here is what the root learns of it by.
+pub(crate) fn charge_to_root(key: Key, writer: u128, view: &View, next: Entry) -> Write {
+    let more = atoms(next.held).saturating_sub(view.mine.map_or(0, |e| atoms(e.held)));
+    Write {
+        key,
+        when: chained(writer, view),
+        change: vec![
+            Change::Add(LIMIT.into(), more),
+            Change::Add(subpool::OWED.into(), more),
+            Change::Set(entry_name(writer), entry_value(next)),
+        ],
+    }
+}
+
 /// The entry must be exactly the one we know; for a first grant, absent in the generation we saw.
 fn chained(writer: u128, view: &View) -> Vec<When> {
     if planted(Plant::UnchainedOperations) {
@@ -440,6 +491,10 @@ pub(crate) fn entries(item: &Item) -> Result<Vec<(u128, Entry)>, StoreError> {
 
 fn entry_name(writer: u128) -> Name {
     format!("e#{writer:032x}").into()
+}
+
+fn payment_name(writer: u128) -> Name {
+    format!("p#{writer:032x}").into()
 }
 
 fn entry_value(entry: Entry) -> Value {

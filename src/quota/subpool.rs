@@ -8,12 +8,16 @@
 //! duplicate or late copy of a write finds another total and changes nothing, and any process can
 //! finish a move that another died in.
 //!
+//! Debts are kept in the root alone, where every process that looks for units sees them. A writer
+//! whose entry is in a sub-pool is charged there, by a write that raises a third total, *owed*, and
+//! takes nothing of what is free; the root owes the difference once a process has read both.
+//!
 //! # Laws
 //!
-//! 1. Root: `limit - free == held + spent + sum(credited - returned)`.
-//! 2. Sub-pool: `limit == credited - returned`, and `limit - free == held + spent`.
+//! 1. Root: `limit - free == held + spent + sum(credited - returned + owed)`, less what was paid.
+//! 2. Sub-pool: `limit == credited - returned + owed`, and `limit - free == held + spent`.
 //! 3. A sub-pool's `credited` is never above the root's, its `returned` never below: what lies
-//!    between is in transit, and belongs to neither.
+//!    between is in transit, and belongs to neither. Nor is its `owed` below the root's.
 //! 4. A pool that was split stays split: a writer without an entry in the root leases from the
 //!    sub-pool that its incarnation names, and from no other. So no writer has two entries.
 //!
@@ -23,7 +27,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use self::writes::{create, credit, feed, follow, give_up, take_back};
+use self::writes::{create, credit, feed, follow, give_up, owe, take_back};
 use crate::planted;
 use crate::quota::pool::{self, Terms, View};
 use crate::store::{Item, Key, Name, StoreError, TTL, Value, Write};
@@ -49,9 +53,11 @@ const SHARE_OF_FREE: i64 = 20;
 /// they have less than half of it, so that the rest goes where it is needed.
 const SHARE_EACH: i64 = 2;
 
-/// In a sub-pool: what the root has credited and taken back, and the root's limit as last seen.
+/// In a sub-pool: what the root has credited and taken back, what it is to owe for writers of the
+/// sub-pool, and its limit as last seen.
 const CREDITED: &str = "credited";
 const RETURNED: &str = "returned";
+pub(crate) const OWED: &str = "owed";
 pub(crate) const OF: &str = "of";
 
 /// The root's record of a sub-pool: totals that never fall.
@@ -59,6 +65,9 @@ pub(crate) const OF: &str = "of";
 pub(crate) struct Fed {
     pub(crate) credited: u64,
     pub(crate) returned: u64,
+    /// Stored in an attribute of its own.
+    #[serde(skip)]
+    pub(crate) owed: u64,
 }
 
 /// A pool that may have sub-pools, as last seen.
@@ -75,8 +84,18 @@ pub(crate) struct Sub {
     pub(crate) free: i64,
     pub(crate) credited: u64,
     pub(crate) returned: u64,
+    pub(crate) owed: u64,
     /// The root's limit, as last seen.
     of: Terms,
+}
+
+/// The root's state, for a lease of a sub-pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RootSeen {
+    /// Free units there, and a sub-pool's share of them.
+    pub(crate) free: i64,
+    pub(crate) share: i64,
+    pub(crate) owed: u64,
 }
 
 /// A lease's demand on its sub-pool.
@@ -89,6 +108,8 @@ pub(crate) struct Want {
     pub(crate) terms: Terms,
     /// Whether a sub-pool may still be created: not long after its window's end.
     pub(crate) may_make: bool,
+    /// Whether the root is read even if the sub-pool has enough.
+    pub(crate) of_root: bool,
 }
 
 /// The next step of a search.
@@ -105,11 +126,20 @@ impl Fed {
     pub(crate) fn out(self) -> u64 {
         self.credited.saturating_sub(self.returned)
     }
+
+    /// The same with what the root owes for it. That can come back, too.
+    pub(crate) fn taken(self) -> u64 {
+        self.credited.saturating_add(self.owed).saturating_sub(self.returned)
+    }
 }
 
 impl Root {
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         Ok(Self { view: View::read(item, 0)?, feeds: feeds(item)?, ttl: item.int(TTL) })
+    }
+
+    pub(crate) fn seen(&self) -> RootSeen {
+        RootSeen { free: self.view.free, share: self.share(), owed: self.view.owed() }
     }
 
     /// The most that a sub-pool is fed for later asks.
@@ -128,21 +158,23 @@ impl Sub {
             total.ok_or_else(|| pool::damaged(name))
         };
         let (credited, returned) = (total(CREDITED)?, total(RETURNED)?);
-        Ok(Self { free: view.free, credited, returned, of: view.terms })
+        let owed = item.int(OWED).map_or(Ok(0), |_| total(OWED))?;
+        Ok(Self { free: view.free, credited, returned, owed, of: view.terms })
     }
 
     /// Whether the root knows all its movements. It always does, except in a copied table whose
     /// items are not of one instant.
     pub(crate) fn is_known_to(self, root: &Root, shard: u16) -> bool {
         let fed = root.feeds.get(&shard).copied().unwrap_or_default();
-        self.credited <= fed.credited && self.returned >= fed.returned
+        let of_units = self.credited <= fed.credited && self.returned >= fed.returned;
+        of_units && self.owed >= fed.owed
     }
 
     /// Whether it has what is wanted, with room for some more leases, and knows the limit.
     pub(crate) fn has(self, want: &Want) -> bool {
         let enough = pool::atoms(want.wish).saturating_mul(LEASES_AHEAD / 2);
         let knows = self.of.rev >= want.terms.rev || self.of.limit == want.terms.limit;
-        knows && self.free >= enough.max(pool::atoms(want.need))
+        knows && !want.of_root && self.free >= enough.max(pool::atoms(want.need))
     }
 
     /// Atoms in transit to it and from it.
@@ -188,11 +220,16 @@ pub(crate) fn feeds(item: &Item) -> Result<BTreeMap<u16, Fed>, StoreError> {
         let shard = u16::from_str_radix(name, 16).map_err(|_| pool::damaged("a sub-pool"))?;
         Ok((shard, postcard::from_bytes(bytes).map_err(|_| pool::damaged("a sub-pool"))?))
     };
-    named.map(fed).collect()
+    let mut feeds: BTreeMap<u16, Fed> = named.map(fed).collect::<Result<_, StoreError>>()?;
+    for (shard, fed) in &mut feeds {
+        let owed = item.int(&debt_name(*shard)).unwrap_or(0);
+        fed.owed = u64::try_from(owed).map_err(|_| pool::damaged("a sub-pool's debt"))?;
+    }
+    Ok(feeds)
 }
 
-/// The next write towards units of sub-pool `shard`: first units in transit, then a changed limit,
-/// then new units.
+/// The next write towards units of sub-pool `shard`: first a changed limit, so that a debt is not
+/// paid by what a lowered limit takes away; then what is in transit; then new units.
 pub(crate) fn next(
     (root_key, sub_key): (&Key, &Key),
     shard: u16,
@@ -200,12 +237,12 @@ pub(crate) fn next(
     sub: Option<&Sub>,
     want: Want,
 ) -> SeekStep {
-    if let Some(next) = arrive((root_key, sub_key), shard, root, sub, want.may_make) {
-        return next;
-    }
     let (known, news) = (root.view.terms, want.terms);
     if news.rev > known.rev && news.limit != known.limit {
         return SeekStep::Root(pool::relimit(root_key.clone(), &root.view, news));
+    }
+    if let Some(next) = arrive((root_key, sub_key), shard, root, sub, want.may_make) {
+        return next;
     }
     if let Some(sub) = sub {
         if known.rev > sub.of.rev && known.limit != sub.of.limit {
@@ -254,6 +291,9 @@ pub(crate) fn arrive(
         let make = fed.credited > 0 && may_make;
         return make.then(|| SeekStep::Sub(create(sub_key.clone(), fed, root)));
     };
+    if sub.owed > fed.owed {
+        return Some(SeekStep::Root(owe(root_key.clone(), shard, fed, sub)));
+    }
     match sub.under_way(fed) {
         (0, 0) => None,
         (0, _) => Some(SeekStep::Root(take_back(root_key.clone(), shard, fed, sub))),
@@ -291,6 +331,10 @@ fn shards() -> u16 {
 
 fn name(shard: u16) -> Name {
     format!("s#{shard:02x}").into()
+}
+
+fn debt_name(shard: u16) -> Name {
+    format!("d#{shard:02x}").into()
 }
 
 fn value(fed: Fed) -> Value {

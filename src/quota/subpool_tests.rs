@@ -32,6 +32,10 @@ enum Event {
     Take(u128, u64, Fate),
     Give(u128, u64, Fate),
     Leave(u128, Fate),
+    /// A writer of a sub-pool has used more than is free.
+    Charge(u128, u64, Fate),
+    /// It pays part of the root's debt, under the number of its last payment there.
+    Pay(u128, u64, Fate),
     /// An earlier write is delivered (again).
     Late(prop::sample::Index),
     /// The asking process has learned of another limit.
@@ -62,6 +66,8 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (writer(), 1..20_u64, fate()).prop_map(|(w, n, f)| Event::Take(w, n, f)),
         3 => (writer(), 0..4_u64, fate()).prop_map(|(w, n, f)| Event::Give(w, n, f)),
         1 => (writer(), fate()).prop_map(|(w, f)| Event::Leave(w, f)),
+        2 => (writer(), 1..9_u64, fate()).prop_map(|(w, n, f)| Event::Charge(w, n, f)),
+        2 => (writer(), 1..9_u64, fate()).prop_map(|(w, n, f)| Event::Pay(w, n, f)),
         6 => any::<prop::sample::Index>().prop_map(Event::Late),
         1 => (LIMIT / 2..LIMIT * 2).prop_map(Event::Limit),
     ]
@@ -150,7 +156,10 @@ impl World {
             }
             Event::Feed(hand, n, fate) => self.work(hand, Some(n), fate).await,
             Event::Drain(hand, fate) => self.work(hand, None, fate).await,
-            Event::Take(..) | Event::Give(..) | Event::Leave(..) => self.lease(event).await,
+            Event::Take(..) | Event::Give(..) | Event::Leave(..) | Event::Charge(..) => {
+                self.lease(event).await;
+            }
+            Event::Pay(writer, n, fate) => self.pay(writer, n, fate).await,
             Event::Late(at) => {
                 let write = at.get(&self.sent).clone();
                 self.store.write(write).await.unwrap();
@@ -169,7 +178,8 @@ impl World {
         let keys = (&self.key(None), &self.key(Some(shard)));
         let next = match feed {
             Some(need) => {
-                let want = Want { need, wish: 5, terms: self.terms, may_make: true };
+                let want =
+                    Want { need, wish: 5, terms: self.terms, may_make: true, of_root: false };
                 subpool::next(keys, shard, &root, sub.as_ref(), want)
             }
             None => subpool::drain(keys, shard, &root, sub.as_ref(), true),
@@ -187,7 +197,10 @@ impl World {
 
     /// A writer acts as a lease does.
     async fn lease(&mut self, event: Event) {
-        let (Event::Take(writer, ..) | Event::Give(writer, ..) | Event::Leave(writer, ..)) = event
+        let (Event::Take(writer, ..)
+        | Event::Give(writer, ..)
+        | Event::Leave(writer, ..)
+        | Event::Charge(writer, ..)) = event
         else {
             return;
         };
@@ -201,6 +214,9 @@ impl World {
         let (write, fate) = match (event, view.mine) {
             (Event::Take(_, n, fate), _) => {
                 (pool::grant(key, writer, &view, entry(held + n)), fate)
+            }
+            (Event::Charge(_, n, fate), _) if writer > WRITERS / 3 => {
+                (pool::charge_to_root(key, writer, &view, entry(held + n)), fate)
             }
             (Event::Give(_, part, fate), Some(_)) => {
                 (pool::give(key, writer, &view, entry(held * part / 4)), fate)
@@ -216,6 +232,25 @@ impl World {
         };
     }
 
+    /// A writer of a sub-pool pays to the root, once for each number.
+    async fn pay(&mut self, writer: u128, n: u64, fate: Fate) {
+        self.ops += 1;
+        let root = self.read(None).await.unwrap();
+        let last = pool::last_payment(&root, writer);
+        let write = pool::pay_from_sub_pool(self.key(None), writer, (last, self.ops), n);
+        self.send(write, fate).await;
+    }
+
+    /// Charges to all writers of sub-pools, and payments of them.
+    async fn debts(&self) -> (i64, i64) {
+        let mut charged = 0;
+        for shard in 0..SHARDS {
+            let item = self.read(Some(shard)).await;
+            charged += item.and_then(|item| item.int("owed")).unwrap_or(0);
+        }
+        (charged, self.read(None).await.unwrap().int("paid").unwrap_or(0))
+    }
+
     /// Checks the laws. Returns what is out: held or spent.
     async fn count(&mut self) -> Result<i64, String> {
         let Some(item) = self.read(None).await else { return Err("no root".into()) };
@@ -225,9 +260,10 @@ impl World {
             let int = |name| item.int(name).unwrap();
             (int("limit") - int("free"), held as i64 + int("spent"))
         };
-        let fed: u64 = root.feeds.values().map(|fed| fed.out()).sum();
+        let fed: u64 = root.feeds.values().map(|fed| fed.taken()).sum();
+        let (charged, paid) = self.debts().await;
         let (taken, mut out) = books(&item);
-        if taken != out + fed as i64 {
+        if taken + paid != out + fed as i64 {
             return Err(format!("law 1: {taken} taken, {out} held or spent, {fed} fed"));
         }
         for shard in 0..SHARDS {
@@ -236,15 +272,20 @@ impl World {
             let sub = Sub::read(&item).unwrap();
             let (taken, own) = books(&item);
             let limit = item.int("limit").unwrap();
-            if taken != own || limit != sub.credited as i64 - sub.returned as i64 {
+            if taken != own || limit != (sub.credited + sub.owed) as i64 - sub.returned as i64 {
                 return Err(format!("law 2: {taken} taken, {own} held or spent, {sub:?}"));
             }
-            if sub.credited > fed.credited || sub.returned < fed.returned || sub.free < 0 {
+            let is_behind = sub.credited <= fed.credited && sub.returned >= fed.returned;
+            if !is_behind || sub.owed < fed.owed || sub.free < 0 {
                 return Err(format!("law 3: {sub:?}, {fed:?}"));
             }
             out += own;
         }
-        if out > self.cap {
+        if paid > charged {
+            return Err(format!("{paid} paid of {charged}"));
+        }
+        // Writers never ask for more than the limit and what was paid.
+        if out - charged > self.cap {
             return Err(format!("I1: {out} out, {} allowed", self.cap));
         }
         Ok(out)
@@ -272,8 +313,9 @@ async fn run(events: Vec<Event>) -> Result<(), String> {
     }
     let (free, limit) = world.settle().await;
     let out = world.count().await?;
-    if free != limit - out {
-        return Err(format!("I7: {free} of {limit} to be had, {out} out"));
+    let (_, paid) = world.debts().await;
+    if free != limit + paid - out {
+        return Err(format!("I7: {free} of {limit} to be had, {out} out, {paid} paid"));
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::payers::late;
 use crate::quota::alert::Alert;
 use crate::quota::lease::{Lease, LeaseCall, Writer};
 use crate::quota::pool;
-use crate::quota::subpool;
+use crate::quota::subpool::{self, RootSeen};
 use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
 use crate::store::layout::Space;
@@ -330,7 +330,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         }
         let root = answer.as_ref().ok().and_then(|seen| seen.root);
         if let Some(root) = root {
-            lease.saw_root(root.free, root.share);
+            lease.saw_root(root);
         }
         let answer = answer.map(|seen| seen.item);
         is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
@@ -361,7 +361,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         if lease.is_sealed() {
             ctx.hub.note_sealed(lease.incarnation());
         }
-        if root.is_some_and(|root| root.owes) {
+        if root.is_some_and(|root| root.owed > 0) {
             lease.follow_debt();
         }
     }
@@ -437,7 +437,7 @@ struct PoolSeen {
     /// It existed before.
     was_there: bool,
     /// For a sub-pool: its root.
-    root: Option<seek::RootSeen>,
+    root: Option<RootSeen>,
 }
 
 async fn ask(ctx: &RenewerContext, call: LeaseCall) -> Result<PoolSeen, StoreError> {

@@ -12,7 +12,7 @@ use super::RenewerContext;
 use super::whole::read_subs;
 use crate::quota::lease::Seek;
 use crate::quota::pool::{self, PoolId};
-use crate::quota::subpool::{self, Root, SeekStep, Sub, Want};
+use crate::quota::subpool::{self, Root, RootSeen, SeekStep, Sub, Want};
 use crate::store::{Item, Key, StoreError, StoreErrorKind, Write, Written};
 
 /// Most writes for one call: three are made if no other process moves units meanwhile.
@@ -28,15 +28,6 @@ pub(super) struct Found {
     pub(super) item: Option<Item>,
     /// The root, if it was read.
     pub(super) root: Option<RootSeen>,
-}
-
-/// The root's state, for a lease of a sub-pool.
-#[derive(Clone, Copy, Default)]
-pub(super) struct RootSeen {
-    /// Free units there, and a sub-pool's share of them.
-    pub(super) free: i64,
-    pub(super) share: i64,
-    pub(super) owes: bool,
 }
 
 /// Moves units to where they are wanted. An error leaves nothing that a later call would not
@@ -63,14 +54,15 @@ pub(super) async fn seek(ctx: &RenewerContext, seek: &Seek) -> Result<Found, Sto
             }
             None => want.need > u64::try_from(split.root.view.free).unwrap_or(0),
         };
-        if !lacks || is_fruitless {
+        // Units given back to sub-pools pay the root's debt.
+        let owes = split.root.view.owed() > 0;
+        if !(lacks || owes) || is_fruitless {
             break;
         }
         is_fruitless = true;
         split.gather(*shard, *want).await?;
     }
-    let view = &split.root.view;
-    let root = RootSeen { free: view.free, share: split.root.share(), owes: view.owed() > 0 };
+    let root = split.root.seen();
     let item = if shard.is_none() { Some(split.item) } else { item };
     Ok(Found { item, root: Some(root) })
 }
@@ -177,7 +169,7 @@ impl<'a> Split<'a> {
     /// Brings free units of other sub-pools back to the root, until it has what is wanted.
     async fn gather(&mut self, own: Option<u16>, want: Want) -> Result<(), StoreError> {
         let feeds = self.root.feeds.iter();
-        let others = feeds.filter(|(shard, fed)| Some(**shard) != own && fed.out() > 0);
+        let others = feeds.filter(|(shard, fed)| Some(**shard) != own && fed.taken() > 0);
         let others: Vec<u16> = others.map(|(shard, _)| *shard).collect();
         let (store, space) = (&*self.ctx.store, &self.ctx.space);
         let mut items = read_subs(store, space, self.pool, others.iter().copied()).await?;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use tokio::task::JoinSet;
 
-#[cfg(any(feature = "stripe", test))]
 use crate::quota::pool;
 #[cfg(feature = "stripe")]
 use crate::quota::pool::Entry;
@@ -48,6 +47,7 @@ impl Whole {
     /// Free units, in all its items. Negative after a limit was lowered.
     pub(crate) fn free(&self) -> Result<i64, StoreError> {
         let mut free = self.root.free;
+        free = free.saturating_sub(pool::atoms(self.owed_under_way()?));
         for (shard, fed) in &self.feeds {
             let sub = self.subs.get(shard).map(Sub::read).transpose()?;
             let (down, up) = sub.map_or((fed.out(), 0), |sub| sub.under_way(*fed));
@@ -61,11 +61,17 @@ impl Whole {
 
     /// Units owed by late use under these terms, in all its items.
     pub(crate) fn owed(&self, terms: Terms) -> Result<u64, StoreError> {
-        let mut owed = self.root.owed_under(terms);
-        for sub in self.subs.values() {
-            owed = owed.saturating_add(View::read(sub, 0)?.owed());
+        Ok(self.root.owing(self.owed_under_way()?).owed_under(terms))
+    }
+
+    /// Charges to writers of sub-pools that the root does not know of yet.
+    fn owed_under_way(&self) -> Result<u64, StoreError> {
+        let mut sum = 0_u64;
+        for (shard, item) in &self.subs {
+            let known = self.feeds.get(shard).map_or(0, |fed| fed.owed);
+            sum = sum.saturating_add(Sub::read(item)?.owed.saturating_sub(known));
         }
-        Ok(owed)
+        Ok(sum)
     }
 
     /// Every writer's entry.
@@ -82,7 +88,7 @@ impl Whole {
     /// spent there.
     #[cfg(feature = "stripe")]
     pub(crate) fn taken(&self) -> Result<(i64, bool), StoreError> {
-        let fed = self.feeds.values().fold(0_u64, |sum, fed| sum.saturating_add(fed.out()));
+        let fed = self.feeds.values().fold(0_u64, |sum, fed| sum.saturating_add(fed.taken()));
         let fed = i64::try_from(fed).unwrap_or(i64::MAX);
         let (mut sum, mut is_balanced) = (0_i64, true);
         let subs = self.subs.values().map(|item| (item, 0));
@@ -151,7 +157,7 @@ mod tests {
             let terms = root.view.terms;
             let next = match need {
                 Some(need) => {
-                    let want = Want { need, wish: 1, terms, may_make: true };
+                    let want = Want { need, wish: 1, terms, may_make: true, of_root: false };
                     subpool::next(keys, SHARD, &root, sub.as_ref(), want)
                 }
                 None => subpool::drain(keys, SHARD, &root, sub.as_ref(), true),

@@ -223,10 +223,10 @@ pub struct PoolItem {
     pub spent: i64,
     pub generation: i64,
     pub entries: BTreeMap<u128, PoolEntry>,
-    /// For a split pool: the units credited to each sub-pool, and returned by it.
-    pub feeds: BTreeMap<u16, (u64, u64)>,
+    /// For a split pool: the units credited to each sub-pool, returned by it, and owed for it.
+    pub feeds: BTreeMap<u16, (u64, u64, u64)>,
     /// For a sub-pool: the same totals.
-    pub fed: Option<(u64, u64)>,
+    pub fed: Option<(u64, u64, u64)>,
 }
 
 /// A writer's entry in a pool.
@@ -247,7 +247,7 @@ impl PoolItem {
             let (closed, pool::Entry { op, held, preauthorised }) = (entry.is_closed(), entry);
             (writer, PoolEntry { op, held, preauthorised, closed })
         });
-        let fed = |fed: Fed| (fed.credited, fed.returned);
+        let fed = |fed: Fed| (fed.credited, fed.returned, fed.owed);
         let feeds = subpool::feeds(item).ok()?.into_iter().map(|(shard, it)| (shard, fed(it)));
         Some(Self {
             limit: item.int("limit")?,
@@ -257,7 +257,7 @@ impl PoolItem {
             generation: view.generation,
             entries: entries.collect(),
             feeds: feeds.collect(),
-            fed: Sub::read(item).ok().map(|sub| (sub.credited, sub.returned)),
+            fed: Sub::read(item).ok().map(|sub| (sub.credited, sub.returned, sub.owed)),
         })
     }
 }

@@ -10,7 +10,7 @@ use tallygate::ingest::UsageEvent;
 use tallygate::store::{
     Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tallygate::testing::{self, Faulty, Odds, PoolItem, seed_this_thread, split_pools};
+use tallygate::testing::{self, Faulty, Odds, Plans, PoolItem, seed_this_thread, split_pools};
 use tallygate::{Ask, Clock, Gate, Now, SinceCopy, TenantHandle};
 use tokio::time::Instant;
 
@@ -304,6 +304,178 @@ async fn what_a_process_without_units_hears_of_is_owed_everywhere_and_paid_by_a_
         assert_eq!(serve(&fresh, 12).await, 3, "nine of twelve are owed: seed {seed}");
         assert_eq!(debt(&fresh.0).await, 0, "seed {seed}");
         split_pools(None);
+    }
+}
+
+/// A tenant whose plan may change, on one store.
+struct Shop {
+    plans: Plans,
+    service: Service,
+}
+
+impl Shop {
+    const PLANS: &str =
+        "default-plan = \"free\"\n[meter.jobs]\n[plan.free]\nquota.jobs = \"2000/day\"\n";
+
+    fn new() -> Self {
+        Self { plans: Plans::new(Self::PLANS), service: Service::new() }
+    }
+
+    async fn open(&self) -> (Gate, TenantHandle) {
+        let store = Faulty::seeded(self.service.store.clone(), 1, Odds::default());
+        let store = Shared(store, self.service.pools.clone());
+        let builder = self.plans.read_by(testing::builder("")).store(store);
+        let gate = builder.clock(self.service.clock).open().await.unwrap();
+        gate.directory().tenant("acme").save().await.unwrap();
+        let acme = gate.tenant("acme").await.unwrap();
+        (gate, acme)
+    }
+
+    /// So many processes, which have used the quota up, a few units in each of them.
+    async fn used_up(&self, processes: usize) -> Vec<(Gate, TenantHandle)> {
+        let (mut gates, mut served) = (Vec::new(), 0);
+        for _ in 0..processes {
+            gates.push(self.open().await);
+        }
+        for gate in &gates {
+            served += serve(gate, 5).await;
+        }
+        while served < LIMIT {
+            for gate in &gates {
+                served += serve(gate, LIMIT).await;
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        gates
+    }
+
+    async fn raise(&self, gate: &Gate, by: u64) {
+        self.plans.set(&Self::PLANS.replace("2000", &(LIMIT + by).to_string()));
+        gate.reload().await.unwrap();
+    }
+}
+
+async fn hear_of_nine(gate: &Gate) {
+    let event = UsageEvent::new("late", "acme", "jobs", 9);
+    gate.ingest().events(vec![event]).await[0].as_ref().unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+}
+
+async fn give(gate: &Gate, units: u64) {
+    let (id, meter, source) = ("gift".into(), "jobs".into(), "gift".into());
+    let gift = Grant { id, meter, units, source, expires_ms: None, note: None };
+    gate.directory().tenant("acme").grant(gift).save().await.unwrap();
+}
+
+/// Of twelve units that come when nine are owed by a process with an entry in a sub-pool: how many
+/// another process serves, and what is owed then.
+async fn of_twelve_with_nine_owed(
+    (seed, split, processes): (u64, (usize, u16), usize),
+    raise: bool,
+    then: &str,
+    asks: usize,
+) -> (u64, u64) {
+    seed_this_thread(Some(seed));
+    split_pools(Some(split));
+    let shop = Shop::new();
+    let mut gates = shop.used_up(processes).await;
+    let late = gates.pop().unwrap();
+    hear_of_nine(&late.0).await;
+    let who = match then {
+        "it ends" => {
+            late.0.close().await.unwrap();
+            gates[asks].clone()
+        }
+        "all end" => {
+            late.0.close().await.unwrap();
+            for (gate, _) in gates.drain(..) {
+                gate.close().await.unwrap();
+            }
+            shop.open().await
+        }
+        "it lives" => gates[asks].clone(),
+        _ => {
+            for _ in 0..50 {
+                tokio::time::sleep(Duration::from_secs(3)).await; // there the tenant is idle
+                serve(&gates[asks], 1).await;
+            }
+            gates[asks].clone()
+        }
+    };
+    if raise {
+        shop.raise(&who.0, 12).await;
+    } else {
+        give(&who.0, 12).await;
+    }
+    let mut after = 0;
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        after += serve(&who, 20).await;
+    }
+    let owed = debt(&who.0).await;
+    split_pools(None);
+    (after, owed)
+}
+
+const THEN: [&str; 4] = ["it ends", "all end", "its tenant is idle", "it lives"];
+
+#[tokio::test(start_paused = true)]
+async fn a_debt_of_a_process_in_a_sub_pool_is_paid_whichever_process_asks_next() {
+    for seed in 1..7 {
+        let asks = [1, 5][seed as usize % 2]; // of the pool itself, or of a sub-pool
+        for (raise, then) in [false, true].into_iter().flat_map(|it| THEN.map(|at| (it, at))) {
+            let found = of_twelve_with_nine_owed((seed, (2, 4), 8), raise, then, asks).await;
+            assert_eq!(found, (3, 0), "seed {seed}, raise {raise}, {then}, {asks} asks");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_debt_in_one_of_fifty_processes_is_paid_whichever_process_asks_next() {
+    for (raise, then) in [false, true].into_iter().flat_map(|it| THEN.map(|at| (it, at))) {
+        let asks = if raise { 1 } else { 40 };
+        let found = of_twelve_with_nine_owed((1, (32, 64), 50), raise, then, asks).await;
+        assert_eq!(found, (3, 0), "raise {raise}, {then}, {asks} asks");
+    }
+}
+
+/// What one process holds for a request comes back when another owes.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_pays_the_debt_of_a_process_in_a_sub_pool() {
+    for seed in 1..7 {
+        for (of_root, third) in [(true, 1), (true, 5), (false, 1), (false, 5)] {
+            seed_this_thread(Some(seed));
+            split_pools(Some((2, 4)));
+            let shop = Shop::new();
+            let mut gates = Vec::new();
+            for _ in 0..8 {
+                gates.push(shop.open().await);
+            }
+            let mut served = 0;
+            for gate in &gates {
+                served += serve(gate, 5).await;
+            }
+            let holder = gates.remove(if of_root { 0 } else { 4 });
+            let hundred = Ask::op("job").tenant(&holder.1).cost("jobs", 100);
+            let held = holder.0.admit(hundred).await.unwrap();
+            while served < LIMIT - 100 {
+                for gate in gates.iter().chain([&holder]) {
+                    served += serve(gate, LIMIT).await;
+                }
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+            hear_of_nine(&gates.last().unwrap().0).await;
+            held.cancel();
+            holder.0.close().await.unwrap();
+            let mut after = 0;
+            for _ in 0..6 {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                after += serve(&gates[third], LIMIT).await;
+            }
+            let case = format!("seed {seed}, of the root {of_root}, {third}");
+            assert_eq!((after, debt(&gates[third].0).await), (91, 0), "{case}");
+            split_pools(None);
+        }
     }
 }
 

@@ -241,7 +241,8 @@ impl World {
         let known = self.pools.insert(pk.clone(), new.clone());
         self.need(known == old, || format!("{pk}: a pool was made twice"));
         let held: u64 = new.entries.values().map(|entry| entry.held).sum();
-        let fed: u64 = new.feeds.values().map(|(credited, returned)| credited - returned).sum();
+        let taken = |(credited, returned, owed): &(u64, u64, u64)| credited + owed - returned;
+        let fed: u64 = new.feeds.values().map(taken).sum();
         let out = new.limit - new.free;
         self.need(out == (held + fed) as i64 + new.spent, || {
             let spent = new.spent;
@@ -320,17 +321,21 @@ impl World {
         }
     }
 
-    /// A sub-pool has what its root has credited to it, less what it has given back.
-    fn fed(&mut self, pk: &str, (credited, returned): (u64, u64), limit: i64) {
+    /// A sub-pool has what its root has credited to it, less what it has given back, and owes what
+    /// the root has taken over of it.
+    fn fed(&mut self, pk: &str, (credited, returned, owed): (u64, u64, u64), limit: i64) {
         self.count("sub-pools changed");
         let shard = pk.rsplit("#s").next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
         let root = self.pools.get(root_of(pk)).and_then(|root| root.feeds.get(&shard?));
-        let (sent, taken) = root.copied().unwrap_or_default();
-        self.need(credited <= sent && returned >= taken, || {
-            format!("I1 {pk}: {credited} credited of {sent}, {returned} returned, {taken} taken")
+        let (sent, taken, known) = root.copied().unwrap_or_default();
+        self.need(credited <= sent && returned >= taken && owed >= known, || {
+            let debts = format!("{owed} owed, {known} known");
+            format!(
+                "I1 {pk}: {credited} credited of {sent}, {returned} returned, {taken} taken, {debts}"
+            )
         });
-        self.need(limit == credited as i64 - returned as i64, || {
-            format!("I1 {pk}: the limit is {limit}, {credited} - {returned} credited")
+        self.need(limit == (credited + owed) as i64 - returned as i64, || {
+            format!("I1 {pk}: the limit is {limit}, {credited} + {owed} - {returned} credited")
         });
         self.cap.insert(pk.to_owned(), limit);
     }
@@ -503,8 +508,8 @@ impl World {
             }
             let subs = self.pools.iter().filter(|(sub, _)| *sub != pk && root_of(sub) == pk);
             let subs: i64 = subs.map(|(_, sub)| sub.limit - sub.free).sum();
-            let fed: u64 =
-                pool.feeds.values().map(|(credited, returned)| credited - returned).sum();
+            let taken = |(credited, returned, owed): &(u64, u64, u64)| credited + owed - returned;
+            let fed: u64 = pool.feeds.values().map(taken).sum();
             let out = (pool.limit - pool.free - fed as i64 + subs).max(0) as u64;
             let served = self.served.get(pk).copied().unwrap_or(0);
             stranded += out.saturating_sub(served);
@@ -560,7 +565,7 @@ pub(crate) fn kind_of(write: &Write) -> &'static str {
         _ => None,
     });
     match write.key.pk.split('#').nth(2).unwrap_or_default() {
-        "Q" if sets_a_sub_pool || ["credited", "returned", "of"].into_iter().any(sets) => {
+        "Q" if sets_a_sub_pool || ["credited", "returned", "owed", "of"].into_iter().any(sets) => {
             "sub-pool"
         }
         "Q" if absent => "first grant",

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Cold, Lease, Writer, signed};
+use super::{Closing, Cold, Lease, Writer, signed};
 use crate::clock::Now;
 use crate::planted::{Plant, planted};
 use crate::quota::pool::{self, Entry, PoolId, Terms, View};
@@ -55,6 +55,8 @@ pub(super) enum Op {
     Charge(Entry),
     /// Pays part of what is owed.
     Pay(Entry),
+    /// The same from a sub-pool: a payment to the root, by its number.
+    PayRoot(u64),
 }
 
 impl Lease {
@@ -74,6 +76,9 @@ impl Lease {
         }
         // Nothing is taken from a limit of 0: its pool exists only where there is a debt.
         let is_empty = cold.terms.limit == 0 && cold.view.is_none() && cold.shard.is_none();
+        if cold.unseen && cold.shard.is_some() {
+            return Some(self.seek(cold, is_over)); // its debts are in the root
+        }
         if cold.unseen || is_empty && !cold.debts.absent {
             return Some((Op::Look, LeaseCall::Look(key())));
         }
@@ -150,12 +155,16 @@ impl Lease {
     }
 
     /// Looks for units in the root and the sub-pools before concluding that there are none.
-    fn seek(&self, cold: &Cold, is_over: bool) -> (Op, LeaseCall) {
+    pub(super) fn seek(&self, cold: &Cold, is_over: bool) -> (Op, LeaseCall) {
+        // A lease that closes reports to the root and asks for no units.
+        let wanted = cold.closing == Closing::No && !cold.sealed;
+        let (need, wish) = if wanted { (self.missing(), self.wish(cold)) } else { (0, 0) };
         let want = Want {
-            need: self.missing(),
-            wish: self.wish(cold),
+            need,
+            wish,
             terms: cold.terms,
             may_make: !is_over,
+            of_root: cold.unseen || cold.debts.is_for_root() || cold.owed() > 0,
         };
         (Op::Seek, LeaseCall::Seek(Seek { pool: self.pool.clone(), shard: cold.shard, want }))
     }

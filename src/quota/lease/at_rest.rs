@@ -30,6 +30,7 @@ pub(crate) struct LeaseAtRest {
     stale: bool,
     shard: Option<u16>,
     elsewhere: i64,
+    owed_elsewhere: u64,
     size: u64,
     granted: u64,
     granted_ns: u64,
@@ -76,6 +77,7 @@ impl Lease {
             stale: cold.stale,
             shard: cold.shard,
             elsewhere: cold.elsewhere,
+            owed_elsewhere: cold.owed_elsewhere,
             size: cold.size,
             granted: cold.granted,
             granted_ns: cold.granted_ns,
@@ -114,6 +116,7 @@ impl LeaseAtRest {
         cold.debts.absent = self.absent;
         lease.seen.store(self.absent || self.view.is_some(), Ordering::Relaxed);
         (cold.shard, cold.elsewhere) = (self.shard, self.elsewhere);
+        cold.owed_elsewhere = self.owed_elsewhere;
         cold.size = self.size;
         (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
         cold.ceiling.was_used(self.ceiling);

@@ -8,6 +8,7 @@ use super::{Closing, Cold, Lease, LeaseCall, Op, Writer, signed};
 use crate::clock::Now;
 use crate::planted::{Plant, planted};
 use crate::quota::pool::{self, Entry, Terms, View};
+use crate::quota::subpool::{Root, RootSeen};
 use crate::store::{Item, StoreError, StoreErrorKind};
 
 impl Lease {
@@ -93,7 +94,8 @@ impl Lease {
             Some(mine) => left <= 0 && mine.held <= cold.used(left),
         };
         let is_written = cold.peak.is_none() || cold.sealed;
-        cold.in_flight.is_none() && nothing && is_written && self.chargeable(&cold) == 0
+        let is_charged = self.chargeable(&cold) == 0 && !cold.debts.is_uncarried();
+        cold.in_flight.is_none() && nothing && is_written && is_charged
     }
 
     /// Whether another process closed the entry: this incarnation is sealed.
@@ -155,11 +157,9 @@ impl Lease {
         self.cold().shard
     }
 
-    /// Records what was free in the root when it was last read for this lease, and the part of it
-    /// that is a sub-pool's share.
-    pub(crate) fn saw_root(&self, free: i64, share: i64) {
-        let mut cold = self.cold();
-        (cold.elsewhere, cold.share) = (free, share);
+    /// Records the root as it was last read for this lease.
+    pub(crate) fn saw_root(&self, root: RootSeen) {
+        self.cold().see_root(root);
     }
 
     /// Whether it has given back all it could and its entry is gone.
@@ -190,7 +190,7 @@ impl Lease {
                 cold.closing = Closing::No;
             }
             let next = match cold.closing {
-                _ if cold.sealed => self.settle_fenced(&mut cold, writer),
+                _ if cold.sealed => self.settle_sealed(&mut cold, writer),
                 Closing::No => self.ask(&mut cold, writer, now),
                 Closing::Resting | Closing::ForGood => self.give(&mut cold, writer),
             };
@@ -228,6 +228,15 @@ impl Lease {
             return Ok(false);
         };
         let op = open.0;
+        if let (Op::PayRoot(payment), Ok(item)) = (op, &answer) {
+            cold.in_doubt = false;
+            self.adopt_payment(&mut cold, item.as_ref(), payment)?;
+            self.changed.notify_waiters();
+            return Ok(cold.closing != Closing::No || self.is_short(&cold, now));
+        }
+        if op == Op::Seek && answer.is_ok() {
+            cold.debts.told_root();
+        }
         let read = |item: Item| View::read(&item, writer.incarnation);
         match answer.and_then(|item| item.map(read).transpose()) {
             Ok(view) => {
@@ -263,7 +272,8 @@ impl Lease {
         match op {
             Op::Give(next) => self.release(cold.bound().saturating_sub(next.held)),
             Op::Fold => self.release(cold.bound().saturating_sub(self.total())),
-            Op::Take(_) | Op::Relimit | Op::Look | Op::Seek | Op::Charge(_) | Op::Pay(_) => {}
+            Op::Take(_) | Op::Relimit | Op::Look | Op::Seek => {}
+            Op::Charge(_) | Op::Pay(_) | Op::PayRoot(_) => {}
         }
     }
 
@@ -327,6 +337,7 @@ impl Lease {
                     cold.end_payment(true);
                 }
             }
+            Op::PayRoot(_) => {} // answered by the root, see `adopt_payment`
             // `left` was lowered before the call; a refusal restores it.
             Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
             // Use may exceed what the ceiling allowed: the entry covers it now.
@@ -339,17 +350,45 @@ impl Lease {
                 cold.may_be_late &= cold.closing == Closing::No; // it has been looked for
             }
         }
+        // Units given back to a sub-pool go to the root if that owes.
+        cold.debts.has_given |= cold.shard.is_some() && matches!(op, Op::Give(_) | Op::Fold);
+        self.note_free(cold);
+        self.note_view(cold);
+    }
+
+    /// Adopts the root after a payment from a sub-pool.
+    fn adopt_payment(
+        &self,
+        cold: &mut Cold,
+        root: Option<&Item>,
+        payment: u64,
+    ) -> Result<(), StoreError> {
+        let last = root.and_then(|item| pool::last_payment(item, self.incarnation));
+        cold.debts.last_payment = last;
+        let root = root.map(Root::read).transpose()?;
+        let _moving = self.moving();
+        cold.see_root(root.map_or_else(RootSeen::default, |root| root.seen()));
+        if last == Some(payment) {
+            cold.end_payment(true);
+        }
+        self.note_free(cold);
+        self.note_view(cold);
+        Ok(())
+    }
+
+    /// Updates what is free and what is withheld, as last seen; the caller holds a `Moving`.
+    fn note_free(&self, cold: &mut Cold) {
+        let (view, held, bound) = (cold.view, cold.held(), cold.bound());
         // Units that only a ceiling keeps from being served count as free.
         let capped = signed(held.saturating_sub(bound));
         let unmade = if cold.shard.is_some() { 0 } else { cold.terms.limit };
         let free = view.map_or(unmade, |v| v.free).saturating_add(capped);
-        let free = free.saturating_add(cold.elsewhere.max(0));
+        let free = free.saturating_add(cold.elsewhere.max(-signed(cold.owed_elsewhere)));
         self.free_seen.store(free.saturating_add(signed(cold.withheld)), Ordering::Release);
         self.set_apart(cold);
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
         let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
         self.low.store(low, Ordering::Relaxed);
-        self.note_view(cold);
     }
 
     /// Lowers `left` by what remains, then asks to give that back.
@@ -414,7 +453,10 @@ impl Lease {
 
     /// Folds the entry of a sealed incarnation once nothing of it is open: only this process knows
     /// exactly what it used.
-    fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
+    fn settle_sealed(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
+        if let Some(next) = self.tell_root(cold) {
+            return Some(next);
+        }
         let mine = cold.remains?;
         if cold.closing == Closing::No {
             return None;
@@ -447,7 +489,14 @@ impl Cold {
     /// Moves the lease to the root, whose state is not known yet.
     pub(super) fn go_to_root(&mut self) {
         (self.shard, self.in_root, self.view) = (None, true, None);
-        (self.elsewhere, self.share, self.debts.absent) = (0, 0, false);
+        (self.elsewhere, self.share, self.owed_elsewhere) = (0, 0, 0);
+        self.debts.absent = false;
+    }
+
+    /// The root as read.
+    fn see_root(&mut self, root: RootSeen) {
+        (self.elsewhere, self.share) = (root.free, root.share);
+        self.owed_elsewhere = root.owed;
     }
 
     pub(super) fn held(&self) -> u64 {
@@ -471,7 +520,17 @@ impl Cold {
 
     /// Late use owed, as far as is known, under the limits in force since.
     pub(super) fn owed(&self) -> u64 {
-        self.view.map_or(0, |view| view.owed_under(self.peak.unwrap_or(self.terms)))
+        let terms = self.peak.unwrap_or(self.terms);
+        let here = self.view.map_or(0, |view| view.owed_under(terms));
+        let newer = self.view.map(|view| view.terms).filter(|known| known.rev < terms.rev);
+        let raised = newer.map_or(0, |known| terms.limit.saturating_sub(known.limit).max(0));
+        here.saturating_add(self.owed_elsewhere.saturating_sub(raised.unsigned_abs()))
+    }
+
+    /// The same under the limit as it is stored, in the item that a payment goes to.
+    pub(super) fn owed_in_store(&self) -> u64 {
+        let here = || self.view.map_or(0, |view| view.owed());
+        if self.shard.is_some() { self.owed_elsewhere } else { here() }
     }
 
     /// Called before the limit changes to this. A higher limit that has paid part of what is owed

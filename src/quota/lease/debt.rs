@@ -30,6 +30,11 @@ pub(super) struct Debts {
     paid: Option<u64>,
     /// The pool was read and does not exist.
     pub(super) absent: bool,
+    /// Units were charged in a sub-pool, or given back to it, since its root was read.
+    has_charged: bool,
+    pub(super) has_given: bool,
+    /// The number of the last known payment from a sub-pool to the root.
+    pub(super) last_payment: Option<u64>,
     /// The number of the last view, what was owed in it, and the number of the view that last
     /// raised that.
     view_no: u64,
@@ -40,7 +45,22 @@ pub(super) struct Debts {
 impl Debts {
     /// Whether no charge and no payment is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.owing == 0 && self.pay.is_none() && self.paid.is_none()
+        self.owing == 0 && self.pay.is_none() && self.paid.is_none() && !self.has_charged
+    }
+
+    /// Whether the root does not know of a debt yet.
+    pub(super) fn is_uncarried(&self) -> bool {
+        self.has_charged
+    }
+
+    /// Whether changes in the sub-pool require the root to be read.
+    pub(super) fn is_for_root(&self) -> bool {
+        self.has_charged || self.has_given
+    }
+
+    /// The root was read together with the sub-pool.
+    pub(super) fn told_root(&mut self) {
+        (self.has_charged, self.has_given) = (false, false);
     }
 }
 
@@ -146,8 +166,16 @@ impl Lease {
         }
     }
 
+    /// Makes the root take over charges in a sub-pool, and units given back to it if the root owes.
+    pub(super) fn tell_root(&self, cold: &Cold) -> Option<(Op, LeaseCall)> {
+        (cold.shard.is_some() && cold.debts.is_for_root()).then(|| self.seek(cold, true))
+    }
+
     /// The next write about debts, if there is one to make.
     pub(super) fn ask_debt(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
+        if let Some(next) = self.tell_root(cold) {
+            return Some(next);
+        }
         let owing = self.chargeable(cold);
         let key = self.key(cold.shard, writer);
         let Some(view) = cold.view else {
@@ -182,18 +210,24 @@ impl Lease {
         }
         if owing > 0 {
             let entry = self.next_entry(cold, cold.held().saturating_add(owing));
-            let write = pool::charge(key, writer.incarnation, &view, entry);
+            let charge = if cold.shard.is_some() { pool::charge_to_root } else { pool::charge };
+            let write = charge(key, writer.incarnation, &view, entry);
             return Some((Op::Charge(entry), LeaseCall::Write(write)));
         }
-        let n = cold.debts.pay?.min(view.owed());
+        let n = cold.debts.pay?.min(cold.owed_in_store());
         if cold.closing != Closing::No || n == 0 {
             cold.end_payment(false);
             self.changed.notify_waiters();
             return None;
         }
         cold.debts.pay = Some(n);
-        let preauthorised = view.mine.map_or(0, |mine| mine.preauthorised);
         let op = OPS.fetch_add(1, Ordering::Relaxed);
+        if cold.shard.is_some() {
+            let (root, last) = (self.key(None, writer), cold.debts.last_payment);
+            let write = pool::pay_from_sub_pool(root, writer.incarnation, (last, op), n);
+            return Some((Op::PayRoot(op), LeaseCall::Write(write)));
+        }
+        let preauthorised = view.mine.map_or(0, |mine| mine.preauthorised);
         let entry = Entry { op, held: cold.held(), preauthorised };
         let write = pool::pay(key, writer.incarnation, &view, entry, n);
         Some((Op::Pay(entry), LeaseCall::Write(write)))
@@ -211,7 +245,7 @@ impl Lease {
             _ if cold.terms.limit == 0 => 0,
             _ => self.open_of(cold),
         };
-        let charged = cold.view.map_or(0, |view| view.owed());
+        let charged = cold.owed_in_store();
         let paid = cold.debts.pay.unwrap_or(0).saturating_sub(charged);
         cold.debts.owing.min(short.saturating_sub(open).max(paid.min(short)))
     }
@@ -259,6 +293,13 @@ impl Cold {
     /// `n` atoms that were owed are now in the entry.
     pub(super) fn charged(&mut self, n: u64) {
         self.debts.owing = self.debts.owing.saturating_sub(n);
+        if self.shard.is_some() {
+            // It becomes a debt of the root.
+            self.debts.has_charged = true;
+            self.elsewhere = self.elsewhere.saturating_sub(pool::atoms(n));
+            let lacks = self.elsewhere.min(0).unsigned_abs();
+            self.owed_elsewhere = self.owed_elsewhere.saturating_add(n).min(lacks);
+        }
     }
 
     pub(super) fn end_payment(&mut self, is_paid: bool) {

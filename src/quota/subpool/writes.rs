@@ -1,7 +1,7 @@
 //! The writes that move units between a pool and its sub-pools. Each names the total that it
 //! raises, so that it can be applied once.
 
-use super::{CREDITED, Fed, OF, RETURNED, Root, Sub, name, value};
+use super::{CREDITED, Fed, OF, OWED, RETURNED, Root, Sub, debt_name, name, value};
 use crate::planted::{Plant, planted};
 use crate::quota::pool;
 use crate::quota::pool::Terms;
@@ -31,17 +31,20 @@ pub(super) fn feed(key: Key, shard: u16, root: &Root, n: u64) -> Write {
 pub(super) fn create(key: Key, fed: Fed, root: &Root) -> Write {
     let (format_name, format_value) = layout::format(pool::FORMAT_SPLIT);
     let units = Value::Int(pool::atoms(fed.out()));
+    let taken = Value::Int(pool::atoms(fed.taken()));
     let int = |name: &'static str, n: i64| Change::Set(name.into(), Value::Int(n));
     let mut change = vec![
         Change::Set(format_name, format_value),
-        Change::Set(pool::LIMIT.into(), units.clone()),
+        Change::Set(pool::LIMIT.into(), taken),
         Change::Set(pool::FREE.into(), units),
         int(pool::REV, root.view.terms.rev),
         int(OF, root.view.terms.limit),
-        int(pool::SPENT, 0),
+        // In a restored copy the root may know of debts unknown here: those units were used.
+        int(pool::SPENT, pool::atoms(fed.taken() - fed.out())),
         int(pool::GEN, 0),
         int(CREDITED, pool::atoms(fed.credited)),
         int(RETURNED, pool::atoms(fed.returned)),
+        int(OWED, pool::atoms(fed.owed)),
     ];
     change.extend(root.ttl.map(|ttl| int(TTL, ttl)));
     Write { key, when: vec![When::Absent], change }
@@ -61,6 +64,24 @@ pub(super) fn credit(key: Key, sub: &Sub, fed: Fed, down: u64) -> Write {
             Change::Add(pool::LIMIT.into(), pool::atoms(down)),
             Change::Add(pool::FREE.into(), pool::atoms(down)),
             Change::Set(CREDITED.into(), Value::Int(pool::atoms(fed.credited))),
+        ],
+    }
+}
+
+/// Root: takes over the debts charged to a sub-pool's writers.
+pub(super) fn owe(key: Key, shard: u16, fed: Fed, sub: &Sub) -> Write {
+    let (name, more) = (debt_name(shard), pool::atoms(sub.owed.saturating_sub(fed.owed)));
+    let last = match fed.owed {
+        0 => When::Missing(name.clone()),
+        owed => When::Equals(name.clone(), Value::Int(pool::atoms(owed))),
+    };
+    Write {
+        key,
+        when: vec![last],
+        change: vec![
+            Change::Add(pool::FREE.into(), more.saturating_neg()),
+            Change::Add(pool::DEBT.into(), more),
+            Change::Set(name, Value::Int(pool::atoms(sub.owed))),
         ],
     }
 }
@@ -86,8 +107,9 @@ pub(crate) fn agree(key: Key, shard: u16, root: &Root, sub: &Sub) -> Write {
     let is = [
         int(CREDITED, fed.credited),
         int(RETURNED, fed.returned),
-        int(pool::LIMIT, fed.out()),
-        int(pool::SPENT, fed.out()),
+        int(OWED, fed.owed),
+        int(pool::LIMIT, fed.taken()),
+        int(pool::SPENT, fed.taken()),
     ];
     Write {
         key,
