@@ -163,15 +163,13 @@ impl Inner {
         self.tenants.callers.iter().for_each(|caller| caller.looked_up_by(old_ns));
     }
 
-    /// Whether anything in memory may still be believed: otherwise whatever is asked for next is
-    /// read first, and the feed need not be looked at.
+    /// Whether anything in memory may still be used as it is: a record that was read lately, or a
+    /// tenant whose late usage, reported through a handle of long ago, would be charged without
+    /// being read again. Otherwise the feed need not be read.
     fn believes_anything(&self) -> bool {
-        let age = self
-            .clock
-            .now()
-            .mono_ns
-            .saturating_sub(self.tenants.recent.read_ns.load(Ordering::Relaxed));
-        age < nanos(MAX_AGE + LOOK)
+        let read_ns = self.tenants.recent.read_ns.load(Ordering::Relaxed);
+        let age_ns = self.clock.now().mono_ns.saturating_sub(read_ns);
+        age_ns < nanos(MAX_AGE + LOOK) || !self.tenants.active.is_empty()
     }
 }
 

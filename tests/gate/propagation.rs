@@ -501,7 +501,7 @@ async fn a_change_that_nobody_could_announce_is_seen_by_its_age() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_looks_for_changes_once_a_second_and_not_while_nobody_calls() {
+async fn a_process_reads_the_feed_once_a_second_and_not_while_all_tenants_are_idle() {
     let w = World::new();
     let gate = w.gate().await;
     let (key, _) = new_key(&gate, "acme").await;
@@ -511,11 +511,40 @@ async fn a_process_looks_for_changes_once_a_second_and_not_while_nobody_calls() 
     w.pass(Duration::from_secs(10)).await;
     let busy = looks();
     assert!((9..=11).contains(&busy), "{busy} looks in 10 s");
-    w.pass(Duration::from_secs(60)).await;
+    w.pass(Duration::from_secs(180)).await; // until the tenant is idle
     looks();
-    w.pass(Duration::from_secs(600)).await;
-    assert_eq!(looks(), 0, "whoever calls next is read first");
+    w.pass(Duration::from_secs(360)).await;
+    assert_eq!(looks(), 0, "the next caller is read first");
 }
+
+/// A request's handle outlives it, and reports late, after a change in another process.
+#[tokio::test(start_paused = true)]
+async fn late_usage_is_charged_to_the_plan_in_force_however_long_its_tenant_was_silent() {
+    let w = World::new();
+    let gate = async || {
+        let builder = testing::builder(UNLIMITED_THEN_TWELVE);
+        builder.store(w.table.clone()).clock(w.clock.clone()).open().await.unwrap()
+    };
+    let (here, there) = (gate().await, gate().await);
+    here.directory().tenant("acme").note("signed up").save().await.unwrap();
+    let usage = kept(&there).await;
+    w.pass(Duration::from_secs(20 * 60)).await;
+    let acme = here.directory().find("acme").await.unwrap().unwrap();
+    acme.edit().plan("pro").note("limited").save().await.unwrap();
+    w.pass(Duration::from_secs(3)).await;
+    usage.add("tokens", 7);
+    assert_eq!(tokens(&there, &w.clock).await, (7, 7));
+}
+
+const UNLIMITED_THEN_TWELVE: &str = r#"
+    default-plan = "free"
+    [meter.tokens]
+    count = "reported"
+    [plan.free]
+    quota.tokens = "unlimited"
+    [plan.pro]
+    quota.tokens = "12/day"
+"#;
 
 #[tokio::test(start_paused = true)]
 async fn a_trial_ends_for_work_by_a_kept_handle() {
