@@ -396,6 +396,27 @@ async fn a_debt_survives_a_restart() {
     assert_eq!(admitted(&second, 1).await, 1, "the grant has paid the debt and one more");
 }
 
+/// The unit that an open request holds could have paid part of the debt, but is used as well.
+#[tokio::test(start_paused = true)]
+async fn what_an_open_request_could_have_paid_is_owed_in_the_store_once_it_has_used_it() {
+    let plans = Plans::new("default-plan = \"free\"\n[plan.free]\nquota.requests = \"9/day\"\n");
+    let store = Memory::new();
+    let open = async || reading(&plans, &store).await.0;
+    let gate = open().await;
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = Ask::op("call").tenant(&acme).cost("requests", 1);
+    let held = gate.admit(ask).await.unwrap();
+    let late = UsageEvent::new("late", "acme", "requests", 11);
+    gate.ingest().events(vec![late]).await[0].as_ref().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    held.settle();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    gate.flush_now().await.unwrap();
+    // Another process, while this one goes on.
+    let elsewhere = open().await;
+    assert_eq!(used(&elsewhere, "requests").await, (12, 3, vec![12]));
+}
+
 #[tokio::test]
 async fn late_use_past_the_stop_admits_nothing_more() {
     let quota = "quota.tokens = { limit = \"100/day\", over = \"allow\", stop = \"120\" }";

@@ -19,6 +19,10 @@ impl Task {
         let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let (rows, used) = rows_of(&self.hub.take_dirty());
         for lease in used {
+            // Held units that could have paid a debt were used instead: it is charged now.
+            if lease.is_in_debt() {
+                self.hub.wake(&lease);
+            }
             if lease.due_alert(None).is_some() {
                 self.hub.wake(&lease); // the renewer that asks for its units also raises its alerts
             }
