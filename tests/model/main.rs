@@ -99,7 +99,7 @@ const ONE_NODE: Way = Way {
 
 const SEVERAL_NODES: Way = Way {
     history: |number| nodes::spread(numbered(number), number),
-    run: |history, number| nodes::run(history, nodes::nodes(number)),
+    run: |history, number| nodes::run(history, nodes::nodes(number), nodes::split(number)),
 };
 
 #[test]

@@ -87,9 +87,23 @@ pub(crate) fn nodes(number: u32) -> usize {
     2 + (number / 2 % 2) as usize
 }
 
+/// In half of the histories every pool is split once it has one writer, into this many sub-pools.
+pub(crate) fn split(number: u32) -> Option<(usize, u16)> {
+    match number % 4 {
+        2 => Some((1, 8)),
+        3 => Some((1, 2)),
+        _ => None,
+    }
+}
+
 /// Runs one history on this many nodes.
-pub(crate) fn run(history: &History, nodes: usize) -> Result<Seen, Differs> {
+pub(crate) fn run(
+    history: &History,
+    nodes: usize,
+    split: Option<(usize, u16)>,
+) -> Result<Seen, Differs> {
     testing::seed_this_thread(Some(1));
+    testing::split_pools(split);
     let mut run = Run::begin(&history.setting, nodes);
     for (at, event) in history.events.iter().enumerate() {
         let stepped = run.step(event);
