@@ -11,7 +11,7 @@
 //! Not promised: the service's sums lag, so that use sent within the last hours may show as a gap
 //! that is gone at the next audit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::item::ItemId;
@@ -19,10 +19,11 @@ use super::outbox::Outbox;
 use super::report::{DueUse, RecordedUse, ReportError, Reporter};
 use super::sink::Sum;
 use crate::ids::Surrogate;
+use crate::ledger::record::PoolRow;
 use crate::ledger::totals::Examined;
 use crate::quota::pool::{self, PoolId};
 use crate::renewal::Whole;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 mod gap;
 
@@ -40,6 +41,9 @@ pub struct Audit {
     /// Writers whose log cannot be read to its end, and why: what they recorded beyond that point
     /// is in no line.
     pub broken_logs: Vec<(u128, String)>,
+    /// Tenants of whom something stored is damaged, and what: what depends on it is in no line and
+    /// no pool. The others are audited.
+    pub failed: Vec<(Surrogate, String)>,
 }
 
 /// One account, tenant, meter, scale and period. In atoms, except where units are stated.
@@ -113,6 +117,7 @@ impl Audit {
     pub fn is_clean(&self) -> bool {
         self.gaps().all(|(_, gap)| gap.is_passing())
             && self.broken_logs.is_empty()
+            && self.failed.is_empty()
             && self.pools.iter().all(|pool| pool.balanced)
     }
 }
@@ -131,11 +136,13 @@ impl Reporter {
         self.inner.ledger.examine(self.inner.clock.now().wall_ms).await
     }
 
-    /// The audit of this use; each with the terms it is billed under, if any.
+    /// The audit of this use, each with the terms it is billed under, if any; and of tenants that
+    /// have `failed` before.
     pub(crate) async fn audit(
         &self,
         uses: Vec<(RecordedUse, Option<DueUse>)>,
         examined: &Examined,
+        mut failed: BTreeMap<Surrogate, String>,
     ) -> Result<Audit, ReportError> {
         let mut audit = Audit { broken_logs: examined.broken.clone(), ..Audit::default() };
         let mut groups = BTreeMap::<(String, String), Group>::new();
@@ -145,7 +152,8 @@ impl Reporter {
             let (line, outbox) = match &due {
                 None => (unbilled(&used), None),
                 Some(due) => {
-                    let outbox = self.outbox(&due.id).await?;
+                    let read = self.outbox(&due.id).await;
+                    let Some(outbox) = intact(read, used.tenant, &mut failed)? else { continue };
                     let too_old = self.inner.is_too_old(due, now_s);
                     (line(due, &outbox, too_old), Some(outbox))
                 }
@@ -166,7 +174,8 @@ impl Reporter {
             }
             audit.totals.push(total);
         }
-        audit.pools = self.pools(examined).await?;
+        audit.pools = self.pools(examined, &mut failed).await?;
+        audit.failed = failed.into_iter().collect();
         Ok(audit)
     }
 
@@ -184,32 +193,58 @@ impl Reporter {
         Ok(Total { customer, event, sent: group.sent, open: group.open, counted })
     }
 
-    async fn pools(&self, examined: &Examined) -> Result<Vec<Pool>, StoreError> {
+    async fn pools(
+        &self,
+        examined: &Examined,
+        failed: &mut BTreeMap<Surrogate, String>,
+    ) -> Result<Vec<Pool>, StoreError> {
         let mut ids: Vec<&PoolId> = examined.pools.keys().collect();
         ids.sort_unstable();
         let mut pools = Vec::new();
         for id in ids {
+            let read = self.pool(id, &examined.pools[id]).await;
             // An expired pool is no longer audited.
-            let Some(pool) = Whole::read(&*self.inner.store, &self.inner.space, id).await? else {
-                continue;
-            };
-            let rows = &examined.pools[id];
-            let (taken, balanced) = pool.taken()?;
-            let entries = pool.entries()?;
-            let beyond = |(of, entry): &(u128, pool::Entry)| {
-                entry.held.saturating_sub(rows.get(of).map_or(0, |row| row.total))
-            };
-            pools.push(Pool {
-                tenant: id.tenant,
-                limit: id.limit.clone(),
-                start_ms: id.start_ms,
-                taken,
-                recorded: rows.values().fold(0, |sum, row| sum.saturating_add(row.total)),
-                unrecorded: entries.iter().map(beyond).fold(0, u64::saturating_add),
-                balanced,
-            });
+            pools.extend(intact(read, id.tenant, failed)?.flatten());
         }
         Ok(pools)
+    }
+
+    async fn pool(
+        &self,
+        id: &PoolId,
+        rows: &HashMap<u128, PoolRow>,
+    ) -> Result<Option<Pool>, StoreError> {
+        let read = Whole::read(&*self.inner.store, &self.inner.space, id).await?;
+        let Some(pool) = read else { return Ok(None) };
+        let (taken, balanced) = pool.taken()?;
+        let entries = pool.entries()?;
+        let beyond = |(of, entry): &(u128, pool::Entry)| {
+            entry.held.saturating_sub(rows.get(of).map_or(0, |row| row.total))
+        };
+        Ok(Some(Pool {
+            tenant: id.tenant,
+            limit: id.limit.clone(),
+            start_ms: id.start_ms,
+            taken,
+            recorded: rows.values().fold(0, |sum, row| sum.saturating_add(row.total)),
+            unrecorded: entries.iter().map(beyond).fold(0, u64::saturating_add),
+            balanced,
+        }))
+    }
+}
+
+/// What was read; `None` where it is damaged, which is noted of its tenant.
+fn intact<T>(
+    read: Result<T, StoreError>,
+    tenant: Surrogate,
+    failed: &mut BTreeMap<Surrogate, String>,
+) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error) if error.kind == StoreErrorKind::Corrupt => {
+            failed.entry(tenant).or_insert_with(|| error.to_string());
+            Ok(None)
+        }
+        read => read.map(Some),
     }
 }
 

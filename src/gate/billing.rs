@@ -359,7 +359,7 @@ impl Billing {
 }
 
 /// Whether the store has it, and it cannot be read or written.
-fn is_damaged(error: &StoreError) -> bool {
+pub(super) fn is_damaged(error: &StoreError) -> bool {
     matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Invalid)
 }
 

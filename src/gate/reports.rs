@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::billing::Billing;
+use super::billing::{Billing, is_damaged};
 use super::{Gate, Inner};
 use crate::billing::audit::Audit;
 use crate::billing::report::{DueUse, RecordedUse, Report, ReportError, StoppedEntry};
@@ -112,23 +112,29 @@ impl Gate {
     /// # Errors
     ///
     /// If there is no `[stripe]` in the service file, or the store or Stripe does not answer. A gap
-    /// is no error: see [`Audit::is_clean`].
+    /// is no error, nor is a tenant whose record is damaged: see [`Audit::is_clean`].
     pub async fn audit(&self) -> Result<Audit, ReportError> {
         let inner = &self.inner;
         let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
         inner.recording.flusher.flush_now().await?;
         let examined = billing.reporter.examine().await?;
-        let mut records = HashMap::new();
+        let (mut records, mut failed) = (HashMap::new(), BTreeMap::new());
         let mut uses = Vec::new();
         for used in examined.uses.iter().cloned().map(RecordedUse::from) {
             // A meter that is sold nowhere is no gap; one that the plan file has lost may be.
             let gone = inner.catalogs.live.load().catalog.meter(&used.meter).is_none();
             if gone || inner.is_sent(&used.meter) {
-                let due = inner.due(billing, used.clone(), &mut records).await?;
-                uses.push((used, due));
+                match inner.due(billing, used.clone(), &mut records).await {
+                    Ok(due) => uses.push((used, due)),
+                    // The others are audited without it.
+                    Err(ReportError::Store(error)) if is_damaged(&error) => {
+                        failed.insert(used.tenant, error.to_string());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
-        billing.reporter.audit(uses, &examined).await
+        billing.reporter.audit(uses, &examined, failed).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! The audit: clean if everything is consistent, and naming each planted gap.
 
 use serde_json::json;
-use tallygate::billing::audit::{Audit, Gap};
+use tallygate::billing::audit::{Audit, Gap, Line};
 use tallygate::store::{Change, Key, Query, Store, Value, When, Write};
 
 use crate::bench::{Bench, NOW, fault, use_at};
@@ -220,4 +220,39 @@ async fn an_entry_that_an_operator_has_forgiven_is_named_no_more() {
         assert_eq!(report.doubtful, []);
     }
     assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_whose_record_is_damaged_is_named_and_the_others_are_audited() {
+    let bench = Bench::new().await;
+    let mut surrogates = Vec::new();
+    for tenant in ["acme", "globex", "initech", "umbrella"] {
+        bench.customer(tenant).await;
+        bench.use_(tenant, "requests", 10).await;
+        let found = bench.gate.directory().find(tenant).await.unwrap().unwrap();
+        surrogates.push(found.record().surrogate);
+    }
+    bench.report().await;
+    assert!(audited(&bench).await.is_clean());
+    // The record of one, the outbox of another and a pool of the third.
+    let of = |n: usize, kind: &str| {
+        let is = |key: &&Key| {
+            let pk = &key.pk;
+            pk.contains(&format!("#{kind}#")) && pk.contains(&surrogates[n].to_string())
+        };
+        bench.store.keys().iter().find(is).unwrap().clone()
+    };
+    for (key, name) in [(of(1, "T"), "record"), (of(2, "B"), "body"), (of(3, "Q"), "free")] {
+        let damage = vec![Change::Set(name.into(), Value::Bytes(b"{".to_vec()))];
+        bench.store.write(Write { key, when: vec![], change: damage }).await.unwrap();
+    }
+    let audit = bench.another().await.audit().await.unwrap();
+    let mut failed: Vec<_> = audit.failed.iter().map(|(tenant, _)| *tenant).collect();
+    let mut damaged = surrogates[1..].to_vec();
+    (failed.sort(), damaged.sort());
+    assert_eq!(failed, damaged);
+    assert!(!audit.is_clean());
+    let sent = |line: &&Line| line.tenant == surrogates[0];
+    assert_eq!(audit.lines.iter().find(sent).unwrap().sent, 10);
+    assert!(audit.lines.iter().all(|line| line.gaps.is_empty()), "{audit:#?}");
 }

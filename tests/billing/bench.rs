@@ -73,13 +73,17 @@ impl Shared {
     /// A backup: every item as it is now.
     pub(crate) async fn copy(&self) -> Self {
         let copy = Self::new();
-        let keys: Vec<Key> = self.keys.lock().unwrap().iter().cloned().collect();
-        for key in keys {
+        for key in self.keys() {
             let Some(item) = self.memory.read(key.clone()).await.unwrap() else { continue };
             let change = item.0.into_iter().map(|(name, value)| Change::Set(name, value)).collect();
             copy.write(Write { key, when: vec![], change }).await.unwrap();
         }
         copy
+    }
+
+    /// Every key written so far.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.keys.lock().unwrap().iter().cloned().collect()
     }
 
     pub(crate) fn changes(&self) -> u64 {
