@@ -7,6 +7,8 @@
 //!    cycle anew; plan and payment if a plan was assigned, or a payment state that is not good. If
 //!    neither was, the tenant is canceled, and `[billing]` says what that means.
 //! 3. An end applies once: an operator's later change of plan or payment overrides it.
+//! 4. It is of the tenant's account: with another account it is gone, and so is a live one that
+//!    means no plan any more. Only the assignments are left, as if it had never been.
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,34 @@ impl TenantRecord {
         let beneath = self.assigned();
         self.bought = Some(Box::new(Bought { says: says.clone(), beneath, is_past }));
         self.stand(now_ms);
+    }
+
+    /// Whether a subscription decides.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn is_subscribed(&self) -> bool {
+        self.bought.as_deref().is_some_and(|bought| bought.says.lives())
+    }
+
+    /// Forgets a live subscription: it means no plan any more. An end stays as it is.
+    pub(super) fn unsubscribe(&mut self, now_ms: i64) {
+        if self.bought.as_deref().is_some_and(|bought| bought.says.lives()) {
+            self.forget_bought(now_ms);
+        }
+    }
+
+    /// Sets the account; purchases of another one are gone.
+    pub(super) fn belong(&mut self, account: Option<&String>, now_ms: i64) {
+        if self.account.is_some() && self.account.as_ref() != account && self.bought.is_some() {
+            self.forget_bought(now_ms);
+            self.addons.clear();
+        }
+        self.account = account.cloned();
+    }
+
+    fn forget_bought(&mut self, now_ms: i64) {
+        let assigned = self.assigned();
+        self.bought = None;
+        self.hold(assigned, now_ms);
     }
 
     /// Changes the assignments. A change of plan or payment overrides an end.

@@ -58,6 +58,8 @@ pub enum Edit {
     Anchor(i64),
     /// State of its subscription.
     Subscribed(Subscribed),
+    /// Its subscription means no plan any more: the assignments are in force.
+    Unsubscribed,
     /// It belongs to this billing account.
     Account(Option<String>),
     /// A key was made or imported: its id and name.
@@ -111,7 +113,8 @@ impl Edit {
                 record.assign(now_ms, false, |assigned| assigned.anchor_ms = *at_ms);
             }
             Edit::Subscribed(says) => record.follow(says, now_ms),
-            Edit::Account(account) => record.account.clone_from(account),
+            Edit::Unsubscribed => record.unsubscribe(now_ms),
+            Edit::Account(account) => record.belong(account.as_ref(), now_ms),
             // Not part of the record.
             Edit::Created | Edit::KeyMade { .. } | Edit::KeyRevoked { .. } => {}
         }
@@ -169,6 +172,8 @@ pub struct TenantEdit {
     note: Option<String>,
     /// Its grants are paid.
     is_paid: bool,
+    /// Nothing is changed on any other account.
+    only_on: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -189,7 +194,8 @@ impl TenantEdit {
     }
 
     fn of_target(directory: Directory, target: Target) -> Self {
-        Self { directory, target, edits: Vec::new(), note: None, is_paid: false }
+        let (edits, note, is_paid, only_on) = (Vec::new(), None, false, None);
+        Self { directory, target, edits, note, is_paid, only_on }
     }
 
     /// Assigns this plan. A live subscription takes precedence: then the plan waits for its end.
@@ -277,7 +283,20 @@ impl TenantEdit {
         self.with(Edit::Subscribed(says))
     }
 
-    /// Sets or clears its billing account.
+    /// Its subscription means no plan any more.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn unsubscribed(self) -> Self {
+        self.with(Edit::Unsubscribed)
+    }
+
+    /// Changes nothing if its billing account is another one when this is saved.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn only_on(mut self, account: &str) -> Self {
+        self.only_on = Some(account.to_owned());
+        self
+    }
+
+    /// Sets or clears its billing account. What was bought on another one ends with it.
     pub fn account(self, account: Option<String>) -> Self {
         self.with(Edit::Account(account))
     }
@@ -298,6 +317,11 @@ impl TenantEdit {
         };
         for _ in 0..ATTEMPTS {
             let before = self.directory.read_record(surrogate).await?;
+            if let (Some(account), Some(before)) = (&self.only_on, &before)
+                && before.account.as_ref() != Some(account)
+            {
+                return Ok(self.directory.handle(before.clone()));
+            }
             let edits = self.still_to_make(surrogate, before.as_deref()).await?;
             let Some((after, announced)) = self.next(surrogate, before.as_deref(), edits)? else {
                 // `next` is without changes only where there is a tenant.

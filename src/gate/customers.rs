@@ -118,7 +118,8 @@ impl Inner {
         for _ in 0..ROUNDS {
             let fetched = self.fetch_wanted(&customers, customer, &mut known).await;
             let state = self.state_of(&known);
-            let tenant = self.follow(customer, &known, &state, note).await?;
+            let looked_up = fetched.is_ok();
+            let tenant = self.follow(customer, &known, (&state, looked_up), note).await?;
             let followed = (known.version, known.tenant);
             if known.facts.is_large() {
                 self.fold(&customers, customer, &known, tenant.as_ref()).await?;
@@ -342,34 +343,70 @@ impl Inner {
     }
 
     /// Writes the record of the tenant whose customer this is, which comes back; `None` if it is
-    /// nobody's, or its tenant has another by now. A customer without a subscription that means a
-    /// plan leaves plan and payment as they are: an operator may have set them. So does one whose
-    /// subscription has ended, once that is known.
+    /// nobody's, or its tenant has another by now. A customer that never had a subscription with
+    /// the meaning of a plan leaves plan and payment as they are: an operator may have set them. So
+    /// does one whose subscription has ended, once that is known.
     async fn follow(
         &self,
         customer: &str,
         known: &KnownCustomer,
-        state: &PlanState,
+        (state, looked_up): (&PlanState, bool),
         note: &str,
     ) -> Result<Option<Tenant>, EffectFailed> {
         let Some(surrogate) = known.tenant else { return Ok(None) };
         let Some(tenant) = self.tenants.directory.get(surrogate).await? else { return Ok(None) };
-        if tenant.record().account.as_deref() != Some(customer) {
+        let is_its = |tenant: &Tenant| tenant.record().account.as_deref() == Some(customer);
+        if !is_its(&tenant) {
             return Ok(None);
         }
         let live = self.catalogs.live.load_full();
         let catalog = &live.catalog;
-        let mut edit = tenant.edit().addons(addons(catalog, state));
+        let edit = tenant.edit().only_on(customer);
+        let mut edit = edit.addons(addons(catalog, state));
         if let Some(Base { subscription, price, payment, since_s, anchor_s, .. }) = &state.base
             && let Some(Sold::Plan(plan)) = catalog.sold_at(price)
         {
             let plan = &catalog.plans[usize::from(plan.0)].name;
             let times_ms = (ms(*since_s), ms(*anchor_s));
             edit = edit.subscribed(Subscribed::new(subscription, plan, *payment, times_ms));
+        } else if state.base.is_none()
+            && looked_up
+            && tenant.record().is_subscribed()
+            && self.is_decided(state, live.revision).await?
+        {
+            edit = edit.unsubscribed();
         }
         let mut tenant = edit.note(note).save().await?;
+        if !is_its(&tenant) {
+            return Ok(None);
+        }
+        self.give(customer, &mut tenant, state, note).await?;
+        Ok(Some(tenant))
+    }
+
+    /// Whether the state may take a plan away: nothing of it is still to be looked up, and no
+    /// process has a newer plan file, in which a price may mean more.
+    async fn is_decided(&self, state: &PlanState, revision: u64) -> Result<bool, EffectFailed> {
+        let doubts = |wanted: &WantedObject| matches!(wanted, WantedObject::Subscription(_));
+        if state.wanted.iter().any(doubts) {
+            return Ok(false);
+        }
+        let newer = self.leasing.writer.space.catalog(revision.saturating_add(1));
+        Ok(self.leasing.ctx.store.read(newer).await?.is_none())
+    }
+
+    /// Grants what was paid for and has not been given.
+    async fn give(
+        &self,
+        customer: &str,
+        tenant: &mut Tenant,
+        state: &PlanState,
+        note: &str,
+    ) -> Result<(), EffectFailed> {
+        let live = self.catalogs.live.load_full();
+        let (catalog, surrogate) = (&live.catalog, tenant.record().surrogate);
         let now_ms = self.clock.now().wall_ms;
-        for (_, grant) in self.due_topups(catalog, state, &tenant).await? {
+        for (_, grant) in self.due_topups(catalog, state, tenant).await? {
             // The terms of a pack are those that were in force when it was first seen, also where
             // it had ended by then.
             if grant.expires_ms.is_some_and(|end| end <= now_ms) {
@@ -377,8 +414,9 @@ impl Inner {
                 continue;
             }
             let (id, meter) = (grant.id.clone(), grant.meter.clone());
-            match tenant.edit().paid_grant(grant).note(note).save().await {
-                Ok(given) => tenant = given,
+            let edit = tenant.edit().only_on(customer).paid_grant(grant);
+            match edit.note(note).save().await {
+                Ok(given) => *tenant = given,
                 // Tried again whenever the customer is looked at; Stripe need not repeat the event.
                 Err(error @ DirectoryError::TooMany { .. }) => {
                     let tenant = &tenant.record().id;
@@ -399,7 +437,7 @@ impl Inner {
                 );
             }
         }
-        Ok(Some(tenant))
+        Ok(())
     }
 
     /// Does at Stripe what `[billing]` asks for, once it is needed there.

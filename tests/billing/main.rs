@@ -11,6 +11,7 @@ mod ended;
 mod hostile;
 mod ingested;
 mod lives;
+mod moves;
 mod topups;
 mod usage;
 mod webhooks;
