@@ -27,7 +27,7 @@ pub(crate) mod reducer;
 pub mod report;
 pub(crate) mod restored;
 pub(crate) mod sink;
-mod snapshot;
+pub(crate) mod snapshot;
 #[cfg(feature = "stripe")]
 pub(crate) mod stripe;
 #[cfg(feature = "stripe")]

@@ -223,7 +223,7 @@ pub(super) fn price_of(item: &Value) -> Option<(&str, &str)> {
 }
 
 /// The id of an object that may be expanded.
-fn id_of(value: &Value) -> Option<&str> {
+pub(crate) fn id_of(value: &Value) -> Option<&str> {
     value.as_str().or(value["id"].as_str()).filter(|id| !id.is_empty())
 }
 

@@ -19,6 +19,7 @@ use super::billing::{Billing, EffectFailed};
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, KnownCustomer};
 use crate::billing::reducer::{Base, Facts, PlanState, TopUp, WantedObject};
+use crate::billing::snapshot::id_of;
 use crate::billing::stripe::Dated;
 use crate::catalog::{Catalog, MeterId, OnFinalFailure, Sold};
 use crate::directory::{DirectoryError, Grant, PaymentState, Subscribed, Tenant};
@@ -454,7 +455,7 @@ impl Inner {
         let sold = |key: &str| live.catalog.sold_at(key);
         let told = match (&state.base, &state.method) {
             (Some(base), _) if has_failed(base) => match rules.on_final_failure {
-                OnFinalFailure::Cancel => cancel(billing, base).await?,
+                OnFinalFailure::Cancel => self.cancel(billing, customer, base).await?,
                 OnFinalFailure::Keep => None,
             },
             (base, Some(method))
@@ -472,6 +473,38 @@ impl Inner {
             self.told(customers, customer, told).await?;
         }
         Ok(())
+    }
+
+    /// Cancels a subscription that cannot be paid for; not one that only waits for a payment method
+    /// (paused), nor one that was paid meanwhile, nor one that goes on after an invoice was given
+    /// up and whose next invoice is being retried: the event of that may be on its way.
+    async fn cancel(
+        &self,
+        billing: &Billing,
+        customer: &str,
+        base: &Base,
+    ) -> Result<Option<Dated>, EffectFailed> {
+        let stripe = &billing.stripe;
+        let Some((stands, _)) = stripe.subscription(&base.subscription).await? else {
+            return Ok(None);
+        };
+        match stands["status"].as_str() {
+            Some("unpaid") => {}
+            Some("past_due") => {
+                let Some(newest) = id_of(&stands["latest_invoice"]) else { return Ok(None) };
+                let Some((invoice, at_s)) = stripe.invoice(newest).await? else { return Ok(None) };
+                if invoice["status"] != "uncollectible" {
+                    let take = |facts: &mut Facts| {
+                        facts.fetched_invoice(&invoice, at_s);
+                    };
+                    billing.customers.change(customer, take).await?;
+                    return Ok(None);
+                }
+            }
+            _ => return Ok(None),
+        }
+        tracing::info!(subscription = %base.subscription, "canceled: payment has finally failed");
+        Ok(stripe.cancel(&base.subscription).await?)
     }
 
     /// Subscribes a customer, unless Stripe has a subscription of it that means a plan and has not
@@ -521,19 +554,6 @@ fn has_failed(base: &Base) -> bool {
 
 fn is_without(base: Option<&Base>) -> bool {
     base.is_none_or(|base| base.payment == PaymentState::Canceled)
-}
-
-/// Cancels a subscription that cannot be paid for; not one that only waits for a payment method
-/// (paused), nor one that was paid meanwhile.
-async fn cancel(billing: &Billing, base: &Base) -> Result<Option<Dated>, EffectFailed> {
-    let Some((stands, _)) = billing.stripe.subscription(&base.subscription).await? else {
-        return Ok(None);
-    };
-    if !matches!(stands["status"].as_str(), Some("unpaid" | "past_due")) {
-        return Ok(None);
-    }
-    tracing::info!(subscription = %base.subscription, "canceled: its payment has finally failed");
-    Ok(billing.stripe.cancel(&base.subscription).await?)
 }
 
 /// Addons by their names, which the record holds.

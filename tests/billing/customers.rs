@@ -99,6 +99,26 @@ async fn a_subscription_whose_payment_finally_fails_is_canceled_and_not_made_aga
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_past_due_subscription_whose_newest_invoice_was_given_up_is_canceled() {
+    let bench = Bench::new().await;
+    bench.sim.set(|settings| settings.after_dunning = "past_due".to_owned());
+    let price = make(&bench, "/v1/prices", TEAM);
+    let customer = bench.customer("acme").await;
+    let path = format!("/v1/customers/{customer}");
+    let pays = |method: &str| format!("invoice_settings[default_payment_method]={method}");
+    make(&bench, &path, &pays("pm_card_visa"));
+    make(&bench, "/v1/subscriptions", &format!("customer={customer}&items[0][price]={price}"));
+    make(&bench, &path, &pays("pm_card_chargeCustomerFail"));
+    bench.pass(31 * 86_400);
+    let mut seen = 0;
+    bench.deliver(&mut seen).await;
+    assert_eq!(calls(&bench, "DELETE"), 0, "it is still being retried");
+    bench.pass(12 * 86_400);
+    bench.deliver(&mut seen).await;
+    assert_eq!(calls(&bench, "DELETE /v1/subscriptions"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_makes_no_second_customer() {
     let bench = Bench::new().await;
     bench.tenant("acme").await;
@@ -158,4 +178,40 @@ async fn a_late_payment_method_subscribes_no_customer_who_has_canceled_since() {
     let all = bench.sim.call("GET", &path, "");
     let states: Vec<_> = all["data"].as_array().unwrap().iter().map(|s| &s["status"]).collect();
     assert_eq!(states, ["canceled"]);
+}
+
+/// The id of the only open invoice.
+fn open_invoice(bench: &Bench) -> String {
+    let list = bench.sim.call("GET", "/v1/invoices?status=open", "");
+    assert_eq!(list["data"].as_array().unwrap().len(), 1, "{list}");
+    list["data"][0]["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_failure_after_a_forgiven_invoice_cancels_nothing() {
+    let bench = Bench::new().await;
+    let price = make(&bench, "/v1/prices", TEAM);
+    let customer = bench.customer("acme").await;
+    let path = format!("/v1/customers/{customer}");
+    let pays = |method: &str| format!("invoice_settings[default_payment_method]={method}");
+    make(&bench, &path, &pays("pm_card_visa"));
+    let form = format!("customer={customer}&items[0][price]={price}");
+    let id = make(&bench, "/v1/subscriptions", &form);
+    make(&bench, &path, &pays("pm_card_chargeCustomerFail"));
+    bench.pass(31 * 86_400);
+    let mut seen = 0;
+    bench.deliver(&mut seen).await;
+    let forgiven = open_invoice(&bench);
+    make(&bench, &format!("/v1/invoices/{forgiven}/mark_uncollectible"), "");
+    bench.deliver(&mut seen).await;
+    // The next month fails, too. Of its events that of the subscription comes first.
+    bench.pass(30 * 86_400);
+    let kinds = bench.deliver(&mut seen).await;
+    assert_eq!(kinds[0], "customer.subscription.updated");
+    let status = || bench.sim.call("GET", &format!("/v1/subscriptions/{id}"), "")["status"].clone();
+    assert_eq!(status(), "past_due", "its grace has just begun, its newest invoice is open");
+    let tenant = bench.gate.directory().find("acme").await.unwrap().unwrap();
+    assert_eq!(tenant.record().payment, PaymentState::PastDue);
+    let grace_s = tenant.record().payment_since_ms / 1_000;
+    assert!(bench.sim.now() - grace_s < 2 * 86_400, "counted from the newest failure");
 }
