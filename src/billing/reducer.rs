@@ -36,6 +36,9 @@ mod fold;
 
 use fold::{Folded, was_folded};
 
+/// Most lookup keys of a price that a tenant's record holds: those of its last renamings.
+const MOST_KEYS: usize = 8;
+
 /// The facts from one customer's events. See the [module](self).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Facts {
@@ -75,8 +78,8 @@ pub(crate) enum EventTaken {
 pub(crate) struct PlanState {
     /// The subscription that decides plan, payment and anchor.
     pub base: Option<Base>,
-    /// The quantity of each addon, by lookup key.
-    pub addons: BTreeMap<String, u64>,
+    /// The quantity of each addon.
+    pub addons: BTreeMap<HeldAddon, u64>,
     /// Paid top-ups, by the id of the invoice's line: each is granted once, under this name.
     pub topups: BTreeMap<String, TopUp>,
     /// The newest payment method, and its time of attachment, Unix seconds.
@@ -87,6 +90,17 @@ pub(crate) struct PlanState {
     pub wanted: BTreeSet<WantedObject>,
 }
 
+/// An addon of a subscription that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HeldAddon {
+    /// The lookup key that means an addon.
+    pub price: String,
+    /// All lookup keys of its price, newest first.
+    pub keys: Vec<String>,
+    /// When its payment first failed, Unix seconds, if it is past due.
+    pub past_due_s: Option<i64>,
+}
+
 /// The base subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Base {
@@ -94,6 +108,8 @@ pub(crate) struct Base {
     pub subscription: String,
     /// The lookup key that means a plan.
     pub price: String,
+    /// All lookup keys of its price, newest first.
+    pub keys: Vec<String>,
     /// Its payment state.
     pub payment: PaymentState,
     /// Start of that state, Unix seconds: grace is counted from here. For a failed payment, the
@@ -163,6 +179,14 @@ struct Invoice {
     has_all: bool,
     /// It may have been folded away before: only fetched data counts.
     doubtful: bool,
+}
+
+/// The payment of a subscription, by its invoices.
+struct Unpaid {
+    /// The first failure among its open invoices.
+    failed_s: i64,
+    /// Whether its newest invoice was marked uncollectible, and none is open.
+    given_up: bool,
 }
 
 impl Facts {
@@ -271,6 +295,25 @@ impl Facts {
         Some((key, sold))
     }
 
+    /// The lookup keys of a price, newest first: the [`MOST_KEYS`] newest.
+    fn keys(&self, price: &str) -> Vec<String> {
+        let mut keys: Vec<_> = self.prices.get(price).into_iter().flatten().collect();
+        keys.sort_by_key(|(key, seen_s)| std::cmp::Reverse((**seen_s, *key)));
+        keys.into_iter().take(MOST_KEYS).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether this subscription goes on at a price that has had one of these lookup keys.
+    pub(crate) fn goes_on_at(&self, id: &str, keys: &[String]) -> bool {
+        let Some((is, _)) = self.subscriptions.get(id).and_then(Frontier::holds) else {
+            return false;
+        };
+        let has = |price: &str| {
+            let known = self.prices.get(price);
+            known.is_some_and(|known| keys.iter().any(|key| known.contains_key(key)))
+        };
+        !is.has_ended() && is.items.iter().any(|(price, _)| has(price))
+    }
+
     /// Prices of subscriptions and paid invoices that mean nothing by these facts alone: the price
     /// records may know more of them.
     pub(crate) fn unresolved(&self, sold: impl Fn(&str) -> Option<Sold>) -> BTreeSet<String> {
@@ -308,7 +351,7 @@ impl Facts {
             deleted: self.deleted_s.is_some(),
             ..PlanState::default()
         };
-        let mut best: Option<((Status, i64, &String), Subscription, String)> = None;
+        let mut best: Option<((Status, i64, &String), Subscription, (String, Vec<String>))> = None;
         for (id, frontier) in &self.subscriptions {
             let Some((mut is, decided)) = frontier.holds() else { continue };
             if !decided || frontier.doubtful {
@@ -329,11 +372,15 @@ impl Facts {
                         // Of several ended ones, the last end counts.
                         let rank = (is.status, is.over_s().unwrap_or(is.start_s), id);
                         if best.as_ref().is_none_or(|(known, ..)| *known < rank) {
-                            best = Some((rank, is.clone(), key.to_owned()));
+                            best = Some((rank, is.clone(), (key.to_owned(), self.keys(price))));
                         }
                     }
                     Some((key, Sold::Addon(_))) if is.status >= Status::PastDue => {
-                        let sum = state.addons.entry(key.to_owned()).or_default();
+                        let past_due = is.status == Status::PastDue;
+                        let past_due_s = past_due.then(|| self.unpaid(id, &is).failed_s);
+                        let (price, keys) = (key.to_owned(), self.keys(price));
+                        let addon = HeldAddon { price, keys, past_due_s };
+                        let sum = state.addons.entry(addon).or_default();
                         *sum = sum.saturating_add(*quantity);
                     }
                     _ => {}
@@ -450,7 +497,8 @@ impl Facts {
         }
     }
 
-    fn base(&self, id: &str, is: &Subscription, price: String) -> Option<Base> {
+    /// What a subscription's invoices say of its payment.
+    fn unpaid(&self, id: &str, is: &Subscription) -> Unpaid {
         let of = || {
             let of = |i: &&Invoice| i.subscription.as_deref() == Some(id) && !i.doubtful;
             self.invoices.values().filter(of).filter(|invoice| invoice.stage > InvoiceStage::Draft)
@@ -458,22 +506,29 @@ impl Facts {
         let open = || of().filter(|invoice| invoice.stage == InvoiceStage::Open);
         let newest = of().max_by_key(|invoice| invoice.created_s);
         let lost = newest.filter(|newest| newest.stage == InvoiceStage::Uncollectible);
-        let failed_s = || {
-            let first = open().filter_map(|invoice| invoice.failed_s).min();
-            first.or(lost.and_then(|invoice| invoice.failed_s)).unwrap_or(is.period_s)
-        };
+        let first = open().filter_map(|invoice| invoice.failed_s).min();
+        let failed_s = first.or(lost.and_then(|invoice| invoice.failed_s)).unwrap_or(is.period_s);
+        Unpaid { failed_s, given_up: lost.is_some() && open().next().is_none() }
+    }
+
+    fn base(
+        &self,
+        id: &str,
+        is: &Subscription,
+        (price, keys): (String, Vec<String>),
+    ) -> Option<Base> {
+        let Unpaid { failed_s, given_up } = self.unpaid(id, is);
         let (payment, since_s) = match is.status {
             Status::Expired | Status::Incomplete => return None,
             Status::Ended => (PaymentState::Canceled, is.over_s().unwrap_or(is.period_s)),
-            Status::Unpaid => (PaymentState::Unpaid, failed_s()),
-            Status::PastDue => (PaymentState::PastDue, failed_s()),
+            Status::Unpaid => (PaymentState::Unpaid, failed_s),
+            Status::PastDue => (PaymentState::PastDue, failed_s),
             Status::Trialing => (PaymentState::Trialing, is.start_s),
             Status::Active => (PaymentState::Good, is.start_s),
         };
         let (subscription, anchor_s) = (id.to_owned(), is.anchor_s);
-        let ended = payment == PaymentState::Canceled;
-        let given_up = !ended && lost.is_some() && open().next().is_none();
-        Some(Base { subscription, price, payment, since_s, anchor_s, given_up })
+        let given_up = given_up && payment != PaymentState::Canceled;
+        Some(Base { subscription, price, keys, payment, since_s, anchor_s, given_up })
     }
 
     fn topups(&self, sold: &impl Fn(&str) -> Option<Sold>, state: &mut PlanState) {

@@ -68,6 +68,7 @@ fn base(price: &str, payment: PaymentState, since_s: i64) -> PlanState {
     let base = Base {
         subscription: "sub_1".to_owned(),
         price: price.to_owned(),
+        keys: vec![price.to_owned()],
         payment,
         since_s,
         anchor_s: T,
@@ -254,7 +255,12 @@ fn addons_count_by_quantity_and_top_ups_once_when_paid() {
         bought,
     ];
     let mut expected = base("pro_monthly", PaymentState::Good, T);
-    expected.addons.insert("seat_monthly".to_owned(), 5);
+    let seat = |past_due_s| HeldAddon {
+        price: "seat_monthly".to_owned(),
+        keys: vec!["seat_monthly".to_owned()],
+        past_due_s,
+    };
+    expected.addons.insert(seat(None), 5);
     always(&events[..4], &expected);
     // An invoice does not contain the price's key: it is fetched once.
     expected.wanted.insert(WantedObject::Price("price_credits".to_owned()));
@@ -265,7 +271,12 @@ fn addons_count_by_quantity_and_top_ups_once_when_paid() {
     let topup = TopUp { price: "credits_50k".to_owned(), quantity: 2, paid_s: T + 20 };
     expected.topups.insert("il_1".to_owned(), topup);
     assert_eq!(facts.state(sold), expected);
-    facts.take(&event(6, "customer.subscription.deleted", T + 50, seats("canceled", 5)));
+    facts.take(&updated(6, T + 40, seats("past_due", 5), json!({ "status": "active" })));
+    let mut failed = invoice(7, "invoice.payment_failed", T + 38, "in_10", "open");
+    failed.object["parent"]["subscription_details"]["subscription"] = json!("sub_2");
+    facts.take(&failed);
+    assert_eq!(facts.state(sold).addons, BTreeMap::from([(seat(Some(T + 38)), 5)]));
+    facts.take(&event(8, "customer.subscription.deleted", T + 50, seats("canceled", 5)));
     assert_eq!(facts.state(sold).addons, BTreeMap::new());
 }
 
@@ -467,10 +478,18 @@ fn a_price_goes_on_meaning_what_its_newest_known_key_meant() {
         moved(3, T + 9, json!("legacy_key_that_nothing_is_sold_by")),
         moved(4, T + 20, Value::Null),
     ];
-    always(&events, &base("pro_monthly", PaymentState::Good, T));
+    let keyed = |keys: &[&str], mut state: PlanState| {
+        let base = state.base.as_mut().unwrap();
+        base.keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        state
+    };
+    let legacy = "legacy_key_that_nothing_is_sold_by";
+    let keys = [legacy, "pro_monthly"];
+    always(&events, &keyed(&keys, base("pro_monthly", PaymentState::Good, T)));
     let renamed = [moved(5, T + 30, json!("team_monthly")), moved(6, T + 31, Value::Null)];
     let all: Vec<WebhookEvent> = events.into_iter().chain(renamed).collect();
-    always(&all, &base("team_monthly", PaymentState::Good, T));
+    let keys = ["team_monthly", legacy, "pro_monthly"];
+    always(&all, &keyed(&keys, base("team_monthly", PaymentState::Good, T)));
     let mut facts = facts(&all);
     let mut over = with("canceled", Value::Null);
     over["ended_at"] = json!(T + 40);

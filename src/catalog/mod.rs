@@ -169,7 +169,6 @@ impl Catalog {
     }
 
     /// The item sold under this lookup key.
-    #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "what Stripe sells"))]
     pub(crate) fn sold_at(&self, price: &str) -> Option<Sold> {
         let has = |prices: &[String]| prices.iter().any(|known| known == price);
         let plan = self.plans.iter().position(|plan| has(&plan.prices));

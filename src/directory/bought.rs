@@ -10,6 +10,8 @@
 //! 4. It is of the tenant's account: with another account it is gone, and so is a live one that
 //!    means no plan any more. Only the assignments are left, as if it had never been.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::record::{PaymentState, TenantRecord};
@@ -20,14 +22,33 @@ use super::record::{PaymentState, TenantRecord};
 pub struct Subscribed {
     /// Its id at the billing service.
     pub id: String,
-    /// The name of the plan that its price means.
+    /// The name of the plan that its price meant when this was written.
     pub plan: String,
+    /// The lookup keys of its price, newest first: the first one in the plan file says what it
+    /// means now, under whichever name.
+    #[serde(default)]
+    pub prices: Vec<String>,
     /// Its payment state: [`PaymentState::Canceled`] if it has ended.
     pub payment: PaymentState,
     /// Start of that state, Unix milliseconds.
     pub since_ms: i64,
     /// Anchor of its periods, Unix milliseconds.
     pub anchor_ms: i64,
+}
+
+/// An addon as it was sold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SoldAddon {
+    /// The name that its price meant when this was written.
+    pub name: String,
+    /// The lookup keys of its price, newest first.
+    pub prices: Vec<String>,
+    /// How many of it.
+    pub quantity: u64,
+    /// When its payment first failed, Unix milliseconds, if it is past due: `[billing]` says how
+    /// long it counts from there.
+    pub past_due_ms: Option<i64>,
 }
 
 /// The last subscription of a tenant, and the assignments beneath it.
@@ -50,13 +71,39 @@ pub(super) struct Assigned {
 
 impl Subscribed {
     #[cfg(feature = "stripe")]
-    pub(crate) fn new(id: &str, plan: &str, payment: PaymentState, times_ms: (i64, i64)) -> Self {
-        let (since_ms, anchor_ms) = times_ms;
-        Self { id: id.to_owned(), plan: plan.to_owned(), payment, since_ms, anchor_ms }
+    pub(crate) fn new(
+        id: &str,
+        (plan, prices): (&str, &[String]),
+        payment: PaymentState,
+        (since_ms, anchor_ms): (i64, i64),
+    ) -> Self {
+        let (id, plan, prices) = (id.to_owned(), plan.to_owned(), prices.to_vec());
+        Self { id, plan, prices, payment, since_ms, anchor_ms }
     }
 
     fn lives(&self) -> bool {
         self.payment != PaymentState::Canceled
+    }
+}
+
+#[cfg(feature = "stripe")]
+impl SoldAddon {
+    pub(crate) fn new(
+        name: &str,
+        prices: &[String],
+        quantity: u64,
+        past_due_ms: Option<i64>,
+    ) -> Self {
+        Self { name: name.to_owned(), prices: prices.to_vec(), quantity, past_due_ms }
+    }
+}
+
+impl Bought {
+    /// Whether the subscription's plan is in force, rather than what is assigned.
+    fn decides(&self) -> bool {
+        let Self { says, beneath, is_past } = self;
+        let is_assigned = beneath.plan.is_some() || beneath.payment != PaymentState::Good;
+        says.lives() || !is_past && !is_assigned
     }
 }
 
@@ -78,10 +125,27 @@ impl TenantRecord {
         self.stand(now_ms);
     }
 
-    /// Whether a subscription decides.
+    /// The live subscription, which decides.
     #[cfg(feature = "stripe")]
-    pub(crate) fn is_subscribed(&self) -> bool {
-        self.bought.as_deref().is_some_and(|bought| bought.says.lives())
+    pub(crate) fn subscription(&self) -> Option<&Subscribed> {
+        self.bought.as_deref().map(|bought| &bought.says).filter(|says| says.lives())
+    }
+
+    /// The lookup keys of the price that the plan in force was bought at, newest first; none if it
+    /// was assigned.
+    pub(crate) fn plan_prices(&self) -> &[String] {
+        let bought = self.bought.as_deref().filter(|bought| bought.decides());
+        bought.map_or(&[], |bought| &bought.says.prices)
+    }
+
+    /// Sets the addons that were sold. Those that are paid for are shown by name.
+    pub(super) fn sell_addons(&mut self, sold: &[SoldAddon]) {
+        let mut named = BTreeMap::<String, u64>::new();
+        for addon in sold.iter().filter(|addon| addon.past_due_ms.is_none()) {
+            let sum = named.entry(addon.name.clone()).or_default();
+            *sum = sum.saturating_add(addon.quantity);
+        }
+        (self.addons, self.sold_addons) = (named, sold.to_vec());
     }
 
     /// Forgets a live subscription: it means no plan any more. An end stays as it is.
@@ -95,7 +159,7 @@ impl TenantRecord {
     pub(super) fn belong(&mut self, account: Option<&String>, now_ms: i64) {
         if self.account.is_some() && self.account.as_ref() != account && self.bought.is_some() {
             self.forget_bought(now_ms);
-            self.addons.clear();
+            self.sell_addons(&[]);
         }
         self.account = account.cloned();
     }
@@ -139,10 +203,10 @@ impl TenantRecord {
 
     /// Puts into force either the subscription or the assignments.
     fn stand(&mut self, now_ms: i64) {
-        let Some(Bought { says, beneath, is_past }) = self.bought.as_deref() else { return };
+        let Some(bought) = self.bought.as_deref() else { return };
+        let Bought { says, beneath, .. } = bought;
         let mut holds = beneath.clone();
-        let is_assigned = beneath.plan.is_some() || beneath.payment != PaymentState::Good;
-        if says.lives() || !is_past && !is_assigned {
+        if bought.decides() {
             holds.plan = Some(says.plan.clone());
             (holds.payment, holds.payment_since_ms) = (says.payment, says.since_ms);
         }

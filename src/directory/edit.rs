@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::bought::Subscribed;
+use super::bought::{SoldAddon, Subscribed};
 use super::error::check_text;
 use super::history::Announced;
+#[cfg(feature = "stripe")]
+use super::record::MAX_ADDONS;
 use super::record::{Grant, Override, PaymentState, TenantRecord};
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, News, Surrogate, Tenant, name_tag};
@@ -54,6 +56,8 @@ pub enum Edit {
     GrantEnded(String),
     /// It has exactly these addons, by name, with their quantities.
     Addons(BTreeMap<String, u64>),
+    /// It has exactly these addons, as they were sold.
+    SoldAddons(Vec<SoldAddon>),
     /// Anchor of its cycles, Unix milliseconds.
     Anchor(i64),
     /// State of its subscription.
@@ -108,7 +112,11 @@ impl Edit {
                 Some(_) => return Err(DirectoryError::GrantDiffers(new.id.clone())),
             },
             Edit::GrantEnded(id) => record.grants.retain(|held| held.id != *id),
-            Edit::Addons(addons) => record.addons.clone_from(addons),
+            Edit::Addons(addons) => {
+                record.addons.clone_from(addons);
+                record.sold_addons.clear();
+            }
+            Edit::SoldAddons(sold) => record.sell_addons(sold),
             Edit::Anchor(at_ms) => {
                 record.assign(now_ms, false, |assigned| assigned.anchor_ms = *at_ms);
             }
@@ -269,6 +277,15 @@ impl TenantEdit {
     /// Sets its addons on top of its plan, by name, with their quantities; no others remain.
     pub fn addons(self, addons: BTreeMap<String, u64>) -> Self {
         self.with(Edit::Addons(addons))
+    }
+
+    /// The same with the addons that were sold: at most as many as a record holds, those that are
+    /// paid for first.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn sold_addons(self, mut sold: Vec<SoldAddon>) -> Self {
+        sold.sort_by_key(|addon| addon.past_due_ms.map(std::cmp::Reverse));
+        sold.truncate(MAX_ADDONS);
+        self.with(Edit::SoldAddons(sold))
     }
 
     /// Sets the anchor of its cycles, Unix milliseconds; a live subscription's anchor takes

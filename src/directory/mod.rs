@@ -41,7 +41,7 @@ mod tests;
 mod write;
 
 pub use crate::ids::Surrogate;
-pub use bought::Subscribed;
+pub use bought::{SoldAddon, Subscribed};
 use write::Made;
 
 #[cfg(feature = "stripe")]

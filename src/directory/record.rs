@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::bought::Bought;
+use super::bought::{Bought, SoldAddon};
 use super::{DirectoryError, Surrogate};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
@@ -19,7 +19,7 @@ const MAX_OVERRIDES: usize = 32;
 /// Most grants of a tenant.
 const MAX_GRANTS: usize = 64;
 /// Most addons of a tenant.
-const MAX_ADDONS: usize = 64;
+pub(super) const MAX_ADDONS: usize = 64;
 /// Retention of a grant in the record after its end: as long as its pool can be asked for.
 const KEEP_GRANT_MS: i64 = 40 * 24 * 60 * 60 * 1000;
 
@@ -59,9 +59,13 @@ pub struct TenantRecord {
     pub overrides: Vec<Override>,
     /// Units given once.
     pub grants: Vec<Grant>,
-    /// Addons bought on top of its plan, by name, with their quantities.
+    /// Addons on top of its plan, by name, with their quantities. A bought one whose payment is past
+    /// due is not among them; it counts until its grace is over.
     #[serde(default)]
     pub addons: BTreeMap<String, u64>,
+    /// The same as they were sold, with those past due; none where an operator has set them.
+    #[serde(default)]
+    pub(crate) sold_addons: Vec<SoldAddon>,
     /// Its billing account, if billing knows it.
     pub account: Option<String>,
     /// Its last subscription, and the assignments beneath it.
@@ -168,6 +172,7 @@ impl TenantRecord {
             overrides: Vec::new(),
             grants: Vec::new(),
             addons: BTreeMap::new(),
+            sold_addons: Vec::new(),
             account: None,
             bought: None,
             version: 0,
@@ -183,7 +188,7 @@ impl TenantRecord {
         if self.overrides.len() > MAX_OVERRIDES {
             return Err(DirectoryError::TooMany { what: "overrides", most: MAX_OVERRIDES });
         }
-        if self.addons.len() > MAX_ADDONS {
+        if self.addons.len().max(self.sold_addons.len()) > MAX_ADDONS {
             return Err(DirectoryError::TooMany { what: "addons", most: MAX_ADDONS });
         }
         if self.grants.len() > MAX_GRANTS {

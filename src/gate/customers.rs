@@ -18,11 +18,13 @@ use sha2::{Digest, Sha256};
 use super::billing::{Billing, EffectFailed};
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, KnownCustomer};
-use crate::billing::reducer::{Base, Facts, PlanState, TopUp, WantedObject};
+use crate::billing::reducer::{Base, Facts, HeldAddon, PlanState, TopUp, WantedObject};
 use crate::billing::snapshot::id_of;
 use crate::billing::stripe::Dated;
 use crate::catalog::{Catalog, MeterId, OnFinalFailure, Sold};
-use crate::directory::{DirectoryError, Grant, PaymentState, Subscribed, Tenant};
+use crate::directory::{
+    DirectoryError, Grant, PaymentState, SoldAddon, Subscribed, Tenant, TenantRecord,
+};
 use crate::error::Error;
 use crate::identity::hex;
 use crate::repeated::repeated;
@@ -363,18 +365,15 @@ impl Inner {
         let live = self.catalogs.live.load_full();
         let catalog = &live.catalog;
         let edit = tenant.edit().only_on(customer);
-        let mut edit = edit.addons(addons(catalog, state));
-        if let Some(Base { subscription, price, payment, since_s, anchor_s, .. }) = &state.base
+        let mut edit = edit.sold_addons(addons(catalog, state));
+        if let Some(Base { subscription, price, keys, payment, since_s, anchor_s, .. }) =
+            &state.base
             && let Some(Sold::Plan(plan)) = catalog.sold_at(price)
         {
-            let plan = &catalog.plans[usize::from(plan.0)].name;
+            let bought = (&*catalog.plans[usize::from(plan.0)].name, keys.as_slice());
             let times_ms = (ms(*since_s), ms(*anchor_s));
-            edit = edit.subscribed(Subscribed::new(subscription, plan, *payment, times_ms));
-        } else if state.base.is_none()
-            && looked_up
-            && tenant.record().is_subscribed()
-            && self.is_decided(state, live.revision).await?
-        {
+            edit = edit.subscribed(Subscribed::new(subscription, bought, *payment, times_ms));
+        } else if looked_up && has_left(tenant.record(), known, state) {
             edit = edit.unsubscribed();
         }
         let mut tenant = edit.note(note).save().await?;
@@ -383,17 +382,6 @@ impl Inner {
         }
         self.give(customer, &mut tenant, state, note).await?;
         Ok(Some(tenant))
-    }
-
-    /// Whether the state may take a plan away: nothing of it is still to be looked up, and no
-    /// process has a newer plan file, in which a price may mean more.
-    async fn is_decided(&self, state: &PlanState, revision: u64) -> Result<bool, EffectFailed> {
-        let doubts = |wanted: &WantedObject| matches!(wanted, WantedObject::Subscription(_));
-        if state.wanted.iter().any(doubts) {
-            return Ok(false);
-        }
-        let newer = self.leasing.writer.space.catalog(revision.saturating_add(1));
-        Ok(self.leasing.ctx.store.read(newer).await?.is_none())
     }
 
     /// Grants what was paid for and has not been given.
@@ -556,17 +544,27 @@ fn is_without(base: Option<&Base>) -> bool {
     base.is_none_or(|base| base.payment == PaymentState::Canceled)
 }
 
-/// Addons by their names, which the record holds.
-fn addons(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, u64> {
-    let mut bought = BTreeMap::<String, u64>::new();
-    for (price, quantity) in &state.addons {
-        if let Some(Sold::Addon(at)) = catalog.sold_at(price) {
-            let sum = bought.entry(catalog.addons[at].name.to_string()).or_default();
-            *sum = sum.saturating_add(*quantity);
+/// Whether what the tenant subscribed to means no plan any more: it is over, or its price is
+/// another. A key that this process's plan file lacks is no reason: another file may have it.
+fn has_left(record: &TenantRecord, known: &KnownCustomer, state: &PlanState) -> bool {
+    let doubts = |wanted: &WantedObject| matches!(wanted, WantedObject::Subscription(_));
+    record.subscription().is_some_and(|says| {
+        state.base.is_none()
+            && !state.wanted.iter().any(doubts)
+            && !known.facts.goes_on_at(&says.id, &says.prices)
+    })
+}
+
+/// Addons as the record holds them.
+fn addons(catalog: &Catalog, state: &PlanState) -> Vec<SoldAddon> {
+    let mut sold = Vec::new();
+    for (HeldAddon { price, keys, past_due_s }, quantity) in &state.addons {
+        if let (Some(Sold::Addon(at)), true) = (catalog.sold_at(price), *quantity > 0) {
+            let name = &catalog.addons[at].name;
+            sold.push(SoldAddon::new(name, keys, *quantity, past_due_s.map(ms)));
         }
     }
-    bought.retain(|_, quantity| *quantity > 0);
-    bought
+    sold
 }
 
 /// What was paid for, by the line of its invoice, on the terms of this catalog.

@@ -8,9 +8,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::catalog::{Anchors, Catalog, MeterId, PaymentRule, PlanChanges, PlanId};
+use crate::catalog::{Anchors, Catalog, MeterId, PaymentRule, PlanChanges, PlanId, Sold};
 use crate::decision::{Payment, Reason};
-use crate::directory::{PaymentState, TenantRecord};
+use crate::directory::{PaymentState, SoldAddon, TenantRecord};
 use crate::policy::{GrantTerms, Policy, Together};
 use crate::quota::lease::MOST;
 use crate::repeated::repeated;
@@ -92,7 +92,7 @@ impl LiveCatalog {
         let (paid, mut standing) = self.paid(record, base, &mut edges);
         let term = layers.iter().rev().find_map(|layer| layer.term);
         // Addons belong to the plan that was bought, not to what is left of it without payment.
-        let addons = if paid == base { self.addons(record) } else { Vec::new() };
+        let addons = if paid == base { self.addons(record, base, &mut edges) } else { Vec::new() };
         let policy = self.policy(record, paid, layers, &addons, now_ms);
         if let Some(life) = policy.plan.expires {
             let from = record.first_request_ms.unwrap_or(now_ms);
@@ -138,8 +138,17 @@ impl LiveCatalog {
         layers
     }
 
+    /// The plan of the tenant's record. A bought one is found by its price: the file may have
+    /// given it another name since.
     fn assigned(&self, record: &TenantRecord, now_ms: i64) -> PlanId {
         let catalog = &self.catalog;
+        let means = |price: &String| match catalog.sold_at(price) {
+            Some(Sold::Plan(plan)) => Some(plan),
+            _ => None,
+        };
+        if let Some(plan) = record.plan_prices().iter().find_map(means) {
+            return plan;
+        }
         let Some(name) = &record.plan else {
             return catalog.default_plan;
         };
@@ -150,37 +159,42 @@ impl LiveCatalog {
         })
     }
 
-    /// Addons bought, by their place in the catalog. One no longer in the plan file adds nothing.
-    fn addons(&self, record: &TenantRecord) -> Vec<(usize, u64)> {
-        let place = |name: &str| self.catalog.addons.iter().position(|addon| *addon.name == *name);
-        record.addons.iter().filter_map(|(name, n)| Some((place(name)?, *n))).collect()
+    /// Addons that count, by their place in the catalog: a bought one is found by its price. One no
+    /// longer in the plan file adds nothing, nor one whose payment is past due beyond its grace.
+    fn addons(&self, record: &TenantRecord, base: PlanId, edges: &mut Edges) -> Vec<(usize, u64)> {
+        let named = |name: &str| self.catalog.addons.iter().position(|addon| *addon.name == *name);
+        if record.sold_addons.is_empty() {
+            return record.addons.iter().filter_map(|(name, n)| Some((named(name)?, *n))).collect();
+        }
+        let means = |price: &String| match self.catalog.sold_at(price) {
+            Some(Sold::Addon(at)) => Some(at),
+            _ => None,
+        };
+        let mut counts = |past_due_ms: Option<i64>| {
+            past_due_ms.is_none_or(|from_ms| {
+                let rule = &self.catalog.billing.past_due;
+                rule_at(rule, from_ms, base, edges) == (base, Standing::Good)
+            })
+        };
+        let sold = record.sold_addons.iter().filter(|addon| counts(addon.past_due_ms));
+        let place = |addon: &SoldAddon| {
+            let at = addon.prices.iter().find_map(means).or_else(|| named(&addon.name));
+            Some((at?, addon.quantity))
+        };
+        sold.filter_map(place).collect()
     }
 
     /// Applies the payment state to the plan.
     fn paid(&self, record: &TenantRecord, plan: PlanId, edges: &mut Edges) -> (PlanId, Standing) {
         let billing = &self.catalog.billing;
-        let mut rule = match record.payment {
+        let rule = match record.payment {
             PaymentState::Good => return (plan, Standing::Good),
             PaymentState::Trialing => &billing.trialing,
             PaymentState::PastDue => &billing.past_due,
             PaymentState::Unpaid => &billing.unpaid,
             PaymentState::Canceled => &billing.canceled,
         };
-        let mut from_ms = record.payment_since_ms;
-        loop {
-            match rule {
-                PaymentRule::Full => return (plan, Standing::Good),
-                PaymentRule::Plan(other) => return (*other, Standing::Good),
-                PaymentRule::PaymentRequired => return (plan, owed(Payment::Unpaid)),
-                PaymentRule::Grace(grace, then) => {
-                    from_ms = from_ms.saturating_add(millis(*grace));
-                    if edges.before(from_ms) {
-                        return (plan, Standing::Good);
-                    }
-                    rule = then;
-                }
-            }
-        }
+        rule_at(rule, record.payment_since_ms, plan, edges)
     }
 
     fn policy(
@@ -216,6 +230,29 @@ impl LiveCatalog {
         part(self.revision, 33) << 30
             | part(record.version, 24) << 6
             | part(u64::from(edges.passed.min(63)), 6)
+    }
+}
+
+/// What a payment rule makes of a plan since this instant.
+fn rule_at(
+    mut rule: &PaymentRule,
+    mut from_ms: i64,
+    plan: PlanId,
+    edges: &mut Edges,
+) -> (PlanId, Standing) {
+    loop {
+        match rule {
+            PaymentRule::Full => return (plan, Standing::Good),
+            PaymentRule::Plan(other) => return (*other, Standing::Good),
+            PaymentRule::PaymentRequired => return (plan, owed(Payment::Unpaid)),
+            PaymentRule::Grace(grace, then) => {
+                from_ms = from_ms.saturating_add(millis(*grace));
+                if edges.before(from_ms) {
+                    return (plan, Standing::Good);
+                }
+                rule = then;
+            }
+        }
     }
 }
 

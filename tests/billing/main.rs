@@ -12,6 +12,7 @@ mod hostile;
 mod ingested;
 mod lives;
 mod moves;
+mod offers;
 mod topups;
 mod usage;
 mod webhooks;

@@ -103,7 +103,7 @@ async fn a_subscription_that_means_no_plan_any_more_leaves_none_behind_in_any_or
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_that_only_the_newest_plan_file_has_is_not_taken_away_by_a_process_without_it() {
+async fn a_plan_that_another_plan_file_has_is_not_taken_away_by_a_process_without_it() {
     let bench = Bench::new().await;
     let customer = bench.customer("acme").await;
     let sells = "[plan.pro]\n    stripe = { price = \"pro_monthly\" }\n    [plan.payg]";

@@ -541,6 +541,7 @@ async fn what_stripe_tells_of_a_subscriptions_life_reduces_to_its_states() {
         let base = Base {
             subscription: id.clone(),
             price: "pro_monthly".to_owned(),
+            keys: vec!["pro_monthly".to_owned()],
             payment,
             since_s,
             anchor_s,
