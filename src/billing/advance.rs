@@ -8,9 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::item::{self, ItemId, Origin, Versioned};
-use super::outbox::{OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S};
+use super::outbox::{
+    OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
+};
+use super::reconcile::Kin;
 use super::report::{BillingTerms, DueUse, Report, ReportError};
-use super::restored::{SentSinceCopy, Word};
+use super::restored::Word;
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::clock::{Clock, Now};
 use crate::ledger::totals::Ledger;
@@ -88,9 +91,9 @@ impl ReporterContext {
             return None;
         }
         match self.advance(due, owed, (pass, anchor), report).await {
-            Ok(Some(outbox)) => {
+            Ok(Some((outbox, is_held))) => {
                 let step = next_step(&outbox, owed, due, now_s);
-                let asks = matches!(step, SendStep::Ask | SendStep::Reconcile);
+                let asks = is_held || matches!(step, SendStep::Ask | SendStep::Reconcile);
                 let asked = asks || outbox.to_verify(now_s).is_some();
                 if asked && pass == Pass::Send {
                     return Some(outbox);
@@ -113,20 +116,27 @@ impl ReporterContext {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Steps an item until nothing more can be done now; `None` if another reporter interfered.
+    /// Steps an item until nothing more can be done now, and whether it waits for its kin; `None` if
+    /// another reporter interfered.
     async fn advance(
         &self,
         due: &DueUse,
         owed: u64,
         (pass, anchor): (Pass, Anchor),
         report: &mut Report,
-    ) -> Result<Option<Outbox>, ReportError> {
+    ) -> Result<Option<(Outbox, bool)>, ReportError> {
         let mut at = item::read(&*self.store, due.id.key(&self.space)).await?;
         let mut has_minutes = true;
         for _ in 0..STEPS {
             let now_s = self.now_s(anchor)?;
             let mut next = at.outbox.clone();
-            match next_step(&next, owed, due, now_s) {
+            let step = next_step(&next, owed, due, now_s);
+            if matches!(step, SendStep::Freeze { .. } | SendStep::Send)
+                && let Kin::Undecided = self.kin(due, pass == Pass::Ask, now_s).await?
+            {
+                return Ok(Some((next, true)));
+            }
+            match step {
                 SendStep::Freeze { value, atoms } if has_minutes => {
                     match self.entry(due, &next, value, atoms, now_s).await? {
                         Some(entry) => next.freeze(entry),
@@ -141,13 +151,13 @@ impl ReporterContext {
                         at = sent;
                         continue;
                     }
-                    stands => return Ok(stands.map(|(at, _)| at.outbox)),
+                    stands => return Ok(stands.map(|(at, _)| (at.outbox, false))),
                 },
                 SendStep::Void => next.void(),
-                _ if pass == Pass::Send => return Ok(Some(next)),
+                _ if pass == Pass::Send => return Ok(Some((next, false))),
                 SendStep::Reconcile => self.reconcile(due, &mut next).await?,
                 SendStep::Ask => {
-                    let Some(pending) = &next.pending else { return Ok(Some(next)) };
+                    let Some(pending) = &next.pending else { return Ok(Some((next, false))) };
                     let sum = self.sum(&pending.entry).await?;
                     next.summed(sum, now_s);
                 }
@@ -156,7 +166,7 @@ impl ReporterContext {
                 | SendStep::Wait(_)
                 | SendStep::Stopped => {
                     if !self.verify(due, &mut next, now_s, report).await? {
-                        return Ok(Some(next));
+                        return Ok(Some((next, false)));
                     }
                 }
             }
@@ -165,7 +175,7 @@ impl ReporterContext {
                 None => return Ok(None),
             }
         }
-        Ok(Some(at.outbox))
+        Ok(Some((at.outbox, false)))
     }
 
     /// Marks the open entry, sends it, and writes the outcome. True if it is decided; `None` if
@@ -241,48 +251,10 @@ impl ReporterContext {
         Ok(true)
     }
 
-    async fn sum(&self, entry: &OutboxEntry) -> Result<i64, SinkError> {
+    pub(super) async fn sum(&self, entry: &OutboxEntry) -> Result<i64, SinkError> {
         let (customer, event) = (entry.customer.clone(), entry.event.clone());
         let until_s = entry.minute_s.saturating_add(60);
         self.sink.sum(Sum { customer, event, from_s: entry.minute_s, until_s }).await
-    }
-
-    /// Determines what was sent of an item between its copy and the restore.
-    async fn reconcile(&self, due: &DueUse, outbox: &mut Outbox) -> Result<(), ReportError> {
-        let Some(restored) = outbox.restored else { return Ok(()) };
-        let mut known = outbox.value_sent();
-        let mut minute = None;
-        if let Some(pending) = &outbox.pending {
-            let sum = self.sum(&pending.entry).await?;
-            if u64::try_from(sum) == Ok(pending.entry.value) {
-                known = known.saturating_add(pending.entry.value);
-            }
-            minute = Some(sum);
-        }
-        let (word, dues) = self.restored.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut beyond = 0;
-        if word == Word::Said(SentSinceCopy::AskStripe) {
-            // Use at another scale is a separate item here, but the same to the service.
-            let same = |other: &&DueUse| {
-                let (ours, its) = (&due.terms, &other.terms);
-                let sum = (&ours.customer, &ours.event) == (&its.customer, &its.event);
-                sum && other.id.period_ms == due.id.period_ms && other.id != due.id
-            };
-            for other in dues.iter().filter(same) {
-                let other = item::read(&*self.store, other.id.key(&self.space)).await?.outbox;
-                known = known.saturating_add(other.value_sent());
-            }
-            let begin_s = starts_s(&due.id);
-            let from_s = begin_s - begin_s.rem_euclid(60);
-            let end_s = due.terms.ends_ms.div_euclid(1_000).min(restored.at_s);
-            let until_s = end_s - end_s.rem_euclid(60) + 60;
-            let (customer, event) = (due.terms.customer.clone(), due.terms.event.clone());
-            let sum = self.sink.sum(Sum { customer, event, from_s, until_s }).await?;
-            beyond = u64::try_from(sum).unwrap_or(0).saturating_sub(known);
-        }
-        let then = owed_then(outbox, due);
-        outbox.reconciled(minute, beyond, then, due.terms.atoms_per_unit);
-        Ok(())
     }
 
     /// The next entry, with a minute of its own; `None` if no minute is free.
@@ -298,14 +270,19 @@ impl ReporterContext {
         let BillingTerms { customer, event, .. } = due.terms.clone();
         let owner = format!("{} {k}", due.id.key(&self.space).pk);
         let Some((first_s, last_s)) = minutes(due, now_s) else { return Ok(None) };
+        let (restored_s, asks_s) = (self.restored_s(), self.asks_since());
         for n in 0..MINUTES {
             let minute_s = last_s - n * 60;
             if minute_s < first_s {
                 break;
             }
-            // It may have been used since the copy, which lacks reservations made later.
-            let before = outbox.restored.is_some_and(|restored| minute_s <= restored.at_s);
-            if before {
+            // It may have been used since the copy, which lacks reservations made later; also for
+            // an item that the copy does not have. Sums lag: until they are whole, such a minute is
+            // left alone.
+            if asks_s.is_some_and(|at_s| minute_s <= at_s && now_s < at_s + ZERO_APART_S) {
+                continue;
+            }
+            if restored_s.is_some_and(|at_s| minute_s <= at_s) {
                 let (customer, event) = (customer.clone(), event.clone());
                 let until_s = minute_s.saturating_add(60);
                 if self.sink.sum(Sum { customer, event, from_s: minute_s, until_s }).await? != 0 {
@@ -385,19 +362,19 @@ fn minutes(due: &DueUse, now_s: i64) -> Option<(i64, i64)> {
 
 /// The first full second of an item's period: the timestamp of use sent in its first minute, where
 /// the period does not begin on a full minute.
-fn starts_s(id: &ItemId) -> i64 {
+pub(super) fn starts_s(id: &ItemId) -> i64 {
     id.period_ms.saturating_add(999).div_euclid(1_000)
 }
 
 /// The next step: in a restored table, reconciliation comes first.
-fn next_step(outbox: &Outbox, owed: u64, due: &DueUse, now_s: i64) -> SendStep {
+pub(super) fn next_step(outbox: &Outbox, owed: u64, due: &DueUse, now_s: i64) -> SendStep {
     let unit = due.terms.atoms_per_unit;
     let first = outbox.after_restore(owed_then(outbox, due), unit, now_s);
     first.unwrap_or_else(|| outbox.next(owed, unit, now_s))
 }
 
 /// The amount owed in the copy.
-fn owed_then(outbox: &Outbox, due: &DueUse) -> u64 {
+pub(super) fn owed_then(outbox: &Outbox, due: &DueUse) -> u64 {
     let then =
         |restored: RestoredItem| if due.terms.overage { restored.over } else { restored.used };
     outbox.restored.map_or(0, then).min(due.owed())

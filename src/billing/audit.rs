@@ -160,8 +160,7 @@ impl Reporter {
             };
             audit.lines.push(line);
             if let Some((due, outbox)) = due.zip(outbox) {
-                let name = (due.terms.customer.clone(), due.terms.event.clone());
-                groups.entry(name).or_default().add(at, &due, &outbox);
+                add(&mut groups, at, &due, &outbox);
             }
         }
         for ((customer, event), group) in groups {
@@ -262,13 +261,24 @@ impl Default for Group {
     }
 }
 
-impl Group {
-    fn add(&mut self, at: usize, due: &DueUse, outbox: &Outbox) {
-        self.lines.push(at);
-        self.from_s = self.from_s.min(due.id.period_ms.div_euclid(1_000));
-        self.sent = self.sent.saturating_add(outbox.value_sent());
-        let open = outbox.pending.as_ref().filter(|pending| pending.first_s.is_some());
-        self.open = self.open.saturating_add(open.map_or(0, |pending| pending.entry.value));
+/// Adds an item to the groups of its event, and of those that its entries were sent under.
+fn add(groups: &mut BTreeMap<(String, String), Group>, at: usize, due: &DueUse, outbox: &Outbox) {
+    let mut group = |event: &str, sent: u64, open: u64| {
+        let name = (due.terms.customer.clone(), event.to_owned());
+        let group = groups.entry(name).or_default();
+        if group.lines.last() != Some(&at) {
+            group.lines.push(at);
+        }
+        group.from_s = group.from_s.min(due.id.period_ms.div_euclid(1_000));
+        group.sent = group.sent.saturating_add(sent);
+        group.open = group.open.saturating_add(open);
+    };
+    group(&due.terms.event, 0, 0);
+    for (event, sent) in outbox.sent_by_event() {
+        group(event, sent, 0);
+    }
+    if let Some(pending) = outbox.pending.as_ref().filter(|pending| pending.first_s.is_some()) {
+        group(&pending.entry.event, 0, pending.entry.value);
     }
 }
 

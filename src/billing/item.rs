@@ -13,7 +13,7 @@ use crate::store::{
 };
 
 /// Format of an outbox item.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 const BODY: &str = "body";
 const VERSION: &str = "version";

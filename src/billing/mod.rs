@@ -22,6 +22,7 @@ pub(crate) mod lock;
 pub(crate) mod outbox;
 #[cfg(feature = "stripe")]
 mod prices;
+mod reconcile;
 #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "Stripe alone keeps facts"))]
 pub(crate) mod reducer;
 pub mod report;

@@ -23,6 +23,8 @@
 //! Not promised: rules 2 and 3 rest on identifiers being unique for 24 h and on sums being complete
 //! after hours. The service documents the former, but not the latter.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Largest distance between marks of one entry: half of the 24 h for which Stripe keeps identifiers
@@ -65,6 +67,8 @@ pub(crate) struct Outbox {
     pub sent: Vec<SentEntry>,
     /// Entries whose outcome is final.
     pub settled: SettledEntries,
+    /// Their value by event name: a plan file may rename a meter's event within the period.
+    pub settled_by: BTreeMap<String, u64>,
     /// Number of entries given up because their minute grew too old; their units are owed anew.
     pub voided: u64,
     /// Number of entries that were accepted and not counted; their units are owed anew.
@@ -212,12 +216,12 @@ impl Outbox {
     }
 
     /// Applies the service's sums: of the open entry's minute, and of units of the period beyond
-    /// all known sends. Of those, as many as were owed in the copy count as sent; the rest is use
-    /// that the copy does not know.
+    /// all known sends, by event name. Of those, as many as were owed in the copy count as sent;
+    /// the rest is use that the copy does not know.
     pub(crate) fn reconciled(
         &mut self,
         minute: Option<i64>,
-        beyond: u64,
+        beyond: &[(String, u64)],
         then: u64,
         atoms_per_unit: u64,
     ) {
@@ -236,11 +240,13 @@ impl Outbox {
             }
             _ => {}
         }
-        let value = beyond.min(then.saturating_sub(self.frozen) / unit);
-        if value > 0 {
-            let atoms = value.saturating_mul(unit);
-            self.frozen = self.frozen.saturating_add(atoms);
-            self.settle(value, atoms);
+        for (event, beyond) in beyond {
+            let value = (*beyond).min(then.saturating_sub(self.frozen) / unit);
+            if value > 0 {
+                let atoms = value.saturating_mul(unit);
+                self.frozen = self.frozen.saturating_add(atoms);
+                self.settle(event, value, atoms);
+            }
         }
         if let Some(restored) = &mut self.restored {
             restored.decided = true;
@@ -328,10 +334,12 @@ impl Outbox {
             Some(Stopped::Sum(sum)) => u64::try_from(sum).unwrap_or(0),
             _ => 0,
         };
-        self.settle(counted, entry.atoms);
+        self.settle(&entry.event, counted, entry.atoms);
     }
 
-    fn settle(&mut self, value: u64, atoms: u64) {
+    fn settle(&mut self, event: &str, value: u64, atoms: u64) {
+        let of_event = self.settled_by.entry(event.to_owned()).or_default();
+        *of_event = of_event.saturating_add(value);
         self.settled.entries += 1;
         self.settled.value = self.settled.value.saturating_add(value);
         self.settled.atoms = self.settled.atoms.saturating_add(atoms);
@@ -348,8 +356,8 @@ impl Outbox {
         let Some(at) = self.sent.iter().position(|sent| sent.entry.k == k) else { return };
         let sent = &mut self.sent[at];
         if u64::try_from(sum).is_ok_and(|sum| sum == sent.entry.value) {
-            let OutboxEntry { value, atoms, .. } = self.sent.remove(at).entry;
-            self.settle(value, atoms);
+            let OutboxEntry { event, value, atoms, .. } = self.sent.remove(at).entry;
+            self.settle(&event, value, atoms);
         } else if sum == 0 && reported {
             let entry = self.sent.remove(at).entry;
             self.frozen = self.frozen.saturating_sub(entry.atoms);
@@ -360,7 +368,14 @@ impl Outbox {
         }
     }
 
-    /// Whole units accepted or settled, for comparison with the service's sum.
+    /// Whole units accepted or settled by event name, for comparison with the service's sums. A
+    /// name may come several times.
+    pub(crate) fn sent_by_event(&self) -> impl Iterator<Item = (&str, u64)> {
+        let settled = self.settled_by.iter().map(|(event, value)| (event.as_str(), *value));
+        settled.chain(self.sent.iter().map(|sent| (sent.entry.event.as_str(), sent.entry.value)))
+    }
+
+    /// Whole units accepted or settled under any name.
     pub(crate) fn value_sent(&self) -> u64 {
         let sent = self.sent.iter().fold(0, |sum: u64, sent| sum.saturating_add(sent.entry.value));
         self.settled.value.saturating_add(sent)

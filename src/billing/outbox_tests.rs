@@ -37,19 +37,19 @@ fn in_a_restored_table_what_was_sent_since_the_copy_is_known_before_anything_is_
     assert_eq!(outbox.after_restore(80, 10, NOW), Some(SendStep::Wait(later)));
     assert_eq!(outbox.after_restore(80, 10, later), Some(SendStep::Reconcile));
     // Both were sent, and 4 units of use that the copy does not know.
-    outbox.reconciled(Some(5), 7, 80, 10);
+    outbox.reconciled(Some(5), &[("api".to_owned(), 7)], 80, 10);
     assert_eq!((outbox.frozen, outbox.value_sent(), outbox.pending.is_none()), (80, 8, true));
     assert_eq!((outbox.settled.entries, outbox.settled.atoms), (1, 30));
     assert_eq!(outbox.after_restore(80, 10, later), None, "once");
     assert_eq!(outbox.next(95, 10, later), SendStep::Freeze { value: 1, atoms: 10 });
     // Nothing was sent: the open entry begins anew.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
-    outbox.reconciled(Some(0), 0, 80, 10);
+    outbox.reconciled(Some(0), &[], 80, 10);
     assert_eq!((outbox.frozen, outbox.value_sent()), (50, 0));
     assert_eq!(outbox.next(80, 10, later + RESEND_S), SendStep::Send);
     // Its minute has another sum.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
-    outbox.reconciled(Some(9), 0, 80, 10);
+    outbox.reconciled(Some(9), &[], 80, 10);
     assert_eq!(outbox.next(80, 10, later), SendStep::Stopped);
     // All was sent and known: use since the copy does not wait.
     let outbox = Outbox { frozen: 80, restored: restored(80), ..Outbox::default() };

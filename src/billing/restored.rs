@@ -42,7 +42,8 @@ pub(crate) enum Word {
     Never,
     /// Restored at this Unix millisecond, with no statement yet.
     Waits(i64),
-    Said(SentSinceCopy),
+    /// The same with the statement.
+    Said(SentSinceCopy, i64),
 }
 
 /// The changes that accompany the ledger's new generation: reports wait from then on.
@@ -57,8 +58,8 @@ pub(crate) async fn word(store: &dyn Store, space: &Space) -> Result<Word, Store
         return Ok(Word::Never);
     };
     Ok(match item.int(SAID) {
-        Some(1) => Word::Said(SentSinceCopy::AskStripe),
-        Some(2) => Word::Said(SentSinceCopy::Nothing),
+        Some(1) => Word::Said(SentSinceCopy::AskStripe, at_ms),
+        Some(2) => Word::Said(SentSinceCopy::Nothing, at_ms),
         _ => Word::Waits(at_ms),
     })
 }

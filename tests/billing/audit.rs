@@ -256,3 +256,28 @@ async fn a_tenant_whose_record_is_damaged_is_named_and_the_others_are_audited() 
     assert_eq!(audit.lines.iter().find(sent).unwrap().sent, 10);
     assert!(audit.lines.iter().all(|line| line.gaps.is_empty()), "{audit:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_was_renamed_within_the_period_leaves_the_audit_clean() {
+    let bench = Bench::new().await;
+    bench.sim.create_meter("api_v2").unwrap();
+    let customer = bench.customer("acme").await;
+    bench.use_("acme", "requests", 100).await;
+    bench.report().await;
+    let gate = bench.another_with("event = \"api_requests\"", "event = \"api_v2\"").await;
+    for pass_s in [60, 26 * 3_600, 26 * 3_600] {
+        use_at(&gate, "acme", "requests", 10).await;
+        bench.pass(pass_s);
+        gate.report_now().await.unwrap();
+        let audit = gate.audit().await.unwrap();
+        assert!(audit.is_clean(), "{:?}", named(&audit));
+    }
+    let outside = format!(
+        "event_name=api_requests&identifier=foreign&payload[stripe_customer_id]={customer}\
+         &payload[value]=3&timestamp={NOW}"
+    );
+    bench.sim.call("POST", "/v1/billing/meter_events", &outside);
+    let audit = gate.audit().await.unwrap();
+    let counted = Gap::Counted { sent: 100, counted: 103 };
+    assert_eq!(named(&audit), [("requests".to_owned(), counted)], "under the former name too");
+}

@@ -1,10 +1,12 @@
 //! A table restored from a backup, and what Stripe counts in the end.
 
 use serde_json::json;
+use tallygate::Gate;
 use tallygate::billing::SentSinceCopy;
 use tallygate::billing::report::ReportError;
+use tallygate::ingest::{Counted, UsageEvent};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, NOW, event, fault, subscription, use_at};
 use crate::topups::{buy_packs, packs};
 
 const HOURS: u32 = 3_600;
@@ -159,4 +161,175 @@ async fn packs_paid_for_after_the_copy_of_a_restored_table_are_given() {
         bench.report().await;
     }
     assert_eq!(packs(&bench.gate).await, [("credits".to_owned(), 100)]);
+}
+
+/// Another meter, `calls`, with the event of `requests`.
+const CALLS: &str = "[meter.calls]\n    stripe = { event = \"api_requests\", send = \"all\" }\n    \
+                     [meter.credits]";
+
+async fn with_calls(bench: &Bench) -> Gate {
+    bench.another_with("[meter.credits]", CALLS).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restore_no_entry_takes_a_minute_in_which_stripe_counts() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("payg").note("t").save().await.unwrap();
+    bench.pass(31 * 24 * HOURS);
+    let copy = bench.store.copy().await;
+    let jobs = |id: &str, at_s: i64| {
+        UsageEvent::new(id, "acme", "jobs", 7).at_unix_ms((NOW + at_s) * 1_000)
+    };
+    // Of the period that ended a day ago; sent after the copy was made.
+    assert_eq!(bench.gate.ingest().events(vec![jobs("a", 3_600)]).await, [Ok(Counted::Now)]);
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 7);
+    let bench = bench.restored(copy).await;
+    assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    // Other use of that period, of which the copy knows nothing. Sums lag.
+    assert_eq!(bench.gate.ingest().events(vec![jobs("b", 7_200)]).await, [Ok(Counted::Now)]);
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 7, "no minute of that period is known to be free yet");
+    bench.pass(7 * HOURS);
+    // For a day Stripe does not answer.
+    let away = json!({ "code": 503, "applied": false, "should_retry": false });
+    fault(&bench, 0, &json!({ "status": away }));
+    bench.report().await;
+    bench.pass(25 * HOURS);
+    bench.sim.heal();
+    for _ in 0..6 {
+        bench.report().await;
+        bench.pass(7 * HOURS);
+    }
+    assert_eq!(bench.billed("jobs"), 14);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_ends_before_stripe_is_asked_sends_nothing_twice() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await; // counted from the 16th of March
+    bench.pass(24 * 24 * HOURS);
+    let mut made = subscription("sub_1", &customer, "active", "team_monthly");
+    for field in ["start_date", "created", "billing_cycle_anchor"] {
+        made[field] = json!(bench.sim.now()); // the 10th of April
+    }
+    let created = event("evt_1", "customer.subscription.created", bench.sim.now(), &made);
+    assert_eq!(bench.webhook(&created).await, 200);
+    bench.pass(10 * 24 * HOURS);
+    bench.use_("acme", "requests", 10).await;
+    bench.gate.flush_now().await.unwrap();
+    let copy = bench.store.copy().await;
+    bench.report().await;
+    assert_eq!(bench.billed("api_requests"), 10);
+    let bench = bench.restored(copy).await;
+    assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    made["status"] = json!("canceled");
+    made["ended_at"] = json!(bench.sim.now());
+    let deleted = event("evt_2", "customer.subscription.deleted", bench.sim.now(), &made);
+    assert_eq!(bench.webhook(&deleted).await, 200);
+    bench.pass(7 * HOURS);
+    bench.report().await;
+    assert_eq!(bench.billed("api_requests"), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_entry_of_the_backup_is_no_use_of_another_meter_of_its_event() {
+    for (open, owed) in [("requests", "calls"), ("calls", "requests")] {
+        let bench = Bench::new().await;
+        let gate = with_calls(&bench).await;
+        bench.customer("acme").await;
+        let lost = json!({ "code": 503, "applied": true, "should_retry": false });
+        fault(&bench, 0, &json!({ "status": lost }));
+        use_at(&gate, "acme", open, 10).await;
+        assert_eq!(gate.report_now().await.unwrap().open, 1);
+        bench.sim.heal();
+        use_at(&gate, "acme", owed, 3).await;
+        gate.flush_now().await.unwrap();
+        let copy = bench.store.copy().await;
+        drop(gate);
+        let bench = bench.restored(copy).await;
+        let gate = with_calls(&bench).await;
+        assert!(gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+        bench.pass(7 * HOURS);
+        gate.report_now().await.unwrap();
+        assert_eq!(bench.billed("api_requests"), 13, "{open} was open, {owed} was owed");
+        assert!(gate.audit().await.unwrap().is_clean());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_since_the_restore_waits_for_another_meter_of_its_event_that_is_asked_about() {
+    for (sent, owed) in [("requests", "calls"), ("calls", "requests")] {
+        let bench = Bench::new().await;
+        let gate = with_calls(&bench).await;
+        bench.customer("acme").await;
+        use_at(&gate, "acme", sent, 20).await;
+        gate.report_now().await.unwrap();
+        use_at(&gate, "acme", owed, 5).await;
+        gate.flush_now().await.unwrap();
+        let copy = bench.store.copy().await;
+        bench.pass(60);
+        gate.report_now().await.unwrap();
+        assert_eq!(bench.billed("api_requests"), 25);
+        drop(gate);
+        let bench = bench.restored(copy).await;
+        let gate = with_calls(&bench).await;
+        assert!(gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+        bench.pass(600);
+        // All of this meter was sent when the copy was made.
+        use_at(&gate, "acme", sent, 4).await;
+        gate.report_now().await.unwrap();
+        assert_eq!(bench.billed("api_requests"), 25, "{sent}: what {owed} has sent is not known");
+        bench.pass(7 * HOURS);
+        gate.report_now().await.unwrap();
+        assert_eq!(bench.billed("api_requests"), 29, "{owed} was sent since the copy");
+        assert!(gate.audit().await.unwrap().is_clean());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_was_renamed_before_the_backup_is_sent_once_after_it() {
+    let (old, new) = ("event = \"api_requests\"", "event = \"api_v2\"");
+    let bench = Bench::new().await;
+    bench.sim.create_meter("api_v2").unwrap();
+    bench.customer("acme").await;
+    bench.use_("acme", "requests", 100).await;
+    bench.report().await;
+    let gate = bench.another_with(old, new).await;
+    use_at(&gate, "acme", "requests", 10).await;
+    gate.flush_now().await.unwrap();
+    bench.pass(60);
+    let copy = bench.store.copy().await;
+    gate.report_now().await.unwrap();
+    drop(gate);
+    let bench = bench.restored(copy).await;
+    let gate = bench.another_with(old, new).await;
+    assert!(gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    bench.pass(7 * HOURS);
+    gate.report_now().await.unwrap();
+    assert_eq!((bench.billed("api_requests"), bench.billed("api_v2")), (100, 10));
+    assert!(gate.audit().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_under_an_events_former_name_since_the_backup_is_not_sent_again() {
+    let (old, new) = ("event = \"api_requests\"", "event = \"api_v2\"");
+    let bench = Bench::new().await;
+    bench.sim.create_meter("api_v2").unwrap();
+    bench.customer("acme").await;
+    bench.use_("acme", "requests", 100).await;
+    bench.report().await;
+    bench.use_("acme", "requests", 10).await;
+    bench.gate.flush_now().await.unwrap();
+    let copy = bench.store.copy().await;
+    bench.pass(60);
+    bench.report().await;
+    let bench = bench.restored(copy).await;
+    let gate = bench.another_with(old, new).await;
+    assert!(gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    bench.pass(7 * HOURS);
+    gate.report_now().await.unwrap();
+    assert_eq!((bench.billed("api_requests"), bench.billed("api_v2")), (110, 0));
+    assert!(gate.audit().await.unwrap().is_clean());
 }

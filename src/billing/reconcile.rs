@@ -1,0 +1,192 @@
+//! What was sent of a restored table's items between its copy and the restore, by the service's
+//! sums.
+//!
+//! # Laws
+//!
+//! 1. What an event counts in a period beyond what the copy knows is attributed to what the copy
+//!    owed of that event and period, to each unit once: items that share an event and a period are
+//!    **kin**, and none of them is sent before all are decided. So what is known of them is what
+//!    the copy knew.
+//! 2. An item is asked about under every event name that its entries have had.
+//! 3. The range of the question is the item's own: from its period's beginning to that of the next
+//!    period known of this customer, and no longer than a month. Today's anchors may be others.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use super::advance::{ReporterContext, next_step, owed_then, starts_s};
+use super::item::{self, Versioned};
+use super::outbox::{Outbox, PendingEntry, SendStep};
+use super::report::{DueUse, ReportError};
+use super::restored::{SentSinceCopy, Word};
+use super::sink::{SinkError, Sum};
+
+/// The longest billing period, in seconds.
+const LONGEST_S: i64 = 31 * 86_400;
+
+/// Whether an item may be sent.
+pub(super) enum Kin {
+    /// None of its kin is undecided.
+    Decided,
+    /// One is, and cannot be decided yet, or was changed by another reporter.
+    Undecided,
+}
+
+impl ReporterContext {
+    /// The word about the restore, and all items of this run.
+    fn restored(&self) -> (Word, Arc<[DueUse]>) {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When the table was restored and the service is to be asked what was sent since its copy.
+    pub(super) fn asks_since(&self) -> Option<i64> {
+        match self.restored().0 {
+            Word::Said(SentSinceCopy::AskStripe, at_ms) => Some(at_ms.div_euclid(1_000)),
+            _ => None,
+        }
+    }
+
+    /// When the table was restored.
+    pub(super) fn restored_s(&self) -> Option<i64> {
+        match self.restored().0 {
+            Word::Said(_, at_ms) | Word::Waits(at_ms) => Some(at_ms.div_euclid(1_000)),
+            Word::Never => None,
+        }
+    }
+
+    /// Whether an item's kin are decided; in a pass that asks, they are decided now if they can be.
+    pub(super) async fn kin(
+        &self,
+        due: &DueUse,
+        asks: bool,
+        now_s: i64,
+    ) -> Result<Kin, ReportError> {
+        let (word, dues) = self.restored();
+        if !matches!(word, Word::Said(SentSinceCopy::AskStripe, _)) {
+            return Ok(Kin::Decided);
+        }
+        for other in dues.iter().filter(|other| other.id != due.id && are_kin(due, other)) {
+            let at = item::read(&*self.store, other.id.key(&self.space)).await?;
+            if !is_undecided(&at.outbox, other, now_s) {
+                continue;
+            }
+            if !asks || !self.decide_kin(other, &at, now_s).await? {
+                return Ok(Kin::Undecided);
+            }
+        }
+        Ok(Kin::Decided)
+    }
+
+    async fn decide_kin(
+        &self,
+        other: &DueUse,
+        at: &Versioned,
+        now_s: i64,
+    ) -> Result<bool, ReportError> {
+        if next_step(&at.outbox, other.owed(), other, now_s) != SendStep::Reconcile {
+            return Ok(false);
+        }
+        let mut outbox = at.outbox.clone();
+        self.reconcile(other, &mut outbox).await?;
+        Ok(self.write(&other.id, at, outbox).await?.is_some())
+    }
+
+    /// Determines what was sent of an item between its copy and the restore.
+    pub(super) async fn reconcile(
+        &self,
+        due: &DueUse,
+        outbox: &mut Outbox,
+    ) -> Result<(), ReportError> {
+        let Some(restored) = outbox.restored else { return Ok(()) };
+        let mut books = Books::default();
+        books.add(outbox);
+        let minute = match &outbox.pending {
+            Some(pending) => Some(self.pending_sum(pending, &mut books).await?),
+            None => None,
+        };
+        let (word, dues) = self.restored();
+        let mut beyond = Vec::new();
+        if matches!(word, Word::Said(SentSinceCopy::AskStripe, _)) {
+            let own: Vec<String> = books.0.keys().cloned().collect();
+            for other in dues.iter().filter(|other| other.id != due.id && same_period(due, other)) {
+                let other = item::read(&*self.store, other.id.key(&self.space)).await?.outbox;
+                books.add(&other);
+                let open = other.restored.filter(|restored| !restored.decided);
+                if let (Some(_), Some(pending)) = (open, &other.pending) {
+                    self.pending_sum(pending, &mut books).await?;
+                }
+            }
+            let until_s = ends_s(due, &dues).min(whole_minute(restored.at_s).saturating_add(60));
+            // A name that is another's now counts that one's use.
+            let is_others = |event: &String| {
+                dues.iter().any(|other| same_period(due, other) && other.terms.event == *event)
+            };
+            let former = own.into_iter().filter(|e| *e != due.terms.event && !is_others(e));
+            for event in std::iter::once(due.terms.event.clone()).chain(former) {
+                let known = books.0.get(&event).copied().unwrap_or(0);
+                let (customer, from_s) =
+                    (due.terms.customer.clone(), whole_minute(starts_s(&due.id)));
+                let sum = Sum { customer, event: event.clone(), from_s, until_s };
+                let counted = u64::try_from(self.sink.sum(sum).await?).unwrap_or(0);
+                beyond.push((event, counted.saturating_sub(known)));
+            }
+        }
+        let then = owed_then(outbox, due);
+        outbox.reconciled(minute, &beyond, then, due.terms.atoms_per_unit);
+        Ok(())
+    }
+
+    /// The sum of an open entry's minute; if it is the entry's, the entry is in the books.
+    async fn pending_sum(
+        &self,
+        pending: &PendingEntry,
+        books: &mut Books,
+    ) -> Result<i64, SinkError> {
+        let entry = &pending.entry;
+        let sum = self.sum(entry).await?;
+        if u64::try_from(sum) == Ok(entry.value) {
+            let known = books.0.entry(entry.event.clone()).or_default();
+            *known = known.saturating_add(entry.value);
+        }
+        Ok(sum)
+    }
+}
+
+/// Units known to be sent, by event name.
+#[derive(Default)]
+struct Books(BTreeMap<String, u64>);
+
+impl Books {
+    fn add(&mut self, outbox: &Outbox) {
+        for (event, value) in outbox.sent_by_event() {
+            let known = self.0.entry(event.to_owned()).or_default();
+            *known = known.saturating_add(value);
+        }
+    }
+}
+
+/// Use of one meter at another scale, or of two meters with one event, is the same to the service.
+fn are_kin(one: &DueUse, other: &DueUse) -> bool {
+    same_period(one, other) && one.terms.event == other.terms.event
+}
+
+fn same_period(one: &DueUse, other: &DueUse) -> bool {
+    one.terms.customer == other.terms.customer && one.id.period_ms == other.id.period_ms
+}
+
+fn is_undecided(outbox: &Outbox, due: &DueUse, now_s: i64) -> bool {
+    outbox.after_restore(owed_then(outbox, due), due.terms.atoms_per_unit, now_s).is_some()
+}
+
+/// A second by which an item's period has ended: see the third law.
+fn ends_s(due: &DueUse, dues: &[DueUse]) -> i64 {
+    let later = dues.iter().filter(|other| {
+        other.terms.customer == due.terms.customer && other.id.period_ms > due.id.period_ms
+    });
+    let next_s = later.map(|other| starts_s(&other.id)).min().unwrap_or(i64::MAX);
+    whole_minute(next_s.min(starts_s(&due.id).saturating_add(LONGEST_S)))
+}
+
+fn whole_minute(at_s: i64) -> i64 {
+    at_s - at_s.rem_euclid(60)
+}
