@@ -35,6 +35,8 @@ mod close;
 mod customers;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
+#[cfg(feature = "stripe")]
+mod ends;
 mod entitlements;
 mod guests;
 mod idle;

@@ -200,6 +200,18 @@ impl Reporter {
         Ok(rows.into_iter().map(RecordedUse::from).collect())
     }
 
+    /// The use on record in the logs, of periods that began at this Unix millisecond or later;
+    /// without keyed requests.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn logged(&self, from_ms: i64) -> Result<Vec<RecordedUse>, StoreError> {
+        let rows = self.inner.ledger.logged(from_ms, self.inner.clock.now().wall_ms).await?;
+        Ok(rows.into_iter().map(RecordedUse::from).collect())
+    }
+
     /// One run: advances each item as far as it can go now.
     ///
     /// # Errors

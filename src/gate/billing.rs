@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::customers::Polls;
-use super::reports::{Ends, ReportTask};
+use super::ends::Ends;
+use super::reports::ReportTask;
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Mark, customer_of};
 use crate::billing::lock::Lock;

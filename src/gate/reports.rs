@@ -4,7 +4,7 @@
 //! minutes after its end: Stripe closes the invoice an hour later, unless it is told to wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// How long after a period's end it is reported: by then every process has written down what it
 /// used before.
-const SETTLED_MS: i64 = 60_000;
+pub(super) const SETTLED_MS: i64 = 60_000;
 
 /// How long a report that was asked for goes on asking about customers: whoever waits for it, such
 /// as a function with a timeout, wants its answer. The others are asked about in the next.
@@ -43,9 +43,6 @@ const READS: usize = 64;
 
 /// The end of a close, for the lock: another process need not wait then until it runs out.
 const RELEASE: Duration = Duration::from_millis(500);
-
-/// When the periods of reported items end, Unix milliseconds, as long as that is to come.
-pub(super) type Ends = Mutex<HashMap<ItemId, i64>>;
 
 /// Items not processed, and why.
 type FailedItems = Vec<(ItemId, String)>;
@@ -163,7 +160,7 @@ async fn run(inner: Weak<Inner>, every: Duration, mut stopped: watch::Receiver<b
             whole_at = (whole_at + every).max(now);
             None
         } else {
-            match ended(&billing.ends, inner.clock.now().wall_ms) {
+            match inner.ended_periods(billing).await {
                 ended if ended.is_empty() => continue,
                 ended => Some(ended),
             }
@@ -202,7 +199,7 @@ impl Inner {
         let hold = billing.every.saturating_add(billing.every / 2).saturating_add(SILENT);
         match billing.lock.take(self.clock.now().wall_ms, hold).await {
             Ok(true) => {}
-            Ok(false) => return,
+            Ok(false) => return billing.ends.forget(),
             // It only saves work: without it there is a report too many at worst.
             Err(error) => tracing::warn!(%error, "the reporter's lock cannot be had"),
         }
@@ -211,10 +208,7 @@ impl Inner {
                 log(billing.reporter.run(due).await.map(|report| report.with_failed(failed)));
             }
             Ok((due, failed)) => {
-                let now_ms = self.clock.now().wall_ms;
-                let ends = due.iter().map(|due| (due.id.clone(), due.terms.ends_ms));
-                let ends = ends.filter(|(_, end_ms)| now_ms < end_ms.saturating_add(SETTLED_MS));
-                *billing.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends.collect();
+                billing.ends.begin(&due, &failed, self.clock.now().wall_ms);
                 let customers = customers_of(&due);
                 log(billing.reporter.run(due).await.map(|report| report.with_failed(failed)));
                 self.poll(billing, customers).await;
@@ -276,7 +270,7 @@ impl Inner {
 
     /// What is due of one tenant's use; its billed items with the reason, if that cannot be
     /// determined.
-    async fn due_of(&self, uses: Vec<RecordedUse>) -> Result<Vec<DueUse>, FailedItems> {
+    pub(super) async fn due_of(&self, uses: Vec<RecordedUse>) -> Result<Vec<DueUse>, FailedItems> {
         let Some(billing) = &self.billing else { return Ok(Vec::new()) };
         let (mut records, mut due) = (HashMap::new(), Vec::new());
         for used in &uses {
@@ -294,7 +288,7 @@ impl Inner {
     }
 
     /// Whether anything of a meter is sent.
-    fn is_sent(&self, meter: &str) -> bool {
+    pub(super) fn is_sent(&self, meter: &str) -> bool {
         let live = self.catalogs.live.load();
         let at = live.catalog.meter(meter).map(|id| usize::from(id.0));
         at.is_some_and(|at| live.catalog.meters[at].stripe.is_some())
@@ -325,13 +319,6 @@ impl Inner {
         let terms = terms(&id, &live.catalog, &anchors, billing.carry);
         Ok(terms.map(|terms| DueUse { id, used: atoms, over, terms }))
     }
-}
-
-/// Takes the items out whose period has ended and settled.
-fn ended(ends: &Ends, now_ms: i64) -> HashSet<ItemId> {
-    let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_over = |_: &ItemId, end_ms: &mut i64| now_ms >= end_ms.saturating_add(SETTLED_MS);
-    ends.extract_if(is_over).map(|(id, _)| id).collect()
 }
 
 /// Whose use is due, each once.

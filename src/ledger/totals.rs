@@ -109,7 +109,9 @@ struct Fold {
 }
 
 /// Atoms by account, tenant, meter, scale and period.
-type Sums = BTreeMap<(Option<Arc<str>>, Surrogate, Arc<str>, u64, i64), Atoms>;
+type Sums = BTreeMap<SumKey, Atoms>;
+
+type SumKey = (Option<Arc<str>>, Surrogate, Arc<str>, u64, i64);
 
 impl Ledger {
     pub(crate) fn new(store: Arc<dyn Store>, writer: Writer) -> Self {
@@ -172,6 +174,20 @@ impl Ledger {
         self.periods(&self.fold, now_ms).await
     }
 
+    /// Totals of the logs alone, of periods that began at this Unix millisecond or later: costs a
+    /// query for each log that may have grown.
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn logged(
+        &self,
+        from_ms: i64,
+        now_ms: i64,
+    ) -> Result<Vec<PeriodUse>, StoreError> {
+        self.keep_rows();
+        self.read_now(now_ms).await?;
+        let sums = self.locked().sums(from_ms);
+        Ok(sums.into_iter().map(period_use).collect())
+    }
+
     /// Replaces full runs of slots with their totals: in our own log, and in logs that have not
     /// been written to for [`LEFT_MS`]. The writer itself folds, so that each slot is removed once;
     /// other logs are checked no more often than that, because each check costs.
@@ -206,7 +222,7 @@ impl Ledger {
 
     /// Totals of the logs by period, plus settled claims, which are not in the logs.
     async fn periods(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
-        let mut sums = locked(fold).sums();
+        let mut sums = locked(fold).sums(i64::MIN);
         for tenant in claims::claimants(&*self.store, &self.writer.space).await? {
             let claimed = self.read_claims(fold, tenant, now_ms).await?;
             for ((meter, scale, period_ms, _, account), total) in
@@ -216,15 +232,7 @@ impl Ledger {
                 sums.entry(key).or_default().add(*total);
             }
         }
-        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
-            account,
-            tenant,
-            meter,
-            scale,
-            period_ms,
-            atoms,
-        };
-        Ok(sums.into_iter().map(of).collect())
+        Ok(sums.into_iter().map(period_use).collect())
     }
 
     /// A tenant's settled claims, summed, if it has any: concurrent callers share one reading.
@@ -407,10 +415,11 @@ fn first_of_next_month(day: u32) -> u32 {
 }
 
 impl Fold {
-    /// Sums by account, tenant, meter, scale and period.
-    fn sums(&self) -> Sums {
+    /// Sums by account, tenant, meter, scale and period, of periods from this one on.
+    fn sums(&self, from_ms: i64) -> Sums {
         let mut sums = Sums::new();
-        for (key, total) in self.uses.values().flatten().map(|((_, key), total)| (key, total)) {
+        let rows = self.uses.values().flatten().map(|((_, key), total)| (key, total));
+        for (key, total) in rows.filter(|(key, _)| key.period_ms >= from_ms) {
             let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
             sums.entry((account, tenant, meter, scale, period_ms)).or_default().add(*total);
         }
@@ -422,6 +431,11 @@ impl Fold {
             self.uses.entry(key.tenant).or_default().entry((of, key)).or_default().raise(total);
         }
     }
+}
+
+fn period_use((key, atoms): (SumKey, Atoms)) -> PeriodUse {
+    let (account, tenant, meter, scale, period_ms) = key;
+    PeriodUse { account, tenant, meter, scale, period_ms, atoms }
 }
 
 impl std::fmt::Debug for Ledger {

@@ -13,6 +13,7 @@ mod ingested;
 mod lives;
 mod moves;
 mod offers;
+mod periods;
 mod topups;
 mod usage;
 mod webhooks;
