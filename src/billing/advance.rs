@@ -116,8 +116,8 @@ impl ReporterContext {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Steps an item until nothing more can be done now, and whether it waits for its kin; `None` if
-    /// another reporter interfered.
+    /// Steps an item until nothing more can be done now, and says whether it waits for its kin;
+    /// `None` if another reporter interfered.
     async fn advance(
         &self,
         due: &DueUse,

@@ -181,6 +181,14 @@ struct Invoice {
     doubtful: bool,
 }
 
+/// A price that means a plan.
+struct PlanPrice {
+    /// Its lookup key that does.
+    key: String,
+    /// All of its keys.
+    keys: Vec<String>,
+}
+
 /// The payment of a subscription, by its invoices.
 struct Unpaid {
     /// The first failure among its open invoices.
@@ -351,7 +359,7 @@ impl Facts {
             deleted: self.deleted_s.is_some(),
             ..PlanState::default()
         };
-        let mut best: Option<((Status, i64, &String), Subscription, (String, Vec<String>))> = None;
+        let mut best: Option<((Status, i64, &String), Subscription, PlanPrice)> = None;
         for (id, frontier) in &self.subscriptions {
             let Some((mut is, decided)) = frontier.holds() else { continue };
             if !decided || frontier.doubtful {
@@ -372,7 +380,8 @@ impl Facts {
                         // Of several ended ones, the last end counts.
                         let rank = (is.status, is.over_s().unwrap_or(is.start_s), id);
                         if best.as_ref().is_none_or(|(known, ..)| *known < rank) {
-                            best = Some((rank, is.clone(), (key.to_owned(), self.keys(price))));
+                            let price = PlanPrice { key: key.to_owned(), keys: self.keys(price) };
+                            best = Some((rank, is.clone(), price));
                         }
                     }
                     Some((key, Sold::Addon(_))) if is.status >= Status::PastDue => {
@@ -511,12 +520,8 @@ impl Facts {
         Unpaid { failed_s, given_up: lost.is_some() && open().next().is_none() }
     }
 
-    fn base(
-        &self,
-        id: &str,
-        is: &Subscription,
-        (price, keys): (String, Vec<String>),
-    ) -> Option<Base> {
+    fn base(&self, id: &str, is: &Subscription, price: PlanPrice) -> Option<Base> {
+        let PlanPrice { key: price, keys } = price;
         let Unpaid { failed_s, given_up } = self.unpaid(id, is);
         let (payment, since_s) = match is.status {
             Status::Expired | Status::Incomplete => return None,

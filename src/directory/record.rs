@@ -59,8 +59,8 @@ pub struct TenantRecord {
     pub overrides: Vec<Override>,
     /// Units given once.
     pub grants: Vec<Grant>,
-    /// Addons on top of its plan, by name, with their quantities. A bought one whose payment is past
-    /// due is not among them; it counts until its grace is over.
+    /// Addons on top of its plan, by name, with their quantities. A bought one whose payment is
+    /// past due is not among them; it counts until its grace is over.
     #[serde(default)]
     pub addons: BTreeMap<String, u64>,
     /// The same as they were sold, with those past due; none where an operator has set them.

@@ -249,7 +249,8 @@ async fn a_tenant_whose_record_is_damaged_is_named_and_the_others_are_audited() 
     let audit = bench.another().await.audit().await.unwrap();
     let mut failed: Vec<_> = audit.failed.iter().map(|(tenant, _)| *tenant).collect();
     let mut damaged = surrogates[1..].to_vec();
-    (failed.sort(), damaged.sort());
+    failed.sort();
+    damaged.sort();
     assert_eq!(failed, damaged);
     assert!(!audit.is_clean());
     let sent = |line: &&Line| line.tenant == surrogates[0];

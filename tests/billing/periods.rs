@@ -7,10 +7,14 @@ use crate::bench::Bench;
 /// Tokio's time in one step of `hurry`, which takes 5 ms.
 const STEP: Duration = Duration::from_millis(250);
 
+#[expect(clippy::disallowed_methods, reason = "while it runs, tokio's time does not jump ahead")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
 /// Lets tokio's time pass 50 times as fast as the wall clock: calls still have time to be answered.
 async fn hurry(seconds: u32) {
     for _ in 0..seconds * 4 {
-        let pause = || std::thread::sleep(Duration::from_millis(5));
         tokio::task::spawn_blocking(pause).await.unwrap();
         tokio::time::advance(STEP).await;
     }
