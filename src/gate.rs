@@ -76,7 +76,8 @@ pub use statement::{Identified, IdentifyStep};
 pub(crate) use usage::Took;
 pub use usage::{Admitted, Usage};
 
-/// Longest wait for units of a lease; then `on-lease-error` decides.
+/// Longest wait for an answer about units of a lease; then `on-lease-error` decides. Behind others,
+/// whose calls are answered, a request waits for its turn as well: six seconds in all at most.
 pub const LEASE_WAIT: Duration = Duration::from_millis(250);
 
 /// Most requests of one tenant that wait for a lease at once; the next is refused at once, so that
@@ -86,7 +87,8 @@ pub const LEASE_WAITERS: u32 = 16_384;
 
 /// Rounds of waiting for one request: its caller, its tenant, and the leases of its meters, which
 /// are asked for together; where several pay for one cost, one after the other, each for all of the
-/// rest and then for as much as it has. One more than that is a store that does not keep up.
+/// rest and then for as much as it has. A wait behind others may take several of them. One more
+/// than that is a store that does not keep up.
 const ROUNDS: u8 = 24;
 
 /// Identification, limits and metering for one service. Clones share everything; the last one to go
@@ -355,8 +357,12 @@ impl Gate {
                 return waited;
             };
             inner.hub.wake(&lease);
-            let answer = inner.hub.answer_for(&lease, n);
-            waited.store_away = inner.within(LEASE_WAIT, answer).await.is_none();
+            let (answer, line) = (inner.hub.answer_for(&lease, n), || inner.hub.progress(&lease));
+            let most = u32::from(ROUNDS.saturating_sub(rounds));
+            let (answered, rounds) = inner.while_it_moves(LEASE_WAIT, most, line, answer).await;
+            waited.store_away = answered.is_none();
+            waited.rounds =
+                waited.rounds.saturating_add(u8::try_from(rounds - 1).unwrap_or(ROUNDS));
             waited
         })
     }

@@ -77,6 +77,7 @@ mod error;
 mod flights;
 mod ids;
 mod own_type;
+mod patience;
 mod places;
 #[cfg_attr(
     not(any(test, feature = "testing")),

@@ -6,6 +6,7 @@
 //! a look-up keeps it until the last of its reads is done. Claims, which may be retried for long,
 //! release it between attempts.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -14,7 +15,14 @@ use crate::turns::Turns;
 
 /// See the [module](self). Clones share the places.
 #[derive(Clone, Debug)]
-pub(crate) struct Places(Arc<Mutex<Turns<Waits, u128>>>);
+pub(crate) struct Places(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    turns: Mutex<Turns<Waits, u128>>,
+    /// Calls that the store has answered.
+    answered: AtomicU64,
+}
 
 /// A waiter for a place.
 #[derive(Debug)]
@@ -34,7 +42,8 @@ pub(crate) struct Place {
 impl Places {
     /// A number of places, and a limit on the callers that have one or wait for one.
     pub(crate) fn new(places: usize, most: usize) -> Self {
-        Self(Arc::new(Mutex::new(Turns::new(places, most))))
+        let turns = Mutex::new(Turns::new(places, most));
+        Self(Arc::new(Shared { turns, answered: AtomicU64::new(0) }))
     }
 
     /// Waits for a place for `whose`. `None` if too many of its own calls already wait.
@@ -46,6 +55,11 @@ impl Places {
             self.hand_out(&mut turns);
         }
         told.await.ok()
+    }
+
+    /// How many calls with a place the store has answered: while this rises, the line moves.
+    pub(crate) fn answered(&self) -> u64 {
+        self.0.answered.load(Ordering::Relaxed)
     }
 
     /// Gives the free places to the waiters whose turn it is.
@@ -60,7 +74,16 @@ impl Places {
     }
 
     fn locked(&self) -> MutexGuard<'_, Turns<Waits, u128>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The store has answered the work that has this place.
+    pub(crate) fn is_answered(&self) {
+        if let Some(places) = &self.of {
+            places.0.answered.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -34,12 +34,13 @@ const CLOCKS: [(&str, &str); 13] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 36] = [
+const ORDER: [&str; 37] = [
     "planted",
     "clock",
     "random",
     "ids",
     "own_type",
+    "patience",
     "text_file",
     "repeated",
     "telemetry",

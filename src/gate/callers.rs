@@ -23,6 +23,7 @@ use crate::identity::{
     Identity, Presented, RequestView, ScopeHash, Scopes, UnknownCache, is_own_id, line,
     named_caller,
 };
+use crate::patience;
 use crate::repeated::repeated;
 use crate::sheets::sheet::Sheet;
 use crate::store::{StoreError, StoreErrorKind};
@@ -38,14 +39,19 @@ pub(crate) const REFRESH_AGE: Duration = Duration::from_secs(15);
 /// A tenant that could not be read again is asked for no sooner than after this.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
-/// Longest wait of a caller that is not in memory: for its turn, and for the directory.
+/// Longest wait of a caller that is not in memory for the directory to answer: it, once it is being
+/// looked up, and anyone while it is in line.
 pub(super) const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
+
+/// A wait in line is no longer than so many of these, however fast the line moves: 10 s, before
+/// proxies and clients commonly give up.
+const LOOK_UP_WAITS: u32 = 5;
 
 /// Reads of the directory in flight. One line or tenant alone has half of them: at 10 ms a read,
 /// 6,400 new callers a second.
 pub(super) const READS: usize = 128;
 
-/// Look-ups that have a place or wait for one: as many as are served in some two seconds. Of one
+/// Look-ups that have a place or wait for one: as many as are served in some seconds. Of one
 /// tenant or line no more than are free.
 pub(super) const READS_IN_HAND: usize = 16_384;
 
@@ -269,12 +275,18 @@ impl Gate {
             let wait = if waits_long { LOOK_UP_WAIT } else { LEASE_WAIT };
             let whose = awake.map_or(whose, |it| it.tenant.core.surrogate.as_u128());
             let load = async {
-                let Some(_place) = inner.tenants.reads.place(whose).await else {
+                let Some(place) = inner.tenants.reads.place(whose).await else {
                     return Err(LoadFailed::Busy);
                 };
-                inner.load_caller(probe, wanted.clone()).await.map_err(LoadFailed::Store)
+                let loads = inner.load_caller(probe, wanted.clone());
+                let loaded = patience::within(LOOK_UP_WAIT, loads).await;
+                let loaded = loaded.ok_or(LoadFailed::Silent)?.map_err(LoadFailed::Store);
+                loaded.inspect(|()| place.is_answered())
             };
-            let loaded = inner.within(wait, inner.tenants.loads.once(&probe.0, load)).await;
+            let waits = if waits_long { LOOK_UP_WAITS } else { 1 };
+            let line = || inner.tenants.line_of_reads();
+            let load = inner.tenants.loads.once(&probe.0, load);
+            let (loaded, _) = inner.while_it_moves(wait, waits, line, load).await;
             match loaded {
                 Some(Ok(())) => return Waited::default(),
                 Some(Err(LoadFailed::Busy)) if inner.keep_as_known(probe) => {
@@ -291,11 +303,11 @@ impl Gate {
                     repeated!(warn, now_ms, "a caller could not be looked up"; %error);
                 }
                 // It goes on in the background, for the next request.
-                None if is_known => {
+                Some(Err(LoadFailed::Silent)) | None if is_known => {
                     let _ =
                         inner.tenants.refreshes.try_send(Refresh::Caller(probe, wanted.clone()));
                 }
-                None => {}
+                Some(Err(LoadFailed::Silent)) | None => {}
             }
             inner.without_directory(probe, wanted)
         })
@@ -320,9 +332,10 @@ impl Gate {
         Some(Box::pin(async move {
             let key = tenant.core.surrogate.as_u128();
             let read = async {
-                let place = inner.tenants.reads.place(key).await;
-                place.as_ref().ok_or(LoadFailed::Busy)?;
-                inner.read_again(&tenant).await;
+                let place = inner.tenants.reads.place(key).await.ok_or(LoadFailed::Busy)?;
+                if inner.read_again(&tenant).await {
+                    place.is_answered();
+                }
                 Ok::<(), LoadFailed>(())
             };
             let is_in_doubt = inner.tenants.recent.is_in_doubt(tenant.read_ns());
@@ -341,7 +354,10 @@ impl Gate {
 /// Why a caller could not be loaded.
 #[derive(Clone, Debug)]
 pub(super) enum LoadFailed {
+    /// Too many wait.
     Busy,
+    /// The store has not answered for [`LOOK_UP_WAIT`].
+    Silent,
     Store(StoreError),
 }
 

@@ -14,6 +14,7 @@ use crate::config::OnUnknown;
 use crate::directory::TenantRecord;
 use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
+use crate::patience::{self, Progress};
 use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
 use crate::store::{SUSPECT_AFTER, StoreError, StoreErrorKind};
@@ -120,13 +121,25 @@ impl Inner {
         time: Duration,
         wait: impl Future<Output = T>,
     ) -> Option<T> {
+        self.while_it_moves(time, 1, Progress::default, wait).await.0
+    }
+
+    /// The same for a wait in line, which goes on while the line moves: see [`patience`]. Also: how
+    /// often `time` began.
+    pub(super) async fn while_it_moves<T>(
+        &self,
+        time: Duration,
+        most: u32,
+        progress: impl Fn() -> Progress,
+        wait: impl Future<Output = T>,
+    ) -> (Option<T>, u32) {
         let mut wait = pin!(wait);
         let early = SUSPECT_AFTER.min(time);
         if let Ok(done) = tokio::time::timeout(early, &mut wait).await {
-            return Some(done);
+            return (Some(done), 1);
         }
         self.hub.reach.suspect();
-        tokio::time::timeout(time - early, wait).await.ok()
+        patience::while_it_moves(time - early, most, progress, wait).await
     }
 
     /// Looks a caller up again; one whose credential is unknown by now is forgotten.
@@ -224,11 +237,14 @@ impl Inner {
         Ok(Some(tenant))
     }
 
-    /// Reads a tenant again that is in use; if that fails it stays as it was last known.
-    pub(super) async fn read_again(&self, tenant: &LiveTenant) {
-        if self.hub.reach.is_away() || !self.read_anew(tenant, true).await {
+    /// Reads a tenant again that is in use. False: that has failed, and it stays as it was last
+    /// known.
+    pub(super) async fn read_again(&self, tenant: &LiveTenant) -> bool {
+        let is_read = !self.hub.reach.is_away() && self.read_anew(tenant, true).await;
+        if !is_read {
             self.keep_tenant(tenant);
         }
+        is_read
     }
 
     /// Reads a tenant again, for a request of it (`is_used`) or because it was changed. False: it

@@ -4,7 +4,7 @@
 //! the one wait that ends with the answer itself: what was decided is held, not looked up again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Answer, Gate, Inner, LEASE_WAIT, Pending, Running, Waited};
@@ -14,13 +14,19 @@ use crate::catalog::{OnLeaseError, Route};
 use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
 use crate::ids::Surrogate;
+use crate::patience::Progress;
+use crate::places::Places;
 use crate::repeated::repeated;
 use crate::store::layout;
 use crate::store::{Change, StoreError, StoreErrorKind, When, Write, Written};
 use crate::wire::{self, Reply};
 
-/// Between two tries of a write that did not get through; the wait as a whole is [`LEASE_WAIT`].
+/// Between two tries of a write that did not get through.
 const RETRY: Duration = Duration::from_millis(25);
+
+/// A wait in line for a claim is no longer than so many times [`LEASE_WAIT`], however fast the line
+/// moves: as long as one for a lease.
+const CLAIM_WAITS: u32 = 24;
 
 /// Claims being written at once: as many as lease calls, for the same reason. One tenant has half.
 pub(super) const CLAIMS: usize = 256;
@@ -103,8 +109,11 @@ fn presented<'a>(route: Option<&Route>, view: &'a dyn RequestView) -> Option<&'a
 impl Inner {
     async fn claimed(self: &Arc<Self>, mut unclaimed: Unclaimed, once: OnceKey) -> Answer {
         let is_away = self.hub.reach.is_away();
-        let wait = if is_away { Duration::ZERO } else { LEASE_WAIT };
-        let found = self.within(wait, self.find(&unclaimed, once)).await;
+        let (wait, waits) = if is_away { (Duration::ZERO, 1) } else { (LEASE_WAIT, CLAIM_WAITS) };
+        let line = InLine::default();
+        let progress = || line.progress(&self.recording.claims);
+        let find = self.find(&unclaimed, once, &line);
+        let (found, _) = self.while_it_moves(wait, waits, progress, find).await;
         let Some(mut hold) = unclaimed.0.take() else {
             return self.refuse_claim(None, Reason::Unavailable);
         };
@@ -140,7 +149,12 @@ impl Inner {
     }
 
     /// What there is of the key, and this request's part in it.
-    async fn find(&self, of: &Unclaimed, once: OnceKey) -> Result<(Claim, KeyFound), StoreError> {
+    async fn find(
+        &self,
+        of: &Unclaimed,
+        once: OnceKey,
+        line: &InLine,
+    ) -> Result<(Claim, KeyFound), StoreError> {
         let Some(hold) = &of.0 else { return Err(no_hold()) };
         let tenant = &hold.of.sheet.tenant;
         if self.tenants.guests.has(tenant) {
@@ -150,7 +164,7 @@ impl Inner {
             ));
         }
         if !tenant.has_claims.load(Ordering::Relaxed) {
-            self.note_claimant(hold).await?;
+            self.note_claimant(hold, line).await?;
         }
         let drawn = Claim::new(&self.leasing.writer.space, tenant.surrogate, once);
         let mut claim =
@@ -158,7 +172,7 @@ impl Inner {
         let now_ms = || self.clock.now().wall_ms;
         let mut write = claim.put(now_ms());
         loop {
-            let written = self.write_claim(tenant.surrogate, &write).await?;
+            let written = self.write_claim(tenant.surrogate, &write, line).await?;
             match claim.next(written, now_ms())? {
                 ClaimStep::Run(found) => return Ok((claim, found)),
                 ClaimStep::Write(next) => write = next,
@@ -167,7 +181,7 @@ impl Inner {
     }
 
     /// Notes, before the first claim of a tenant, that there are any: the ledger finds them by it.
-    async fn note_claimant(&self, hold: &Hold) -> Result<(), StoreError> {
+    async fn note_claimant(&self, hold: &Hold, line: &InLine) -> Result<(), StoreError> {
         let tenant = &hold.of.sheet.tenant;
         let (format, version) = layout::format(CLAIMANT_FORMAT);
         let write = Write {
@@ -175,17 +189,28 @@ impl Inner {
             when: vec![When::Absent],
             change: vec![Change::Set(format, version)],
         };
-        self.write_claim(tenant.surrogate, &write).await?;
+        self.write_claim(tenant.surrogate, &write, line).await?;
         tenant.has_claims.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     /// Makes a write until its outcome is known; whoever asks bounds the wait.
-    async fn write_claim(&self, of: Surrogate, write: &Write) -> Result<Written, StoreError> {
+    async fn write_claim(
+        &self,
+        of: Surrogate,
+        write: &Write,
+        line: &InLine,
+    ) -> Result<Written, StoreError> {
         loop {
+            line.is_in_line.store(true, Ordering::Relaxed);
             let place = self.recording.claims.place(of.as_u128()).await.ok_or_else(too_many)?;
+            line.is_in_line.store(false, Ordering::Relaxed);
             let begun = self.clock.now();
             let written = self.leasing.ctx.store.write(write.clone()).await;
+            if written.is_ok() {
+                place.is_answered();
+                line.answers.fetch_add(1, Ordering::Relaxed);
+            }
             drop(place); // others go on while this one waits
             let took = self.clock.now().mono_ns.saturating_sub(begun.mono_ns);
             let error = written.as_ref().err().map(|error| error.kind.word());
@@ -203,6 +228,23 @@ impl Inner {
             hold.into_inner().refuse(self.clock.now());
         }
         Answer::Refuse(refusal)
+    }
+}
+
+/// Where one claim is among those that are written.
+#[derive(Debug, Default)]
+struct InLine {
+    is_in_line: AtomicBool,
+    answers: AtomicU64,
+}
+
+impl InLine {
+    fn progress(&self, claims: &Places) -> Progress {
+        Progress {
+            is_in_line: self.is_in_line.load(Ordering::Relaxed),
+            of_line: claims.answered(),
+            own: self.answers.load(Ordering::Relaxed),
+        }
     }
 }
 

@@ -19,7 +19,9 @@
 //! 5. Units served beyond the lease (a cost learned late) make `left` negative: a debt. While it
 //!    stands nothing is admitted, and what is released or granted pays it first.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -99,6 +101,8 @@ pub(crate) struct Lease {
     bills: bool,
     /// Whether it is with the renewer, or queued for it.
     queued: AtomicBool,
+    /// Turns of it that have begun at the renewer and have not ended.
+    turns: AtomicU16,
     /// Whether it is queued for the recorder (leases of narrower scope than the tenant).
     dirty: AtomicBool,
     /// Which of the hub's lists it is on.
@@ -247,6 +251,7 @@ impl Lease {
             of_slot: false,
             bills: false,
             queued: AtomicBool::new(false),
+            turns: AtomicU16::new(0),
             dirty: AtomicBool::new(false),
             listed: Listed::default(),
             answer_no: AtomicU64::new(0),
@@ -485,6 +490,21 @@ impl Lease {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_queued(&self) -> bool {
         self.queued.load(Ordering::SeqCst)
+    }
+
+    /// Whether it waits for its turn at the renewer, behind other leases.
+    pub(crate) fn is_in_line(&self) -> bool {
+        self.queued.load(Ordering::SeqCst) && self.turns.load(Ordering::Relaxed) == 0
+    }
+
+    /// The renewer begins to call for it, until [`ends_turn`](Self::ends_turn).
+    pub(crate) fn begins_turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The renewer has done what there was to do.
+    pub(crate) fn ends_turn(&self) {
+        self.turns.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Clears the queued flag: the lease did not reach the renewer after all.

@@ -146,6 +146,8 @@ async fn until(then: Option<Instant>) {
 struct RepeatedLease {
     lease: Arc<Lease>,
     delay: Duration,
+    /// It has had a place: its last call is in doubt.
+    has_begun: bool,
 }
 
 /// A lease whose last call is in doubt.
@@ -175,7 +177,9 @@ impl Desk {
             return;
         }
         let tenant = lease.pool().tenant;
-        if let Err(of) = self.turns.push(tenant, RepeatedLease { lease, delay: REPEAT.start }) {
+        if let Err(of) =
+            self.turns.push(tenant, RepeatedLease { lease, delay: REPEAT.start, has_begun: false })
+        {
             // Too many leases of this tenant: the next request that needs units tries again.
             of.lease.unqueue();
         }
@@ -183,7 +187,10 @@ impl Desk {
 
     /// Starts the calls of leases with a place.
     fn start(&mut self) {
-        while let Some(of) = self.turns.next() {
+        while let Some(mut of) = self.turns.next() {
+            if !std::mem::replace(&mut of.has_begun, true) {
+                of.lease.begins_turn();
+            }
             let (ctx, lease) = (self.ctx.clone(), of.lease.clone());
             let task = self.calls.spawn(async move { turn(&ctx, &lease).await });
             self.busy.insert(task.id(), of);
@@ -234,6 +241,7 @@ impl Desk {
                 of.lease.unqueue();
             }
         }
+        of.lease.ends_turn();
         self.turns.done(tenant);
     }
 }

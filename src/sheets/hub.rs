@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, Now};
+use crate::patience::Progress;
 use crate::planted::{Plant, planted};
 use crate::policy::scoped::{ScopedTable, WithoutValue};
 use crate::quota::lease::{Lease, Listed};
@@ -299,6 +300,15 @@ impl Hub {
     /// How many answers leases have had.
     pub(crate) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Acquire)
+    }
+
+    /// How far the call for this lease has come.
+    pub(crate) fn progress(&self, lease: &Lease) -> Progress {
+        Progress {
+            is_in_line: lease.is_in_line(),
+            of_line: self.answers(),
+            own: lease.answer_no.load(Ordering::Relaxed),
+        }
     }
 
     /// Has late use or debts of this sheet looked at again once the lease has been answered. False:

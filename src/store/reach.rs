@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Key, Store, StoreErrorKind};
+use crate::patience;
 
 /// The wait after which the store is suspected: early enough that its state is known before a
 /// request reaches its own time limit.
@@ -69,11 +70,11 @@ impl Reach {
 
     /// Whether the store is reachable, judging by one read.
     async fn probe(&self, store: &dyn Store, item: &Key, failures: &mut u32) -> bool {
-        let answer = tokio::time::timeout(PROBE_WITHIN, store.read(item.clone())).await;
+        let answer = patience::within(PROBE_WITHIN, store.read(item.clone())).await;
         let was_away = self.is_away();
         let (has_failed, is_away) = match answer {
-            Ok(Ok(_)) => (false, false),
-            Ok(Err(error)) => match error.kind {
+            Some(Ok(_)) => (false, false),
+            Some(Err(error)) => match error.kind {
                 StoreErrorKind::Unavailable | StoreErrorKind::Unknown => {
                     *failures += 1;
                     (true, was_away || *failures >= FAILURES)
@@ -82,7 +83,7 @@ impl Reach {
                 StoreErrorKind::Throttled => (was_away, was_away),
                 StoreErrorKind::Invalid | StoreErrorKind::Corrupt => (false, false),
             },
-            Err(_) => (true, true),
+            None => (true, true),
         };
         self.is_away.store(is_away, Ordering::Release);
         match (was_away, is_away) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 mod balances;
+mod bursts;
 mod decisions;
 mod directory_lookups;
 mod durable_answers;
