@@ -1,6 +1,7 @@
 //! Work that is no HTTP request: the same gate, with the tenant and the costs named by the program.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Denied, Gate, Waited};
 use crate::admission::context::HoldContext;
@@ -47,7 +48,8 @@ pub struct Ask {
 }
 
 /// Admitted work. Settle it when it is done, cancel it when it was not; dropped, it counts as
-/// failed (`charge-on` decides, as for a 5xx).
+/// failed (`charge-on` decides, as for a 5xx). End it before the gate is closed
+/// ([`Gate::close`]): what is settled afterwards is on no record.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as failed work"]
 pub struct Permit {
@@ -94,7 +96,7 @@ impl TenantHandle {
     /// limits their number (`concurrency`); elsewhere `None`.
     pub fn in_flight(&self) -> Option<u32> {
         self.0.last_sheet().policy.plan.concurrency?;
-        Some(self.0.core.in_flight.load(std::sync::atomic::Ordering::Acquire))
+        Some(self.0.core.in_flight.load(Ordering::Acquire))
     }
 
     /// Atoms of all its quotas that requests in flight hold in this process and have not used yet;
@@ -105,6 +107,11 @@ impl TenantHandle {
 }
 
 impl Permit {
+    fn new(hold: Hold) -> Self {
+        hold.of.hub().open_permits.fetch_add(1, Ordering::AcqRel);
+        Self { hold }
+    }
+
     /// The work was done: its costs are used, those of meters that are reported among them.
     pub fn settle(mut self) {
         let now = self.hold.now();
@@ -128,6 +135,7 @@ impl Drop for Permit {
             self.hold.use_stated(now);
         }
         self.hold.end(Outcome::Failed, now); // does nothing if it has ended
+        self.hold.of.hub().open_permits.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -151,7 +159,7 @@ impl Gate {
         let mut waited = Waited::default();
         loop {
             match self.try_admit(&ask, &waited) {
-                Ok(hold) => return Ok(Permit { hold }),
+                Ok(hold) => return Ok(Permit::new(hold)),
                 Err(Denied::Refuse(refusal)) => return Err(*refusal),
                 Err(Denied::Wait(pending)) => waited = pending.await,
             }
@@ -161,7 +169,7 @@ impl Gate {
     /// The same from memory alone: `None` if it would have to wait.
     pub fn try_admit_now(&self, ask: &Ask) -> Option<Result<Permit, Refusal>> {
         match self.try_admit(ask, &Waited::default()) {
-            Ok(hold) => Some(Ok(Permit { hold })),
+            Ok(hold) => Some(Ok(Permit::new(hold))),
             Err(Denied::Refuse(refusal)) => Some(Err(*refusal)),
             Err(Denied::Wait(_)) => None,
         }

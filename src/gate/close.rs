@@ -1,6 +1,7 @@
 //! The end of a gate, and the flush before it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use super::guests::SETTLE_WITHIN;
 use super::{Gate, Inner};
 use crate::error::Error;
 use crate::payers::late;
+use crate::quota::lease::Lease;
 use crate::renewal;
 use crate::sheets::sheet::Sheet;
 use crate::store::{StoreError, StoreErrorKind};
@@ -23,11 +25,74 @@ const FAR: Duration = Duration::from_secs(365 * 86_400);
 /// others may take what is left of it once the log has ended, and not before.
 const FOR_THE_SEAL: u32 = 10;
 
+/// One part in this of the time is for work that is still open to end: permits, and whatever else
+/// holds units. The rest is enough to record what it has used.
+const FOR_OPEN_WORK: u32 = 4;
+
+/// Between two looks whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// How long late use may wait for its leases: at the end it is owed then. Longer than any answer of
 /// a store that works.
 const PAY_WITHIN: Duration = Duration::from_secs(2);
 
+/// Work that has not ended when the gate closes.
+#[derive(Debug, Default)]
+struct OpenWork {
+    leases: Vec<Arc<Lease>>,
+    permits: u64,
+}
+
+impl OpenWork {
+    fn is_none(&self) -> bool {
+        self.leases.is_empty() && self.permits == 0
+    }
+}
+
 impl Inner {
+    /// Waits until permits have ended and no other work holds units, and logs what has not ended.
+    async fn wait_for_open_work(&self, until: Instant) {
+        let mut open = OpenWork { leases: self.all_leases(), permits: 0 };
+        loop {
+            // A slot of a rate is over in seconds, and nothing of it is recorded.
+            open.leases.retain(|lease| !lease.is_of_slot() && lease.open_holds() > 0);
+            open.permits = self.hub.open_permits.load(Ordering::Acquire);
+            let now = Instant::now();
+            if open.is_none() || now >= until {
+                break;
+            }
+            tokio::time::sleep_until(until.min(now + LOOK_EVERY)).await;
+        }
+        let active = self.tenants.active.iter();
+        // Counted where their number is limited; upgraded connections are among them.
+        let in_flight: u64 =
+            active.map(|it| u64::from(it.core.in_flight.load(Ordering::Acquire))).sum();
+        let requests = in_flight.max(open.permits);
+        if requests == 0 && open.is_none() {
+            return;
+        }
+        let (units, pools) = (self.units_open(&open.leases), open.leases.len());
+        tracing::warn!(
+            requests,
+            units,
+            pools,
+            "work is still open while the gate closes: its units stay spent until their windows \
+             end, and what it uses from now on may not be recorded. End it before the gate is closed"
+        );
+    }
+
+    /// Whole units that work which has not ended holds of these leases.
+    fn units_open(&self, leases: &[Arc<Lease>]) -> u64 {
+        let catalog = &self.catalogs.live.load().catalog;
+        let of = |lease: &Arc<Lease>| {
+            // A limit is called by its meter; a grant is not.
+            let meter = lease.pool().limit.split('/').next().and_then(|it| catalog.meter(it));
+            let scale = meter.map_or(1, |id| catalog.meters[usize::from(id.0)].scale);
+            lease.open_holds().div_ceil(scale.max(1))
+        };
+        leases.iter().map(of).fold(0, u64::saturating_add)
+    }
+
     /// Waits until all late use has been paid; what is not by then is owed by its quotas.
     async fn settle_late(&self, deadline: Instant) {
         let until = deadline.min(Instant::now() + PAY_WITHIN);
@@ -68,9 +133,14 @@ fn still_open() -> StoreError {
 }
 
 impl Gate {
-    /// Drains and ends: settles as aborted what is still with its handler, flushes what was
-    /// counted, gives leases back, lets go of the store. Call it after the server has stopped
-    /// taking requests: what comes later is not recorded.
+    /// Drains and ends: settles as aborted the requests that are still being handled or answered,
+    /// waits a quarter of the time for permits and for other work that holds units, flushes what
+    /// was counted, gives leases back, closes the store.
+    ///
+    /// Call it after the server has stopped and work outside of requests has ended. Work that is
+    /// open after that quarter is logged, with its number and units: these stay spent until their
+    /// windows end, because it may still use them. What it settles, or reports through a kept
+    /// [`Usage`](super::Usage), once the gate is closed is on no record, which is logged as well.
     ///
     /// # Errors
     ///
@@ -102,8 +172,12 @@ impl Gate {
         }
         let cut = inner.teardown.in_hand.close();
         if cut > 0 {
-            tracing::warn!(requests = cut, "still with their handlers: settled as aborted");
+            tracing::warn!(
+                requests = cut,
+                "requests were still being handled or answered: settled as aborted, and what they                  use from now on is not recorded"
+            );
         }
+        inner.wait_for_open_work(Instant::now() + time / FOR_OPEN_WORK).await;
         // What it draws from leases is flushed below.
         inner.recording.events.close(before_flush).await;
         if !inner.recording.settler.close(before_flush).await {
@@ -114,10 +188,17 @@ impl Gate {
         inner.settle_late(before_flush).await;
         inner.leasing.renewer.close().await;
         let flushed = inner.recording.flusher.close(deadline).await;
+        let unrecorded = inner.hub.ends();
         let (log, flushed) = match flushed {
             Ok(log) => (log, Ok(())),
             Err(error) => (None, Err(error)),
         };
+        if unrecorded > 0 && flushed.is_ok() {
+            tracing::warn!(
+                tenants = unrecorded,
+                "not recorded: usage that came while the gate was closing, after its last flush"
+            );
+        }
         let for_leases = deadline - time / FOR_THE_SEAL;
         let kept = inner.close_idle(for_leases).await
             + renewal::give_back(&inner.leasing.ctx, inner.all_leases(), for_leases).await;

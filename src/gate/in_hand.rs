@@ -1,7 +1,9 @@
-//! Requests whose handlers are at work: noted when a handler first has to wait for something, so
-//! that closing the gate settles those that the server did not wait for.
+//! Requests whose handlers are at work or whose bodies are being sent: noted when a handler or a
+//! body first has to wait for something, or a body has more than one chunk, so that closing the
+//! gate settles those that the server did not wait for.
 //!
-//! A handler that is ready when it is first polled is never noted, and pays nothing for this.
+//! A handler that is ready when it is first polled, with a body in one piece, is never noted, and
+//! pays nothing for this.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -239,13 +239,17 @@ where
             ready!(count.poll_end(cx));
             return Poll::Ready(None);
         }
-        None => match ready!(inner.as_mut().poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
+        None => match inner.as_mut().poll_frame(cx) {
+            Poll::Pending => {
+                count.goes_on();
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => {
                 count.abort();
                 return Poll::Ready(Some(Err(error.into())));
             }
-            None => {
+            Poll::Ready(None) => {
                 ready!(count.poll_end(cx));
                 return Poll::Ready(None);
             }

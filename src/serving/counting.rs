@@ -30,6 +30,8 @@ pub struct Counting {
     owed: Owed,
     /// The end may have to be waited for.
     ends_late: bool,
+    /// It has lasted, and the gate knows of it.
+    lasts: bool,
 }
 
 enum Wait {
@@ -54,6 +56,7 @@ impl Counting {
     ) -> Self {
         Self {
             ends_late,
+            lasts: false,
             serving: Some(serving),
             gate,
             status,
@@ -76,6 +79,9 @@ impl Counting {
         n: u64,
         is_last: bool,
     ) -> Poll<Result<(), StreamCut>> {
+        if !is_last && self.rest != Some(n) {
+            self.goes_on();
+        }
         let mut waited = Waited::default();
         loop {
             match &mut self.wait {
@@ -165,6 +171,24 @@ impl Counting {
     /// which has ended.
     pub fn is_ending(&self) -> bool {
         self.serving.is_none() && matches!(self.wait, Some(Wait::Record(_)))
+    }
+
+    /// The body goes on after this moment: it waits for its next chunk, or has more of them. From
+    /// the first time on, it is settled as aborted if the gate is closed meanwhile.
+    #[inline]
+    pub fn goes_on(&mut self) {
+        if !self.lasts {
+            self.lasts = true;
+            self.register();
+        }
+    }
+
+    #[cold]
+    fn register(&mut self) {
+        let Some(serving) = &mut self.serving else { return };
+        if let Some(gate) = self.gate.as_ref().or(serving.gate()).cloned() {
+            serving.register(&gate);
+        }
     }
 
     /// The body failed: the client got what passed so far.

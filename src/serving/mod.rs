@@ -141,7 +141,14 @@ impl Serving {
     /// Called when the handler waits. Registers the request with the gate the first time, so that
     /// it is settled if the gate is closed meanwhile.
     fn waits(&mut self, gate: &Gate) {
-        if self.with(|hold| std::mem::replace(&mut hold.has_waited, true)) != Some(false) {
+        if self.with(|hold| std::mem::replace(&mut hold.has_waited, true)) == Some(false) {
+            self.register(gate);
+        }
+    }
+
+    /// Registers the request with the gate, if it is not.
+    fn register(&mut self, gate: &Gate) {
+        if self.with(|hold| hold.noted.is_some()) != Some(false) {
             return;
         }
         self.0 = match std::mem::replace(&mut self.0, Kind::Ended) {
@@ -154,7 +161,7 @@ impl Serving {
         }
     }
 
-    /// Unregisters the request: its handler has answered, or is gone.
+    /// Unregisters the request: it has ended.
     fn strike(&mut self) {
         if let Kind::Shared(request) | Kind::Noted(request) = &self.0
             && let Some(at) = { request.hold().noted.take() }
@@ -229,7 +236,6 @@ impl Serving {
         is_empty: bool,
         length: impl FnOnce() -> Option<u64>,
     ) -> Head {
-        self.strike();
         let outcome = Outcome::Complete { status };
         let may_report = !is_empty && self.is_shared() && gate.is_durable();
         // A single access: a shared hold is behind a lock.
@@ -239,6 +245,7 @@ impl Serving {
         });
         let (rest, owed) = looked.unwrap_or_default();
         let Some(BodyRest { counted, is_keyed }) = rest else {
+            self.strike();
             self.0 = Kind::Ended;
             return Head { body: None, wait: gate.answer_waits(owed) };
         };
@@ -248,6 +255,7 @@ impl Serving {
             let owed = owed.and(self.end_in_place(outcome));
             return Head { body: None, wait: gate.answer_waits(owed) };
         }
+        // A body that takes its time stays registered, or is registered by it.
         let ends_late = is_keyed || gate.is_durable();
         let kept = (ends_late || counted.is_some()).then(|| gate.clone());
         let body = Some(Counting::new(self, kept, status, counted, length, ends_late));
@@ -306,6 +314,14 @@ impl Serving {
 
     fn is_shared(&self) -> bool {
         matches!(self.0, Kind::Shared(_))
+    }
+
+    /// The gate, where the request has it.
+    fn gate(&self) -> Option<&Gate> {
+        match &self.0 {
+            Kind::Shared(admitted) | Kind::Noted(admitted) => Some(admitted.gate()),
+            Kind::Own(_) | Kind::Ended => None,
+        }
     }
 
     /// Accesses the hold.

@@ -13,6 +13,7 @@ use crate::planted::{Plant, planted};
 use crate::policy::scoped::{ScopedTable, WithoutValue};
 use crate::quota::lease::{Lease, Listed};
 use crate::rates::{LimitId, ThrottledLimits};
+use crate::repeated::repeated;
 use crate::sheets::sheet::Sheet;
 use crate::store::Reach;
 
@@ -114,6 +115,10 @@ pub(crate) struct Hub {
     pub(crate) dirtied: Notify,
     pub(crate) scoped: ScopedTable,
     pub(crate) without_value: WithoutValue,
+    /// Permits that have not ended. On its own, so that nothing shares its cache line.
+    pub(crate) open_permits: Box<AtomicU64>,
+    /// The last flush is over: nothing more is recorded.
+    has_ended: AtomicBool,
     /// Whether the store is known to be away: then no request waits for units.
     pub(crate) reach: Reach,
     /// Until when compacted tenants hold units.
@@ -146,6 +151,8 @@ impl Hub {
             answers: AtomicU64::new(0),
             dirtied: Notify::new(),
             scoped: ScopedTable::default(),
+            open_permits: Box::default(),
+            has_ended: AtomicBool::new(false),
             reach: Reach::default(),
             idle_until_ms: AtomicI64::new(i64::MIN),
             made_by_others: AtomicU32::new(0),
@@ -234,8 +241,24 @@ impl Hub {
     /// Notes that a sheet has totals to record.
     pub(crate) fn mark_sheet_dirty(&self, sheet: &Arc<Sheet>) {
         if sheet.mark_dirty() {
+            if self.has_ended.load(Ordering::Acquire) {
+                self.say_unrecorded(&sheet.tenant.id);
+            }
             self.dirty().push(Dirty::Sheet(sheet.clone()));
         }
+    }
+
+    /// Nothing is recorded any more. Returns for how many tenants and scoped leases there is
+    /// something that is not on record.
+    pub(crate) fn ends(&self) -> usize {
+        self.has_ended.store(true, Ordering::Release);
+        self.soiled_len()
+    }
+
+    #[cold]
+    fn say_unrecorded(&self, tenant: &str) {
+        const TEXT: &str = "usage after the gate was closed is not recorded: end all work before";
+        repeated!(warn, self.clock.now().wall_ms, TEXT; tenant);
     }
 
     /// Notes that a scoped lease has a total to record.

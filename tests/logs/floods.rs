@@ -21,7 +21,7 @@ const PLANS: &str = r#"
 
 /// Records what a log would: every event from INFO up.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Log(pub(crate) Arc<Mutex<Vec<String>>>);
 
 impl Log {
     fn lines(&self) -> usize {
@@ -32,16 +32,16 @@ impl Log {
         self.0.lock().unwrap().iter().map(String::len).sum()
     }
 
-    fn has(&self, part: &str) -> bool {
+    pub(crate) fn has(&self, part: &str) -> bool {
         self.0.lock().unwrap().iter().any(|line| line.contains(part))
     }
 
-    fn count(&self, part: &str) -> usize {
+    pub(crate) fn count(&self, part: &str) -> usize {
         self.0.lock().unwrap().iter().filter(|line| line.contains(part)).count()
     }
 
     /// Runs `work` with this log as the process's.
-    fn over<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) fn over<T>(&self, work: impl Future<Output = T>) -> T {
         let _turn = crate::turn();
         let writer = self.clone();
         let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());

@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod closing;
 mod floods;
 mod secrets;
 mod spans;

@@ -133,13 +133,17 @@ fn poll_counted<B: MessageBody>(
         return Poll::Ready(None);
     }
     if waiting.is_none() {
-        match ready!(inner.poll_next(cx)) {
-            Some(Ok(chunk)) => *waiting = Some(chunk),
-            Some(Err(error)) => {
+        match inner.poll_next(cx) {
+            Poll::Pending => {
+                count.goes_on();
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(chunk))) => *waiting = Some(chunk),
+            Poll::Ready(Some(Err(error))) => {
                 count.abort();
                 return Poll::Ready(Some(Err(error.into())));
             }
-            None => {
+            Poll::Ready(None) => {
                 ready!(count.poll_end(cx));
                 return Poll::Ready(None);
             }
