@@ -146,12 +146,12 @@ pub struct Refusal {
     /// The tenant's outer id, if the caller is known. For the host: it is in no response.
     pub tenant: Option<Arc<str>>,
     /// The refused request, for the host's own refusal format
-    /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` without such a hook,
-    /// and when a handler's own call was refused.
+    /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` without such a hook.
+    /// A refusal that a handler returns gets it from the layer around it.
     pub call: Option<Box<RefusedCall>>,
 }
 
-/// A request that was refused before its handler ran.
+/// A request that was refused, before its handler ran or by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RefusedCall {

@@ -177,7 +177,7 @@ impl Gate {
         let check = Check::begin();
         let mut step = self.check(&check, view, waited, None);
         if let Step::Done(Answer::Refuse(refusal)) = &mut step {
-            self.inner.tell_of(refusal, view);
+            refusal.call = self.describe(view);
         }
         check.came_to(|| step.word());
         step

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::Inner;
 use super::balances::Balances;
+use super::{Gate, Inner};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
 use crate::catalog::{Every, MeterId, MeterSource, Over, RouteId, Term};
@@ -27,6 +27,17 @@ use crate::wire::{self, LimitReading};
 
 /// A request is told about so many limits without an allocation.
 pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
+
+impl Gate {
+    /// What a refusal says of this request, should its handler return one
+    /// ([`Serving::complete`](crate::serving::Serving::complete)). `None` if the host has no form
+    /// of its own for refusals. For adapters.
+    #[inline]
+    pub fn describe(&self, view: &dyn RequestView) -> Option<Box<RefusedCall>> {
+        self.inner.settings.on_refusal.as_ref()?;
+        Some(self.inner.described(view))
+    }
+}
 
 impl Inner {
     /// A refusal in which no limit has a part.
@@ -60,14 +71,11 @@ impl Inner {
         self.refusal(reason, of.map(|of| &*of.sheet))
     }
 
-    /// Adds the request to its refusal, where the host has a form of its own for refusals.
+    /// A request as its refusal describes it to the host's own form of refusals.
     #[cold]
-    pub(super) fn tell_of(&self, refusal: &mut Refusal, view: &dyn RequestView) {
-        /// Longest path that is told, in bytes.
+    fn described(&self, view: &dyn RequestView) -> Box<RefusedCall> {
+        /// Longest path in a description, in bytes.
         const MAX_PATH: usize = 2_048;
-        if self.settings.on_refusal.is_none() {
-            return;
-        }
         let live = self.catalogs.live.load();
         let route = self.route_of(&live.catalog, view);
         let routes = live.catalog.routes.as_slice();
@@ -76,12 +84,12 @@ impl Inner {
         while !path.is_char_boundary(end) {
             end -= 1;
         }
-        refusal.call = Some(Box::new(RefusedCall {
+        Box::new(RefusedCall {
             method: view.method().to_owned(),
             path: path[..end].to_owned(),
             route: route.map(|id| routes[usize::from(id.0)].name.clone()),
             peer: self.credentials.identifier.peer(view),
-        }));
+        })
     }
 
     /// A refusal with the limit that refused.

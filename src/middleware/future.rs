@@ -15,8 +15,8 @@ use tower_service::Service;
 use super::body::{BoxError, GateBody};
 use super::headers::{self, Refused, RequestFacts};
 use super::layer::LayerShared;
-use super::service::ask;
-use crate::decision::Refusal;
+use super::service::{ask, view_of};
+use crate::decision::{Refusal, RefusedCall};
 use crate::gate::{Answer, Pending, Running, Step, Waited};
 use crate::serving::{Serving, is_upgrade, wait_for_both};
 use crate::wire::Mapping;
@@ -42,7 +42,13 @@ pin_project! {
         Waiting { waiting: Box<Waiting<S, B>> },
         Refused { refusal: Option<Box<Refusal>>, asked: RequestFacts },
         /// The service is running.
-        Serving { #[pin] future: F, serving: Option<Serving>, asked: RequestFacts },
+        Serving {
+            #[pin]
+            future: F,
+            serving: Option<Serving>,
+            asked: RequestFacts,
+            call: Described,
+        },
         /// The response waits for a record (`durable`) or for the claim on its key.
         Recording { pending: Pending, answer: Option<AnsweredCall<R, E>> },
         Done,
@@ -51,6 +57,9 @@ pin_project! {
 
 /// The service's result. Boxed, as `Waiting` is.
 type AnsweredCall<R, E> = Box<Result<Response<GateBody<R>>, E>>;
+
+/// The request for a refusal that its handler may return; `None` where the host does not ask for it.
+type Described = Option<Box<RefusedCall>>;
 
 /// A waiting request. Boxed, like every rare state: the future is moved several times, and its size
 /// is paid for each time.
@@ -88,15 +97,19 @@ where
             }
         };
         let shared = shared.clone();
-        let (serving, asked) = begin(&shared, &mut request, running);
+        let (serving, asked, call) = begin(&shared, &mut request, running);
         // Built in place, in the caller's return slot.
-        Self { state: CallState::Serving { future: service.call(request), serving, asked }, shared }
+        Self {
+            state: CallState::Serving { future: service.call(request), serving, asked, call },
+            shared,
+        }
     }
 }
 
 impl<S, B, R> CallState<S, B, R, S::Future, S::Error>
 where
     S: Service<Request<B>>,
+    B: Body,
 {
     /// Continues with the gate's decision on a request that has waited.
     fn answered(
@@ -110,8 +123,8 @@ where
             Answer::Pass => None,
             Answer::Refuse(refusal) => return Self::refused(refusal, &request),
         };
-        let (serving, asked) = begin(shared, &mut request, running);
-        Self::Serving { future: service.call(request), serving, asked }
+        let (serving, asked, call) = begin(shared, &mut request, running);
+        Self::Serving { future: service.call(request), serving, asked, call }
     }
 
     fn refused(refusal: Box<Refusal>, request: &Request<B>) -> Self {
@@ -163,14 +176,14 @@ where
                         None => None,
                     }
                 }
-                StateProj::Serving { future, serving, asked } => {
+                StateProj::Serving { future, serving, asked, call } => {
                     let answer =
                         ready!(Serving::guard(serving, &this.shared.gate, || { future.poll(cx) }));
-                    let (serving, asked) = (serving.take(), *asked);
+                    let (serving, asked, call) = (serving.take(), *asked, call.take());
                     match answer {
                         Ok(response) => {
                             let (response, wait) =
-                                finish(this.shared, response, serving, asked, cx);
+                                finish(this.shared, response, serving, (asked, call), cx);
                             match wait {
                                 None => {
                                     this.state.set(CallState::Done);
@@ -213,11 +226,12 @@ where
 
 /// Attaches the gate's handles for the handler to the request.
 #[inline(always)]
-fn begin<B>(
+fn begin<B: Body>(
     shared: &LayerShared,
     request: &mut Request<B>,
     running: Option<Running>,
-) -> (Option<Serving>, RequestFacts) {
+) -> (Option<Serving>, RequestFacts, Described) {
+    let call = running.as_ref().and_then(|_| shared.gate.describe(&view_of(shared, request)));
     let serving = running.map(|running| {
         if let Some(read) = running.reads() {
             request.extensions_mut().insert(read);
@@ -229,7 +243,7 @@ fn begin<B>(
         request.extensions_mut().insert(admitted);
         serving
     });
-    (serving, RequestFacts::by(request))
+    (serving, RequestFacts::by(request), call)
 }
 
 /// Settles what the head decides, writes the headers, and leaves the rest to the body.
@@ -237,7 +251,7 @@ fn finish<R>(
     shared: &LayerShared,
     mut response: Response<R>,
     serving: Option<Serving>,
-    asked: RequestFacts,
+    (asked, call): (RequestFacts, Described),
     cx: &mut Context<'_>,
 ) -> (Response<GateBody<R>>, Option<Pending>)
 where
@@ -248,8 +262,9 @@ where
         return (response.map(GateBody::plain), None);
     };
     let gate = &shared.gate;
-    if let Some(Refused(refusal)) = response.extensions_mut().remove() {
+    if let Some(Refused(mut refusal)) = response.extensions_mut().remove() {
         // The handler returned a refusal it got from the gate: write it like any other refusal.
+        serving.complete(&mut refusal, call);
         let refused = headers::refusal(shared, &refusal, asked);
         // gRPC sends every refusal with HTTP 200, but it costs the same as over HTTP.
         let status = match asked.is_grpc {

@@ -6,7 +6,8 @@
 //! 2. [`Serving::guard`] around each poll of the handler, which registers with [`Gate::close`] at
 //!    its first wait; [`Serving::answer`] with 500 if it fails.
 //! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`], which
-//!    returns what the head must wait for; [`Serving::answer`] if the body is not the handler's. A
+//!    returns what the head must wait for; [`Serving::answer`] if the body is not the handler's,
+//!    after [`Serving::complete`] if it is a refusal of the handler's. A
 //!    response that switches protocols goes to [`Serving::upgrade`] instead. If the head waits,
 //!    [`Counting::take_ahead`] with the part of the body that is ready by then.
 //! 4. [`Counting`] with each chunk before it passes, and at the end of the body.
@@ -27,7 +28,7 @@ use std::task::Poll;
 
 use crate::admission::permit::{BodyRest, Hold};
 use crate::decision::Outcome;
-use crate::decision::Refusal;
+use crate::decision::{Refusal, RefusedCall};
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::ledger::Mode;
 use crate::policy::ByteMeter;
@@ -168,6 +169,15 @@ impl Serving {
         {
             request.gate().inner.teardown.in_hand.strike(request, at);
         }
+    }
+
+    /// Completes a refusal that the handler returns, such as one for a feature that the plan lacks:
+    /// whose request it was, and which ([`Gate::describe`]).
+    pub fn complete(&mut self, refusal: &mut Refusal, call: Option<Box<RefusedCall>>) {
+        refusal.call = refusal.call.take().or(call);
+        self.with(|hold| {
+            refusal.tenant.get_or_insert_with(|| hold.of.sheet.tenant.id.clone());
+        });
     }
 
     /// Ends the request without a response.

@@ -11,7 +11,7 @@ use http_body_util::{Empty, Full};
 use tallygate::middleware::{GateLayer, Peer};
 use tallygate::store::Memory;
 use tallygate::testing::{Faulty, START_MS};
-use tallygate::{Gate, GateBuilder, ManualClock};
+use tallygate::{Gate, GateBuilder, ManualClock, testing};
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -489,4 +489,54 @@ async fn the_hosts_own_refusal_knows_tenant_route_and_request() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen[0], r#"acme Some("free") Some("find") GET /search Some(10.0.0.1)"#);
     assert_eq!(seen[1], r#"- None Some("find") GET /search Some(10.0.0.1)"#);
+}
+
+/// A feature that is checked by the handler, and units that it takes.
+#[tokio::test]
+async fn a_refusal_by_the_handler_names_the_tenant_and_the_request_to_the_host() {
+    let plans = r#"
+        default-plan = "free"
+        [meter.tokens]
+        count = "reported"
+        hold = 1
+        [route.find]
+        match = "GET /search"
+        [plan.free]
+        quota.tokens = "9/day"
+    "#;
+    for takes in [false, true] {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let keep = seen.clone();
+        let builder = testing::builder(plans).on_refusal(move |refusal| {
+            let call = refusal.call.as_ref().map(|call| (call.route.clone(), call.path.clone()));
+            keep.lock().unwrap().push(format!("{:?} {call:?}", refusal.tenant));
+            None
+        });
+        let gate = builder.open().await.unwrap();
+        let handler = tower::service_fn(async |request: Request<Empty<Bytes>>| {
+            let admitted = request.extensions().get::<tallygate::Admitted>().unwrap();
+            let refusal = match takes {
+                true => admitted.usage().take("tokens", 100).await.unwrap_err(),
+                // As `Plan::require` of the adapters makes it.
+                false => tallygate::Refusal {
+                    reason: tallygate::Reason::FeatureMissing("export".into()),
+                    limit: None,
+                    retry_after: None,
+                    plan: Some(admitted.plan().name.clone()),
+                    billing_url: None,
+                    tenant: None,
+                    call: None,
+                },
+            };
+            let mut response = Response::new(Empty::<Bytes>::new());
+            response.extensions_mut().insert(tallygate::middleware::Refused(refusal));
+            Ok::<_, Infallible>(response)
+        });
+        let request = Request::get("/search").header("x-tenant", "acme");
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let answer = GateLayer::new(&gate).layer(handler).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), if takes { 429 } else { 403 });
+        let seen = seen.lock().unwrap();
+        assert_eq!(*seen, [r#"Some("acme") Some((Some("find"), "/search"))"#], "takes: {takes}");
+    }
 }

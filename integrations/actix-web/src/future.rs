@@ -12,7 +12,7 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::{Error, HttpMessage};
 use pin_project_lite::pin_project;
 use tallygate::serving::{Serving, is_upgrade, stated_length, wait_for_both};
-use tallygate::{Answer, Gate, Pending, Refusal, Running, Step, Waited};
+use tallygate::{Answer, Gate, Pending, Refusal, RefusedCall, Running, Step, Waited};
 
 use crate::body::GateBody;
 use crate::refused::{Refused, Told};
@@ -40,7 +40,14 @@ pin_project! {
         // Asking the gate; `pending` is what it said to wait for.
         Asking { request: Option<ServiceRequest>, pending: Option<Pending>, waited: Waited },
         // The service is running.
-        Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
+        Serving {
+            #[pin]
+            future: F,
+            serving: Option<Serving>,
+            asked: Asked,
+            // The request for a refusal that its handler may return, if the host asks for it.
+            call: Option<Box<RefusedCall>>,
+        },
         // The response waits for a record (`durable`) or for the claim on its key.
         Recording {
             pending: Pending,
@@ -117,16 +124,16 @@ where
                         _ => None,
                     }
                 }
-                StateProj::Serving { future, serving, asked } => {
+                StateProj::Serving { future, serving, asked, call } => {
                     let answer = ready!(Serving::guard(serving, gate, || future.poll(cx)));
-                    let (serving, asked) = (serving.take(), *asked);
+                    let (serving, asked, call) = (serving.take(), *asked, call.take());
                     let (answer, wait) = match answer {
                         Ok(response) => {
-                            let (response, wait) = finish(gate, response, serving, asked);
+                            let (response, wait) = finish(gate, response, serving, (asked, call));
                             (Ok(response), wait)
                         }
                         Err(error) => {
-                            let (error, wait) = failed(gate, error, serving, asked);
+                            let (error, wait) = failed(gate, error, serving, (asked, call));
                             (Err(error), wait)
                         }
                     };
@@ -194,7 +201,8 @@ fn serve<S: Service<ServiceRequest>, B>(
         serving
     });
     let asked = Asked::by(&request);
-    State::Serving { future: service.call(request), serving, asked }
+    let call = serving.as_ref().and_then(|_| gate.describe(&View::of(&request)));
+    State::Serving { future: service.call(request), serving, asked, call }
 }
 
 /// Settles what the head decides, writes the headers, and leaves the rest to the body.
@@ -202,7 +210,7 @@ fn finish<B: MessageBody>(
     gate: &Gate,
     mut response: ServiceResponse<B>,
     serving: Option<Serving>,
-    asked: Asked,
+    (asked, call): (Asked, Option<Box<RefusedCall>>),
 ) -> (ServiceResponse<GateBody<B>>, Option<Pending>) {
     let Some(mut serving) = serving else {
         return (response.map_body(|_, body| GateBody::plain(body)), None);
@@ -210,7 +218,9 @@ fn finish<B: MessageBody>(
     let refused = response.response().error().and_then(|error| error.as_error::<Refused>());
     if let Some(refused) = refused {
         // The handler returned a refusal it got from the gate: write it like any other refusal.
-        let told = reply::refusal(gate, refused.refusal(), asked.has_origin);
+        let mut refusal = refused.refusal().clone();
+        serving.complete(&mut refusal, call);
+        let told = reply::refusal(gate, &refusal, asked.has_origin);
         let wait = serving.answer(gate, told.status);
         let (request, _) = response.into_parts();
         let response = reply::with_body(told, GateBody::full);
@@ -260,14 +270,16 @@ fn failed(
     gate: &Gate,
     error: Error,
     serving: Option<Serving>,
-    asked: Asked,
+    (asked, call): (Asked, Option<Box<RefusedCall>>),
 ) -> (Error, Option<Pending>) {
-    let Some(serving) = serving else { return (error, None) };
+    let Some(mut serving) = serving else { return (error, None) };
     let Some(refused) = error.as_error::<Refused>() else {
         let status = error.as_response_error().status_code().as_u16();
         return (error, serving.answer(gate, status));
     };
-    let told = reply::refusal(gate, refused.refusal(), asked.has_origin);
+    let mut refusal = refused.refusal().clone();
+    serving.complete(&mut refusal, call);
+    let told = reply::refusal(gate, &refusal, asked.has_origin);
     let wait = serving.answer(gate, told.status);
     (Told(told).into(), wait)
 }
