@@ -68,15 +68,33 @@ impl OffRuntime {
                 // The caller may be gone by now.
                 let _ = send.send(done);
             })?;
-            ended.await.map_err(|_| Error::other("the thread that read it has panicked"))
+            ended.await.map_err(|_| Error::other("the thread reading the file panicked"))
         };
         tokio::time::timeout(TIMEOUT, done).await.unwrap_or_else(|_| Err(slow()))
     }
 }
 
 fn slow() -> Error {
-    let message = format!("no answer within {TIMEOUT:?}: look at the disk or network it is on");
+    let message = format!("not read within {TIMEOUT:?}: check the disk or network it is on");
     Error::new(std::io::ErrorKind::TimedOut, message)
+}
+
+/// Fails if there is something else than a regular file at the path. To be called before it is
+/// opened: opening a pipe without a writer blocks, and a device has no end.
+///
+/// # Errors
+///
+/// System errors; it is not a regular file. A path that leads nowhere is none.
+pub(crate) fn regular_or_absent(path: &Path) -> Result<(), Error> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(not_regular()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn not_regular() -> Error {
+    Error::other("not a regular file: name a regular file")
 }
 
 /// Reads a file of at most `most` bytes. Blocks: see [`OffRuntime`].
@@ -85,15 +103,14 @@ fn slow() -> Error {
 ///
 /// System errors; the file is not a regular file, or is larger.
 pub(crate) fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, Error> {
-    // Checked before opening: opening a pipe without a writer blocks.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(Error::other("it is no regular file: name one"));
+        return Err(not_regular());
     }
     let file = std::fs::File::open(path)?;
     let mut read = Vec::new();
     file.take(most as u64 + 1).read_to_end(&mut read)?;
     if read.len() > most {
-        return Err(Error::other(format!("it is larger than {most} bytes: name another file")));
+        return Err(Error::other(format!("larger than {most} bytes: name another file")));
     }
     Ok(read)
 }
@@ -107,7 +124,7 @@ pub(crate) fn text(path: &Path) -> Result<String, Error> {
     let text = String::from_utf8(bytes(path, MAX_BYTES)?);
     text.map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Error::other(format!("it is no UTF-8 text, from byte {at} on: save it as UTF-8"))
+        Error::other(format!("not UTF-8 text (at byte {at}): save the file as UTF-8"))
     })
 }
 
@@ -123,7 +140,7 @@ pub(crate) struct Damage {
 /// or a total size beyond the limits.
 pub(crate) fn damage(text: &str) -> Option<Damage> {
     if text.len() > MAX_BYTES {
-        let message = format!("it has {} bytes, and may have {MAX_BYTES}", text.len());
+        let message = format!("the file has {} bytes, more than {MAX_BYTES}", text.len());
         return Some(Damage { at: 0..0, message, help: "name another file, or make it smaller" });
     }
     let is_control =
@@ -132,9 +149,9 @@ pub(crate) fn damage(text: &str) -> Option<Damage> {
         let code = text.as_bytes()[at];
         return Some(Damage {
             at: at..at + 1,
-            message: format!("a control character (0x{code:02x}) stands here"),
-            help: "the file was damaged or cut off while it was written: write it anew, under \
-                   another name, and then rename it",
+            message: format!("unexpected control character (0x{code:02x})"),
+            help: "the file was damaged, or was read while being written: write it again under \
+                   another name, then rename it",
         });
     }
     let mut start = 0;
@@ -142,8 +159,8 @@ pub(crate) fn damage(text: &str) -> Option<Damage> {
         if line.len() > MAX_LINE {
             return Some(Damage {
                 at: start..start,
-                message: format!("this line has {} bytes, and may have {MAX_LINE}", line.len()),
-                help: "break it: a list may go over several lines",
+                message: format!("this line has {} bytes, more than {MAX_LINE}", line.len()),
+                help: "break the line: a list may span several lines",
             });
         }
         start += line.len() + 1;
@@ -284,12 +301,12 @@ mod tests {
     #[test]
     fn only_regular_files_within_the_bound_are_read() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(bytes(dir.path(), 10).unwrap_err().to_string().contains("no regular file"));
+        assert!(bytes(dir.path(), 10).unwrap_err().to_string().contains("not a regular file"));
         let path = dir.path().join("a");
         std::fs::write(&path, b"0123456789").unwrap();
         assert_eq!(bytes(&path, 10).unwrap(), b"0123456789");
         assert!(bytes(&path, 9).unwrap_err().to_string().contains("larger than 9 bytes"));
         std::fs::write(&path, b"a = \xff").unwrap();
-        assert!(text(&path).unwrap_err().to_string().contains("from byte 4 on"));
+        assert!(text(&path).unwrap_err().to_string().contains("at byte 4"));
     }
 }

@@ -61,7 +61,7 @@ impl HoldContext {
     pub(super) fn charge_late(&self, meter: MeterId, n: u64) {
         let now = self.hub().clock.now();
         for (meter, n) in self.sheet.catalog.with_sums(meter, n) {
-            self.sheet.row.add(meter, n);
+            self.sheet.count_used(meter, n);
             self.late_use().pay(meter, n);
             self.charge_rates(meter, n, now);
         }

@@ -154,7 +154,7 @@ impl Hold {
             return;
         }
         self.has_used |= n > 0;
-        self.of.sheet.row.add(meter, n);
+        self.of.sheet.count_used(meter, n);
         self.of.late_use().pay(meter, n);
         self.of.hub().mark_sheet_dirty(&self.of.sheet);
     }

@@ -115,7 +115,7 @@ impl SecretRef {
 fn read(path: &std::path::Path) -> std::io::Result<String> {
     let bytes = crate::text_file::bytes(path, MAX_SECRET_BYTES as usize)?;
     // The bytes are not shown: they may be a secret.
-    String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is no UTF-8 text"))
+    String::from_utf8(bytes).map_err(|_| std::io::Error::other("not UTF-8 text"))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::place::JournalPath;
 use super::record::{ByWriter, Rows, merge};
+use crate::text_file::regular_or_absent;
 
 /// How often rows go to the journal: less than half of the promised loss bound (50 ms), so that a
 /// late tick on a busy machine stays within it.
@@ -66,7 +67,8 @@ impl Journal {
     pub(crate) fn recover(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
         let mut found = Vec::<(u128, Rows)>::new();
         for segment in segments(path)? {
-            for (writer, rows) in read_segment(&segment.1)? {
+            let named = |error| io::Error::other(format!("{}: {error}", segment.1.display()));
+            for (writer, rows) in read_segment(&segment.1).map_err(named)? {
                 match found.iter_mut().find(|(known, _)| *known == writer) {
                     Some((_, known)) => known.merge(rows),
                     None => found.push((writer, rows)),
@@ -81,6 +83,8 @@ impl Journal {
         let mut name = path.as_os_str().to_owned();
         name.push(".probe");
         let probe = PathBuf::from(name);
+        let named = |error| io::Error::other(format!("{}: {error}", probe.display()));
+        regular_or_absent(&probe).map_err(named)?;
         new_file(&probe)?.write_all(MAGIC)?;
         let _ = fs::remove_file(probe); // another process may have done the same concurrently
         Ok(())
@@ -266,6 +270,7 @@ fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 /// counts even if it holds none yet: its writer was here.
 fn read_segment(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
     let mut bytes = Vec::new();
+    regular_or_absent(path)?;
     File::open(path)?.take(MAX_SEGMENT).read_to_end(&mut bytes)?;
     let head = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<16>());
     let Some((writer, mut rest)) = head else {

@@ -11,6 +11,8 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::text_file::regular_or_absent;
+
 /// Limit on the processes of one machine with journals under one path: more than run on any, and
 /// few enough to search.
 const PLACES: usize = 256;
@@ -46,6 +48,8 @@ impl JournalPath {
             if !free.is_empty() && !lock_path.exists() {
                 break; // never used, and neither are later ones
             }
+            let named = |error| io::Error::other(format!("{}: {error}", lock_path.display()));
+            regular_or_absent(&lock_path).map_err(named)?;
             let lock = File::create(&lock_path)?;
             match lock.try_lock() {
                 Ok(()) => free.push(Self { path, _lock: Some(lock) }),

@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::catalog::{Anchors, Catalog, Window, Zone};
+use crate::catalog::{Anchors, Catalog, MeterId, Window, Zone};
 use crate::clock::Now;
 use crate::directory::TenantRecord;
 use crate::planted::{Plant, planted};
@@ -18,9 +18,10 @@ use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
 use crate::policy::scoped::ScopedKey;
 use crate::policy::{CounterHome, Policy, PoolRule};
 use crate::quota::alert::Alerting;
-use crate::quota::lease::Lease;
 use crate::quota::lease::at_rest::LeaseAtRest;
+use crate::quota::lease::{Lease, MOST};
 use crate::quota::pool::{self, PoolId, Terms};
+use crate::repeated::repeated;
 use crate::sheets::tenant_core::TenantCore;
 use crate::sheets::unpaid::Unpaid;
 use crate::sheets::use_row::{UseRow, same_meters, use_row};
@@ -77,6 +78,26 @@ impl Sheet {
         now: Now,
     ) -> Self {
         Self::at(tenant, before, record, live, (now, now.wall_ms))
+    }
+
+    /// Counts atoms that were used.
+    #[inline]
+    pub(crate) fn count_used(&self, meter: MeterId, atoms: u64) {
+        if !self.row.add(meter, atoms) {
+            self.say_cut(meter, atoms);
+        }
+    }
+
+    /// A total is full: some of this use is on no record.
+    #[cold]
+    fn say_cut(&self, meter: MeterId, atoms: u64) {
+        const TEXT: &str = "usage beyond the largest total of a meter is not counted: look for a \
+                            mistake in the reported numbers";
+        let Some(rules) = self.catalog.meters.get(usize::from(meter.0)) else { return };
+        let (units, most) = (atoms / rules.scale.max(1), MOST / rules.scale.max(1));
+        let (meter, tenant) = (&*rules.name, &*self.tenant.id);
+        let now_ms = self.tenant.hub.clock.now().wall_ms;
+        repeated!(warn, now_ms, TEXT; tenant, meter, units, most);
     }
 
     /// A sheet for the past windows around an instant, under the present plan: it pays use that is

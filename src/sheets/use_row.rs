@@ -58,12 +58,14 @@ struct RowTotal {
 }
 
 impl RowTotal {
-    /// Adds atoms. A total stops at [`MOST`].
-    fn add(&self, atoms: u64) {
+    /// Adds atoms. A total stops at [`MOST`]; false: it did, and some are not counted.
+    fn add(&self, atoms: u64) -> bool {
         let before = self.total.fetch_add(atoms, Ordering::SeqCst); // see `Sheet::mark_dirty`
         if before.saturating_add(atoms) > MOST {
             self.total.store(MOST, Ordering::SeqCst);
+            return false;
         }
+        true
     }
 
     /// The present total, and whether the log lacked it; marks it as logged.
@@ -91,11 +93,10 @@ impl UseTotal {
 }
 
 impl UseRow {
-    /// Counts atoms that were used.
-    pub(crate) fn add(&self, meter: MeterId, atoms: u64) {
-        if let Some(row) = self.totals.get(usize::from(meter.0)) {
-            row.used.add(atoms);
-        }
+    /// Counts atoms that were used. False: the total has stopped at [`MOST`].
+    #[inline]
+    pub(super) fn add(&self, meter: MeterId, atoms: u64) -> bool {
+        self.totals.get(usize::from(meter.0)).is_none_or(|row| row.used.add(atoms))
     }
 
     /// Counts atoms, used or counted as such, that were drawn beyond a quota that bills.
@@ -202,12 +203,12 @@ mod tests {
     fn a_total_stops_where_sums_stay_in_range() {
         let totals = [UseTotal::default()].into();
         let row = UseRow { part: 0, period_ms: 0, day: 20_261_122, account: None, totals };
-        row.add(MeterId(0), 10_000_000_000);
+        assert!(row.add(MeterId(0), 10_000_000_000));
         // The longest length a request may state: earlier use is not lost.
-        row.add(MeterId(0), u64::MAX - 10_000_000_000 + 1);
+        assert!(!row.add(MeterId(0), u64::MAX - 10_000_000_000 + 1));
         assert_eq!(row.total(MeterId(0)).used, MOST);
-        row.add(MeterId(0), u64::MAX);
+        assert!(!row.add(MeterId(0), u64::MAX));
         assert_eq!(row.total(MeterId(0)).used, MOST);
-        row.add(MeterId(7), 1); // of another catalog
+        assert!(row.add(MeterId(7), 1), "of another catalog");
     }
 }

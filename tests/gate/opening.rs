@@ -126,3 +126,99 @@ async fn a_journal_that_cannot_be_written_is_refused_and_says_which_key_names_an
         );
     }
 }
+
+/// A pipe that nothing writes to: opening it would wait forever.
+#[cfg(unix)]
+fn pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_in_place_of_a_file_is_refused_by_its_name_and_not_opened() {
+    let names =
+        ["tallygate.toml", "plans.toml", "pepper", "token", "store.redb", "j.0", "j.7", "j.probe"];
+    for name in names {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let service = format!(
+            "[store]\nkind = \"redb\"\npath = {:?}\n[plans]\nfile = {:?}\n\
+             [[identify]]\napi-key = \"authorization\"\npepper = [{{ id = \"1\", file = {:?} }}]\n\
+             [ingest]\ntoken = {{ file = {:?} }}\n\
+             [flush]\nmode = \"journal\"\njournal-path = {:?}\n",
+            at("store.redb"),
+            at("plans.toml"),
+            at("pepper"),
+            at("token"),
+            at("j"),
+        );
+        std::fs::write(at("tallygate.toml"), service).unwrap();
+        std::fs::write(at("plans.toml"), PLANS).unwrap();
+        std::fs::write(at("pepper"), "a pepper of at least thirty-two bytes").unwrap();
+        std::fs::write(at("token"), "0123456789abcdef").unwrap();
+        let _ = std::fs::remove_file(at(name));
+        pipe(&at(name));
+        let path = at("tallygate.toml").to_string_lossy().into_owned();
+        let opening = tokio::spawn(async move { Gate::open(&path).await.map(|_| ()) });
+        let opened = tokio::time::timeout(Duration::from_secs(4), opening).await;
+        let Ok(opened) = opened else {
+            // Lets the thread that hangs go.
+            let _ = std::fs::OpenOptions::new().read(true).write(true).open(at(name));
+            panic!("{name}: opening hangs");
+        };
+        let error = opened.unwrap().expect_err(name).to_string();
+        assert!(error.contains(&*at(name).to_string_lossy()), "{name}: {error}");
+        assert!(error.contains("not a regular file"), "{name}: {error}");
+    }
+}
+
+/// The lock of a journal that several processes may keep.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_in_place_of_a_journals_lock_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, lock) = (folder.path().join("j"), folder.path().join("j.lock"));
+    pipe(&lock);
+    let service = format!(
+        "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"org\"\n\
+         [flush]\nmode = \"journal\"\njournal-path = {journal:?}\n"
+    );
+    let opening = tokio::spawn(async move {
+        let builder = GateBuilder::from_text(&service).plans(PLANS).store(Shared(Memory::new()));
+        builder.open().await.map(|_| ())
+    });
+    let opened = tokio::time::timeout(Duration::from_secs(4), opening).await;
+    let Ok(opened) = opened else {
+        let _ = std::fs::OpenOptions::new().read(true).write(true).open(&lock);
+        panic!("opening hangs");
+    };
+    let error = opened.unwrap().expect_err("a pipe").to_string();
+    assert!(error.contains(&*lock.to_string_lossy()), "{error}");
+    assert!(error.contains("not a regular file"), "{error}");
+}
+
+/// A store in memory that says that other processes share it.
+struct Shared(Memory);
+
+impl Store for Shared {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.0.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { shared: true, ..self.0.promise() }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.0.close()
+    }
+}

@@ -190,6 +190,32 @@ fn a_flush_that_fails_again_and_again_is_told_once_a_second() {
 }
 
 #[test]
+fn use_that_no_total_can_hold_is_named_once_a_second_with_its_meter() {
+    let log = Log::default();
+    log.over(async {
+        let plans = format!("{PLANS}\n[meter.tokens]\nparts = 1000\n");
+        let (gate, _clock) = testing::gate(&plans);
+        let kept = Mutex::new(None);
+        let inner = tower::service_fn(|request: Request<String>| {
+            let admitted = request.extensions().get::<tallygate::Admitted>().unwrap();
+            *kept.lock().unwrap() = Some(admitted.usage());
+            async { Ok::<_, Infallible>(Response::new(String::new())) }
+        });
+        let request = Request::get("/").header("x-tenant", "acme").body(String::new()).unwrap();
+        GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+        let usage = kept.lock().unwrap().take().unwrap();
+        usage.add("tokens", 1_000);
+        assert!(!log.has("not counted"), "{:?}", log.0);
+        for _ in 0..1_000 {
+            usage.add("tokens", u64::MAX);
+        }
+    });
+    assert_eq!(log.count("largest total of a meter is not counted"), 1, "{:?}", log.0);
+    assert!(log.has("tenant=\"acme\" meter=\"tokens\""), "{:?}", log.0);
+    assert!(log.has("most=1152921504606846"), "{:?}", log.0);
+}
+
+#[test]
 fn the_start_tells_in_units_what_a_soft_limit_stops_at() {
     let log = Log::default();
     log.over(async {
@@ -310,7 +336,7 @@ fn a_plan_file_that_never_answers_stops_neither_requests_nor_the_end() {
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         assert!(ask(&gate, "acme").await, "requests go on");
         let said = gate.reload().await.unwrap_err().to_string();
-        assert!(said.contains("no regular file"), "{said}");
+        assert!(said.contains("not a regular file"), "{said}");
         gate.close().await.unwrap();
     });
 }

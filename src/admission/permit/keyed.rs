@@ -330,7 +330,7 @@ impl Unsettled for Settling {
                 for (i, (ask, n)) in self.of.rules().meters.iter().zip(&self.used).enumerate() {
                     count(sheet, &self.taken, i, (ask.meter, *n));
                 }
-                self.others.iter().for_each(|(meter, n)| sheet.row.add(*meter, *n));
+                self.others.iter().for_each(|(meter, n)| sheet.count_used(*meter, *n));
                 self.use_units();
             }
         }

@@ -26,7 +26,7 @@ impl Hold {
         for ask in costs {
             news = charged;
             if charged {
-                sheet.row.add(ask.meter, ask.n);
+                sheet.count_used(ask.meter, ask.n);
             }
             match ask.from {
                 Some((pool, slot)) if charged => sheet.lease(pool, slot).settle(ask.n),

@@ -44,7 +44,7 @@ impl Knowledge {
 
 /// Counts `n` atoms of an ask: before [`use_up`], which takes them from what was drawn.
 pub(super) fn count(sheet: &Sheet, taken: &[Taken], ask: usize, (meter, n): (MeterId, u64)) {
-    sheet.row.add(meter, n);
+    sheet.count_used(meter, n);
     sheet.row.add_over(meter, over_of(sheet, taken, ask, n));
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::{StoreError, StoreErrorKind};
+use crate::text_file::regular_or_absent;
 
 /// Contents of the marker.
 const MARKER: &str = "A tallygate store was made beside this file. If it is gone, restore it from \
@@ -80,6 +81,7 @@ pub(super) fn prepare(
     fill: impl FnOnce(File) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let marker = marker_of(path);
+    regular_or_absent(path).map_err(|error| cannot(path, "be opened", &error))?;
     match fs::metadata(path) {
         Ok(found) if found.len() == 0 => {
             let path = path.display();
