@@ -41,13 +41,13 @@ pub enum Error {
     #[error(transparent)]
     Flush(#[from] FlushError),
     /// There is no such tenant.
-    #[error("there is no tenant `{0}`: make it with `gate.directory().tenant(..).save()`")]
+    #[error("no tenant `{0}`: create it with `gate.directory().tenant(..).save()`")]
     NoTenant(String),
     /// A call to Stripe failed.
     #[error(transparent)]
     Stripe(#[from] crate::billing::sink::SinkError),
     /// Stripe is not configured.
-    #[error("there is no [stripe] in the service file")]
+    #[error("the service file has no [stripe]")]
     NoStripe,
     /// The system provided no randomness.
     #[error("no randomness from the system: {0}")]

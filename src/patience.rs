@@ -47,7 +47,8 @@ pub(crate) async fn while_it_moves<T>(
 ) -> (Option<T>, u32) {
     let (mut work, step) = (pin!(work), limit / STEPS);
     let mut deadline = Instant::now();
-    // The first step is nobody's progress: a call that begins with it has all of the limit.
+    // Leaving the line is progress only after a step in it: a call that begins at once has the limit
+    // and no more.
     let mut before = Progress { is_in_line: false, ..progress() };
     let (mut still, mut steps) = (0, 0);
     while still < STEPS && steps < STEPS.saturating_mul(most) {
@@ -99,6 +100,7 @@ mod tests {
 
     /// In real time: the thread is kept from its tasks, as by thousands of others.
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a thread that is busy is what is tested")]
     async fn an_answer_that_a_busy_thread_notices_late_is_no_silence() {
         let busy = tokio::spawn(async {
             for _ in 0..30 {

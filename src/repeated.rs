@@ -69,7 +69,7 @@ pub(crate) fn settle(now_ms: i64) {
     for line in listed {
         if line.held_back.load(Ordering::Relaxed) > 0 && line.begins(now_ms) {
             let held_back = line.held_back.swap(0, Ordering::Relaxed);
-            tracing::warn!(held_back, "again: {}", line.text());
+            tracing::warn!(held_back, "repeated: {}", line.text());
         }
     }
 }

@@ -75,7 +75,7 @@ impl OffRuntime {
 }
 
 fn slow() -> Error {
-    let message = format!("not read within {TIMEOUT:?}: check the disk or network it is on");
+    let message = format!("no answer within {TIMEOUT:?}: check the disk or network it is on");
     Error::new(std::io::ErrorKind::TimedOut, message)
 }
 

@@ -17,10 +17,11 @@ const FILE_LINES: usize = 700;
 const LINE_CHARS: usize = 100;
 
 /// Files that may read a clock or sleep, and why.
-const CLOCKS: [(&str, &str); 13] = [
+const CLOCKS: [(&str, &str); 14] = [
     ("integrations/lambda/src/clock.rs", "a clock for processes that are frozen"),
     ("integrations/lambda/src/flush.rs", "an invocation's deadline is the wall clock's"),
     ("src/clock.rs", "the only reader of clocks"),
+    ("src/patience.rs", "waits run on tokio's clock, which tests can pause"),
     ("src/billing/stripe/pace.rs", "waits run on tokio's clock, which tests can pause"),
     ("src/gate/maintain.rs", "waits run on tokio's clock, which tests can pause"),
     ("src/gate/close.rs", "the deadline of closing, on tokio's clock"),

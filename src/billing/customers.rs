@@ -105,7 +105,7 @@ impl Customers {
                 Written::Applied(None) | Written::Refused(None) => KnownCustomer::default(),
             };
         }
-        let message = "others keep changing this customer: try again";
+        let message = "concurrent changes to this customer: try again";
         Err(StoreError::new(StoreErrorKind::Throttled, message))
     }
 
@@ -165,8 +165,8 @@ impl Customers {
             postcard::to_stdvec(facts).map_err(|_| invalid("a customer's facts do not encode"))?;
         if body.len() > MAX_FACTS {
             return Err(invalid(
-                "a customer has too many subscriptions, and packs that were paid for and could not \
-                 be granted: link it to its tenant, or see what keeps them from being granted",
+                "a customer has too many subscriptions, or paid packs that could not be granted: \
+                 link it to its tenant, or find out why they cannot be granted",
             ));
         }
         let (name, format) = format(CUSTOMER_FORMAT);

@@ -107,7 +107,7 @@ impl Customers {
                 }
             };
         }
-        let message = "others keep changing this price: try again";
+        let message = "concurrent changes to this price: try again";
         Err(StoreError::new(StoreErrorKind::Throttled, message))
     }
 

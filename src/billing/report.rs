@@ -145,7 +145,7 @@ pub enum ReportError {
     #[error(transparent)]
     Sink(#[from] SinkError),
     /// There is no billing service in the service file.
-    #[error("there is no [stripe] in the service file")]
+    #[error("the service file has no [stripe]")]
     NoService,
     /// Use could not be written to the ledger.
     #[error(transparent)]
@@ -153,8 +153,8 @@ pub enum ReportError {
     /// The table came back from a backup, and no operator has yet stated what was sent since the
     /// copy.
     #[error(
-        "the table was restored from a backup: nothing is sent before \
-         Gate::resume_reports has said what was sent since the copy was made"
+        "the table was restored from a backup: nothing is sent until Gate::resume_reports says \
+         what was sent since the copy was made"
     )]
     Restored,
     /// A clock stepped, or this process was suspended: nothing was sent after that.

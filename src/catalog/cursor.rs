@@ -144,7 +144,7 @@ impl<'a> Cursor<'a> {
                     }),
                 },
             };
-            TextFault::new(unit_at.clone(), format!("`{unit}` is no unit"), help)
+            TextFault::new(unit_at.clone(), format!("`{unit}` is not a unit"), help)
         })?;
         // 18 digits times 2^40 stay below 2^128.
         let value = value.times(u128::from(by)).unwrap_or(value);
@@ -164,7 +164,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn unit_apart(&self, of: &WrittenAmount, word: &Range<usize>) -> Option<TextFault> {
         let has_none = self.text[of.at.clone()].ends_with(|c: char| c.is_ascii_digit());
         let help = self.with_unit(of.at.end, word).filter(|_| has_none)?;
-        let message = format!("`{}` stands apart from its number", &self.text[word.clone()]);
+        let message = format!("`{}` is separated from its number", &self.text[word.clone()]);
         Some(TextFault::new(word.clone(), message, help))
     }
 }

@@ -12,7 +12,7 @@ pub(super) static TOP: Shape = Shape {
     required: &["default-plan"],
     keys: &[
         key("default-plan", Form::Text, "The plan of tenants without another. Must be written."),
-        key("timezone", Form::Text, "IANA name of where days and months turn over. Default: UTC."),
+        key("timezone", Form::Text, "IANA time zone in which days and months begin. Default: UTC."),
         key(
             "on-directory-error",
             Form::Word(&["deny", "default-plan"]),
@@ -45,7 +45,8 @@ static METER: Shape = Shape {
         key(
             "parts",
             Form::Count,
-            "Parts of a unit that are counted, for good. Default: a million of a sum, else 1.",
+            "Parts of a unit that are counted; cannot be changed later. Default: a million of a \
+             sum, else 1.",
         ),
         key("hold", Form::Amount, "Units set aside on entry, or per chunk of a body. Bytes: 64KB."),
         key("cut", Form::Flag, "Whether a stream ends when no units remain. Default: false."),
@@ -87,7 +88,11 @@ static ROUTE: Shape = Shape {
         ),
         key("once-by", Form::Text, "The header that makes a request count once."),
         key("charge-on", Form::Words(OUTCOMES), "Outcomes that are charged."),
-        key("enforce", Form::Word(ENFORCE), "`shadow` decides and records, and refuses nobody."),
+        key(
+            "enforce",
+            Form::Word(ENFORCE),
+            "`shadow` decides and records, and refuses no request.",
+        ),
     ],
 };
 
@@ -134,7 +139,11 @@ static PLAN: Shape = Shape {
         key("concurrency", Form::Count, "Requests of one tenant in flight, per process."),
         key("expires", Form::Duration, "A trial's life, from the first request. Not inherited."),
         key("charge-on", Form::Words(OUTCOMES), "Outcomes that are charged."),
-        key("enforce", Form::Word(ENFORCE), "`shadow` decides and records, and refuses nobody."),
+        key(
+            "enforce",
+            Form::Word(ENFORCE),
+            "`shadow` decides and records, and refuses no request.",
+        ),
         key(
             "on-lease-error",
             Form::WordOr(&["deny"], &LEASE_ERROR),
@@ -189,7 +198,7 @@ static TOPUP: Shape = Shape {
     keys: &[
         key("stripe", Form::Table(&PRICES), "What means this top-up at Stripe."),
         key("adds", Form::Each(Names::Plain, &Form::Amount), "Units granted, by meter."),
-        key("expires", Form::Duration, "How long the grant lives. Default: for ever."),
+        key("expires", Form::Duration, "How long the grant lives. Default: forever."),
     ],
 };
 
@@ -202,7 +211,11 @@ pub(super) static TENANT: Shape = Shape {
         key("quota", QUOTAS, "Quotas that replace the plan's, by meter."),
         key("feature", FEATURES, "Features that replace the plan's."),
         key("concurrency", Form::Count, "Requests in flight, per process."),
-        key("enforce", Form::Word(ENFORCE), "`shadow` decides and records, and refuses nobody."),
+        key(
+            "enforce",
+            Form::Word(ENFORCE),
+            "`shadow` decides and records, and refuses no request.",
+        ),
         key("term", Form::Table(&TERM), "The contract period."),
         key("until", Form::Date, "The last day on which the exception holds."),
         key("note", Form::Text, "Why it is there."),

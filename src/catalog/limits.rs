@@ -133,7 +133,7 @@ impl Scene<'_> {
         let over = table.and_then(|table| table.text("over"));
         let is_prepaid = quota.is_prepaid() && text.text.trim() == "prepaid";
         if quota.limit == Some(0) && quota.over == Over::Deny && !is_prepaid {
-            let message = "a limit of 0 that denies is no quota";
+            let message = "a limit of 0 that denies is not a quota";
             let help = "write `needs = \"..\"` on the route, and the feature in the plans \
                         that may call it; or \"prepaid\" to spend grants alone; or `over = \
                         \"bill\"` to bill all of it";
@@ -272,7 +272,7 @@ fn refuse_prepaid_beside(report: &mut Findings<'_>, list: &[Quota]) {
     let mut whole = list.iter().filter(|quota| quota.scope == Scope::Tenant);
     let Some(prepaid) = list.iter().find(|quota| quota.is_prepaid()) else { return };
     if whole.any(|quota| !std::ptr::eq(quota, prepaid)) {
-        let message = "\"prepaid\" includes nothing, and stands beside a quota that does";
+        let message = "\"prepaid\" includes nothing, and is listed with a quota that does";
         let help = "leave one of them out: grants are spent after what a quota includes";
         report.error_at(prepaid.place, message, help);
     }
@@ -325,7 +325,7 @@ fn alerts(report: &mut Findings<'_>, quota: &Quota, table: Option<PlanTable<'_>>
         match u16::try_from(percent).ok().filter(|_| good) {
             None => {
                 let help = "write a percentage from 1 to 1000";
-                report.error(item.span(), format!("`{percent}` is no percentage"), help);
+                report.error(item.span(), format!("`{percent}` is not a percentage"), help);
             }
             Some(percent) if alerts.last().is_some_and(|last| *last >= percent) => {
                 let help = "write each percentage once, the lowest first";

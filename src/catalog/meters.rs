@@ -136,7 +136,7 @@ fn parts(report: &mut Findings<'_>, entry: &TableLine<'_>, count: MeterSource) -
         }
         None => {
             let help = format!("write a whole number from 1 to {MAX_PARTS}");
-            report.error(node.span(), "not so many parts of a unit", help);
+            report.error(node.span(), "too many parts of a unit", help);
             usual
         }
     }
@@ -165,7 +165,7 @@ pub(super) fn more_parts(meter: &Meter, den: u128) -> Option<String> {
     }
     let parts = u128::from(meter.scale).checked_mul(den)?;
     let parts = u64::try_from(parts).ok().filter(|parts| *parts <= MAX_PARTS)?;
-    Some(format!("`parts = {parts}` in `[meter.{}]`, which is for good", meter.name))
+    Some(format!("`parts = {parts}` in `[meter.{}]`, which cannot be changed later", meter.name))
 }
 
 /// Computes the granularity of each meter in this file: see [`Meter::grain`].
@@ -237,7 +237,7 @@ fn sums(report: &mut Findings<'_>, tables: &[Option<PlanTable<'_>>], meters: &mu
             if per_byte && atoms.num > PARTS_A_BYTE {
                 let help = format!(
                     "write `parts = 1` in `[meter.{}]`, or as many parts of its unit as the \
-                     weights need: it is for good",
+                     weights need: it cannot be changed later",
                     meters[n].name
                 );
                 report.error(span, format!("so many bytes overflow 1/{scale} of a unit"), help);
@@ -355,7 +355,7 @@ fn stripe_unit(report: &mut Findings<'_>, unit: &Text<'_>, meter: &Meter) -> Opt
     let found = known.iter().find(|(word, _)| *word == unit.text).map(|(_, by)| *by);
     if found.is_none() {
         let help = unknown_help(unit.text, known.iter().map(|(word, _)| *word));
-        let message = format!("`{}` is no unit of this meter", unit.text);
+        let message = format!("`{}` is not a unit of this meter", unit.text);
         report.error(unit.span.clone(), message, help);
     }
     found

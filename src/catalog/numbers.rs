@@ -31,7 +31,7 @@ const IN_FULL: [(&str, &str); 11] = [
     ("tebibyte", "TiB"),
 ];
 
-/// The unit meant by a word that is not a unit, or that stands apart from its number.
+/// The unit meant by a word that is not a unit, or that is separated from its number.
 pub(super) fn unit_meant(word: &str) -> Option<&'static str> {
     let lower = word.to_ascii_lowercase();
     let one = lower.strip_suffix('s').unwrap_or(&lower);

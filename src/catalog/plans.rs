@@ -151,7 +151,7 @@ fn on_lease_error(report: &mut Findings<'_>, table: PlanTable<'_>) -> Option<OnL
     let basis_points = words::percent(allow.text);
     if basis_points.is_none() {
         let help = "write a percentage with at most two decimals, up to \"100%\": \"2%\"";
-        report.error(allow.span, format!("`{}` is no share of a limit", allow.text), help);
+        report.error(allow.span, format!("`{}` is not a share of a limit", allow.text), help);
     }
     Some(OnLeaseError::Allow { basis_points: basis_points? })
 }

@@ -426,25 +426,25 @@ fn split(text: &str) -> Result<(&str, &str), Wrong> {
     if let Some(at) = path.find(['%', '?', '#', ' ']) {
         let help = match path.as_bytes()[at] {
             b'%' => "write the path as it reads when decoded",
-            _ => "write the path alone: queries play no part",
+            _ => "write the path alone: queries are ignored",
         };
         let found = &path[at..=at];
-        return wrong(format!("`{found}` cannot stand in a pattern"), help.to_owned());
+        return wrong(format!("`{found}` cannot be used in a pattern"), help.to_owned());
     }
     match method {
         "HEAD" => wrong("HEAD counts as GET".to_owned(), format!("write \"GET {path}\"")),
         "ANY" | "*" => {
             let help = format!("write each: [\"GET {path}\", \"POST {path}\"]");
-            wrong(format!("`{method}` is no method"), help)
+            wrong(format!("`{method}` is not a method"), help)
         }
         _ if METHODS.contains(&method) => Ok((method, path)),
         _ if !is_method(method) => {
             let help = format!("write \"{} {path}\"", method.to_ascii_uppercase());
-            wrong(format!("`{method}` is no method: methods are upper case"), help)
+            wrong(format!("`{method}` is not a method: methods are upper case"), help)
         }
         _ => match did_you_mean(method, METHODS) {
             Some(known) => {
-                wrong(format!("`{method}` is no method"), format!("did you mean `{known}`?"))
+                wrong(format!("`{method}` is not a method"), format!("did you mean `{known}`?"))
             }
             None => Ok((method, path)),
         },
@@ -709,9 +709,9 @@ mod tests {
         assert!(wrong("GET v1").contains("begin with"));
         assert!(wrong("get /x").contains("upper case"));
         assert!(wrong("HEAD /x").contains("GET"));
-        assert!(wrong("ANY /x").contains("no method"));
-        assert!(wrong("GET /x?y").contains("cannot stand"));
-        assert!(wrong("GET /%73").contains("cannot stand"));
+        assert!(wrong("ANY /x").contains("not a method"));
+        assert!(wrong("GET /x?y").contains("cannot be used"));
+        assert!(wrong("GET /%73").contains("cannot be used"));
         assert!(wrong("GET /{a}-{b}").contains("two parameters"));
         assert!(wrong("GET /{*a}/b").contains("not at the end"));
         assert!(wrong("GET /{id:[0-9]+}").contains("regular expression"));
@@ -719,7 +719,7 @@ mod tests {
         assert!(wrong("GET /users/:id").contains("alone"));
         assert!(wrong("GET /{}").contains("no name"));
         assert!(wrong("GET /{a").contains("does not end"));
-        assert!(wrong("GTE /a").contains("no method"));
+        assert!(wrong("GTE /a").contains("not a method"));
         assert!(wrong("GET /v1/search").contains("same requests"));
         assert!(wrong("GET /v1/{y}").contains("same requests"));
     }

@@ -36,7 +36,8 @@ pub(super) fn routes(report: &mut Findings<'_>, top: PlanTable<'_>, scene: &Scen
                     if let Some(method) = router::own_method(text.text) {
                         let place = report.mark(text.span);
                         report.warn(place, format!(
-                            "HTTP has no method `{method}`: the route is of requests that say so"
+                            "HTTP has no method `{method}`: only requests with that method match \
+                             the route"
                         ));
                     }
                 }
@@ -115,7 +116,7 @@ fn concerning(report: &mut Findings<'_>, scene: &Scene<'_>, table: PlanTable<'_>
         let wrong = match meter.count {
             MeterSource::Reported if out.is_some_and(|cost| cost.key_span(name).is_some()) => {
                 Some((
-                    format!("`{name}` is said not to concern the route in `cost`"),
+                    format!("`{name}` does not concern the route, by its `cost`"),
                     "write it in one of both".to_owned(),
                 ))
             }
@@ -133,7 +134,7 @@ fn concerning(report: &mut Findings<'_>, scene: &Scene<'_>, table: PlanTable<'_>
             )),
             _ => Some((
                 format!("`{name}` concerns every route"),
-                format!("leave it out; where it plays no part write `cost = {{ {name} = 0 }}`"),
+                format!("leave it out; where it does not apply, write `cost = {{ {name} = 0 }}`"),
             )),
         };
         match wrong {

@@ -259,11 +259,11 @@ fn counted(
         if unit.is_empty() {
             return Err(wrong(format!("{what} needs a unit")));
         }
-        let message = format!("`{unit}` is no unit of {what}");
+        let message = format!("`{unit}` is not a unit of {what}");
         return Err(TextFault::new(digits..text.len(), message, help_for(unit, units, example)));
     };
     match number.checked_mul(*each) {
-        Some(0) => Err(wrong(format!("{what} is longer than nothing"))),
+        Some(0) => Err(wrong(format!("{what} must be longer than 0"))),
         Some(n) if n <= MAX_SECONDS => Ok(n),
         _ => Err(wrong(format!("{what} is at most 100 years"))),
     }
@@ -330,7 +330,7 @@ impl<'a> Cursor<'a> {
         let (word, at) = self.word();
         if let Some(meant) = scope_for(word) {
             let help = format!("did you mean `{meant}`?");
-            return Err(TextFault::new(at, format!("`{word}` is no scope"), help));
+            return Err(TextFault::new(at, format!("`{word}` is not a scope"), help));
         }
         Ok(match word {
             "tenant" => Scope::Tenant,

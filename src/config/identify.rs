@@ -89,7 +89,7 @@ fn gateway(table: &ServiceTable<'_>, trust: Trust) -> Option<IdentifyTable> {
 fn header(table: &ServiceTable<'_>, node: &Node, name: &str) -> Option<String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || !name.chars().all(is_token) {
-        table.reader.wrong(node, "this is no header's name", "as in \"x-api-key\"");
+        table.reader.wrong(node, "this is not a header name", "as in \"x-api-key\"");
         return None;
     }
     Some(name.to_ascii_lowercase())
@@ -156,7 +156,7 @@ fn jwt_config(table: ServiceTable<'_>) -> Option<JwtConfig> {
 fn jwks(table: &ServiceTable<'_>) -> Option<String> {
     let (node, jwks) = table.text_node("jwks")?;
     if is_plain_http_elsewhere(jwks) {
-        let message = "keys that come unencrypted can be anybody's";
+        let message = "keys fetched unencrypted could be forged";
         let help = "write an https:// URL, or the path of a file";
         table.reader.wrong(node, message, help);
         return None;

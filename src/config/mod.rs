@@ -282,7 +282,7 @@ pub(crate) struct HttpConfig {
 pub(crate) struct FlushConfig {
     /// `every`: how long a record waits for others.
     pub every: Duration,
-    /// `mode`: the largest loss from an abrupt death.
+    /// `mode`: the largest loss from a crash.
     pub mode: FlushMode,
     /// `journal-path`: the local journal, used in mode `journal`.
     pub journal_path: PathBuf,
@@ -300,7 +300,7 @@ pub(crate) struct IngestConfig {
     pub products: std::collections::BTreeMap<String, String>,
 }
 
-/// The largest loss from an abrupt death of the process.
+/// The largest loss from a crash of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlushMode {
     /// `"fast"`: one flush interval.

@@ -204,7 +204,7 @@ impl<'a> ServiceTable<'a> {
         let (node, text) = self.text_node(key)?;
         let Some(duration) = parse_duration(text) else {
             let help = "write a whole number and ms, s, min, h or d: \"500ms\", \"1s\"";
-            self.reader.wrong(node, "this is no duration", help);
+            self.reader.wrong(node, "this is not a duration", help);
             return None;
         };
         if duration < least || duration > most {

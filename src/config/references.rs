@@ -8,7 +8,7 @@ use super::{SecretRef, SecretSource};
 pub(super) fn secret(table: &ServiceTable<'_>, key: &'static str) -> Option<SecretRef> {
     let (node, field) = (table.get(key)?, table.path_of(key));
     if let Data::Text(_) = node.data {
-        let message = format!("`{field}` is a reference: a secret does not stand in this file");
+        let message = format!("`{field}` is a reference: secrets do not belong in this file");
         let help = format!("write {key} = {{ env = \"..\" }} and put the secret there");
         table.reader.wrong_secret(node, &message, &help);
         return None;
@@ -30,8 +30,8 @@ pub(super) fn secret_ref(table: &ServiceTable<'_>, node: &Node, field: &str) -> 
     if let Some((name_node, name)) = table.text_node("env")
         && ["sk_", "rk_", "whsec_"].iter().any(|prefix| name.starts_with(prefix))
     {
-        let message = format!("`{field}` names an environment variable: this is a secret itself");
-        let help = "put it into a variable, and write that one's name; make a new secret, too";
+        let message = format!("`{field}` names an environment variable, but this is a secret");
+        let help = "put it into a variable and write the variable's name; replace the secret, too";
         table.reader.wrong_secret(name_node, &message, help);
         return None;
     }

@@ -99,11 +99,11 @@ impl StripeConfig {
         };
         match self.mode {
             StripeMode::Test if is("_live_") => Err(self.key.error(
-                "this is a live key, and stripe.mode is \"test\"".into(),
+                "this is a live key, but stripe.mode is \"test\"".into(),
                 "use a test key, or write mode = \"live\"",
             )),
             StripeMode::Live if is("_test_") => Err(self.key.error(
-                "this is a test key, and stripe.mode is \"live\"".into(),
+                "this is a test key, but stripe.mode is \"live\"".into(),
                 "use a live key, or write mode = \"test\"",
             )),
             _ => Ok(key),

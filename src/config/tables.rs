@@ -122,7 +122,7 @@ fn network(table: &ServiceTable<'_>, node: &Node, text: &str) -> Option<Network>
     let one = || text.parse::<IpAddr>().ok().map(ipnet::IpNet::from);
     let Some(net) = text.parse::<ipnet::IpNet>().ok().or_else(one) else {
         let help = "as in \"10.0.0.0/8\", \"fd00::/8\" or \"192.0.2.7\"";
-        table.reader.wrong(node, "this is no range of addresses", help);
+        table.reader.wrong(node, "this is not a range of addresses", help);
         return None;
     };
     if net.prefix_len() == 0 {
@@ -174,7 +174,11 @@ fn stripe(table: ServiceTable<'_>) -> Option<StripeConfig> {
     let account = table.text_node("account");
     if let Some((node, _)) = account.filter(|(_, name)| !is_name(name, MAX_SPACE_CHARS, "-_")) {
         let message = "an account's name is 1 to 64 characters of a-z, 0-9, - and _";
-        table.reader.wrong(node, message, "as in \"main\": it names the Stripe account for good");
+        table.reader.wrong(
+            node,
+            message,
+            "as in \"main\": it names the Stripe account permanently",
+        );
     }
     let base = table.text("api-base").unwrap_or(DEFAULT_STRIPE_API_BASE);
     let bounds = (MIN_REPORT_EVERY, MAX_REPORT_EVERY);
@@ -224,7 +228,7 @@ fn flush_config(table: Option<ServiceTable<'_>>, store: Option<&StoreKind>) -> F
     if let (Some((node, path)), Some(StoreKind::Redb { path: store })) = (path, store)
         && std::path::Path::new(path) == store
     {
-        let message = "the journal and the store are two files";
+        let message = "the journal and the store need a file each";
         table.reader.wrong(node, message, "name another file, or leave the key out");
     }
     flush.journal_path = path.map_or(flush.journal_path, |(_, path)| path.into());

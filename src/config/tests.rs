@@ -188,13 +188,13 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
             "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\npepper = []",
             "`pepper` belongs to `api-key`",
         ),
-        ("[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a b\"", "no header's name"),
+        ("[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a b\"", "not a header name"),
         (
             "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\nuser-header = \"\"",
             "`identify.user-header` is empty",
         ),
         ("identify = []", "list of tables"),
-        ("[[identify]]\napi-key = \"a b\"", "no header's name"),
+        ("[[identify]]\napi-key = \"a b\"", "not a header name"),
         ("[[identify]]\napi-key = \"a\"\npepper = []", "`identify.pepper` is empty"),
         (
             "[[identify]]\napi-key = \"a\"\npepper = [{ env = \"P\" }]",
@@ -213,13 +213,13 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[identity]\nunknown = \"allow\"", "no such choice"),
         ("[proxy]\ntrust = [\"10.0.0.1/8\"]", "bits beyond its prefix"),
         ("[proxy]\ntrust = [\"0.0.0.0/0\"]", "trusts everybody"),
-        ("[proxy]\ntrust = [\"proxy.local\"]", "no range of addresses"),
+        ("[proxy]\ntrust = [\"proxy.local\"]", "not a range of addresses"),
         ("[http]\nbilling-url = \"example.com\"", "URL that a browser opens"),
         ("[http]\nstrip-prefix = \"prod/\"", "begins with /"),
-        ("[flush]\nevery = \"1m\"", "no duration"),
+        ("[flush]\nevery = \"1m\"", "not a duration"),
         ("[flush]\nevery = \"1ms\"", "is between 50ms and 5s"),
         ("[flush]\nevery = \"1h\"", "is between"),
-        ("[flush]\njournal-path = \"tallygate.redb\"", "two files"),
+        ("[flush]\njournal-path = \"tallygate.redb\"", "a file each"),
         ("[flush]\nmax-write-units = -1", "at least 1"),
         ("[flush]\nmax-write-units = 99999999999", "at least 1"),
         ("[stripe]\nmode = \"test\"", "`stripe.key` is missing"),
@@ -346,15 +346,15 @@ fn the_environment_overrides_the_file_and_nothing_else_of_it_counts() {
 fn a_wrong_override_names_its_variable() {
     for (name, value, message) in [
         ("TALLYGATE__STORE__SPASE", "x", "did you mean `space`?"),
-        ("TALLYGATE__STORE__SPACE__X", "x", "names no key"),
-        ("TALLYGATE__STORE____SPACE", "x", "names no key"),
-        ("TALLYGATE__", "x", "names no key"),
-        ("TALLYGATE__FLUSH__EVERY", "soon", "no duration"),
+        ("TALLYGATE__STORE__SPACE__X", "x", "is not a key"),
+        ("TALLYGATE__STORE____SPACE", "x", "is not a key"),
+        ("TALLYGATE__", "x", "is not a key"),
+        ("TALLYGATE__FLUSH__EVERY", "soon", "not a duration"),
     ] {
         let text = "[store]\nspace = \"s\"\n";
         let errors = with_env(text, &[(name, value)]).expect_err(name).to_string();
         assert!(errors.contains(name), "{errors}");
-        assert!(errors.contains(message) || errors.contains("names no key"), "{errors}");
+        assert!(errors.contains(message) || errors.contains("is not a key"), "{errors}");
     }
 }
 

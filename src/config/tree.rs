@@ -96,7 +96,7 @@ pub(super) fn lay_over(
                 line: 0,
                 column: 0,
                 words: String::new(),
-                message: "it names no key of the service file".into(),
+                message: "it is not a key of the service file".into(),
                 help: Some(format!("write {PREFIX}TABLE__KEY, `_` for `-`")),
             });
         }

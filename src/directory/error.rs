@@ -35,7 +35,7 @@ pub enum DirectoryError {
     },
     /// The tenant's plan does not limit the meter of a grant, so that none of it would be spent.
     #[error(
-        "the plan {plan:?} does not limit {meter:?}, so that nothing would be spent of the grant: \
+        "the plan {plan:?} does not limit {meter:?}, so the grant could not be spent: \
          write `quota.{meter}` in the plan, or give the tenant one that has it"
     )]
     NotLimited {
@@ -59,7 +59,7 @@ pub enum DirectoryError {
         most: usize,
     },
     /// The record is full.
-    #[error("a tenant has at most {most} {what}: let one end first")]
+    #[error("a tenant has at most {most} {what}: end one first")]
     TooMany {
         /// The kind of entry there are too many of.
         what: &'static str,
@@ -67,10 +67,10 @@ pub enum DirectoryError {
         most: usize,
     },
     /// A grant with this id exists and differs.
-    #[error("the grant {0:?} is there already and differs: a new grant needs a new id")]
+    #[error("the grant {0:?} already exists and differs: a new grant needs a new id")]
     GrantDiffers(String),
     /// Concurrent changes of the tenant kept interfering.
-    #[error("others keep changing this tenant: try again")]
+    #[error("concurrent changes to this tenant: try again")]
     Busy,
     /// No pepper to hash a new key with.
     #[error("keys need a pepper: write pepper = [{{ id = \"1\", env = \"TALLYGATE_PEPPER\" }}]")]

@@ -386,7 +386,7 @@ impl Feed {
 }
 
 fn busy() -> StoreError {
-    StoreError::new(StoreErrorKind::Throttled, "many announce changes at once")
+    StoreError::new(StoreErrorKind::Throttled, "too many changes are being announced")
 }
 
 fn packed(news: News) -> [u8; ENTRY] {

@@ -85,7 +85,7 @@ impl UsageEvent {
             (_, true) => match outer.get("data") {
                 Some(Value::Object(data)) => (data, Envelope::CloudEvents),
                 None => (&empty, Envelope::CloudEvents),
-                Some(_) => return Err(Malformed("`data` is no JSON object".into())),
+                Some(_) => return Err(Malformed("`data` is not a JSON object".into())),
             },
             _ => (outer, Envelope::None),
         };
@@ -197,7 +197,7 @@ fn text<'a>(from: &'a Object, keys: &[&str]) -> Result<Option<&'a str>, Malforme
     match keys.iter().find_map(|key| Some((key, from.get(*key)?))) {
         None | Some((_, Value::Null)) => Ok(None),
         Some((_, Value::String(text))) => Ok(Some(text)),
-        Some((key, _)) => Err(Malformed(format!("`{key}` is no text"))),
+        Some((key, _)) => Err(Malformed(format!("`{key}` is not text"))),
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
             (r#"{"id":"e","tenant":"t","meter":"m","quantity":1.5}"#, "`quantity` is a whole"),
             (r#"{"id":"e","tenant":"t","meter":"m","quantity":-1}"#, "`quantity` is a whole"),
             (r#"{"id":"e","tenant":"t","meter":"m","quantity":"+1"}"#, "`quantity` is a whole"),
-            (r#"{"id":7,"tenant":"t","meter":"m","quantity":1}"#, "`id` is no text"),
+            (r#"{"id":7,"tenant":"t","meter":"m","quantity":1}"#, "`id` is not text"),
             (r#"{"id":"","tenant":"t","meter":"m","quantity":1}"#, "an id has 1 to 512 bytes"),
             (r#"{"id":"e","TenantID":"t","ProductCode":"s3cret","Quantity":1}"#, "[ingest.prod"),
             (

@@ -47,10 +47,10 @@ pub enum NotCounted {
     #[error("{0}")]
     Malformed(#[from] Malformed),
     /// No tenant has this id.
-    #[error("there is no tenant `{0}`")]
+    #[error("no tenant `{0}`")]
     UnknownTenant(String),
     /// The plan file has no such meter.
-    #[error("there is no meter `{0}`: report one that the plan file names")]
+    #[error("no meter `{0}`: report one that the plan file names")]
     UnknownMeter(String),
     /// A sum is counted by its parts.
     #[error("the meter `{0}` is a sum: report its parts")]

@@ -91,7 +91,9 @@ impl EventWriter {
         }
         self.draw_open().await;
         if !self.open.is_empty() {
-            tracing::warn!("events that may count were drawn from no quota: the store is away");
+            tracing::warn!(
+                "the outcome of events is unknown, and they drew on no quota: the store is away"
+            );
         }
     }
 
@@ -103,7 +105,8 @@ impl EventWriter {
                 Ok(stands) => stands,
                 Err(error) => {
                     let now_ms = self.clock.now().wall_ms;
-                    repeated!(warn, now_ms, "ingest: a batch may stand or not"; %error);
+                    const TEXT: &str = "ingest: a batch may or may not have been written";
+                    repeated!(warn, now_ms, TEXT; %error);
                     return;
                 }
             };
@@ -178,7 +181,7 @@ impl EventWriter {
         match LogWriter::begin(&*self.store, self.space.clone(), at_ms).await {
             Ok(writer) => Some(Log { writer, totals: BTreeMap::new() }),
             Err(error) => {
-                repeated!(warn, at_ms, "ingest: no log can be begun"; %error);
+                repeated!(warn, at_ms, "ingest: a log cannot be created"; %error);
                 None
             }
         }

@@ -74,9 +74,9 @@ pub(super) enum EffectFailed {
     Sink(#[from] SinkError),
     #[error("the events do not decide yet")]
     Undecided,
-    #[error("others keep changing this customer")]
+    #[error("concurrent changes to this customer")]
     Busy,
-    #[error("it is in no shape that is known here")]
+    #[error("its shape is unknown")]
     Unreadable,
 }
 
@@ -143,7 +143,7 @@ impl Gate {
         let Some(billing) = inner.billing.as_ref().filter(|billing| !billing.secrets.is_empty())
         else {
             let detail = "There is no stripe.webhook-secret in the service file.";
-            return plain_problem(404, "No webhooks are taken", detail);
+            return plain_problem(404, "Webhooks are not accepted", detail);
         };
         let now_s = inner.clock.now().wall_ms.div_euclid(1_000);
         let event = match webhook::receive(signature, body, &billing.secrets, now_s) {
@@ -157,7 +157,7 @@ impl Gate {
         match inner.take_event(billing, &event, body).await {
             Ok(mark) => {
                 telemetry::webhook_event("taken");
-                tracing::info!(event = %event.id, kind = %event.kind, ?mark, "a webhook was taken");
+                tracing::info!(event = %event.id, kind = %event.kind, ?mark, "webhook accepted");
                 Reply {
                     status: 200,
                     headers: vec![("content-type", "application/json".to_owned())],
@@ -167,7 +167,7 @@ impl Gate {
             Err(EffectFailed::Unreadable) => {
                 telemetry::webhook_event("unreadable");
                 billing.log_unreadable(&event);
-                let detail = "Its object has the shape of no API version that is known here.";
+                let detail = "Its object matches no known API version.";
                 plain_problem(422, "Webhook not understood", detail)
             }
             Err(error) => {
@@ -233,7 +233,8 @@ impl Inner {
             }
             tracing::warn!(
                 %event, %tenant, %customer, was = %has,
-                "a Checkout links a tenant to another customer: what the other has still runs"
+                "a Checkout links a tenant to another customer: the previous customer's \
+                 subscriptions still run"
             );
         }
         match self.link(tenant, customer).await {
@@ -352,7 +353,7 @@ impl Billing {
             let version = version.as_deref().unwrap_or("unknown");
             tracing::error!(
                 event = %id, %kind, version,
-                "a webhook is in no shape that is known here, and gives nothing: set the \
+                "a webhook has an unknown shape and no effect: set the \
                  endpoint's API version at Stripe to 2024 or later"
             );
         }

@@ -77,7 +77,7 @@ impl Inner {
             units,
             pools,
             "work is still open while the gate closes: its units stay spent until their windows \
-             end, and what it uses from now on may not be recorded. End it before the gate is closed"
+             end, and what it uses from now on may not be recorded. End it before closing the gate"
         );
     }
 
@@ -119,7 +119,7 @@ impl Inner {
             self.recording.flusher.flush_now().await
         };
         if !matches!(tokio::time::timeout(PAY_WITHIN, recorded).await, Ok(Ok(()))) {
-            tracing::debug!("what was ingested is on record, what it owes will be");
+            tracing::debug!("ingested usage is recorded; what it owes is recorded later");
         }
     }
 }
@@ -128,7 +128,7 @@ impl Inner {
 fn still_open() -> StoreError {
     StoreError::new(
         StoreErrorKind::Unavailable,
-        "the store was not closed in time: it lets go in the background, or with the process",
+        "the store was not closed in time: it closes in the background, or when the process ends",
     )
 }
 
@@ -174,14 +174,17 @@ impl Gate {
         if cut > 0 {
             tracing::warn!(
                 requests = cut,
-                "requests were still being handled or answered: settled as aborted, and what they                  use from now on is not recorded"
+                "requests were still being handled or answered: settled as aborted, and what they \
+                 use from now on is not recorded"
             );
         }
         inner.wait_for_open_work(Instant::now() + time / FOR_OPEN_WORK).await;
         // What it draws from leases is flushed below.
         inner.recording.events.close(before_flush).await;
         if !inner.recording.settler.close(before_flush).await {
-            tracing::warn!("not settled: requests with idempotency keys that were not answered");
+            tracing::warn!(
+                "requests with idempotency keys were not answered: their claims are not settled"
+            );
         }
         // What guests used the flush below has.
         inner.close_guests(before_flush.min(Instant::now() + SETTLE_WITHIN)).await;
@@ -203,20 +206,22 @@ impl Gate {
         let kept = inner.close_idle(for_leases).await
             + renewal::give_back(&inner.leasing.ctx, inner.all_leases(), for_leases).await;
         if kept > 0 {
-            tracing::warn!(leases = kept, "not given back: their units stay spent");
+            tracing::warn!(leases = kept, "leases were not given back: their units stay spent");
         }
         if let Some(log) = log {
             // Only now: from here on others may take what could not be given back.
             let ended = tokio::time::timeout_at(deadline, log.end(&*inner.leasing.ctx.store)).await;
             if !matches!(ended, Ok(Ok(()))) {
-                tracing::warn!("the usage log could not be ended: others will look at it in vain");
+                tracing::warn!(
+                    "the usage log could not be ended: other processes will examine it needlessly"
+                );
             }
         }
         // Last: a Stripe that does not answer must not keep units from being given back.
         #[cfg(feature = "stripe")]
         inner.close_reports(deadline).await;
         if let Some(units) = inner.leasing.ctx.store.units() {
-            tracing::info!(read = units.read, write = units.write, "units the store has charged");
+            tracing::info!(read = units.read, write = units.write, "units charged by the store");
         }
         let closed = tokio::time::timeout_at(deadline, inner.leasing.ctx.store.close()).await;
         flushed?;

@@ -71,7 +71,7 @@ impl Gate {
                 Err(Error::NoTenant(tenant.to_owned()))
             }
             Err(error @ (EffectFailed::Sink(_) | EffectFailed::Undecided)) => {
-                tracing::warn!(tenant, %error, "linked; Stripe does not say yet how it stands");
+                tracing::warn!(tenant, %error, "linked; its state at Stripe is not known yet");
                 Ok(())
             }
             Err(EffectFailed::Store(error)) => Err(error.into()),
@@ -157,7 +157,7 @@ impl Inner {
                     billing.polls.set(customer, next_ms);
                 }
                 Err(error) => {
-                    repeated!(warn, now_ms, "a customer could not be asked about"; %error);
+                    repeated!(warn, now_ms, "a customer could not be queried"; %error);
                 }
             }
         }
@@ -411,7 +411,7 @@ impl Inner {
                     let tenant = &tenant.record().id;
                     tracing::error!(
                         %tenant, grant = %id, %error,
-                        "paid for and not given: end a grant that is used up (`end_grant`)"
+                        "paid for but not granted: end a grant that is used up (`end_grant`)"
                     );
                     continue;
                 }
@@ -422,7 +422,7 @@ impl Inner {
                 let tenant = &tenant.record().id;
                 tracing::error!(
                     %tenant, grant = %id, %meter, plan = %plan.name,
-                    "paid for, and the plan does not limit the meter: kept until one does"
+                    "paid for, but the plan does not limit the meter: kept until one does"
                 );
             }
         }

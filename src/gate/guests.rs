@@ -145,15 +145,16 @@ impl Inner {
         let Some(tenant) = tenant else {
             let used: Vec<_> = used.map(|(meter, n)| (meter.name.clone(), n)).collect();
             let (id, now_ms) = (&guest.tenant.id, self.clock.now().wall_ms);
-            repeated!(error, now_ms, "served, and there is no such tenant"; %id, ?used);
+            repeated!(error, now_ms, "served as a guest, but there is no such tenant"; %id, ?used);
             return;
         };
         let now = self.clock.now();
         let sheet = tenant.sheet(&self.catalogs.live.load(), now);
         for (meter, n) in used {
             let Some(id) = sheet.catalog.meter(&meter.name) else {
+                const TEXT: &str = "use of a guest is not counted: its meter is gone";
                 let (now_ms, meter) = (now.wall_ms, &meter.name);
-                repeated!(error, now_ms, "used by a guest, and gone since"; %meter, atoms = n);
+                repeated!(error, now_ms, TEXT; %meter, atoms = n);
                 continue;
             };
             let sheet = SheetRef::Own(sheet.clone());

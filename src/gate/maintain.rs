@@ -167,7 +167,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
             }
             Some(ended) = reading.join_next(), if !reading.is_empty() => {
                 if let Err(panicked) = ended {
-                    tracing::error!(error = %panicked, "a tenant's reading ended badly");
+                    tracing::error!(error = %panicked, "reading a tenant panicked");
                 }
             }
             _ = poll.tick() => {
@@ -348,7 +348,9 @@ impl Inner {
                         Error::Parts(_) => "is refused",
                         _ => "could not be put into force",
                     };
-                    tracing::error!("the plan file {what}: the one before stays in force\n{text}");
+                    tracing::error!(
+                        "the plan file {what}: the previous one stays in force\n{text}"
+                    );
                 }
                 last.failed = Some(text);
             }

@@ -194,8 +194,8 @@ pub(super) async fn follow(inner: Weak<Inner>) {
             match tokio::time::timeout(LOOK_WITHIN, feed.look(&mut seen)).await {
                 Ok(Ok(heard)) => changed.hear(heard, &inner),
                 Ok(Err(error)) if error.kind == StoreErrorKind::Corrupt => {
-                    const TEXT: &str = "changes made by other processes cannot be understood: \
-                                        they are seen after 30 s";
+                    const TEXT: &str = "changes made by other processes cannot be parsed: they \
+                                        take effect within 30 s";
                     repeated!(warn, inner.clock.now().wall_ms, TEXT; %error);
                 }
                 Ok(Err(error)) => {

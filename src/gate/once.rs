@@ -62,7 +62,7 @@ impl Gate {
             tracing::warn!(
                 "a request with an idempotency key has a body that is not compared: the same key \
                  with another body counts as a retry. Put `DigestBodies` of your framework's \
-                 adapter outside of the gate, or leave a `BodyDigest` yourself. Said once"
+                 adapter outside of the gate, or leave a `BodyDigest` yourself. This is logged once"
             );
         }
     }
@@ -160,7 +160,7 @@ impl Inner {
         if self.tenants.guests.has(tenant) {
             return Err(StoreError::new(
                 StoreErrorKind::Unavailable,
-                "a guest has no place for it",
+                "a guest has no idempotency keys",
             ));
         }
         if !tenant.has_claims.load(Ordering::Relaxed) {
@@ -262,7 +262,7 @@ impl Drop for Unclaimed {
 }
 
 fn too_many() -> StoreError {
-    StoreError::new(StoreErrorKind::Throttled, "too many claims of this tenant wait already")
+    StoreError::new(StoreErrorKind::Throttled, "too many claims of this tenant are waiting")
 }
 
 fn no_hold() -> StoreError {

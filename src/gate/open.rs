@@ -397,8 +397,8 @@ async fn answered<T>(
     let answered = tokio::time::timeout(ANSWER_WITHIN, work).await;
     answered.unwrap_or_else(|_| {
         let message = format!(
-            "{} has not answered within {ANSWER_WITHIN:?}: look whether it is there, and whether \
-             this process reaches it",
+            "{} has not answered within {ANSWER_WITHIN:?}: check that it exists and that this \
+             process can reach it",
             store.name()
         );
         Err(StoreError::new(StoreErrorKind::Unavailable, message).into())

@@ -38,9 +38,9 @@ pub(super) async fn check(
         if kept.bytes(VALUE) != Some(&value.hash[..]) {
             let id = value.scheme.strip_prefix("hmac-").unwrap_or(&value.scheme);
             return Err(Error::Config(format!(
-                "the pepper {id:?} is another than the one that the keys in this table were made \
-                 with: every key would be unknown. Put the one before back; to change it, give the \
-                 new one another id, and keep the one before behind it: \
+                "the pepper {id:?} is not the one that the keys in this table were made with: \
+                 every key would be unknown. Restore the previous one; to change it, give the new \
+                 one another id and keep the previous one after it: \
                  pepper = [{{ id = \"new\", .. }}, {{ id = {id:?}, .. }}]"
             )));
         }

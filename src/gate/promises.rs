@@ -20,7 +20,7 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
         store = store.kind,
         survives = store.survives,
         mode = ?config.flush.mode,
-        "an abrupt death of this process loses {loss}; hard quotas are exact in every mode",
+        "a crash of this process loses {loss}; hard quotas are exact in every mode",
     );
     if live.together == Together::Leased {
         tracing::info!(
@@ -31,7 +31,7 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
         tracing::info!(
             nodes = live.together.nodes(),
             "rates are shared by all nodes: within ten seconds they admit at most {calm} % of a \
-             rate together, and {churn} % while nodes join or die; one whose burst is less than \
+             rate together, and {churn} % while nodes join or crash; one whose burst is less than \
              one request of each node is leased by the slot",
         );
     }

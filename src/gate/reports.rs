@@ -186,10 +186,10 @@ impl Inner {
         let until = deadline.checked_sub(RELEASE).unwrap_or(deadline);
         let last = self.report_in_turn(billing, None);
         if tokio::time::timeout_at(until, last).await.is_err() {
-            tracing::warn!("the last report was cut off: the next start goes on with it");
+            tracing::warn!("the last report was cut off: the next start continues it");
         }
         if !matches!(tokio::time::timeout_at(deadline, billing.lock.release()).await, Ok(Ok(()))) {
-            tracing::debug!("the reporter's lock runs out by itself");
+            tracing::debug!("the reporter's lock was not released: it will expire");
         }
     }
 
@@ -201,7 +201,7 @@ impl Inner {
             Ok(true) => {}
             Ok(false) => return billing.ends.forget(),
             // It only saves work: without it there is a report too many at worst.
-            Err(error) => tracing::warn!(%error, "the reporter's lock cannot be had"),
+            Err(error) => tracing::warn!(%error, "the reporter's lock cannot be taken"),
         }
         match self.due_now(billing, ended.as_ref()).await {
             Ok((due, failed)) if ended.is_some() => {
@@ -223,7 +223,7 @@ impl Inner {
         let report = billing.reporter.run(due).await?.with_failed(failed);
         let polled = self.poll(billing, customers);
         if tokio::time::timeout(POLL_WITHIN, polled).await.is_err() {
-            tracing::warn!("not every customer was asked about: the next report goes on");
+            tracing::warn!("not every customer was queried: the next report continues");
         }
         Ok(report)
     }

@@ -217,7 +217,7 @@ async fn spend_sub(
 }
 
 fn goes_on_changing() -> StoreError {
-    let message = "a pool goes on changing: stop every process before restoring the table";
+    let message = "a pool keeps changing: stop every process before restoring the table";
     StoreError::new(StoreErrorKind::Unavailable, message)
 }
 

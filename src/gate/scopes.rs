@@ -72,7 +72,7 @@ impl Yields {
                     // Whether it will be known is the server's to say, and no gate can look.
                     tracing::info!(
                         line = place.line,
-                        "limits per ip go by the peer's address: an axum app must be served with \
+                        "limits per ip use the peer's address: an axum app must be served with \
                          connect info, `into_make_service_with_connect_info::<SocketAddr>()`; \
                          of requests without an address: {}",
                         told(self.no_scope),
@@ -83,7 +83,8 @@ impl Yields {
             };
             tracing::warn!(
                 line = place.line,
-                "limits per {} have nothing to go by, for no [[identify]] has {missing}: {}",
+                "limits per {} cannot tell callers apart, because no [[identify]] has {missing}: \
+                 {}",
                 scope.name(),
                 told(self.no_scope),
             );

@@ -27,11 +27,32 @@ use crate::store::StoreError;
 use crate::tenants::caller::KnownCaller;
 use crate::wire::{self, Reply};
 
-/// A caller that has been identified and nothing more: who may see what it has used.
+/// A caller that has been identified and nothing more: who may see what it has used. Made from a
+/// [`TenantHandle`] it is the tenant itself, without a key, user or address.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # #[cfg(feature = "testing")] {
+/// # let (gate, _clock) = tallygate::testing::gate(r#"
+/// #     default-plan = "free"
+/// #     [meter.jobs]
+/// #     [plan.free]
+/// #     quota.jobs = "10/day"
+/// # "#);
+/// use tallygate::{Ask, Identified};
+///
+/// let acme = gate.tenant("acme").await?;                       // a handle, which may be kept
+/// gate.admit(Ask::op("job").tenant(&acme).cost("jobs", 3)).await.expect("included").settle();
+/// let report = gate.usage_report(&Identified::from(&acme)).await?;
+/// assert!(report.meters.iter().any(|meter| &*meter.name == "jobs" && meter.used == 3));
+/// # }
+/// # Ok::<(), tallygate::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Identified {
     tenant: TenantHandle,
-    caller: Arc<KnownCaller>,
+    /// `None`: the tenant itself.
+    caller: Option<Arc<KnownCaller>>,
     ip: Option<NonZeroU128>,
 }
 
@@ -62,7 +83,7 @@ impl Gate {
                 let sheet = caller.clone().into_sheet(&live, now);
                 let ip = inner.ip_scope(&sheet, view);
                 let tenant = TenantHandle(caller.tenant.clone());
-                IdentifyStep::Done(Identified { tenant, caller, ip })
+                IdentifyStep::Done(Identified { tenant, caller: Some(caller), ip })
             }
             Identification::Refused(reason) => IdentifyStep::Refused(inner.refusal(reason, None)),
             Identification::Ask(pending) => {
@@ -113,6 +134,10 @@ impl Gate {
     /// The store's, where the numbers of other processes cannot be read.
     pub async fn usage_report(&self, who: &Identified) -> Result<UsageReport, StoreError> {
         let inner = &*self.inner;
+        // A handle that was kept may be old.
+        if let Some(read) = self.refresh(&who.tenant.0, inner.clock.now()) {
+            read.await;
+        }
         let now = inner.clock.now();
         let (sheet, revision) = {
             let live = inner.catalogs.live.load();
@@ -236,9 +261,16 @@ impl Gate {
     }
 }
 
+impl From<&TenantHandle> for Identified {
+    fn from(tenant: &TenantHandle) -> Self {
+        Self { tenant: tenant.clone(), caller: None, ip: None }
+    }
+}
+
 impl Identified {
     fn scopes<'a>(&'a self, without: &'a WithoutValue) -> ScopesOf<'a> {
-        ScopesOf { known: Some(&self.caller.values), ip: self.ip, without: Some(without) }
+        let known = self.caller.as_ref().map(|caller| &caller.values);
+        ScopesOf { known, ip: self.ip, without: Some(without) }
     }
 
     /// The tenant.

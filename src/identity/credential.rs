@@ -97,7 +97,7 @@ impl Peppers {
     /// Peppers, newest first: at most 4, each with its own id.
     pub(crate) fn new(peppers: Vec<Pepper>) -> Result<Self, String> {
         if peppers.len() > MAX_PEPPERS {
-            return Err(format!("{} peppers: at most {MAX_PEPPERS} at once", peppers.len()));
+            return Err(format!("{} peppers: at most {MAX_PEPPERS} are allowed", peppers.len()));
         }
         for (n, pepper) in peppers.iter().enumerate() {
             if peppers[..n].iter().any(|other| other.scheme == pepper.scheme) {

@@ -89,7 +89,7 @@ pub enum Malformed {
     #[error("the API key was cut or mistyped")]
     Checksum,
     /// A trusted header or claim with an invalid tenant id.
-    #[error("what the gateway sent is no tenant id")]
+    #[error("the gateway's header is not a tenant id")]
     TenantId,
 }
 

@@ -64,7 +64,7 @@ impl Ingest {
     /// The missing or invalid field.
     pub fn read(&self, json: &str) -> Result<UsageEvent, Malformed> {
         let value: Json = serde_json::from_str(json)
-            .map_err(|error| Malformed(format!("no JSON, at column {}", error.column())))?;
+            .map_err(|error| Malformed(format!("not JSON, at column {}", error.column())))?;
         UsageEvent::read(&value, self.products())
     }
 

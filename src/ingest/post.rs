@@ -41,7 +41,7 @@ impl Ingest {
         if self.knows(authorization) {
             return None;
         }
-        let mut reply = said(401, "present the token of [ingest] as `Authorization: Bearer`");
+        let mut reply = said(401, "send the token of [ingest] as `Authorization: Bearer`");
         reply.headers.push(("www-authenticate", "Bearer".into()));
         Some(reply)
     }
@@ -55,7 +55,7 @@ impl Ingest {
             Ok(Value::Array(events)) => events,
             Ok(event) => vec![event],
             Err(error) => {
-                return said(400, &format!("the body is no JSON, at column {}", error.column()));
+                return said(400, &format!("the body is not JSON, at column {}", error.column()));
             }
         };
         if events.len() > MAX_EVENTS {

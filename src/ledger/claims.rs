@@ -149,7 +149,7 @@ async fn repeat(
         drop(place); // others proceed while this one waits
         match written {
             Err(error) if error.is_temporary() => {
-                tracing::debug!(%error, "a claim: will be repeated");
+                tracing::debug!(%error, "a claim could not be written: it will be retried");
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(REPEAT.end);
             }

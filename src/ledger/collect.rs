@@ -93,7 +93,8 @@ pub(crate) async fn recover(
         for body in rows.pack(at_ms, Some(*dead)) {
             let written = until_known(store, log.slot(&body)).await?;
             if log.wrote(&body, written)? == Wrote::Sealed {
-                let message = "this process was taken for dead before it began: start it again";
+                let message =
+                    "another process presumed this one dead while it was starting: start it again";
                 return Err(StoreError::new(StoreErrorKind::Unavailable, message).into());
             }
         }

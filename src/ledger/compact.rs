@@ -62,7 +62,7 @@ pub(crate) async fn fold_runs(
         if parts(store, writer, range).await?.is_none() {
             fold_run(store, writer, range).await?;
             if parts(store, writer, range).await?.is_none() {
-                let message = "the fold of a usage log is not there as it was written";
+                let message = "the fold of a usage log differs from what was written";
                 return Err(StoreError::new(StoreErrorKind::Corrupt, message));
             }
         }
@@ -86,7 +86,7 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
             next += 1;
         }
         if next == from {
-            let message = format!("a usage log has a hole at slot {next}: run the audit");
+            let message = format!("slot {next} of a usage log is missing: run the audit");
             return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         }
     }

@@ -347,7 +347,8 @@ impl Task {
                     return;
                 }
                 Err(error) => {
-                    repeated!(warn, self.now_ms(), "usage flush: will be repeated"; %error);
+                    const TEXT: &str = "usage could not be written: it will be retried";
+                    repeated!(warn, self.now_ms(), TEXT; %error);
                     self.failed(error);
                     if self.wants_out(waiting) {
                         return;

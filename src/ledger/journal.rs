@@ -250,7 +250,7 @@ fn segment_path(path: &Path, segment: u64) -> PathBuf {
 /// The existing segments, oldest first.
 fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let name =
-        path.file_name().ok_or_else(|| io::Error::other("the journal path names no file"))?;
+        path.file_name().ok_or_else(|| io::Error::other("the journal path has no file name"))?;
     let prefix = format!("{}.", name.to_string_lossy());
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
@@ -297,7 +297,7 @@ fn say_lost(path: &Path, frames: usize, bytes: usize) {
     if bytes > 0 {
         tracing::warn!(
             segment = %path.display(), frames, bytes,
-            "a journal cannot be read behind its first frames: what was used and is in these bytes \
+            "a journal segment is damaged after its first frames: usage that is in these bytes \
              alone is not carried over"
         );
     }

@@ -96,7 +96,8 @@ impl LogWriter {
             Written::Refused(_) => {
                 return Err(StoreError::new(
                     StoreErrorKind::Corrupt,
-                    "somebody else wrote a slot of this writer's log: was its memory copied?",
+                    "another process wrote to this process's log: was this one cloned while it \
+                     ran?",
                 ));
             }
         }
@@ -192,7 +193,7 @@ pub(crate) async fn read(
             if behind == next {
                 return Err(StoreError::new(
                     StoreErrorKind::Corrupt,
-                    format!("a usage log has a hole at slot {next}: run the audit"),
+                    format!("slot {next} of a usage log is missing: run the audit"),
                 ));
             }
             next = behind;

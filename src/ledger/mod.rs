@@ -14,7 +14,7 @@
 //! Usage of requests with an idempotency key is not in the log but in their claims
 //! ([`claims`](self::claims)).
 //!
-//! How much an abrupt death loses before that depends on the [`Mode`]; see `docs/accuracy.md`.
+//! How much a crash loses before that depends on the [`Mode`]; see `docs/accuracy.md`.
 
 pub(crate) mod ceilings;
 pub(crate) mod claims;
@@ -29,7 +29,7 @@ pub(crate) mod place;
 pub(crate) mod record;
 pub(crate) mod totals;
 
-/// When usage counts as recorded, and so how much an abrupt death may lose.
+/// When usage counts as recorded, and so how much a crash may lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// With the flush: at most one flush interval is lost.

@@ -58,7 +58,7 @@ impl JournalPath {
             }
         }
         if free.is_empty() {
-            let message = format!("{PLACES} processes have their journals there");
+            let message = format!("{PLACES} processes keep their journals there already");
             return Err(io::Error::other(message));
         }
         Ok(free)

@@ -58,7 +58,8 @@ pin_project! {
 /// The service's result. Boxed, as `Waiting` is.
 type AnsweredCall<R, E> = Box<Result<Response<GateBody<R>>, E>>;
 
-/// The request for a refusal that its handler may return; `None` where the host does not ask for it.
+/// The request, for a refusal that its handler may return; `None` where the host does not ask for
+/// it.
 type Described = Option<Box<RefusedCall>>;
 
 /// A waiting request. Boxed, like every rare state: the future is moved several times, and its size

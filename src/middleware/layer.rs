@@ -57,7 +57,7 @@ impl LayerShared {
             tracing::warn!(
                 "a connection was upgraded (101) and its handler keeps no handle on the request: \
                  `concurrency` does not count it any more. Take `Usage` and move it into the task \
-                 that serves the connection. This is said once"
+                 that serves the connection. This is logged once"
             );
         }
     }

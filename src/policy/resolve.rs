@@ -153,7 +153,7 @@ impl LiveCatalog {
             return catalog.default_plan;
         };
         catalog.plan(name).unwrap_or_else(|| {
-            const TEXT: &str = "no such plan: on the default plan";
+            const TEXT: &str = "unknown plan: the default plan applies";
             repeated!(error, now_ms, TEXT; tenant = %record.id, plan = %name);
             catalog.default_plan
         })

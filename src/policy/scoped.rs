@@ -107,7 +107,7 @@ impl WithoutValue {
         {
             tracing::warn!(
                 scope = name,
-                "a request has no value of a scope that limits go by: {}",
+                "a request has no value for a scope that limits use: {}",
                 told(self.rule()),
             );
         }

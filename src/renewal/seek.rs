@@ -156,7 +156,7 @@ impl<'a> Split<'a> {
                 }
             }
         }
-        let message = "a pool goes on changing while its units are looked for";
+        let message = "a pool keeps changing during a search for units";
         Err(StoreError::new(StoreErrorKind::Throttled, message))
     }
 

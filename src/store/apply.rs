@@ -74,7 +74,7 @@ pub(super) fn check_write(write: &Write) -> Result<(), StoreError> {
     for (i, change) in write.change.iter().enumerate() {
         let Some(name) = changed_name(change) else {
             if write.change.len() > 1 {
-                return Err(invalid("a delete stands beside other changes"));
+                return Err(invalid("a delete is combined with other changes"));
             }
             continue;
         };
@@ -134,7 +134,9 @@ fn make(item: &mut Item, change: &Change) -> Result<(), StoreError> {
             let old = match item.0.get(name) {
                 None => 0,
                 Some(Value::Int(n)) => *n,
-                Some(_) => return Err(invalid("a number is added to what is no number")),
+                Some(_) => {
+                    return Err(invalid("a number is added to a value that is not a number"));
+                }
             };
             let new = old.checked_add(*by).ok_or_else(|| invalid("a sum is out of range"))?;
             item.0.insert(name.clone(), Value::Int(new));

@@ -154,7 +154,7 @@ fn packed(head: &[u8], parts: &impl Serialize) -> Box<[u8]> {
 }
 
 fn unpacked<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> T {
-    postcard::from_bytes(bytes).expect("what this process has packed")
+    postcard::from_bytes(bytes).expect("bytes packed by this process")
 }
 
 fn word(bytes: &[u8], at: usize) -> [u8; 8] {

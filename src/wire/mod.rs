@@ -153,7 +153,7 @@ impl Mapping {
                 403,
                 "PERMISSION_DENIED",
                 "/problems/scope-missing",
-                "Caller cannot be told from others",
+                "Caller cannot be distinguished from others",
                 false,
             ),
             Reason::Suspended => {

@@ -225,7 +225,7 @@ async fn a_changed_plan_file_acts_and_a_broken_one_does_not() {
     std::fs::write(&file, "[plan.free]\nquota.requests = 7\n").unwrap();
     let error = w.gate.reload().await.unwrap_err().to_string();
     assert!(error.contains("plans.toml:2:18"), "{error}");
-    assert_eq!(with_key(&w.gate, &key).await, 429, "the one before stays in force");
+    assert_eq!(with_key(&w.gate, &key).await, 429, "the previous one stays in force");
     // Going back is a new publication, and revokes nothing that was granted.
     std::fs::write(&file, PLANS.replace("1000/day", "3/day")).unwrap();
     assert!(w.gate.reload().await.unwrap());

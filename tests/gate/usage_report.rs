@@ -129,3 +129,24 @@ async fn the_history_answers_as_many_days_as_it_says_whatever_the_clocks_do() {
         }
     }
 }
+
+#[tokio::test]
+async fn usage_is_read_through_a_kept_handle_as_by_a_caller() {
+    let (gate, clock) = testing::gate(PLANS);
+    let acme = gate.tenant("acme").await.unwrap();
+    let read = async || {
+        let report = gate.usage_report(&tallygate::Identified::from(&acme)).await.unwrap();
+        let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap().used;
+        (report.plan.to_string(), report.status.to_string(), jobs)
+    };
+    let job = || Ask::op("job").tenant(&acme).cost("jobs", 7);
+    gate.admit(job()).await.unwrap().settle();
+    assert_eq!(read().await, ("free".into(), "active".into(), 7));
+    assert_eq!(usage(&gate).await["plan"], "free");
+    // However long it was kept.
+    let tenant = gate.directory().find("acme").await.unwrap().unwrap();
+    tenant.edit().plan("trial").note("-").save().await.unwrap();
+    clock.advance(std::time::Duration::from_secs(3_600));
+    gate.admit(job()).await.unwrap().settle();
+    assert_eq!(read().await, ("trial".into(), "active".into(), 14));
+}

@@ -42,7 +42,7 @@ fn of_ten_messages_eight_count_once_and_poison_is_reported() {
         assert_eq!(table.used("acme", "minutes"), 36 + 4);
     }
     let letters = table.run(&["--letters"]);
-    assert!(letters.contains("no JSON") && letters.contains("call-9"), "{letters}");
+    assert!(letters.contains("not JSON") && letters.contains("call-9"), "{letters}");
     let id = letters.split(' ').next().unwrap();
     assert!(table.run(&["--replay", id]).starts_with("not counted"));
 }

@@ -148,7 +148,7 @@ impl Cognito {
             return Ok(self.claimed(event).await);
         }
         if source.starts_with("PostConfirmation_") {
-            let tenant = self.tenant_of(&event).ok_or("the user has not the tenant's attribute")?;
+            let tenant = self.tenant_of(&event).ok_or("the user lacks the tenant's attribute")?;
             let opening = self.opening.clone();
             within(CONFIRM_WITHIN, async move { make(&opening, &tenant).await }).await?;
         }

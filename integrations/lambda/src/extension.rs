@@ -72,7 +72,7 @@ fn deadline_of(event: &Value) -> Result<Option<u64>, Error> {
         return Ok(None);
     }
     let deadline_ms = event["deadlineMs"].as_u64();
-    Ok(Some(deadline_ms.ok_or("Lambda told of an invocation without its deadline")?))
+    Ok(Some(deadline_ms.ok_or("Lambda sent an invocation without a deadline")?))
 }
 
 /// Id and body of a response. The body is read to its end, so that the connection is reused.

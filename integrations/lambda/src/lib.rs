@@ -63,8 +63,8 @@
 //!
 //! A Managed Instance serves several invocations at once (`AWS_LAMBDA_MAX_CONCURRENCY`), is never
 //! frozen, and does not report invocations to extensions. The same `run` serves there, with tokio's
-//! multi-threaded runtime, and records as a server does: every `flush.every`, which is the most an
-//! abrupt death loses in `fast`, and at SIGTERM after the answers in progress. No invocation is
+//! multi-threaded runtime, and records as a server does: every `flush.every`, which is the most a
+//! crash loses in `fast`, and at SIGTERM after the answers in progress. No invocation is
 //! killed at its timeout. (Tried against a Runtime API of our own: AWS's emulator takes one
 //! invocation at a time. How long Lambda waits there after SIGTERM is not published.)
 

@@ -126,7 +126,7 @@ impl Hold {
         let latest = self.latest();
         let catalog = latest.of.sheet.catalog.clone();
         let Some(id) = catalog.meter(&meter) else {
-            const TEXT: &str = "used, and gone from the plan file since";
+            const TEXT: &str = "the meter is gone from the plan file: its use is not counted";
             repeated!(error, now.wall_ms, TEXT; meter = %meter);
             return;
         };

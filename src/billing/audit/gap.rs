@@ -90,8 +90,12 @@ impl Gap {
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoAccount { atoms } => write!(f, "{atoms} atoms before there was a customer"),
-            Self::NoTerms { atoms } => write!(f, "{atoms} atoms of what is not billed any more"),
+            Self::NoAccount { atoms } => {
+                write!(f, "{atoms} atoms used before a customer was linked")
+            }
+            Self::NoTerms { atoms } => {
+                write!(f, "{atoms} atoms of a meter that is no longer billed")
+            }
             Self::Waiting { units } => write!(f, "{units} units wait for the next report"),
             Self::TooOld { units } => write!(f, "{units} units are too old to be sent"),
             Self::Remainder { atoms } => write!(f, "{atoms} atoms are less than a unit"),
@@ -107,7 +111,7 @@ impl fmt::Display for Gap {
             }
             Self::Shrunk { atoms } => write!(f, "{atoms} atoms were sent that are not owed now"),
             Self::Books { frozen, entries } => {
-                write!(f, "{frozen} atoms are frozen, entries were made of {entries}")
+                write!(f, "{frozen} atoms are frozen, but the entries amount to {entries}")
             }
             Self::Counted { sent, counted } => {
                 write!(f, "{sent} units were sent, the service counts {counted}")

@@ -192,7 +192,7 @@ fn escaped(id: &str) -> Result<String, SinkError> {
 
 fn no_id(id: &str) -> SinkError {
     let id: String = id.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
-    SinkError(format!("`{id}` is no id of Stripe's"))
+    SinkError(format!("`{id}` is not a Stripe id"))
 }
 
 fn plain(byte: u8) -> bool {

@@ -106,7 +106,7 @@ impl Stripe {
                 None => return Ok((lines, answer.date_s.ok_or_else(no_date)?)),
             }
         }
-        Err(SinkError(format!("the invoice {invoice} has more lines than are read")))
+        Err(SinkError(format!("the invoice {invoice} has more lines than the limit")))
     }
 
     /// The identifiers in a meter's error report. Stripe gives samples, not all.

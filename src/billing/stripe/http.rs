@@ -104,7 +104,7 @@ impl Http {
             return Err(StripeError::Base);
         }
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
-            .map_err(|_| StripeError::Key("it holds characters that no key has"))?;
+            .map_err(|_| StripeError::Key("it contains characters that a key cannot have"))?;
         authorization.set_sensitive(true);
         // Explicit, because the process-wide default panics where two providers are compiled in.
         let provider = rustls::crypto::ring::default_provider();

@@ -261,10 +261,10 @@ fn check_mode(key: &str, mode: StripeMode) -> Result<(), StripeError> {
     };
     match mode {
         StripeMode::Test if is("live_") => {
-            Err(StripeError::Key("it is a live key, and the mode is \"test\""))
+            Err(StripeError::Key("it is a live key, but the mode is \"test\""))
         }
         StripeMode::Live if is("test_") => {
-            Err(StripeError::Key("it is a test key, and the mode is \"live\""))
+            Err(StripeError::Key("it is a test key, but the mode is \"live\""))
         }
         _ if is("live_") || is("test_") => Ok(()),
         _ => Err(StripeError::Key("it begins with neither sk_ nor rk_, test_ or live_")),

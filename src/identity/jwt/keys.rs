@@ -54,7 +54,7 @@ impl KeySet {
             keys: Vec<Value>,
         }
         let document: Document =
-            serde_json::from_slice(jwks).map_err(|e| format!("it is no JWKS: {e}"))?;
+            serde_json::from_slice(jwks).map_err(|e| format!("not a JWKS: {e}"))?;
         let listed = document.keys.len();
         let read = |value: Value| serde_json::from_value(value).ok().and_then(Jwk::key);
         let keys: Vec<VerifyingKey> =

@@ -85,16 +85,16 @@ impl Verified {
 #[non_exhaustive]
 pub(crate) enum JwtError {
     /// Not a JWT, or one with a critical extension.
-    #[error("the token is no JWT that can be read here")]
+    #[error("the token is not a readable JWT")]
     Malformed,
     /// No key has this `kid`: the issuer may have a new one, and a refresh was requested.
     #[error("the token's key is not known")]
     UnknownKey,
     /// The key is for another algorithm.
-    #[error("the token's algorithm is not its key's")]
+    #[error("the token's algorithm does not match its key")]
     Algorithm,
     /// The signature does not match.
-    #[error("the token's signature is false")]
+    #[error("the token's signature is invalid")]
     Signature,
     /// The token is from another issuer.
     #[error("the token is of another issuer")]
@@ -103,10 +103,10 @@ pub(crate) enum JwtError {
     #[error("the token is for another audience")]
     Audience,
     /// No `exp`, or it has passed.
-    #[error("the token has expired, or never would")]
+    #[error("the token has expired, or has no expiry")]
     Expired,
     /// `nbf` is in the future.
-    #[error("the token does not hold yet")]
+    #[error("the token is not valid yet")]
     NotYet,
     /// It names no tenant, or an invalid tenant id.
     #[error("the token names no tenant")]

@@ -311,7 +311,7 @@ async fn a_bad_answer_is_named_without_the_query() {
     let large = vec![b' '; 1024 * 1024 + 1];
     for (answer, expected) in [
         (response("302 Found", b""), "302"),
-        (response("200 OK", b"<html>"), "no JWKS"),
+        (response("200 OK", b"<html>"), "not a JWKS"),
         (response("200 OK", &large), "limit"),
         (Vec::new(), "connection"),
     ] {

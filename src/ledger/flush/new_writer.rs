@@ -47,7 +47,9 @@ impl Task {
             };
             let error = match begun {
                 Ok(log) => {
-                    tracing::warn!("this process was taken for dead: it goes on as another writer");
+                    tracing::warn!(
+                        "another process presumed this one dead: it continues as a new writer"
+                    );
                     self.log = log;
                     self.succeeded(); // there may be nothing to write that would show it
                     self.hub.set_writer(self.log.incarnation());
@@ -55,7 +57,7 @@ impl Task {
                 }
                 Err(error) => error,
             };
-            const TEXT: &str = "a new usage log could not be begun: will be repeated";
+            const TEXT: &str = "a new usage log could not be created: it will be retried";
             repeated!(warn, self.now_ms(), TEXT; %error);
             self.failed(error);
             if self.wants_out(waiting) {

@@ -17,7 +17,7 @@ pub(super) async fn out_of_time(waiting: &[Order]) -> StoreError {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-    StoreError::new(StoreErrorKind::Unknown, "no answer before the gate had to be closed")
+    StoreError::new(StoreErrorKind::Unknown, "the store did not answer before the gate's deadline")
 }
 
 impl Task {

@@ -68,7 +68,7 @@ impl DynamoDb {
             check(client, table).await
         };
         tokio::time::timeout(MADE_WITHIN, made).await.unwrap_or_else(|_| {
-            let message = format!("the table `{table}` is still being made: look again later");
+            let message = format!("the table `{table}` is still being created: try again later");
             Err(StoreError::new(StoreErrorKind::Unavailable, message))
         })
     }
@@ -82,7 +82,7 @@ pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError
     let (description, expiry) = tokio::join!(describe(client, table), expiry(client, table));
     let description = match description {
         Err(error) if is_denied(&error) => {
-            tracing::warn!(%error, "the table cannot be looked at: it is used as it is");
+            tracing::warn!(%error, "the table cannot be described: it is used unchecked");
             return Ok(());
         }
         description => description?,
@@ -90,8 +90,8 @@ pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError
     check_shape(table, &description)?;
     match expiry {
         Ok(Expiry::By(attribute)) if attribute != TTL => Err(wrong(format!(
-            "the table `{table}` expires items by `{attribute}`: they would vanish by chance. \
-             Switch its expiry (TTL) to `{TTL}`"
+            "the table `{table}` expires items by `{attribute}`: items would disappear at the \
+             wrong time. Switch its expiry (TTL) to `{TTL}`"
         ))),
         Ok(Expiry::By(_)) => Ok(()),
         Ok(Expiry::Off) => {
@@ -212,7 +212,7 @@ async fn back_up(client: &Client, table: &str) {
         let error = error::of(FailedCall::Read, &error);
         tracing::warn!(
             table, %error,
-            "point-in-time recovery is off: what is deleted or overwritten cannot be had back"
+            "point-in-time recovery is off: what is deleted or overwritten cannot be restored"
         );
     }
 }
@@ -228,7 +228,7 @@ async fn describe(client: &Client, table: &str) -> Result<TableDescription, Stor
         }
         described => described.map_err(|error| error::of(FailedCall::Read, &error))?,
     };
-    described.table.ok_or_else(|| wrong(format!("nothing is said of the table `{table}`")))
+    described.table.ok_or_else(|| wrong(format!("DynamoDB does not describe the table `{table}`")))
 }
 
 /// The table's expiry setting.
@@ -277,7 +277,7 @@ fn is_denied(error: &StoreError) -> bool {
 }
 
 fn built(error: aws_sdk_dynamodb::error::BuildError) -> StoreError {
-    wrong(format!("a request that is not whole: {error}"))
+    wrong(format!("an incomplete request: {error}"))
 }
 
 fn wrong(message: String) -> StoreError {

@@ -123,7 +123,7 @@ impl StoreFile {
             }
             if told.is_none() && is_made || told.unwrap_or_default() != found {
                 let told = told.map_or("an unknown number of".to_owned(), |t| t.items.to_string());
-                let message = format!("of {told} items {} are found", found.items);
+                let message = format!("{} of {told} items were found", found.items);
                 return Err(StoreError::new(StoreErrorKind::Corrupt, message));
             }
             if damaged > 0 {
@@ -361,7 +361,10 @@ fn fill(fresh: std::fs::File) -> Result<(), StoreError> {
         Ok::<(), ::redb::Error>(())
     })();
     filled.map_err(|error| {
-        StoreError::new(StoreErrorKind::Unavailable, format!("no store can be made: {error}"))
+        StoreError::new(
+            StoreErrorKind::Unavailable,
+            format!("the store cannot be created: {error}"),
+        )
     })
 }
 

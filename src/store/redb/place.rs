@@ -20,7 +20,7 @@ use crate::text_file::regular_or_absent;
 
 /// Contents of the marker.
 const MARKER: &str = "A tallygate store was made beside this file. If it is gone, restore it from \
-                      a copy.\nOnly to begin anew, with nothing on record: remove this file too.\n";
+                      a copy.\nOnly to start over, with nothing recorded: remove this file too.\n";
 
 /// Identity of a file, as distinct from another of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl OpenFilePath {
                 ("is gone", "put it back, or stop this process and restore it from a copy")
             }
             // A file that cannot be examined may still be there.
-            Err(_) => ("cannot be looked at", "see to its folder"),
+            Err(_) => ("cannot be examined", "check its folder"),
         };
         if !self.gone.swap(true, Ordering::AcqRel) {
             tracing::error!("the store file {path} {what} while it is open: {help}");
@@ -88,8 +88,8 @@ pub(super) fn prepare(
             return Err(StoreError::new(
                 StoreErrorKind::Corrupt,
                 format!(
-                    "{path} is empty, which no store is: restore it from a copy; to begin anew \
-                     remove it and {}",
+                    "{path} is empty, which a store never is: restore it from a copy; to start \
+                     over, remove it and {}",
                     marker.display()
                 ),
             ));
@@ -104,7 +104,7 @@ pub(super) fn prepare(
                 StoreErrorKind::Corrupt,
                 format!(
                     "{path} is gone, and {marker} says that a store was here: restore the file \
-                     from a copy; to begin anew, with nothing on record, remove {marker}",
+                     from a copy; to start over, with nothing recorded, remove {marker}",
                     marker = marker.display()
                 ),
             ));

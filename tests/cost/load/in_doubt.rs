@@ -117,5 +117,5 @@ async fn closing_keeps_its_deadline_with_a_sealed_log_and_no_answer_to_a_new_one
     let took = begun.elapsed();
     assert!(took <= CLOSE_WITHIN + Duration::from_millis(100), "{took:?}");
     let error = closed.unwrap_err().to_string();
-    assert!(error.contains("no answer"), "says that something is left, and why: {error}");
+    assert!(error.contains("did not answer"), "says that something is left, and why: {error}");
 }
