@@ -47,7 +47,8 @@ pub(crate) async fn while_it_moves<T>(
 ) -> (Option<T>, u32) {
     let (mut work, step) = (pin!(work), limit / STEPS);
     let mut deadline = Instant::now();
-    // Leaving the line is progress only after a step in it: a call that begins at once has one limit.
+    // Leaving the line is progress only after a step in it: a call that begins at once has one
+    // limit.
     let mut before = Progress { is_in_line: false, ..progress() };
     let (mut still, mut steps) = (0, 0);
     while still < STEPS && steps < STEPS.saturating_mul(most) {
