@@ -7,10 +7,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::dates::{Dates, dates, starts_s};
 use super::item::{self, ItemId, Origin, Versioned};
-use super::outbox::{
-    OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
-};
+use super::outbox::{Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S};
 use super::reconcile::Kin;
 use super::report::{BillingTerms, DueUse, Report, ReportError};
 use super::restored::Word;
@@ -26,9 +25,6 @@ const STEPS: usize = 12;
 
 /// Largest clock drift, and longest time between a mark and its send.
 const SLACK_MS: i64 = 5_000;
-
-/// Minutes tried for an entry before it waits for the next run.
-const MINUTES: i64 = 120;
 
 /// Lifetime of a minute's reservation, in seconds: longer than its sum is ever asked for.
 const KEEP_MINUTE_S: i64 = 80 * 86_400;
@@ -99,7 +95,9 @@ impl ReporterContext {
                     return Some(outbox);
                 }
                 report.take(&due.id, &outbox);
-                if matches!(step, SendStep::Freeze { .. }) && minutes(due, now_s).is_none() {
+                if let SendStep::Freeze { .. } = step
+                    && dates(due, now_s).is_too_old()
+                {
                     report.too_old.push(due.id.clone());
                 }
                 let until_s = quiet_until(&outbox, owed, due, now_s);
@@ -138,9 +136,14 @@ impl ReporterContext {
             }
             match step {
                 SendStep::Freeze { value, atoms } if has_minutes => {
-                    match self.entry(due, &next, value, atoms, now_s).await? {
+                    let dates = dates(due, now_s);
+                    match self.entry(due, &next, (value, atoms), (&dates, now_s)).await? {
                         Some(entry) => next.freeze(entry),
                         None => {
+                            // All minutes of a short period may be taken.
+                            if dates.is_last && !dates.is_too_old() {
+                                report.too_old.push(due.id.clone());
+                            }
                             has_minutes = false;
                             continue;
                         }
@@ -262,20 +265,14 @@ impl ReporterContext {
         &self,
         due: &DueUse,
         outbox: &Outbox,
-        value: u64,
-        atoms: u64,
-        now_s: i64,
+        (value, atoms): (u64, u64),
+        (dates, now_s): (&Dates, i64),
     ) -> Result<Option<OutboxEntry>, ReportError> {
         let k = outbox.k.saturating_add(1);
         let BillingTerms { customer, event, .. } = due.terms.clone();
         let owner = format!("{} {k}", due.id.key(&self.space).pk);
-        let Some((first_s, last_s)) = minutes(due, now_s) else { return Ok(None) };
         let (restored_s, asks_s) = (self.restored_s(), self.asks_since());
-        for n in 0..MINUTES {
-            let minute_s = last_s - n * 60;
-            if minute_s < first_s {
-                break;
-            }
+        for minute_s in dates.minutes() {
             // It may have been used since the copy, which lacks reservations made later; also for
             // an item that the copy does not have. Sums lag: until they are whole, such a minute is
             // left alone.
@@ -325,7 +322,7 @@ impl ReporterContext {
     /// Whether the unfrozen remainder is too old ever to be sent.
     #[cfg(feature = "stripe")]
     pub(super) fn is_too_old(&self, due: &DueUse, now_s: i64) -> bool {
-        minutes(due, now_s).is_none()
+        dates(due, now_s).is_too_old()
     }
 
     /// The service's time now: its last answer plus the time elapsed on our clocks.
@@ -343,27 +340,6 @@ impl ReporterContext {
 fn elapsed_ms(from: Now, until: Now) -> i64 {
     let ns = until.mono_ns.saturating_sub(from.mono_ns);
     i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX)
-}
-
-/// The first and last minute an entry may have: inside its period and inside what the service
-/// takes, with a day to spare; if none of its own is left, in the open period or nowhere.
-fn minutes(due: &DueUse, now_s: i64) -> Option<(i64, i64)> {
-    let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
-    let begin_s = minute(starts_s(&due.id));
-    let end_s = minute(due.terms.ends_ms.div_euclid(1_000).saturating_sub(60));
-    let oldest_s = minute(now_s.saturating_sub(OLDEST_S - VERIFY_S)).saturating_add(60);
-    let last_s = end_s.min(minute(now_s));
-    let first_s = begin_s.max(oldest_s);
-    match first_s <= last_s {
-        true => Some((first_s, last_s)),
-        false => due.terms.carry.then(|| (oldest_s.max(end_s), minute(now_s))),
-    }
-}
-
-/// The first full second of an item's period: the timestamp of use sent in its first minute, where
-/// the period does not begin on a full minute.
-pub(super) fn starts_s(id: &ItemId) -> i64 {
-    id.period_ms.saturating_add(999).div_euclid(1_000)
 }
 
 /// The next step: in a restored table, reconciliation comes first.

@@ -16,6 +16,7 @@ mod advance;
 pub mod audit;
 #[cfg(feature = "stripe")]
 pub(crate) mod customers;
+mod dates;
 mod item;
 #[cfg(feature = "stripe")]
 pub(crate) mod lock;

@@ -14,7 +14,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use super::advance::{ReporterContext, next_step, owed_then, starts_s};
+use super::advance::{ReporterContext, next_step, owed_then};
+use super::dates::starts_s;
 use super::item::{self, Versioned};
 use super::outbox::{Outbox, PendingEntry, SendStep};
 use super::report::{DueUse, ReportError};

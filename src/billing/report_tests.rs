@@ -330,6 +330,30 @@ async fn no_entry_is_dated_before_its_period_began() {
 }
 
 #[tokio::test]
+async fn a_short_period_without_a_free_minute_is_carried_or_named() {
+    for carry in [true, false] {
+        let bench = Bench::new(Memory::new()).await;
+        let reporter = bench.reporter().await;
+        // It began and ended within a minute.
+        let mut due = bench.due(50);
+        due.id.period_ms = (NOW + 10) * 1_000;
+        due.terms.ends_ms = (NOW + 50) * 1_000;
+        due.terms.carry = carry;
+        bench.pass(20);
+        reporter.run(vec![due.clone()]).await.unwrap();
+        due.used = 70;
+        bench.pass(600);
+        let report = reporter.run(vec![due.clone()]).await.unwrap();
+        let (dates, too_old) = (dated(&bench.sim), report.too_old);
+        if carry {
+            assert_eq!((dates, too_old), (vec![NOW + 10, NOW + 600], vec![]));
+        } else {
+            assert_eq!((dates, too_old), (vec![NOW + 10], vec![due.id.clone()]));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_older_than_stripe_takes_is_carried_or_named() {
     for carry in [true, false] {
         let bench = Bench::new(Memory::new()).await;
