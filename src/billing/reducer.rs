@@ -122,6 +122,17 @@ pub(crate) struct Base {
     pub given_up: bool,
 }
 
+/// The life of a subscription. Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Its begin.
+    pub from_s: i64,
+    /// Its end, if it has ended.
+    pub until_s: Option<i64>,
+    /// Anchor of its periods.
+    pub anchor_s: i64,
+}
+
 /// A one-time purchase of units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopUp {
@@ -361,19 +372,14 @@ impl Facts {
         };
         let mut best: Option<((Status, i64, &String), Subscription, PlanPrice)> = None;
         for (id, frontier) in &self.subscriptions {
-            let Some((mut is, decided)) = frontier.holds() else { continue };
+            let Some((is, decided)) = frontier.holds() else { continue };
             if !decided || frontier.doubtful {
                 state.wanted.insert(WantedObject::Subscription(id.clone()));
             }
             if frontier.doubtful {
                 continue;
             }
-            if let Some(deleted_s) = self.deleted_s.filter(|_| !is.has_ended()) {
-                // Stripe ends a deleted customer's subscriptions; those events may still be on
-                // their way.
-                is.end();
-                is.ended_s = Some(deleted_s);
-            }
+            let is = self.with_its_customer(is);
             for (price, quantity) in &is.items {
                 match self.sold(price, &sold) {
                     Some((key, Sold::Plan(_))) => {
@@ -399,6 +405,27 @@ impl Facts {
         state.base = best.and_then(|((.., id), is, price)| self.base(id, &is, price));
         self.topups(&sold, &mut state);
         state
+    }
+
+    /// The lives of the subscriptions that mean a plan and have begun, by their ids.
+    pub(crate) fn spans(&self, sold: impl Fn(&str) -> Option<Sold>) -> BTreeMap<String, Span> {
+        let means_plan = |price: &str| matches!(self.sold(price, &sold), Some((_, Sold::Plan(_))));
+        let known = self.subscriptions.iter().filter(|(_, frontier)| !frontier.doubtful);
+        let spans = known.filter_map(|(id, frontier)| {
+            let is = self.with_its_customer(frontier.holds()?.0);
+            let is_plan = is.items.iter().any(|(price, _)| means_plan(price));
+            Some((id.clone(), is.span().filter(|_| is_plan)?))
+        });
+        spans.collect()
+    }
+
+    /// Stripe ends a deleted customer's subscriptions; those events may still be on their way.
+    fn with_its_customer(&self, mut is: Subscription) -> Subscription {
+        if let Some(deleted_s) = self.deleted_s.filter(|_| !is.has_ended()) {
+            is.end();
+            is.ended_s = Some(deleted_s);
+        }
+        is
     }
 
     fn subscription(&mut self, event: &WebhookEvent) -> EventTaken {
@@ -555,6 +582,15 @@ impl Facts {
                 }
             }
         }
+    }
+}
+
+impl Subscription {
+    /// Its life, if it has begun.
+    fn span(&self) -> Option<Span> {
+        let has_begun = !matches!(self.status, Status::Incomplete | Status::Expired);
+        let (from_s, until_s, anchor_s) = (self.start_s, self.over_s(), self.anchor_s);
+        has_begun.then_some(Span { from_s, until_s, anchor_s })
     }
 }
 

@@ -3,21 +3,24 @@
 //! # Laws
 //!
 //! 1. The customer is the account under which use was admitted, never the current one.
-//! 2. Owed is what is on record, either all of it or what was used beyond a quota with
+//! 2. A period ends with its era: at a subscription's begin or end, or with a move to another
+//!    customer.
+//! 3. Owed is what is on record, either all of it or what was used beyond a quota with
 //!    `over = "bill"`: recorded where it was drawn, in the billing period in which it was used,
 //!    whatever windows the quotas have. Nothing is computed from what a plan includes, and so a
 //!    change of plan neither removes nor adds anything.
 
 use super::ItemId;
 use super::report::BillingTerms;
-use crate::catalog::{Anchors, Catalog, Every, Send};
+use crate::catalog::{Catalog, Send};
+use crate::directory::TenantRecord;
 
-/// The terms of an item by its tenant's current anchors. `None` if none of it is sent: the meter is
-/// no longer in the plan file, or has no `stripe`, or counts in units that do not divide.
+/// The terms of an item by the era in which its period began. `None` if none of it is sent: the
+/// meter is no longer in the plan file, or has no `stripe`, or counts in units that do not divide.
 pub(crate) fn terms(
     id: &ItemId,
     catalog: &Catalog,
-    anchors: &Anchors,
+    record: &TenantRecord,
     carry: bool,
 ) -> Option<BillingTerms> {
     let meter = &catalog.meters[usize::from(catalog.meter(&id.meter)?.0)];
@@ -29,7 +32,8 @@ pub(crate) fn terms(
     if atoms_per_unit == 0 || !scaled.is_multiple_of(meter.scale.max(1)) {
         return None;
     }
-    let ends_ms = Every::Cycle.window(id.period_ms, &catalog.timezone, anchors).end_ms;
+    let (era, zone) = (record.era(id.period_ms), &catalog.timezone);
+    let ends_ms = record.left_ms(&id.account, era.period(id.period_ms, zone).end_ms);
     let (customer, event) = (id.account.to_string(), stripe.event.clone());
     let overage = stripe.send == Send::Overage;
     Some(BillingTerms { customer, event, atoms_per_unit, overage, ends_ms, carry })
@@ -61,7 +65,8 @@ mod tests {
                 scale,
                 period_ms: 0,
             };
-            let terms = terms(&id, &catalog, &Anchors { cycle_ms: 0, term: None }, false);
+            let record = TenantRecord::begin(Surrogate::test(1), "acme", 0);
+            let terms = terms(&id, &catalog, &record, false);
             terms.map(|terms| terms.atoms_per_unit)
         };
         assert_eq!(atoms("hours", 60), Some(60));

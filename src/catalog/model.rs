@@ -385,6 +385,9 @@ pub(crate) enum OnDirectoryError {
 pub(crate) struct Anchors {
     /// Start of the first cycle, Unix milliseconds.
     pub cycle_ms: i64,
+    /// Whether it is a subscription's: its cycles turn when the billing service's periods do, which
+    /// count in UTC.
+    pub in_utc: bool,
     /// The contract or paid period, if any; without it `term` is the cycle.
     pub term: Option<Term>,
 }

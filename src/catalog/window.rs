@@ -263,14 +263,15 @@ mod tests {
 
     fn window(every: Every, zone: &str, local: &str) -> (String, String) {
         let zone = Zone::new(zone).unwrap();
-        let anchors = Anchors { cycle_ms: at(&zone, "2026-01-31T09:30"), term: None };
+        let anchors =
+            Anchors { cycle_ms: at(&zone, "2026-01-31T09:30"), in_utc: false, term: None };
         let window = every.window(at(&zone, local), &zone, &anchors);
         (zone.rfc3339(window.start_ms), zone.rfc3339(window.end_ms))
     }
 
     fn hours(every: Every, zone: &str, local: &str) -> f64 {
         let zone = Zone::new(zone).unwrap();
-        let anchors = Anchors { cycle_ms: 0, term: None };
+        let anchors = Anchors { cycle_ms: 0, in_utc: false, term: None };
         let window = every.window(at(&zone, local), &zone, &anchors);
         (window.end_ms - window.start_ms) as f64 / HOUR_MS as f64
     }
@@ -308,7 +309,8 @@ mod tests {
     fn a_term_is_its_months_from_its_first_day_else_the_cycle() {
         let zone = Zone::new("Europe/Berlin").unwrap();
         let term = Term { from_ms: at(&zone, "2024-02-29T00:00"), months: 12 };
-        let anchors = Anchors { cycle_ms: at(&zone, "2026-01-31T00:00"), term: Some(term) };
+        let anchors =
+            Anchors { cycle_ms: at(&zone, "2026-01-31T00:00"), in_utc: false, term: Some(term) };
         let window = Every::Term.window(at(&zone, "2026-06-01T00:00"), &zone, &anchors);
         assert_eq!(zone.rfc3339(window.start_ms), "2026-02-28T00:00:00+01:00");
         assert_eq!(zone.rfc3339(window.end_ms), "2027-02-28T00:00:00+01:00");
@@ -340,7 +342,7 @@ mod tests {
     #[test]
     fn no_hour_is_longer_than_an_hour() {
         let zone = Zone::new("America/New_York").unwrap();
-        let anchors = Anchors { cycle_ms: 0, term: None };
+        let anchors = Anchors { cycle_ms: 0, in_utc: false, term: None };
         let first = at(&zone, "2026-11-01T01:15");
         let a = Every::Hour.window(first, &zone, &anchors);
         let b = Every::Hour.window(first + HOUR_MS, &zone, &anchors);
@@ -351,7 +353,7 @@ mod tests {
 
     #[test]
     fn once_never_ends() {
-        let anchors = Anchors { cycle_ms: 0, term: None };
+        let anchors = Anchors { cycle_ms: 0, in_utc: false, term: None };
         let window = Every::Once.window(5, &Zone::utc(), &anchors);
         assert_eq!(window, Window { start_ms: i64::MIN, end_ms: i64::MAX });
     }
@@ -373,7 +375,7 @@ mod tests {
             for (anchor, zone) in anchors.into_iter().flat_map(|a| ZONES.map(|z| (a, z))) {
                 let term = Some(Term { from_ms: anchor, months });
                 let (anchors, zone) =
-                    (Anchors { cycle_ms: anchor, term }, Zone::new(zone).unwrap());
+                    (Anchors { cycle_ms: anchor, in_utc: false, term }, Zone::new(zone).unwrap());
                 let window = |at_ms| every.window(at_ms, &zone, &anchors);
                 for at_ms in extremes.clone() {
                     let this = window(at_ms);
@@ -404,7 +406,7 @@ mod tests {
             months in 1_u32..40, zone in 0..ZONES.len(), every in 0..EVERY.len(),
         ) {
             let zone = Zone::new(ZONES[zone]).unwrap();
-            let anchors = Anchors { cycle_ms, term: Some(Term { from_ms, months }) };
+            let anchors = Anchors { cycle_ms, in_utc: false, term: Some(Term { from_ms, months }) };
             let window = |t| EVERY[every].window(t, &zone, &anchors);
             let this = window(at_ms);
             prop_assert!(this.start_ms <= at_ms && at_ms < this.end_ms);
@@ -422,7 +424,7 @@ mod tests {
             let zone = Zone::new(ZONES[zone]).unwrap();
             let Some(change) = zone.0.following(timestamp(at_ms)).next() else { return Ok(()) };
             let at_ms = change.timestamp().as_millisecond() + by * 1000;
-            let anchors = Anchors { cycle_ms: 0, term: None };
+            let anchors = Anchors { cycle_ms: 0, in_utc: false, term: None };
             let window = |t| EVERY[every].window(t, &zone, &anchors);
             let this = window(at_ms);
             prop_assert!(this.start_ms <= at_ms && at_ms < this.end_ms);

@@ -105,9 +105,19 @@ impl Bought {
         let is_assigned = beneath.plan.is_some() || beneath.payment != PaymentState::Good;
         says.lives() || !is_past && !is_assigned
     }
+
+    /// The subscription, while it lives.
+    pub(super) fn living(&self) -> Option<&Subscribed> {
+        Some(&self.says).filter(|says| says.lives())
+    }
 }
 
 impl TenantRecord {
+    /// The directory's own anchor, whether a subscription decides or not.
+    pub(super) fn own_anchor_ms(&self) -> i64 {
+        self.bought.as_deref().map_or(self.anchor_ms, |bought| bought.beneath.anchor_ms)
+    }
+
     /// Applies a subscription's state, except for an end before a known one.
     pub(super) fn follow(&mut self, says: &Subscribed, now_ms: i64) {
         let mut is_past = false;
@@ -161,7 +171,7 @@ impl TenantRecord {
             self.forget_bought(now_ms);
             self.sell_addons(&[]);
         }
-        self.account = account.cloned();
+        self.link(account, now_ms);
     }
 
     fn forget_bought(&mut self, now_ms: i64) {

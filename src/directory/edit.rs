@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::bought::{SoldAddon, Subscribed};
+use super::eras::SubscriptionSpan;
 use super::error::check_text;
 use super::history::Announced;
 #[cfg(feature = "stripe")]
@@ -64,6 +65,8 @@ pub enum Edit {
     Subscribed(Subscribed),
     /// Its subscription means no plan any more: the assignments are in force.
     Unsubscribed,
+    /// Begin, end and anchor of its customer's subscriptions.
+    Subscriptions(Vec<SubscriptionSpan>),
     /// It belongs to this billing account.
     Account(Option<String>),
     /// A key was made or imported: its id and name.
@@ -118,10 +121,12 @@ impl Edit {
             }
             Edit::SoldAddons(sold) => record.sell_addons(sold),
             Edit::Anchor(at_ms) => {
+                record.anchor(*at_ms, now_ms);
                 record.assign(now_ms, false, |assigned| assigned.anchor_ms = *at_ms);
             }
             Edit::Subscribed(says) => record.follow(says, now_ms),
             Edit::Unsubscribed => record.unsubscribe(now_ms),
+            Edit::Subscriptions(spans) => record.enter_spans(spans),
             Edit::Account(account) => record.belong(account.as_ref(), now_ms),
             // Not part of the record.
             Edit::Created | Edit::KeyMade { .. } | Edit::KeyRevoked { .. } => {}
@@ -298,6 +303,12 @@ impl TenantEdit {
     #[cfg(feature = "stripe")]
     pub(crate) fn subscribed(self, says: Subscribed) -> Self {
         self.with(Edit::Subscribed(says))
+    }
+
+    /// Enters its customer's subscriptions into its history.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn subscriptions(self, spans: Vec<SubscriptionSpan>) -> Self {
+        if spans.is_empty() { self } else { self.with(Edit::Subscriptions(spans)) }
     }
 
     /// Its subscription means no plan any more.

@@ -29,6 +29,7 @@ use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErr
 mod bought;
 mod customers;
 mod edit;
+mod eras;
 mod error;
 mod feed;
 mod given;
@@ -47,6 +48,7 @@ use write::Made;
 #[cfg(feature = "stripe")]
 pub(crate) use customers::{CUSTOMER_FORMAT, tenant_of};
 pub use edit::{Edit, TenantEdit};
+pub use eras::{EraEdge, SubscriptionSpan};
 pub use error::DirectoryError;
 pub(crate) use feed::{Feed, FeedLook, FeedPosition, Hears, News, credential_tag, name_tag};
 pub use history::{HistoryEntry, Outcome};

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::bought::{Bought, SoldAddon};
+use super::eras::Eras;
 use super::{DirectoryError, Surrogate};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
@@ -71,6 +72,9 @@ pub struct TenantRecord {
     /// Its last subscription, and the assignments beneath it.
     #[serde(default)]
     pub(super) bought: Option<Box<Bought>>,
+    /// Its customers, anchors and subscriptions of earlier times, and of now.
+    #[serde(default)]
+    pub(super) eras: Option<Box<Eras>>,
     /// Number of changes, from 1.
     #[serde(skip)]
     pub version: u64,
@@ -175,6 +179,7 @@ impl TenantRecord {
             sold_addons: Vec::new(),
             account: None,
             bought: None,
+            eras: None,
             version: 0,
             change: 0,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
-use crate::catalog::{Every, MeterId, MeterSource, Over, local_day};
+use crate::catalog::{MeterId, MeterSource, Over, Window, local_day};
 use crate::clock::Now;
 use crate::identity::hex;
 use crate::ids::Surrogate;
@@ -55,8 +55,9 @@ impl EventEntry {
         }
         // A timestamp from a clock ahead of ours counts as now, in record and windows alike.
         let at_ms = said_ms.min(now.wall_ms);
-        let period_ms = period(&sheet, at_ms, now.wall_ms)?;
-        let is_of = |sheet: &&Arc<Sheet>| sheet.epoch == live.epoch && sheet.is_of(at_ms);
+        let record = tenant.record();
+        check_open(record.era(at_ms).period(at_ms, &catalog.timezone), now.wall_ms)?;
+        let is_of = |sheet: &&Arc<Sheet>| sheet.epoch == live.epoch && sheet.is_of(&record, at_ms);
         let sheet = match past.as_ref().filter(is_of) {
             Some(past) => past.clone(),
             None => past.insert(tenant.sheet_of(live, now, at_ms)).clone(),
@@ -74,7 +75,7 @@ impl EventEntry {
                 part: 0,
                 meter: meter.name.clone(),
                 scale: meter.scale,
-                period_ms,
+                period_ms: sheet.row.period_ms,
                 day,
                 account: sheet.row.account.clone(),
             };
@@ -110,11 +111,10 @@ impl EventEntry {
     }
 }
 
-/// The billing period of this instant, if it is open.
-fn period(sheet: &Sheet, at_ms: i64, now_ms: i64) -> Result<i64, NotCounted> {
-    let period = Every::Cycle.window(at_ms, &sheet.catalog.timezone, &sheet.anchors);
+/// Whether a billing period still accepts events.
+fn check_open(period: Window, now_ms: i64) -> Result<(), NotCounted> {
     if now_ms < period.end_ms.saturating_add(millis(LATE)) {
-        return Ok(period.start_ms);
+        return Ok(());
     }
     let begin = jiff::Timestamp::from_millisecond(period.start_ms);
     let period = begin.map_or_else(|_| "an unknown time".to_owned(), |begin| begin.to_string());

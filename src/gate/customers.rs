@@ -23,7 +23,8 @@ use crate::billing::snapshot::id_of;
 use crate::billing::stripe::Dated;
 use crate::catalog::{Catalog, MeterId, OnFinalFailure, Sold};
 use crate::directory::{
-    DirectoryError, Grant, PaymentState, SoldAddon, Subscribed, Tenant, TenantRecord,
+    DirectoryError, Grant, PaymentState, SoldAddon, Subscribed, SubscriptionSpan, Tenant,
+    TenantRecord,
 };
 use crate::error::Error;
 use crate::identity::hex;
@@ -364,7 +365,9 @@ impl Inner {
         }
         let live = self.catalogs.live.load_full();
         let catalog = &live.catalog;
-        let edit = tenant.edit().only_on(customer);
+        let spans = spans(customer, known, catalog, self.clock.now().wall_ms);
+        let spans = tenant.record().lacks(spans);
+        let edit = tenant.edit().only_on(customer).subscriptions(spans);
         let mut edit = edit.sold_addons(addons(catalog, state));
         if let Some(Base { subscription, price, keys, payment, since_s, anchor_s, .. }) =
             &state.base
@@ -553,6 +556,21 @@ fn has_left(record: &TenantRecord, known: &KnownCustomer, state: &PlanState) -> 
             && !state.wanted.iter().any(doubts)
             && !known.facts.goes_on_at(&says.id, &says.prices)
     })
+}
+
+/// The customer's subscriptions, for the tenant's history.
+fn spans(
+    customer: &str,
+    known: &KnownCustomer,
+    catalog: &Catalog,
+    now_ms: i64,
+) -> Vec<SubscriptionSpan> {
+    let spans = known.facts.spans(|price| catalog.sold_at(price));
+    let spans = spans.iter().map(|(id, span)| {
+        let life = (ms(span.from_s), span.until_s.map(ms));
+        SubscriptionSpan::new((id, customer), ms(span.anchor_s), life, now_ms)
+    });
+    spans.collect()
 }
 
 /// Addons as the record holds them.

@@ -315,8 +315,7 @@ impl Inner {
             }
         };
         let Some(record) = record else { return Ok(None) };
-        let anchors = live.resolve(&record, self.clock.now().wall_ms).anchors;
-        let terms = terms(&id, &live.catalog, &anchors, billing.carry);
+        let terms = terms(&id, &live.catalog, &record, billing.carry);
         Ok(terms.map(|terms| DueUse { id, used: atoms, over, terms }))
     }
 }

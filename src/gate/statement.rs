@@ -145,7 +145,9 @@ impl Gate {
         };
         late::settle_debts(&sheet, now);
         inner.wait_for_late(Some(&sheet)).await;
-        let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
+        let (record, start_ms) = (who.tenant.0.record(), sheet.row.period_ms);
+        let period = record.era(start_ms).period(start_ms, &sheet.catalog.timezone);
+        let period = Window { start_ms, ..period };
         let uses =
             inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         let staleness_ms =

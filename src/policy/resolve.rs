@@ -106,7 +106,7 @@ impl LiveCatalog {
         Resolved {
             policy,
             standing,
-            anchors: Anchors { cycle_ms: record.anchor_ms, term },
+            anchors: record.era(now_ms).anchors(term),
             until_ms: edges.next_ms,
             account: record.account.as_deref().map(Arc::from),
             rev: self.rev(record, &edges),

@@ -124,9 +124,14 @@ impl Sheet {
         let (catalog, epoch) = (live.catalog.clone(), live.epoch);
         let resolved = live.resolve(record, now.wall_ms);
         let Resolved { policy, standing, anchors, until_ms, account, rev } = resolved;
+        let era = record.era(at_ms);
+        // The present customer is the record's, also where the clock that linked it is ahead.
+        let account =
+            if at_ms < now.wall_ms { era.account.as_deref().map(Arc::from) } else { account };
+        let anchors = era.anchors(anchors.term);
         let now = Now { wall_ms: at_ms, ..now };
         let zone = &catalog.timezone;
-        let cycle = crate::catalog::Every::Cycle.window(now.wall_ms, zone, &anchors);
+        let period = era.period(now.wall_ms, zone);
         let incarnation = tenant.hub.incarnation();
         // Leases and counts of an earlier incarnation stay with that one.
         let before_row = match &before {
@@ -138,7 +143,7 @@ impl Sheet {
             _ => None,
         };
         let parts = &tenant.hub.parts;
-        let row = use_row(before_row, &catalog, account, cycle.start_ms, parts, now);
+        let row = use_row(before_row, &catalog, account, period.start_ms, parts, now);
         let row_before = match (&before, before_row) {
             (_, Some((of, its))) if !Arc::ptr_eq(of, &row) => {
                 same_meters(its, &catalog).then(|| of.clone())
@@ -148,7 +153,7 @@ impl Sheet {
         };
         let before = if let Before::Sheet(sheet) = before { Some(sheet) } else { None };
         let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
-        let mut until_ms = until_ms.min(day.end_ms).min(cycle.end_ms);
+        let mut until_ms = until_ms.min(day.end_ms).min(period.end_ms).min(era.until_ms);
         let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
         let window = |rule: &PoolRule| window_of(rule, now.wall_ms, zone, &anchors);
         let windows: Box<[Window]> = policy.pools.iter().map(window).collect();
@@ -185,12 +190,14 @@ impl Sheet {
             && !self.replaced.load(Ordering::Acquire)
     }
 
-    /// Whether this instant is in its billing period and in the windows of its quotas.
-    pub(crate) fn is_of(&self, at_ms: i64) -> bool {
+    /// Whether this instant is of its customer, in its billing period and in the windows of its
+    /// quotas, by the tenant's record.
+    pub(crate) fn is_of(&self, record: &TenantRecord, at_ms: i64) -> bool {
+        let era = record.era(at_ms);
+        let period = era.period(at_ms, &self.catalog.timezone);
         let pools = self.policy.quotas.iter().filter_map(|quota| quota.included.or(quota.over));
-        let zone = &self.catalog.timezone;
-        let cycle = crate::catalog::Every::Cycle.window(at_ms, zone, &self.anchors);
-        cycle.start_ms == self.row.period_ms
+        (period.start_ms, era.account.as_deref())
+            == (self.row.period_ms, self.row.account.as_deref())
             && pools
                 .map(|pool| self.window(pool))
                 .all(|window| (window.start_ms..window.end_ms).contains(&at_ms))

@@ -90,10 +90,11 @@ impl LiveTenant {
     /// holds now, unless that is of later ones.
     pub(crate) fn sheet_of(&self, live: &LiveCatalog, now: Now, at_ms: i64) -> Arc<Sheet> {
         let sheet = self.sheet(live, now);
-        if at_ms >= now.wall_ms || sheet.is_of(at_ms) {
+        let record = self.record();
+        if at_ms >= now.wall_ms || sheet.is_of(&record, at_ms) {
             return sheet;
         }
-        Arc::new(Sheet::past(self.core.clone(), &self.record(), live, now, at_ms))
+        Arc::new(Sheet::past(self.core.clone(), &record, live, now, at_ms))
     }
 
     /// The sheet as it stands, whether it still holds or not.

@@ -8,6 +8,7 @@ mod backups;
 mod bench;
 mod customers;
 mod ended;
+mod eras;
 mod hostile;
 mod ingested;
 mod lives;

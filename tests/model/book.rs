@@ -180,6 +180,8 @@ pub(crate) struct Account {
     is_assigned: bool,
     /// A subscription has ended, and the operator has changed nothing since.
     has_ended: bool,
+    /// When its last subscription ended; a billing period begins then.
+    ended: i64,
     pub(crate) suspended: bool,
     pub(crate) grants: Vec<Grant>,
     /// Running requests, if the plan limits their number.
@@ -212,6 +214,7 @@ impl Account {
             subscription: None,
             is_assigned: false,
             has_ended: false,
+            ended: i64::MIN,
             suspended: false,
             grants: Vec::new(),
             running: 0,
@@ -362,11 +365,12 @@ impl Book {
         self.pay_debts(tenant);
     }
 
-    /// It ends: the operator's plan and payment state apply again. Without either the tenant counts
-    /// as canceled.
-    pub(crate) fn cancel(&mut self, tenant: usize) {
+    /// It ends at this time: the operator's plan and payment state apply again. Without either the
+    /// tenant counts as canceled.
+    pub(crate) fn cancel(&mut self, tenant: usize, at: i64) {
         let account = &mut self.tenants[tenant];
         account.subscription = None;
+        account.ended = at;
         account.has_ended = !account.is_assigned && account.payment == Payment::Good;
         self.pay_debts(tenant);
     }
@@ -468,9 +472,11 @@ impl Book {
         account.subscription.map_or(account.anchor, |bought| bought.anchor)
     }
 
-    /// Start of the current billing period.
+    /// Start of the current billing period: that of the cycle, or the end of a subscription in it.
     fn period(&self, tenant: usize) -> i64 {
-        Every::Cycle.start(self.now, self.anchor(tenant))
+        let account = &self.tenants[tenant];
+        let start = Every::Cycle.start(self.now, self.anchor(tenant));
+        account.subscription.map_or(start.max(account.ended), |_| start)
     }
 
     /// Advances the time.

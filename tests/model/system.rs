@@ -237,9 +237,10 @@ impl Run {
             return Ok(());
         }
         self.seen.insert("subscription canceled");
+        let at = stripe.sim.now() * 1_000;
         self.hear().await?;
         let owed = self.book.who_owes();
-        self.book.cancel(tenant);
+        self.book.cancel(tenant, at);
         self.settle_change(owed).await
     }
 

@@ -9,8 +9,13 @@ use crate::catalog::Anchors;
 
 impl Every {
     /// The window containing `at_ms` (Unix milliseconds). Calendar windows turn over in `zone`;
-    /// `cycle` and `term` on their anchors, at the anchor's local time of day.
+    /// `cycle` and `term` on their anchors, at the anchor's local time of day; a subscription's
+    /// cycle at its time of day in UTC.
     pub(crate) fn window(self, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
+        let is_cycle = self == Every::Cycle || self == Every::Term && anchors.term.is_none();
+        if is_cycle && anchors.in_utc {
+            return self.within(at_ms, &Zone::utc(), anchors);
+        }
         let of_zone = |at_ms| self.within(at_ms, zone, anchors);
         let Some((before, left_ms)) = zone.before().filter(|_| self != Every::Once) else {
             return of_zone(at_ms);
@@ -72,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_month_that_runs_goes_on_to_the_nearest_boundary() {
-        let anchors = Anchors { cycle_ms: 0, term: None };
+        let anchors = Anchors { cycle_ms: 0, in_utc: false, term: None };
         let cases = [
             // To the west it ends five hours later, to the east nine hours earlier.
             ("America/New_York", "2026-11-20T12:00:00Z", "2026-12-01T05:00:00Z"),
@@ -91,6 +96,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_subscriptions_cycle_turns_in_utc_whatever_the_zone() {
+        let anchors = Anchors { cycle_ms: ms("2026-01-31T02:00:00Z"), in_utc: true, term: None };
+        let west = zone("America/New_York").after(zone("Asia/Tokyo"), ms("2026-04-20T00:00:00Z"));
+        let ends = ("2026-03-31T02:00:00Z".to_owned(), "2026-04-30T02:00:00Z".to_owned());
+        for every in [Every::Cycle, Every::Term] {
+            let window = every.window(ms("2026-04-30T01:59:59Z"), &west, &anchors);
+            assert_eq!(pair(window), ends);
+        }
+    }
+
     proptest! {
         /// However often the zone changes, windows tile time, the running one keeps its start, and
         /// none is much shorter or longer than it should be.
@@ -100,7 +116,7 @@ mod tests {
             changes in prop::collection::vec((48i64..2_000, 0..ZONES.len()), 1..4),
             cycle_h in 390_000i64..400_000,
         ) {
-            let anchors = Anchors { cycle_ms: cycle_h * HOUR_MS, term: None };
+            let anchors = Anchors { cycle_ms: cycle_h * HOUR_MS, in_utc: false, term: None };
             let every = EVERY[every];
             let (mut changed, mut at_ms) = (zone(ZONES[first]), from_h * HOUR_MS);
             for (gap_h, to) in &changes {
