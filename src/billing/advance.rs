@@ -4,18 +4,21 @@
 //! A future of this file that is dropped, or a process that dies, at any await leaves an item that
 //! the next run understands: a marked entry may have been sent, an unmarked one was not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dates::{Dates, dates, starts_s};
 use super::item::{self, ItemId, Origin, Versioned};
-use super::outbox::{Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S};
+use super::outbox::{
+    OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
+};
 use super::reconcile::Kin;
 use super::report::{BillingTerms, DueUse, Report, ReportError};
 use super::restored::Word;
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::clock::{Clock, Now};
 use crate::ledger::totals::Ledger;
+use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, When, Write, Written};
 use crate::telemetry;
@@ -96,7 +99,7 @@ impl ReporterContext {
                 }
                 report.take(&due.id, &outbox);
                 if let SendStep::Freeze { .. } = step
-                    && dates(due, now_s).is_too_old()
+                    && dates(due, &outbox, now_s).is_too_old()
                 {
                     report.too_old.push(due.id.clone());
                 }
@@ -108,6 +111,39 @@ impl ReporterContext {
             Err(error) => report.failed.push((due.id.clone(), error.to_string())),
         }
         None
+    }
+
+    /// Looks up what was recorded by the end of each period whose end was learned of late, if units
+    /// of it wait to be sent.
+    pub(super) async fn split_overruns(&self, dues: &mut [DueUse]) -> Result<(), ReportError> {
+        let now_ms = self.clock.now().wall_ms;
+        let oldest_ms = now_ms.saturating_sub(OLDEST_S * 1_000);
+        let (mut instants, mut places) = (BTreeMap::new(), Vec::new());
+        for (at, due) in dues.iter().enumerate() {
+            let Some(overrun) = due.terms.overrun.filter(|it| it.from_ms >= oldest_ms) else {
+                continue;
+            };
+            let frozen = item::read(&*self.store, due.id.key(&self.space)).await?.outbox.frozen;
+            if due.owed().saturating_sub(frozen) >= due.terms.atoms_per_unit.max(1) {
+                let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
+                let key = (Some(account), tenant, meter, scale, period_ms);
+                instants.insert(key.clone(), [overrun.from_ms, overrun.known_ms]);
+                places.push((at, key));
+            }
+        }
+        if instants.is_empty() {
+            return Ok(());
+        }
+        let recorded = self.ledger.recorded_by(&instants, now_ms).await?;
+        for (at, key) in places {
+            let terms = &mut dues[at].terms;
+            let owed = |Atoms { used, over }: Atoms| if terms.overage { over } else { used };
+            let owed = recorded.get(&key).copied().unwrap_or_default().map(owed);
+            if let Some(overrun) = &mut terms.overrun {
+                overrun.owed = Some(owed);
+            }
+        }
+        Ok(())
     }
 
     fn quiet(&self) -> MutexGuard<'_, HashMap<ItemId, Quiet>> {
@@ -135,9 +171,9 @@ impl ReporterContext {
                 return Ok(Some((next, true)));
             }
             match step {
-                SendStep::Freeze { value, atoms } if has_minutes => {
-                    let dates = dates(due, now_s);
-                    match self.entry(due, &next, (value, atoms), (&dates, now_s)).await? {
+                SendStep::Freeze { value, .. } if has_minutes => {
+                    let dates = dates(due, &next, now_s);
+                    match self.entry(due, &next, value, (&dates, now_s)).await? {
                         Some(entry) => next.freeze(entry),
                         None => {
                             // All minutes of a short period may be taken.
@@ -265,13 +301,15 @@ impl ReporterContext {
         &self,
         due: &DueUse,
         outbox: &Outbox,
-        (value, atoms): (u64, u64),
+        value: u64,
         (dates, now_s): (&Dates, i64),
     ) -> Result<Option<OutboxEntry>, ReportError> {
         let k = outbox.k.saturating_add(1);
-        let BillingTerms { customer, event, .. } = due.terms.clone();
+        let BillingTerms { customer, event, atoms_per_unit, .. } = due.terms.clone();
         let owner = format!("{} {k}", due.id.key(&self.space).pk);
         let (restored_s, asks_s) = (self.restored_s(), self.asks_since());
+        let value = value.min(dates.most);
+        let atoms = value.saturating_mul(atoms_per_unit.max(1));
         for minute_s in dates.minutes() {
             // It may have been used since the copy, which lacks reservations made later; also for
             // an item that the copy does not have. Sums lag: until they are whole, such a minute is
@@ -322,7 +360,7 @@ impl ReporterContext {
     /// Whether the unfrozen remainder is too old ever to be sent.
     #[cfg(feature = "stripe")]
     pub(super) fn is_too_old(&self, due: &DueUse, now_s: i64) -> bool {
-        dates(due, now_s).is_too_old()
+        dates(due, &Outbox::default(), now_s).is_too_old()
     }
 
     /// The service's time now: its last answer plus the time elapsed on our clocks.

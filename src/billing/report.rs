@@ -72,9 +72,25 @@ pub(crate) struct BillingTerms {
     pub overage: bool,
     /// When the billing period ends, Unix milliseconds.
     pub ends_ms: i64,
+    /// Units used after that, if its end was learned of late.
+    pub overrun: Option<Overrun>,
     /// Whether use too old to be dated into its period is dated into the open one, rather than
     /// never sent.
     pub carry: bool,
+}
+
+/// Units recorded in a period after its end, before that was learned of. Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overrun {
+    /// The end of the period.
+    pub from_ms: i64,
+    /// The end of the time into which they are dated.
+    pub until_ms: i64,
+    /// When every process had learned of the end.
+    pub known_ms: i64,
+    /// Atoms owed that were recorded by the end, and by the time at which it was known; `None` if
+    /// that was not looked up, because nothing waits to be sent.
+    pub owed: Option<[u64; 2]>,
 }
 
 /// Use on record in the ledger, before its terms are known.
@@ -230,6 +246,7 @@ impl Reporter {
         }
         let service_s = self.inner.sink.time().await?;
         let anchor = Anchor { service_s, at: self.inner.clock.now() };
+        self.inner.split_overruns(&mut due).await?;
         due.sort_by_key(|due| due.terms.ends_ms);
         let mut whole = Report::default();
         let at_once = self.inner.sink.at_once().max(1);

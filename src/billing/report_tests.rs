@@ -187,6 +187,7 @@ impl Bench {
             atoms_per_unit: 10,
             overage: false,
             ends_ms: (NOW + 30 * 86_400) * 1_000,
+            overrun: None,
             carry: true,
         };
         DueUse { id, used, over: 0, terms }

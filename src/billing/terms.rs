@@ -4,16 +4,21 @@
 //!
 //! 1. The customer is the account under which use was admitted, never the current one.
 //! 2. A period ends with its era: at a subscription's begin or end, or with a move to another
-//!    customer.
+//!    customer. Units recorded after that, because it was learned of late, are its overrun: owed as
+//!    recorded, and dated after the end.
 //! 3. Owed is what is on record, either all of it or what was used beyond a quota with
 //!    `over = "bill"`: recorded where it was drawn, in the billing period in which it was used,
 //!    whatever windows the quotas have. Nothing is computed from what a plan includes, and so a
 //!    change of plan neither removes nor adds anything.
 
 use super::ItemId;
-use super::report::BillingTerms;
+use super::report::{BillingTerms, Overrun};
 use crate::catalog::{Catalog, Send};
 use crate::directory::TenantRecord;
+
+/// How long after its time a begin or an end may be learned of without a look at when usage was
+/// recorded, because events are dated by the minute; and after which all processes know it.
+const PROMPT_MS: i64 = 60_000;
 
 /// The terms of an item by the era in which its period began. `None` if none of it is sent: the
 /// meter is no longer in the plan file, or has no `stripe`, or counts in units that do not divide.
@@ -33,10 +38,20 @@ pub(crate) fn terms(
         return None;
     }
     let (era, zone) = (record.era(id.period_ms), &catalog.timezone);
-    let ends_ms = record.left_ms(&id.account, era.period(id.period_ms, zone).end_ms);
+    let period_end_ms = era.period(id.period_ms, zone).end_ms;
+    let ends_ms = record.left_ms(&id.account, period_end_ms);
+    let late = era.ends.filter(|edge| {
+        edge.at_ms == ends_ms && edge.seen_ms.saturating_sub(edge.at_ms) >= PROMPT_MS
+    });
+    let overrun = late.map(|edge| {
+        let next_ms = record.era(edge.at_ms).period(edge.at_ms, zone).end_ms;
+        let until_ms = record.left_ms(&id.account, next_ms.min(edge.seen_ms));
+        let known_ms = edge.seen_ms.saturating_add(PROMPT_MS);
+        Overrun { from_ms: edge.at_ms, until_ms, known_ms, owed: None }
+    });
     let (customer, event) = (id.account.to_string(), stripe.event.clone());
     let overage = stripe.send == Send::Overage;
-    Some(BillingTerms { customer, event, atoms_per_unit, overage, ends_ms, carry })
+    Some(BillingTerms { customer, event, atoms_per_unit, overage, ends_ms, overrun, carry })
 }
 
 #[cfg(test)]

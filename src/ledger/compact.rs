@@ -35,15 +35,15 @@ pub(super) async fn read(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
-    fold: &mut impl FnMut(Rows, u128),
+    fold: &mut impl FnMut(i64, Rows, u128),
 ) -> Result<u64, StoreError> {
     let mut range = from / RUN;
     loop {
         let Some(parts) = parts(store, writer, range).await? else {
             return Ok(from.max(range * RUN));
         };
-        for (rows, of) in parts {
-            fold(rows, of);
+        for (at_ms, rows, of) in parts {
+            fold(at_ms, rows, of);
         }
         range += 1;
     }
@@ -75,13 +75,14 @@ pub(crate) async fn fold_runs(
 
 async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), StoreError> {
     let mut by_writer = BTreeMap::<u128, Rows>::new();
-    let (mut next, end) = (range * RUN, (range + 1) * RUN);
+    let (mut next, end, mut last_ms) = (range * RUN, (range + 1) * RUN, 0);
     while next < end {
         let (from, page) = (next, log::slots(store, writer, next, Some(end)).await?);
-        for log::Slot { n, rows, of, .. } in page.slots {
+        for log::Slot { n, at_ms, rows, of, .. } in page.slots {
             if n != next {
                 break;
             }
+            last_ms = at_ms;
             by_writer.entry(of).or_default().merge(rows);
             next += 1;
         }
@@ -91,9 +92,9 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
         }
     }
     let own = |of: u128| (of != writer.incarnation).then_some(of);
-    // A fold does not contain its author or time: all processes that fold a run write the same
-    // bytes, so concurrent folds do not disturb each other.
-    let packed = |(of, rows): (&u128, &Rows)| rows.pack(0, own(*of));
+    // A fold does not contain its author, and has the time of the run's last slot: all processes
+    // that fold a run write the same bytes, so concurrent folds do not disturb each other.
+    let packed = |(of, rows): (&u128, &Rows)| rows.pack(last_ms, own(*of));
     let bodies: Vec<Vec<u8>> = by_writer.iter().flat_map(packed).collect();
     let parts = i64::try_from(bodies.len()).unwrap_or(i64::MAX);
     for (part, body) in bodies.into_iter().enumerate() {
@@ -139,7 +140,7 @@ async fn parts(
     store: &dyn Store,
     writer: &Writer,
     range: u64,
-) -> Result<Option<Vec<(Rows, u128)>>, StoreError> {
+) -> Result<Option<Vec<(i64, Rows, u128)>>, StoreError> {
     let start = writer.space.fold(writer.incarnation, range, 0);
     let until = writer.space.fold(writer.incarnation, range + 1, 0).sk;
     let limit = MAX_PAGE_ITEMS;
@@ -153,7 +154,7 @@ async fn parts(
             }
             wanted = wanted.or(item.int(PARTS));
             let (rows, carried) = log::decode(item)?;
-            all.push((rows, carried.unwrap_or(writer.incarnation)));
+            all.push((log::made_ms(item), rows, carried.unwrap_or(writer.incarnation)));
         }
         let Some(next) = page.next else { break };
         query.from = next;

@@ -171,6 +171,16 @@ pub(crate) async fn read(
     from: u64,
     mut fold: impl FnMut(Rows, u128),
 ) -> Result<End, StoreError> {
+    read_dated(store, writer, from, |_, rows, of| fold(rows, of)).await
+}
+
+/// The same with the time of each record, Unix milliseconds; of a fold, that of its last.
+pub(crate) async fn read_dated(
+    store: &dyn Store,
+    writer: &Writer,
+    from: u64,
+    mut fold: impl FnMut(i64, Rows, u128),
+) -> Result<End, StoreError> {
     let (mut next, mut sealed) = (from, false);
     if from == 0 {
         next = compact::read(store, writer, from, &mut fold).await?;
@@ -178,12 +188,12 @@ pub(crate) async fn read(
     loop {
         let page = slots(store, writer, next, None).await?;
         let (more, mut is_whole) = (page.more, true);
-        for Slot { n, rows, of, seal, .. } in page.slots {
+        for Slot { n, at_ms, rows, of, seal, .. } in page.slots {
             is_whole = n == next;
             if !is_whole {
                 break;
             }
-            fold(rows, of);
+            fold(at_ms, rows, of);
             sealed = seal;
             next += 1;
         }
@@ -214,6 +224,8 @@ pub(super) struct Slots {
 /// A slot of a log.
 pub(super) struct Slot {
     pub(super) n: u64,
+    /// When it was written, Unix milliseconds.
+    pub(super) at_ms: i64,
     pub(super) rows: Rows,
     /// The writer of the rows.
     pub(super) of: u128,
@@ -240,11 +252,16 @@ pub(super) async fn slots(
         let (rows, carried) = decode(item)?;
         let of = carried.unwrap_or(writer.incarnation);
         let bytes = item.bytes(BODY).map_or(0, <[u8]>::len);
-        Ok(Slot { n, rows, of, bytes, seal: is_seal(item) })
+        Ok(Slot { n, at_ms: made_ms(item), rows, of, bytes, seal: is_seal(item) })
     };
     let slots = page.items.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let is_short = planted(Plant::ShortPageIsTheEnd) && slots.len() < PAGE;
     Ok(Slots { slots, more: page.next.is_some() && !is_short })
+}
+
+/// When a record was made; 0 if it does not say.
+pub(super) fn made_ms(item: &Item) -> i64 {
+    item.bytes(BODY).and_then(Rows::made_ms).unwrap_or(0)
 }
 
 pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {

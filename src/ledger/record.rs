@@ -118,6 +118,11 @@ impl Rows {
         Record::new(at_ms, None).encode()
     }
 
+    /// When a record was made, Unix milliseconds: its first field.
+    pub(crate) fn made_ms(bytes: &[u8]) -> Option<i64> {
+        postcard::take_from_bytes(bytes).ok().map(|(at_ms, _)| at_ms)
+    }
+
     /// Unpacks a record. The writer is `Some` if it carries another writer's rows.
     pub(crate) fn unpack(bytes: &[u8]) -> Option<(Rows, Option<u128>)> {
         let record: Record = postcard::from_bytes(bytes).ok()?;

@@ -24,6 +24,7 @@ use crate::quota::lease::Writer;
 use crate::sheets::use_row::Atoms;
 use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
 
+mod dated;
 #[cfg(feature = "stripe")]
 mod examine;
 mod seal_all;
@@ -108,10 +109,11 @@ struct Fold {
     claims: HashMap<Surrogate, (i64, Option<Arc<Claimed>>)>,
 }
 
-/// Atoms by account, tenant, meter, scale and period.
-type Sums = BTreeMap<SumKey, Atoms>;
+/// Account, tenant, meter, scale and period.
+pub(crate) type PeriodKey = (Option<Arc<str>>, Surrogate, Arc<str>, u64, i64);
 
-type SumKey = (Option<Arc<str>>, Surrogate, Arc<str>, u64, i64);
+/// Atoms by account, tenant, meter, scale and period.
+type Sums = BTreeMap<PeriodKey, Atoms>;
 
 impl Ledger {
     pub(crate) fn new(store: Arc<dyn Store>, writer: Writer) -> Self {
@@ -414,14 +416,20 @@ fn first_of_next_month(day: u32) -> u32 {
     year * 10_000 + month * 100 + 1
 }
 
+impl UseKey {
+    fn period_key(&self) -> PeriodKey {
+        let UseKey { tenant, meter, scale, period_ms, account, .. } = self.clone();
+        (account, tenant, meter, scale, period_ms)
+    }
+}
+
 impl Fold {
     /// Sums by account, tenant, meter, scale and period, of periods from this one on.
     fn sums(&self, from_ms: i64) -> Sums {
         let mut sums = Sums::new();
         let rows = self.uses.values().flatten().map(|((_, key), total)| (key, total));
         for (key, total) in rows.filter(|(key, _)| key.period_ms >= from_ms) {
-            let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
-            sums.entry((account, tenant, meter, scale, period_ms)).or_default().add(*total);
+            sums.entry(key.period_key()).or_default().add(*total);
         }
         sums
     }
@@ -457,6 +465,10 @@ mod tests {
     const NOW_MS: i64 = 1_773_748_800_000;
 
     fn used(total: u64) -> Vec<u8> {
+        used_at(total, 0)
+    }
+
+    fn used_at(total: u64, at_ms: i64) -> Vec<u8> {
         let key = UseKey {
             tenant: Surrogate::test(1),
             part: 0,
@@ -467,7 +479,7 @@ mod tests {
             account: None,
         };
         let atoms = Atoms { used: total, over: 0 };
-        Rows { uses: [(key, atoms)].into(), ..Rows::default() }.pack(0, None).remove(0)
+        Rows { uses: [(key, atoms)].into(), ..Rows::default() }.pack(at_ms, None).remove(0)
     }
 
     async fn record(store: &Faulty, log: &mut LogWriter, total: u64) {
@@ -513,6 +525,32 @@ mod tests {
             record(&store, &mut later, 1).await;
             assert_eq!(total(&ledger, now_ms).await, 16 + n, "after {days} days");
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_by_an_instant_is_known_and_of_a_fold_by_its_end() {
+        let store = Faulty::scripted(Memory::new(), []);
+        let mut log = LogWriter::begin(&store, Space::new("test"), NOW_MS).await.unwrap();
+        let ledger = Ledger::new(Arc::new(store.clone()), log.writer().clone());
+        let key = (None, Surrogate::test(1), Arc::from("requests"), 1, 0);
+        // A record a second: each with one unit more.
+        for n in 1..=compact::RUN + 9 {
+            let at_ms = NOW_MS + 1_000 * n.cast_signed();
+            let body = used_at(n, at_ms);
+            let written = store.write(log.slot(&body)).await.unwrap();
+            log.wrote(&body, written).unwrap();
+        }
+        let by = async |seconds: [u64; 2]| {
+            let instants = seconds.map(|n| NOW_MS + 1_000 * n.cast_signed());
+            let instants = [(key.clone(), instants)].into();
+            let sums = ledger.recorded_by(&instants, NOW_MS).await.unwrap();
+            sums[&key].map(|atoms| atoms.used)
+        };
+        assert_eq!(by([0, 7]).await, [0, 7]);
+        ledger.fold_runs(log.incarnation(), NOW_MS).await.unwrap();
+        let run = compact::RUN;
+        assert_eq!(by([run - 1, run + 3]).await, [0, run + 3]);
+        assert_eq!(by([run, 2 * run]).await, [run, run + 9]);
     }
 
     /// A reader that was in the middle of a run when another process folded it.

@@ -73,6 +73,24 @@ async fn what_was_used_before_a_subscription_was_canceled_is_dated_before_its_en
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_used_while_a_subscription_lives_is_dated_into_it_though_its_webhook_is_late() {
+    let bench = Bench::new().await;
+    let (customer, _) = subscriber(&bench).await;
+    let begun_s = bench.sim.now();
+    bench.pass(600);
+    bench.use_("acme", "requests", 10).await;
+    bench.gate.flush_now().await.unwrap();
+    bench.pass(600);
+    let mut seen = 0;
+    bench.deliver(&mut seen).await;
+    bench.pass(60);
+    bench.report().await;
+    let before = counted(&bench, "api_requests", &customer, begun_s - 86_400, begun_s);
+    let within = counted(&bench, "api_requests", &customer, begun_s, begun_s + 86_400);
+    assert_eq!((before, within), (0, 10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn use_of_a_period_of_stripes_is_dated_into_it_whatever_the_zone() {
     const ANCHOR: i64 = 1_769_824_800; // 2026-01-31T02:00:00Z
     const ENDS: i64 = 1_777_514_400; // 2026-04-30T02:00:00Z, where Stripe's third period ends
@@ -153,6 +171,69 @@ async fn what_was_used_just_before_a_subscription_is_not_too_old() {
     bench.pass(300);
     let report = gate.report_now().await.unwrap();
     assert_eq!(bench.billed("api_requests"), 5, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_used_before_a_subscription_stays_out_of_it_though_its_webhook_is_late() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    bench.pass(HOUR);
+    bench.use_("acme", "requests", 3).await;
+    bench.gate.flush_now().await.unwrap();
+    bench.pass(60);
+    let begun_s = bench.sim.now();
+    bench.pass(600);
+    bench.use_("acme", "requests", 10).await;
+    bench.gate.flush_now().await.unwrap();
+    bench.pass(600);
+    let made = subscription("sub_1", &customer, "active", "team_monthly");
+    let made = event("evt_1", CREATED, begun_s, &anchored(made, begun_s));
+    assert_eq!(bench.webhook(&made).await, 200);
+    bench.use_("acme", "requests", 100).await;
+    bench.pass(60);
+    for _ in 0..2 {
+        bench.report().await; // nothing is sent twice
+        bench.pass(60);
+    }
+    let before = counted(&bench, "api_requests", &customer, begun_s - 2 * 86_400, begun_s);
+    let within = counted(&bench, "api_requests", &customer, begun_s, begun_s + 86_400);
+    assert_eq!((before, within), (3, 110));
+    // Use of before it that is reported now is known to be that.
+    bench.pass(HOUR);
+    let at_ms = (begun_s - 600) * 1_000;
+    let late = UsageEvent::new("late", "acme", "requests", 7).at_unix_ms(at_ms);
+    assert_eq!(bench.gate.ingest().events(vec![late]).await, [Ok(Counted::Now)]);
+    bench.report().await;
+    let before = counted(&bench, "api_requests", &customer, begun_s - 2 * 86_400, begun_s);
+    assert_eq!((before, bench.billed("api_requests")), (10, 120));
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_used_after_a_subscriptions_end_stays_out_of_it_though_its_webhook_is_late() {
+    let bench = Bench::new().await;
+    let (customer, id) = subscriber(&bench).await;
+    let begun_s = bench.sim.now();
+    let mut seen = 0;
+    bench.deliver(&mut seen).await;
+    bench.pass(300);
+    bench.use_("acme", "requests", 10).await;
+    bench.gate.flush_now().await.unwrap();
+    bench.pass(300);
+    bench.sim.call("DELETE", &format!("/v1/subscriptions/{id}"), "");
+    let ended_s = bench.sim.now();
+    bench.pass(300);
+    bench.use_("acme", "requests", 4).await;
+    bench.gate.flush_now().await.unwrap();
+    bench.pass(300);
+    bench.deliver(&mut seen).await;
+    bench.use_("acme", "requests", 20).await;
+    bench.pass(60);
+    bench.report().await;
+    let within = counted(&bench, "api_requests", &customer, begun_s, ended_s);
+    let after = counted(&bench, "api_requests", &customer, ended_s, ended_s + 86_400);
+    assert_eq!((within, after), (10, 24));
+    assert!(bench.gate.audit().await.unwrap().is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
