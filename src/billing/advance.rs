@@ -98,10 +98,11 @@ impl ReporterContext {
                     return Some(outbox);
                 }
                 report.take(&due.id, &outbox);
-                if let SendStep::Freeze { .. } = step
-                    && dates(due, &outbox, now_s).is_too_old()
-                {
-                    report.too_old.push(due.id.clone());
+                let freezes = matches!(step, SendStep::Freeze { .. });
+                match self.is_too_old(due, &outbox, now_s).await {
+                    Ok(true) if freezes => report.too_old.push(due.id.clone()),
+                    Ok(_) => {}
+                    Err(error) => report.failed.push((due.id.clone(), error.to_string())),
                 }
                 let until_s = quiet_until(&outbox, owed, due, now_s);
                 self.quiet().insert(due.id.clone(), Quiet { owed, atoms_per_unit, until_s });
@@ -123,7 +124,9 @@ impl ReporterContext {
             let Some(overrun) = due.terms.overrun.filter(|it| it.from_ms >= oldest_ms) else {
                 continue;
             };
-            let frozen = item::read(&*self.store, due.id.key(&self.space)).await?.outbox.frozen;
+            // An item that cannot be read fails by itself.
+            let read = item::read(&*self.store, due.id.key(&self.space)).await;
+            let Ok(frozen) = read.map(|at| at.outbox.frozen) else { continue };
             if due.owed().saturating_sub(frozen) >= due.terms.atoms_per_unit.max(1) {
                 let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
                 let key = (Some(account), tenant, meter, scale, period_ms);
@@ -176,10 +179,6 @@ impl ReporterContext {
                     match self.entry(due, &next, value, (&dates, now_s)).await? {
                         Some(entry) => next.freeze(entry),
                         None => {
-                            // All minutes of a short period may be taken.
-                            if dates.is_last && !dates.is_too_old() {
-                                report.too_old.push(due.id.clone());
-                            }
                             has_minutes = false;
                             continue;
                         }
@@ -306,7 +305,7 @@ impl ReporterContext {
     ) -> Result<Option<OutboxEntry>, ReportError> {
         let k = outbox.k.saturating_add(1);
         let BillingTerms { customer, event, atoms_per_unit, .. } = due.terms.clone();
-        let owner = format!("{} {k}", due.id.key(&self.space).pk);
+        let owner = self.owner(due, outbox);
         let (restored_s, asks_s) = (self.restored_s(), self.asks_since());
         let value = value.min(dates.most);
         let atoms = value.saturating_mul(atoms_per_unit.max(1));
@@ -357,10 +356,32 @@ impl ReporterContext {
         item::write(&*self.store, id.key(&self.space), before, outbox).await
     }
 
-    /// Whether the unfrozen remainder is too old ever to be sent.
-    #[cfg(feature = "stripe")]
-    pub(super) fn is_too_old(&self, due: &DueUse, now_s: i64) -> bool {
-        dates(due, &Outbox::default(), now_s).is_too_old()
+    /// Whether units wait that are never sent: none of the minutes left for them is free.
+    pub(super) async fn is_too_old(
+        &self,
+        due: &DueUse,
+        outbox: &Outbox,
+        now_s: i64,
+    ) -> Result<bool, StoreError> {
+        let dates = dates(due, outbox, now_s);
+        let waits = due.owed().saturating_sub(outbox.frozen) >= due.terms.atoms_per_unit.max(1);
+        if !waits || !dates.is_last {
+            return Ok(false);
+        }
+        let owner = self.owner(due, outbox);
+        for minute_s in dates.minutes() {
+            let key = self.space.minute(&due.terms.customer, &due.terms.event, minute_s);
+            let taken = self.store.read(key).await?;
+            if taken.is_none_or(|item| item.text("of") == Some(owner.as_str())) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The owner of the next entry's minute.
+    fn owner(&self, due: &DueUse, outbox: &Outbox) -> String {
+        format!("{} {}", due.id.key(&self.space).pk, outbox.k.saturating_add(1))
     }
 
     /// The service's time now: its last answer plus the time elapsed on our clocks.

@@ -154,7 +154,7 @@ impl Reporter {
                 Some(due) => {
                     let read = self.outbox(&due.id).await;
                     let Some(outbox) = intact(read, used.tenant, &mut failed)? else { continue };
-                    let too_old = self.inner.is_too_old(due, now_s);
+                    let too_old = self.inner.is_too_old(due, &outbox, now_s).await?;
                     (line(due, &outbox, too_old), Some(outbox))
                 }
             };

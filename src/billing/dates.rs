@@ -20,11 +20,6 @@ pub(super) struct Dates {
 }
 
 impl Dates {
-    /// Whether an entry can never be dated any more.
-    pub(super) fn is_too_old(&self) -> bool {
-        self.is_last && self.spans.is_empty()
-    }
-
     /// The minutes to try, in this order.
     pub(super) fn minutes(&self) -> impl Iterator<Item = i64> + '_ {
         let minutes = |(first_s, last_s): &(i64, i64)| {

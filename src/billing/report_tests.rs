@@ -346,6 +346,9 @@ async fn a_short_period_without_a_free_minute_is_carried_or_named() {
         bench.pass(600);
         let report = reporter.run(vec![due.clone()]).await.unwrap();
         let (dates, too_old) = (dated(&bench.sim), report.too_old);
+        let outbox = reporter.outbox(&due.id).await.unwrap();
+        let is_named = reporter.inner.is_too_old(&due, &outbox, NOW + 620).await.unwrap();
+        assert_eq!(is_named, !carry, "in the audit");
         if carry {
             assert_eq!((dates, too_old), (vec![NOW + 10, NOW + 600], vec![]));
         } else {

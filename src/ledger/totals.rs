@@ -441,7 +441,7 @@ impl Fold {
     }
 }
 
-fn period_use((key, atoms): (SumKey, Atoms)) -> PeriodUse {
+fn period_use((key, atoms): (PeriodKey, Atoms)) -> PeriodUse {
     let (account, tenant, meter, scale, period_ms) = key;
     PeriodUse { account, tenant, meter, scale, period_ms, atoms }
 }
