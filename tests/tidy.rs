@@ -405,6 +405,89 @@ fn links_lead_somewhere() {
     none(faults);
 }
 
+/// Headings of sections in which each row, item and bold paragraph is a promise.
+const OF_PROMISES: [&str; 2] = ["## What is promised", "## Invariants"];
+
+/// A promise names a test that holds it: by its file and function, or as a link with the function
+/// as its title.
+#[test]
+fn promises_name_tests_that_are_there() {
+    let sources = sources();
+    let mut faults = Vec::new();
+    for page in sources.iter().filter(|page| page.path.ends_with(".md")) {
+        let home = Path::new(&page.path).parent().unwrap_or(Path::new(""));
+        for (at, promise) in promises(&page.text) {
+            let tests = tests_named_in(&promise);
+            if tests.is_empty() {
+                faults.push(fault(page, at, "name a test: `tests/<file>.rs::<function>`"));
+            }
+            for (file, function) in tests {
+                // Files in code are named from the root, those of links from their page.
+                let path =
+                    if file.starts_with("..") { tidied(home, file) } else { file.to_owned() };
+                let head = format!("fn {function}(");
+                let is_there = |it: &Source| it.path == path && it.text.contains(&head);
+                if !sources.iter().any(is_there) {
+                    faults.push(fault(page, at, &format!("`{path}` has no test `{function}`")));
+                }
+            }
+        }
+    }
+    none(faults);
+}
+
+/// The promises of a page, each with its line.
+fn promises(page: &str) -> Vec<(usize, String)> {
+    let (mut found, mut is_within, mut is_open) = (Vec::<(usize, String)>::new(), false, false);
+    for (at, line) in page.lines().enumerate() {
+        if line.starts_with("## ") {
+            is_within = OF_PROMISES.contains(&line);
+        }
+        is_within &= line != "Not promised:";
+        let is_row = line.starts_with("| ") && !page.lines().nth(at + 1).is_some_and(is_rule);
+        let begins = is_row || line.starts_with("- ") || line.starts_with("**");
+        is_open &= !line.is_empty();
+        if is_within && begins {
+            found.push((at + 1, line.to_owned()));
+            is_open = !is_row;
+        } else if let (true, Some((_, promise))) = (is_within && is_open, found.last_mut()) {
+            promise.push_str(line);
+        }
+    }
+    found
+}
+
+/// The line between a table's head and its rows.
+fn is_rule(line: &str) -> bool {
+    line.starts_with("|--")
+}
+
+/// The tests that a promise names: file and function.
+fn tests_named_in(promise: &str) -> Vec<(&str, &str)> {
+    let named = promise.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::"));
+    let named = named.filter(|(file, _)| file.ends_with(".rs"));
+    let linked = promise.split("](").skip(1).filter_map(|rest| {
+        let (file, title) = rest.split_once(')')?.0.split_once(" \"")?;
+        Some((file, title.strip_suffix('"')?))
+    });
+    named.chain(linked).collect()
+}
+
+#[test]
+fn promises_and_their_tests_are_found() {
+    let table = "| promise | test |\n|---|---|\n| one | [it](tests/a.rs \"b\") |\n";
+    let items = "- two\n  `tests/c.rs::d`\n- three\n\n**four** is\nheld by `tests/e.rs::f`\n";
+    let others = "Not promised:\n\n- five\n\n## Other\n\n- six\n";
+    let page = format!("## What is promised\n\n{table}\n{items}\n{others}");
+    let found = promises(&page);
+    let tests = found.iter().map(|(_, it)| tests_named_in(it)).collect::<Vec<_>>();
+    let at = |it| vec![it];
+    assert_eq!(
+        tests,
+        [at(("tests/a.rs", "b")), at(("tests/c.rs", "d")), vec![], at(("tests/e.rs", "f"))]
+    );
+}
+
 /// A path below this folder, without its `..`.
 fn tidied(home: &Path, file: &str) -> String {
     let mut parts: Vec<&str> = home.iter().filter_map(|part| part.to_str()).collect();
@@ -434,7 +517,7 @@ fn pages_name_files_that_are_there() {
                     .iter()
                     .any(|folder| word.starts_with(folder))
                     && !word.contains([' ', '*', '{', '<']);
-                let path = word.trim_end_matches('/');
+                let path = word.split("::").next().unwrap_or(word).trim_end_matches('/');
                 if is_path && !is_there(path) && !is_there(&format!("{home}/{path}")) {
                     faults.push(fault(page, at + 1, &format!("`{word}` is not there")));
                 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod closing;
 mod floods;
+mod opening;
 mod secrets;
 mod spans;
 

@@ -329,10 +329,8 @@ impl World {
         let root = self.pools.get(root_of(pk)).and_then(|root| root.feeds.get(&shard?));
         let (sent, taken, known) = root.copied().unwrap_or_default();
         self.need(credited <= sent && returned >= taken && owed >= known, || {
-            let debts = format!("{owed} owed, {known} known");
-            format!(
-                "I1 {pk}: {credited} credited of {sent}, {returned} returned, {taken} taken, {debts}"
-            )
+            let units = format!("{credited} credited of {sent}, {taken} taken of {returned}");
+            format!("I1 {pk}: {units} returned, {owed} owed, {known} known")
         });
         self.need(limit == (credited + owed) as i64 - returned as i64, || {
             format!("I1 {pk}: the limit is {limit}, {credited} + {owed} - {returned} credited")
