@@ -66,6 +66,8 @@ pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
             continue;
         }
         let tenant = gate.directory().tenant(id).payment(payment).note("demo");
+        #[cfg(feature = "stripe")]
+        let tenant = crate::stripe::begun_yesterday(tenant);
         let tenant = match plan {
             Some(plan) => tenant.plan(plan).save().await?,
             None => tenant.save().await?,

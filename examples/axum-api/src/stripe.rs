@@ -3,9 +3,11 @@
 //! sign-up, reports automatically every `stripe.report-every`.
 
 use std::error::Error;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tallygate::billing::StripeConfig;
+use tallygate::directory::TenantEdit;
 use tallygate::{Gate, GateBuilder};
 
 /// The billed tenants.
@@ -27,19 +29,20 @@ pub(crate) fn is_on() -> bool {
     from_environment().is_some()
 }
 
+/// Each report needs a minute of its own, and a billing period that has just begun has few: so the
+/// periods of the demo's tenants begin the day before they are made.
+pub(crate) fn begun_yesterday(tenant: TenantEdit) -> TenantEdit {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    if is_on() { tenant.anchor(now_ms - DAY_MS) } else { tenant }
+}
+
 /// Creates the demo's customers, each once, and prints which customer is which tenant.
 pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
     if !is_on() {
         return Ok(());
     }
     for tenant in BILLED {
-        let known = gate.directory().find(tenant).await?;
-        if let Some(known) = known.filter(|known| known.record().account.is_none()) {
-            // Each report needs a minute of its own, and a period that has just begun has few: so
-            // the demo's tenants have existed since yesterday.
-            let yesterday = known.record().anchor_ms - DAY_MS;
-            known.edit().anchor(yesterday).note("demo").save().await?;
-        }
         let customer = gate.ensure_customer(tenant).await?;
         println!("{tenant} is Stripe's customer {customer}");
     }
