@@ -76,14 +76,10 @@ mod clock;
 mod error;
 mod flights;
 mod ids;
+mod overrides;
 mod own_type;
 mod patience;
 mod places;
-#[cfg_attr(
-    not(any(test, feature = "testing")),
-    allow(dead_code, unreachable_pub, reason = "mistakes are planted by tests alone")
-)]
-mod planted;
 mod random;
 mod repeated;
 mod text_file;

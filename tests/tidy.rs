@@ -36,7 +36,7 @@ const CLOCKS: [(&str, &str); 14] = [
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
 const ORDER: [&str; 37] = [
-    "planted",
+    "overrides",
     "clock",
     "random",
     "ids",

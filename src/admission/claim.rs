@@ -27,7 +27,6 @@ use tokio::sync::Notify;
 
 use crate::identity::BodyDigest;
 use crate::ids::Surrogate;
-use crate::planted::{Plant, planted};
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
@@ -192,10 +191,8 @@ impl Claim {
             return Ok(ClaimStep::Write(self.come(stands.came)));
         }
         self.is_free = has_come;
-        let is_first = stands.came.starts_with(&self.nonce);
-        let is_charged = stands.is_settled || planted(Plant::ClaimThenLog) && !is_first;
         self.settled = used(&item)?;
-        Ok(ClaimStep::Run(match (is_charged, has_come) {
+        Ok(ClaimStep::Run(match (stands.is_settled, has_come) {
             (false, _) => KeyFound::Open,
             (true, true) => KeyFound::Replay,
             (true, false) => KeyFound::Spent,

@@ -12,7 +12,6 @@ use super::balances::Balances;
 use super::standing::LimitReader;
 use crate::flights::Flights;
 use crate::ledger::totals::is_fresh;
-use crate::planted::{Plant, planted};
 use crate::policy::{CounterHome, Policy};
 use crate::quota::lease::Lease;
 use crate::quota::pool::PoolId;
@@ -132,7 +131,7 @@ impl<'a> Deref for WithUnleased<'a> {
 
 /// Whether only the store knows what was used.
 fn is_unseen(lease: &Lease) -> bool {
-    lease.is_unseen() && !planted(Plant::UnseenIsUnused)
+    lease.is_unseen()
 }
 
 /// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is

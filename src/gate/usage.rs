@@ -12,7 +12,6 @@ use crate::catalog::{Feature, MeterSource, Plan};
 use crate::clock::Now;
 use crate::decision::{LimitState, Reason, Refusal};
 use crate::payers::purse::NotAdmitted;
-use crate::planted::{Plant, planted};
 use crate::policy::AmountSource;
 use crate::policy::resolve::Standing;
 use crate::repeated::repeated;
@@ -206,7 +205,6 @@ impl Gate {
     fn standing_now(&self, of: &HoldContext, now: Now) -> Standing {
         let live = self.inner.catalogs.live.load();
         match self.tenant_of(of) {
-            _ if planted(Plant::SuspendedStreamsDraw) => Standing::Good,
             Some(tenant) => tenant.sheet(&live, now).standing.clone(),
             None => of.sheet.standing.clone(),
         }
@@ -216,9 +214,6 @@ impl Gate {
     /// again in the background when what is known of it grows old. One with an idempotency key
     /// stays as it was admitted: its claim is settled as a whole.
     pub(crate) fn keep_up(&self, hold: &mut Hold, now: Now) {
-        if planted(Plant::StreamsStayInTheirWindow) {
-            return;
-        }
         let inner = &self.inner;
         let of = hold.latest_of();
         let live = inner.catalogs.live.load();

@@ -20,7 +20,6 @@ use crate::admission::claim::{self, Charge, Claim, ClaimQueue, ClaimUse, Settle}
 use crate::clock::Clock;
 use crate::ids::Surrogate;
 use crate::places::Places;
-use crate::planted::{Plant, planted};
 use crate::repeated::repeated;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::{CLAIM_SHARDS, Space};
@@ -123,9 +122,6 @@ async fn settle(
     claim: &Claim,
     used: &ClaimUse,
 ) -> Result<Charge, StoreError> {
-    if planted(Plant::ClaimThenLog) {
-        return Ok(Charge::Log);
-    }
     let mut write = claim.settle(used);
     loop {
         let written = repeat(store, room, &write).await?;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::journal::Journal;
 use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, PoolRow, UseKey};
-use crate::planted::{Plant, planted};
 use crate::quota::lease::{Lease, Writer};
 use crate::sheets::hub::Dirty;
 use crate::sheets::sheet::Sheet;
@@ -55,11 +54,7 @@ fn rows_of_sheet(sheet: &Sheet, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>)
 }
 
 fn row_of_lease(lease: &Arc<Lease>, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>) {
-    let before = lease.logged();
-    if let Some(mut total) = lease.unlogged() {
-        if planted(Plant::IncrementsWithRetry) {
-            total = total.saturating_sub(before);
-        }
+    if let Some(total) = lease.unlogged() {
         let own = rows.entry(lease.incarnation()).or_default();
         own.pools.insert(lease.pool().clone(), PoolRow { total, ceiling: 0 });
         used.push(lease.clone());

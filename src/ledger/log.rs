@@ -2,7 +2,6 @@
 
 use crate::ledger::compact;
 use crate::ledger::record::Rows;
-use crate::planted::{Plant, planted};
 use crate::quota::lease::Writer;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
@@ -41,11 +40,6 @@ impl LogWriter {
         space: Space,
         at_ms: i64,
     ) -> Result<Self, StoreError> {
-        #[cfg(any(test, feature = "testing"))]
-        if planted(Plant::ReusedIncarnations) {
-            let incarnation = crate::planted::in_thread::WRITER.get();
-            return Ok(Self::new(Writer { space, incarnation }));
-        }
         let mut bytes = [0; 16];
         crate::random::fill(&mut bytes).map_err(|error| {
             StoreError::new(StoreErrorKind::Unavailable, format!("no randomness: {error}"))
@@ -78,7 +72,7 @@ impl LogWriter {
         let (name, version) = layout::format(FORMAT);
         Write {
             key: self.writer.space.log(self.writer.incarnation, self.next),
-            when: if planted(Plant::UnconditionalRecords) { vec![] } else { vec![When::Absent] },
+            when: vec![When::Absent],
             change: vec![
                 Change::Set(name, version),
                 Change::Set(BODY.into(), Value::Bytes(body.to_vec())),
@@ -255,8 +249,7 @@ pub(super) async fn slots(
         Ok(Slot { n, at_ms: made_ms(item), rows, of, bytes, seal: is_seal(item) })
     };
     let slots = page.items.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let is_short = planted(Plant::ShortPageIsTheEnd) && slots.len() < PAGE;
-    Ok(Slots { slots, more: page.next.is_some() && !is_short })
+    Ok(Slots { slots, more: page.next.is_some() })
 }
 
 /// When a record was made; 0 if it does not say.

@@ -19,7 +19,6 @@ use smallvec::SmallVec;
 
 use crate::decision::{Payment, Reason};
 use crate::payers::purse::{Draw, NotAdmitted, Purse, lease_at, lease_of, missing, refuse, take};
-use crate::planted::{Plant, planted};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
 use crate::policy::{CounterHome, Payers, QuotaRule};
 use crate::quota::lease::Lease;
@@ -109,10 +108,6 @@ impl Lanes {
         if rest == 0 {
             return Ok(());
         }
-        if planted(Plant::NoCostIsSplit) && included > 0 {
-            let first = of_tenant(q, payers).next().map(|(index, _)| Limit::Quota(index));
-            return Err(refuse(Reason::Exhausted, first.unwrap_or(Limit::None)));
-        }
         let (granted, need) = self.granted(q, payers, first, (included, rest));
         if let Some((lease, n)) = need {
             return Err(NotAdmitted::Need(lease, n));
@@ -160,10 +155,7 @@ impl Lanes {
             Err(stopped) => return self.late_here(q, payers, n, stopped),
         };
         let mut rest = n - included;
-        let (granted, need) = match planted(Plant::LateUseLeavesGrants) {
-            false => self.granted(q, payers, 0, (included, rest)),
-            true => (0, None),
-        };
+        let (granted, need) = self.granted(q, payers, 0, (included, rest));
         rest -= granted;
         let paid = included + granted;
         if need.is_some() || rest == 0 {

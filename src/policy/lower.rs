@@ -11,7 +11,6 @@ use crate::catalog::{
     Catalog, Enforce, Every, MeterId, MeterSource, Over, Plan, Quota, Rate, RateOn, Route, RouteId,
     Scope,
 };
-use crate::planted::{Plant, planted};
 use crate::policy::bucket::BucketRule;
 use crate::quota::alert::AlertRule;
 
@@ -160,10 +159,7 @@ impl Policy {
             .filter_map(|quota| {
                 Some(GrantTerms {
                     // Not the plan's: a plan that grants more gives the difference.
-                    id: match planted(Plant::OnceByPlan) {
-                        false => quota.id.clone(),
-                        true => format!("{}/{}", quota.id, plan.name).into(),
-                    },
+                    id: quota.id.clone(),
                     meter: quota.meter,
                     atoms: quota.limit?,
                     expires_ms: None,
@@ -173,9 +169,6 @@ impl Policy {
             .chain(own.iter().cloned())
             .collect();
         all.sort_by_key(|g| (g.expires_ms.unwrap_or(i64::MAX), !g.of_plan, g.id.clone()));
-        if planted(Plant::LastExpiryFirst) {
-            all.reverse();
-        }
         let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
         for grant in all {
             by_meter.entry(grant.meter).or_default().push(index(self.pools.len()));

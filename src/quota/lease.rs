@@ -470,11 +470,6 @@ impl Lease {
         self.total.load(Ordering::SeqCst)
     }
 
-    /// `total` as last written to the log.
-    pub(crate) fn logged(&self) -> u64 {
-        self.logged.load(Ordering::Relaxed)
-    }
-
     /// `total`, if it has risen since it was last logged; marks it as logged.
     pub(crate) fn unlogged(&self) -> Option<u64> {
         let total = self.total();

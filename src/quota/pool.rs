@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Every, Window};
 use crate::ids::Surrogate;
-use crate::planted::{Plant, planted};
 use crate::quota::subpool;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
@@ -166,7 +165,7 @@ impl View {
 
     /// What is free under these terms.
     pub(crate) fn free_under(&self, terms: Terms) -> i64 {
-        let is_newer = terms.rev > self.terms.rev && !planted(Plant::RaisedLimitsPayNothing);
+        let is_newer = terms.rev > self.terms.rev;
         let moved = if is_newer { terms.limit.saturating_sub(self.terms.limit) } else { 0 };
         self.free.saturating_add(moved)
     }
@@ -175,19 +174,6 @@ impl View {
     pub(crate) fn owing(self, n: u64) -> Self {
         let debt = self.debt.unwrap_or(0).saturating_add(atoms(n));
         Self { free: self.free.saturating_sub(atoms(n)), debt: Some(debt), ..self }
-    }
-
-    /// The state assumed by a writer whose take was applied.
-    pub(crate) fn assumed(terms: Terms, mine: Entry) -> Self {
-        Self {
-            terms,
-            free: 0,
-            generation: 0,
-            mine: Some(mine),
-            split: false,
-            debt: None,
-            moved: false,
-        }
     }
 }
 
@@ -203,8 +189,7 @@ pub(crate) fn ttl(every: Every, window: Window) -> Option<i64> {
         Every::Cycle => true,
         Every::Term | Every::Once => false,
     };
-    let keep_ms = if planted(Plant::EarlyExpiry) { 1_000 } else { KEEP_MS };
-    let until_ms = window.end_ms.checked_add(keep_ms)?;
+    let until_ms = window.end_ms.checked_add(KEEP_MS)?;
     sure.then(|| until_ms.saturating_add(999).div_euclid(1_000))
 }
 
@@ -412,11 +397,6 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
         When::Equals(LIMIT.into(), Value::Int(view.terms.limit)),
         When::Below(REV.into(), terms.rev),
     ];
-    if planted(Plant::LimitChangePerNode) {
-        when = vec![When::Exists];
-    } else if planted(Plant::LimitsWithoutOrder) {
-        when.pop();
-    }
     let mut change = vec![
         Change::Add(FREE.into(), terms.limit.saturating_sub(view.terms.limit)),
         Change::Set(LIMIT.into(), Value::Int(terms.limit)),
@@ -456,11 +436,7 @@ pub(crate) fn charge_to_root(key: Key, writer: u128, view: &View, next: Entry) -
 
 /// The entry must be exactly the one we know; for a first grant, absent in the generation we saw.
 fn chained(writer: u128, view: &View) -> Vec<When> {
-    if planted(Plant::UnchainedOperations) {
-        return vec![When::Exists];
-    }
     match view.mine {
-        None if planted(Plant::FoldWithoutGeneration) => vec![When::Missing(entry_name(writer))],
         Some(entry) => vec![When::Equals(entry_name(writer), entry_value(entry))],
         None => vec![
             When::Missing(entry_name(writer)),

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use self::writes::{create, credit, feed, follow, give_up, owe, take_back};
-use crate::planted;
+use crate::overrides;
 use crate::quota::pool::{self, Terms, View};
 use crate::store::{Item, Key, Name, StoreError, TTL, Value, Write};
 
@@ -193,7 +193,7 @@ pub(crate) fn shard_of(incarnation: u128) -> u16 {
 /// The sub-pools that a pool may have, judging by its item. In a copy that item may be older than
 /// theirs, so with that many writers it is all of them.
 pub(crate) fn may_be(item: &Item) -> Result<std::ops::Range<u16>, StoreError> {
-    let many = pool::entries(item)?.len() >= planted::split_at(SPLIT_AT);
+    let many = pool::entries(item)?.len() >= overrides::split_at(SPLIT_AT);
     Ok(if many || is_split(item) { 0..shards() } else { 0..0 })
 }
 
@@ -203,7 +203,7 @@ pub(crate) fn may_be(item: &Item) -> Result<std::ops::Range<u16>, StoreError> {
 pub(crate) fn is_crowded(item: &Item, incarnation: u128) -> Result<bool, StoreError> {
     let entries = pool::entries(item)?;
     let is_in = entries.iter().any(|(writer, _)| *writer == incarnation);
-    let is_full = is_split(item) || entries.len() >= planted::split_at(SPLIT_AT);
+    let is_full = is_split(item) || entries.len() >= overrides::split_at(SPLIT_AT);
     Ok(!is_in && is_full && View::read(item, incarnation)?.owed() == 0)
 }
 
@@ -326,7 +326,7 @@ fn ahead(here: i64, share: i64, wish: u64) -> i64 {
 }
 
 fn shards() -> u16 {
-    planted::shards(SHARDS).max(1)
+    overrides::shards(SHARDS).max(1)
 }
 
 fn name(shard: u16) -> Name {

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use crate::ids::Surrogate;
-use crate::planted::{Plant, in_thread};
 use crate::quota::pool::{self, Entry, PoolId, Terms, View};
 use crate::quota::subpool::{self, Root, SeekStep, Sub, Want};
 use crate::store::layout::Space;
@@ -334,18 +333,4 @@ proptest! {
     ) {
         prop_assert_eq!(run_now(events), Ok(()));
     }
-}
-
-/// Checks the test itself: it finds a planted fault.
-#[test]
-fn a_feed_that_is_added_again_is_seen() {
-    in_thread::PLANT.set(Some(Plant::FedByIncrement));
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let events = prop::collection::vec(event(), 100..150);
-    let found = runner.run(&events, |events| {
-        prop_assert_eq!(run_now(events), Ok(()));
-        Ok(())
-    });
-    in_thread::PLANT.set(None);
-    assert!(found.unwrap_err().to_string().contains("law"), "by another");
 }

@@ -19,7 +19,7 @@ use super::seek::FRUITLESS;
 use crate::clock::Now;
 use crate::ledger::log;
 use crate::ledger::record::PoolRow;
-use crate::planted::{self, Plant, planted};
+use crate::overrides;
 use crate::quota::lease::{Lease, Writer};
 use crate::quota::pool::{self, Entry, PoolId};
 use crate::quota::subpool::{self, Fed};
@@ -209,7 +209,7 @@ impl Other<'_> {
             return Ok(false);
         }
         let all = entry.held <= entry.preauthorised;
-        if all && !planted(Plant::ExpiryByTime) && !planted(Plant::PreauthorisedIgnored) {
+        if all {
             return Ok(false); // all of it may have been served
         }
         let watch = self.watch().await?;
@@ -246,15 +246,12 @@ impl Other<'_> {
         let now = self.ctx.hub.clock.now();
         let patience = if self.ctx.store.promise().shared { SILENT } else { SILENT_ALONE };
         let silent =
-            now.mono_ns.saturating_sub(watch.since_ns) >= nanos(planted::patience(patience));
+            now.mono_ns.saturating_sub(watch.since_ns) >= nanos(overrides::patience(patience));
         if !silent && !self.is_dead() {
             return Ok(false);
         }
         if entry.held <= self.kept(entry, self.row().await?) {
             return Ok(false);
-        }
-        if planted(Plant::MissingSeal) || planted(Plant::ExpiryByTime) {
-            return Ok(true);
         }
         let seal = log::seal(&self.writer, watch.next);
         Ok(match self.ctx.store.write(seal).await? {
@@ -337,15 +334,7 @@ impl Other<'_> {
     /// What a writer with an ended log may have served. A total above both was served beyond the
     /// lease, by a cost learned late.
     fn kept(&self, entry: Entry, row: PoolRow) -> u64 {
-        let trusts = planted(Plant::RestartTrustsJournal) && self.is_dead();
-        let kept = if trusts || planted(Plant::ExpiryByTime) {
-            row.total
-        } else if planted(Plant::PreauthorisedIgnored) {
-            row.ceiling.max(row.total)
-        } else {
-            entry.preauthorised.max(row.ceiling).max(row.total)
-        };
-        kept.min(entry.held)
+        entry.preauthorised.max(row.ceiling).max(row.total).min(entry.held)
     }
 
     fn is_dead(&self) -> bool {

@@ -9,7 +9,6 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, Now};
 use crate::patience::Progress;
-use crate::planted::{Plant, planted};
 use crate::policy::scoped::{ScopedTable, WithoutValue};
 use crate::quota::lease::{Lease, Listed};
 use crate::rates::{LimitId, ThrottledLimits};
@@ -457,7 +456,7 @@ impl Hub {
         let is_done = lease.is_returned() && !lease.is_unlogged();
         let is_over = lease.is_over(now.wall_ms);
         let is_alone = Arc::strong_count(lease) <= 2;
-        let is_closed = lease.open_holds() == 0 || planted(Plant::FenceIgnoresOpenPermits);
+        let is_closed = lease.open_holds() == 0;
         if !is_done && !is_over && (is_alone || is_closed) {
             if lease.incarnation() == self.incarnation() {
                 lease.rest();

@@ -12,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 use crate::catalog::{Anchors, Catalog, MeterId, Window, Zone};
 use crate::clock::Now;
 use crate::directory::TenantRecord;
-use crate::planted::{Plant, planted};
 use crate::policy::bucket::Bucket;
 use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
 use crate::policy::scoped::ScopedKey;
@@ -178,7 +177,7 @@ impl Sheet {
             row_before,
             unpaid: Unpaid::default(),
         };
-        sheet.carry_leases(before);
+        sheet.carry_leases();
         sheet
     }
 
@@ -347,10 +346,8 @@ impl Sheet {
 
     /// Takes over the leases whose pool is unchanged, from the sheet before and from older ones
     /// (the tenant has come back to a plan), and moves them to the present limits.
-    fn carry_leases(&self, before: Option<&Self>) {
-        let of_before = before.map_or(Vec::new(), |it| it.open_leases().cloned().collect());
-        let all = planted(Plant::PlansForgetLeases).then_some(of_before);
-        for lease in all.unwrap_or_else(|| self.tenant.leases()) {
+    fn carry_leases(&self) {
+        for lease in self.tenant.leases() {
             let id = lease.pool();
             if let Some((pool, slot)) = self.pool_of(&id.limit, id.start_ms, lease.incarnation()) {
                 lease.retarget(Terms { limit: pool.limit, rev: self.rev });

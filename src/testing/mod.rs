@@ -21,8 +21,8 @@ pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
 #[doc(hidden)]
 pub use simulated::{
-    ClaimItem, Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience,
-    incarnation, plant, seed_this_thread, split_pools,
+    ClaimItem, Drawn, LogItem, OpenRequest, Plans, PoolEntry, PoolItem, have_patience, incarnation,
+    seed_this_thread, split_pools,
 };
 
 /// Start of a test gate's clock: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month, so that

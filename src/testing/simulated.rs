@@ -14,8 +14,7 @@ use crate::identity::RequestView;
 use crate::ledger::journal::Journal;
 use crate::ledger::log;
 use crate::ledger::record::{PoolRow, Rows};
-pub use crate::planted::Plant;
-use crate::planted::in_thread;
+use crate::overrides::in_thread;
 use crate::quota::pool::{self, PoolId};
 use crate::quota::subpool::{self, Fed, Sub};
 use crate::store::layout::Space;
@@ -24,13 +23,6 @@ use crate::store::{Item, Key};
 /// Seeds all of this thread's randomness; `None` returns it to the system's.
 pub fn seed_this_thread(seed: Option<u64>) {
     crate::random::seeded::seed(seed);
-}
-
-/// Makes gates on this thread commit this mistake. `writer` is the next writer's id, for
-/// [`Plant::ReusedIncarnations`].
-pub fn plant(mistake: Option<Plant>, writer: u128) {
-    in_thread::PLANT.set(mistake);
-    in_thread::WRITER.set(writer);
 }
 
 /// Makes gates on this thread seal writers after this silence, in milliseconds; `None` restores the

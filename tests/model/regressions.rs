@@ -12,11 +12,6 @@ fn history(hold: Option<u64>, plans: [[MeterPlan; 2]; 2], events: Vec<Event>) ->
     History { setting: Setting { cost: 3, hold, sends_all: None, plans }, events }
 }
 
-/// Cases that random histories reach late.
-pub(crate) fn rare() -> Vec<History> {
-    vec![used_before_a_restart(), pack_beside_a_stream()]
-}
-
 fn unlimited() -> MeterPlan {
     MeterPlan::default()
 }
@@ -54,7 +49,7 @@ fn what_was_used_before_a_restart_stays_used() {
     equal(used_before_a_restart());
 }
 
-fn used_before_a_restart() -> History {
+pub(crate) fn used_before_a_restart() -> History {
     let jobs = limited(&[(3, Every::Cycle, Over::Bill(None))]);
     let plans = [[jobs, limited(&[(2, Every::Year, Over::Deny)])], [unlimited(), unlimited()]];
     let begin = Event::Begin { slot: 1, tenant: 1, user: 2, chats: false };
@@ -88,7 +83,7 @@ fn a_pack_pays_a_debt_also_while_a_stream_is_open() {
     equal(pack_beside_a_stream());
 }
 
-fn pack_beside_a_stream() -> History {
+pub(crate) fn pack_beside_a_stream() -> History {
     let plans =
         [[unlimited(), limited(&[(5, Every::Cycle, Over::Deny)])], [unlimited(), unlimited()]];
     let begin = |slot| Event::Begin { slot, tenant: 1, user: 1, chats: true };

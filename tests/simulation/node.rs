@@ -68,7 +68,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(crate) fn begin(setup: &Setup, outbox: &Outbox, wall_ms: i64, planted: bool) -> Self {
+    pub(crate) fn begin(setup: &Setup, outbox: &Outbox, wall_ms: i64, fails: bool) -> Self {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O can be made");
         let started = {
@@ -100,7 +100,7 @@ impl Life {
             match builder.open().await {
                 Ok(gate) => *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate),
                 Err(error) => {
-                    let expected = is_temporary(&error) || planted;
+                    let expected = is_temporary(&error) || fails;
                     assert!(expected, "a node cannot be opened: {error}");
                     *lost.lock().unwrap_or_else(PoisonError::into_inner) = true;
                 }

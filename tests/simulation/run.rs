@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tallygate::store::{StoreError, StoreErrorKind};
 use tallygate::testing::{
-    LogItem, Plans, Plant, doze, have_patience, incarnation, plant, seed_this_thread, split_pools,
+    LogItem, Plans, doze, have_patience, incarnation, seed_this_thread, split_pools,
 };
 
 use crate::chance::Chance;
@@ -52,7 +52,7 @@ const AIMED_AT: [&str; 17] = [
 const EDGE_MS: i64 = 1_773_748_800_000;
 
 thread_local! {
-    static MISTAKE: std::cell::Cell<Option<Plant>> = const { std::cell::Cell::new(None) };
+    static FORCED: std::cell::Cell<Forced> = const { std::cell::Cell::new(Forced::NOTHING) };
 }
 
 pub(crate) struct Run {
@@ -145,20 +145,36 @@ pub(crate) struct Outcome {
     pub(crate) world: World,
 }
 
-/// Runs one seed. `quiet`: without any fault.
-pub(crate) fn run(seed: u64, quiet: bool) -> Outcome {
-    run_with(seed, quiet, None)
+/// Forced on a run beyond its seed, to catch a mistake in the code.
+#[derive(Clone, Copy)]
+pub(crate) struct Forced {
+    pub(crate) split: bool,
+    pub(crate) cut: bool,
+    /// A node may be unable to open.
+    pub(crate) fails: bool,
+    /// Called with the number of each node before its turn, and with 0 between runs.
+    pub(crate) before: fn(u128),
 }
 
-/// The same, with a planted mistake.
-pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcome {
-    MISTAKE.set(mistake);
-    plant(mistake, 0);
+impl Forced {
+    pub(crate) const NOTHING: Self =
+        Self { split: false, cut: false, fails: false, before: |_| {} };
+}
+
+/// Runs one seed. `quiet`: without any fault.
+pub(crate) fn run(seed: u64, quiet: bool) -> Outcome {
+    run_forced(seed, quiet, Forced::NOTHING)
+}
+
+/// The same, with more forced on it.
+pub(crate) fn run_forced(seed: u64, quiet: bool, forced: Forced) -> Outcome {
+    FORCED.set(forced);
+    (forced.before)(0);
     seed_this_thread(Some(seed));
     let disk = tempfile::tempdir().expect("a temporary folder can be made");
-    let split = is_split(seed, mistake);
+    let split = forced.split || is_split(seed);
     let mut run = Run { split, ..Run::new(seed, quiet, disk.path()) };
-    if is_cut(seed, mistake) {
+    if forced.cut || is_cut(seed) {
         run.table.cut_pages(seed);
     }
     // In half of the runs live writers are sealed, too: it must cost nothing but calls.
@@ -174,7 +190,6 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     let world = std::mem::take(&mut *lock(&run.world));
     drop(run);
     seed_this_thread(None);
-    plant(None, 0);
     Outcome { violation: world.violation.clone(), at_us, world }
 }
 
@@ -182,15 +197,14 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
 const SPLIT: (usize, u16) = (1, 2);
 
 /// Whether pools are split: in one run of nine; or in all, if `TALLYGATE_SPLIT` is set.
-fn is_split(seed: u64, mistake: Option<Plant>) -> bool {
-    let asked = std::env::var_os("TALLYGATE_SPLIT").is_some();
-    asked || seed % 9 == 7 || mistake == Some(Plant::FedByIncrement)
+fn is_split(seed: u64) -> bool {
+    std::env::var_os("TALLYGATE_SPLIT").is_some() || seed % 9 == 7
 }
 
 /// Whether query pages are cut: in one run of seven, none of them a seed at which rare mistakes
-/// were last seen (`SHOWN`).
-fn is_cut(seed: u64, mistake: Option<Plant>) -> bool {
-    seed % 7 == 6 || mistake == Some(Plant::ShortPageIsTheEnd)
+/// were last seen (`SHOWN` in `tests/mutants/simulation.rs`).
+fn is_cut(seed: u64) -> bool {
+    seed % 7 == 6
 }
 
 impl Run {
@@ -359,7 +373,7 @@ impl Run {
         for id in order {
             let node = &mut self.nodes[id];
             if let (Some(life), None) = (&node.life, &node.frozen) {
-                plant(MISTAKE.get(), id as u128 + 1);
+                (FORCED.get().before)(id as u128 + 1);
                 life.run(long);
                 if life.has_failed() {
                     node.life = None;
@@ -622,8 +636,8 @@ impl Run {
             node.calls.clear();
             node.closing = false;
             node.frozen = None;
-            let planted = MISTAKE.get().is_some();
-            node.life = Some(Life::begin(&node.setup, &self.outbox, wall_ms, planted));
+            let fails = FORCED.get().fails;
+            node.life = Some(Life::begin(&node.setup, &self.outbox, wall_ms, fails));
         }
     }
 

@@ -10,7 +10,6 @@ use super::super::Mode;
 use super::super::collect::rows_of;
 use super::super::record::{ByWriter, Rows, merge};
 use super::{ALIVE, FlushPart, Task};
-use crate::planted::{Plant, planted};
 use crate::store::StoreError;
 
 impl Task {
@@ -74,9 +73,6 @@ impl Task {
         self.hub.take_capped().into_iter().for_each(|lease| self.ceilings.note(lease));
         self.ceilings.note_reclaimable(self.hub.take_reclaimable(), now);
         self.ceilings.propose(writer, now, &mut self.pending);
-        if planted(Plant::CeilingBeforeRecord) {
-            self.ceilings.logged(&self.hub);
-        }
         if self.pending.is_empty() {
             let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
             let asleep = self.hub.asleep_hold_units(now.wall_ms);
@@ -103,9 +99,6 @@ impl Task {
         let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
         let mut rows = ByWriter::new();
         self.ceilings.propose_at_once(self.hub.take_capped(), writer, now, &mut rows);
-        if planted(Plant::CeilingBeforeRecord) {
-            self.ceilings.logged(&self.hub);
-        }
         if rows.is_empty() {
             return;
         }

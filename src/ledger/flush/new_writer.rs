@@ -7,7 +7,6 @@ use super::super::log::LogWriter;
 use super::super::record::merge;
 use super::orders::out_of_time;
 use super::{Order, RETRY, Task, jittered, ticker};
-use crate::planted::{Plant, planted};
 use crate::repeated::repeated;
 
 impl Task {
@@ -27,9 +26,6 @@ impl Task {
         rows.for_each(|row| row.ceiling = 0);
         merge(&mut self.pending, lacking);
         self.pending_since_ns = self.batch_since_ns.take().or(self.pending_since_ns);
-        if planted(Plant::MissingCarry) {
-            self.pending.clear();
-        }
         let mut delay = RETRY.start;
         let mut collect = ticker(self.collect_every());
         let store = self.store.clone();

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Closing, Cold, Lease, Writer, signed};
 use crate::clock::Now;
-use crate::planted::{Plant, planted};
 use crate::quota::pool::{self, Entry, PoolId, Terms, View};
 use crate::quota::subpool::{self, Want};
 use crate::store::{Key, Write};
@@ -222,7 +221,7 @@ impl Cold {
     }
 
     pub(super) fn is_outdated(&self, view: &View) -> bool {
-        let newer = self.terms.rev > view.terms.rev || planted(Plant::LimitsWithoutOrder);
+        let newer = self.terms.rev > view.terms.rev;
         // A sub-pool learns its root's limit from any process that reads both.
         let seen = self.shard.is_some() && !self.stale;
         newer && self.terms.limit != view.terms.limit && !seen

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use super::ask::OPS;
 use super::{Closing, Cold, Lease, LeaseCall, Op, Writer, signed};
 use crate::clock::Now;
-use crate::planted::{Plant, planted};
 use crate::quota::pool::{self, Entry, Terms, View};
 use crate::quota::subpool::{Root, RootSeen};
 use crate::store::{Item, StoreError, StoreErrorKind};
@@ -246,12 +245,6 @@ impl Lease {
                 let folded = op == Op::Fold && !cold.sealed;
                 Ok(!folded && (cold.closing != Closing::No || self.is_short(&cold, now)))
             }
-            Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
-                let Op::Take(entry) = open.0 else { return Err(error) };
-                let assumed = View::assumed(cold.terms, entry);
-                self.adopt(&mut cold, Some(assumed), open.0, now);
-                Ok(false)
-            }
             Err(error) => {
                 // A seek carries no entry of ours: it is started over.
                 cold.in_doubt |= error.kind == StoreErrorKind::Unknown && op != Op::Seek;
@@ -315,9 +308,6 @@ impl Lease {
                 cold.ceiling.was_used(held);
             }
             Op::Take(entry) => {
-                if planted(Plant::DebtNotRepaid) {
-                    self.left.fetch_max(0, Ordering::AcqRel);
-                }
                 self.release(bound.saturating_sub(before.1));
                 cold.may_be_late = mine.is_none();
                 if made(entry) {
@@ -462,7 +452,7 @@ impl Lease {
             return None;
         }
         self.forgo_rest(cold);
-        if self.open_of(cold) > 0 && !planted(Plant::FenceIgnoresOpenPermits) {
+        if self.open_of(cold) > 0 {
             return None;
         }
         let key = self.key(cold.shard, writer);

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ask::OPS;
 use super::{Closing, Cold, Lease, LeaseCall, Op, Writer, signed};
-use crate::planted::{Plant, planted};
 use crate::quota::pool::{self, Entry};
 
 /// Numbers views of pools in the order this process receives them.
@@ -68,9 +67,6 @@ impl Lease {
     /// Settles `n` atoms that nothing pays for.
     pub(crate) fn owe(&self, n: u64) {
         self.settle_late(n);
-        if planted(Plant::NothingIsOwed) {
-            return;
-        }
         let mut cold = self.cold();
         cold.debts.owing = cold.debts.owing.saturating_add(n);
         cold.debts.seen = self.note_debt(&mut cold);
@@ -118,8 +114,7 @@ impl Lease {
     /// units that could pay it on release. `None` while a payment is under way.
     pub(crate) fn payable(&self) -> Option<u64> {
         let mut cold = self.cold();
-        let waits = planted(Plant::DebtsWaitForStreams) && !cold.debts.is_idle();
-        if waits || cold.closing == Closing::ForGood || cold.sealed {
+        if cold.closing == Closing::ForGood || cold.sealed {
             return Some(0);
         }
         let is_paying = cold.debts.pay.is_some() || cold.debts.paid.is_some();
@@ -160,7 +155,7 @@ impl Lease {
     /// pool pays for.
     pub(super) fn own_up(&self, cold: &mut Cold) {
         let unpaid = self.used(cold).saturating_sub(cold.held());
-        if unpaid > cold.debts.owing && !planted(Plant::NothingIsOwed) {
+        if unpaid > cold.debts.owing {
             cold.debts.owing = unpaid;
             self.note_debt(cold);
         }

@@ -2,7 +2,6 @@
 //! raises, so that it can be applied once.
 
 use super::{CREDITED, Fed, OF, OWED, RETURNED, Root, Sub, debt_name, name, value};
-use crate::planted::{Plant, planted};
 use crate::quota::pool;
 use crate::quota::pool::Terms;
 use crate::store::layout;
@@ -53,10 +52,7 @@ pub(super) fn create(key: Key, fed: Fed, root: &Root) -> Write {
 /// Sub-pool: what was in transit to it has arrived.
 pub(super) fn credit(key: Key, sub: &Sub, fed: Fed, down: u64) -> Write {
     let total = Value::Int(pool::atoms(sub.credited));
-    let mut when = vec![When::Equals(CREDITED.into(), total)];
-    if planted(Plant::FedByIncrement) {
-        when = vec![When::Exists];
-    }
+    let when = vec![When::Equals(CREDITED.into(), total)];
     Write {
         key,
         when,

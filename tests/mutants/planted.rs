@@ -1,9 +1,18 @@
 //! Mutations: known mistakes in lease protocols, and in what a tenant may use and owes, planted on
-//! purpose. Each has been made before, here or elsewhere, and the simulation (`tests/simulation/`)
-//! or the plain model (`tests/model/`) must catch every one by name.
+//! purpose. Each has been made before, here or elsewhere, and the simulation (`simulation.rs`) or
+//! the plain model (`model.rs`) must catch every one by name.
 //!
-//! Only cold code checks for them, and only under the feature `testing`: in any other build the
-//! check is a constant.
+//! This is a module of the copy that `run` makes of the crate; the patches beside it plant the
+//! mistakes there.
+
+use std::cell::Cell;
+
+/// Whether to make this mistake.
+macro_rules! planted {
+    ($mistake:ident) => {
+        $crate::planted::is_planted($crate::planted::Plant::$mistake)
+    };
+}
 
 /// A planted mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,60 +126,23 @@ impl Plant {
     ];
 }
 
-/// Whether to make this mistake.
-#[cfg(any(test, feature = "testing"))]
-pub(crate) fn planted(plant: Plant) -> bool {
-    in_thread::PLANT.get() == Some(plant)
+thread_local! {
+    static PLANT: Cell<Option<Plant>> = const { Cell::new(None) };
+    static WRITER: Cell<u128> = const { Cell::new(1) };
 }
 
-/// Whether to make this mistake: no.
-#[cfg(not(any(test, feature = "testing")))]
-pub(crate) const fn planted(_: Plant) -> bool {
-    false
+/// Makes gates on this thread commit this mistake. `writer` is the next writer's id, for
+/// [`Plant::ReusedIncarnations`].
+pub fn plant(mistake: Option<Plant>, writer: u128) {
+    PLANT.set(mistake);
+    WRITER.set(writer);
 }
 
-/// Silence after which a writer is sealed. Safety does not depend on it, and a simulation seals
-/// live writers more often than usual.
-pub(crate) fn patience(usual: std::time::Duration) -> std::time::Duration {
-    #[cfg(any(test, feature = "testing"))]
-    if let Some(ms) = in_thread::PATIENCE.get() {
-        return std::time::Duration::from_millis(ms);
-    }
-    usual
+pub(crate) fn is_planted(mistake: Plant) -> bool {
+    PLANT.get() == Some(mistake)
 }
 
-/// Number of writers at which a pool is split. Configurable because a test has few writers.
-pub(crate) fn split_at(usual: usize) -> usize {
-    #[cfg(any(test, feature = "testing"))]
-    if let Some((at, _)) = in_thread::SPLIT.get() {
-        return at;
-    }
-    usual
-}
-
-/// Number of sub-pools of a split pool. See [`split_at`].
-pub(crate) fn shards(usual: u16) -> u16 {
-    #[cfg(any(test, feature = "testing"))]
-    if let Some((_, shards)) = in_thread::SPLIT.get() {
-        return shards;
-    }
-    usual
-}
-
-#[cfg(any(test, feature = "testing"))]
-pub(crate) mod in_thread {
-    use std::cell::Cell;
-
-    use super::Plant;
-
-    thread_local! {
-        pub(crate) static PLANT: Cell<Option<Plant>> = const { Cell::new(None) };
-        /// Overrides the silence after which a writer is sealed, in milliseconds.
-        pub(crate) static PATIENCE: Cell<Option<u64>> = const { Cell::new(None) };
-        /// Overrides the number of writers beyond which a pool is split, and the number of
-        /// sub-pools.
-        pub(crate) static SPLIT: Cell<Option<(usize, u16)>> = const { Cell::new(None) };
-        /// The id of the next writer, under [`Plant::ReusedIncarnations`].
-        pub(crate) static WRITER: Cell<u128> = const { Cell::new(1) };
-    }
+/// The id of the next writer.
+pub(crate) fn writer() -> u128 {
+    WRITER.get()
 }
