@@ -54,7 +54,9 @@ pub mod billing;
 
 pub mod store;
 
-pub mod serving;
+mod serving;
+
+pub mod adapter;
 
 pub mod decision;
 
@@ -90,10 +92,10 @@ pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use decision::{LimitState, Outcome, Reason, Refusal, RefusedCall};
 pub use error::Error;
 pub use gate::{
-    Admitted, Answer, Ask, CLOSE_WITHIN, Entitlements, Gate, GateBuilder, Identified, IdentifyStep,
-    LEASE_WAIT, LEASE_WAITERS, OnRefusal, Pending, Permit, Restored, Running, SinceCopy, Step,
-    TenantHandle, Usage, Waited,
+    Admitted, Ask, Entitlements, Gate, GateBuilder, Identified, OnRefusal, Permit, Restored,
+    SinceCopy, TenantHandle, Usage,
 };
-pub use ledger::Mode;
+#[doc(hidden)]
+pub use gate::{CLOSE_WITHIN, LEASE_WAIT, LEASE_WAITERS};
 pub use ledger::flush::FlushError;
 pub use quota::alert::Alert;

@@ -15,18 +15,24 @@ use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 
 /// The span around one admission, and its fields. Level DEBUG.
+#[doc(hidden)]
 pub const SPAN_CHECK: &str = "tallygate.check";
 /// Field of [`SPAN_CHECK`]: the tenant's outer id, once the caller is known.
+#[doc(hidden)]
 pub const FIELD_TENANT: &str = "tallygate.tenant";
 /// Field of [`SPAN_CHECK`]: the plan's name.
+#[doc(hidden)]
 pub const FIELD_PLAN: &str = "tallygate.plan";
 /// Field of [`SPAN_CHECK`]: `allowed`, `refused`, or `waits` for an answer of the store.
+#[doc(hidden)]
 pub const FIELD_OUTCOME: &str = "tallygate.outcome";
 
 /// Target of the event, DEBUG, for a refused request. Not louder: a flood of refusals must not
 /// become a flood of logs.
+#[doc(hidden)]
 pub const EVENT_REFUSED: &str = "tallygate.refused";
 /// Target of the event, INFO, for a quota that passed an alert percentage.
+#[doc(hidden)]
 pub const EVENT_ALERT: &str = "tallygate.alert";
 
 /// The span around one admission, if enabled.
@@ -68,6 +74,7 @@ impl Check {
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub enum Kind {
     /// Only rises.
     Counter,
@@ -274,6 +281,7 @@ pub(crate) fn reload_failed() {
 }
 
 /// Registers units and help texts. Call it once, after the host has installed a recorder.
+#[doc(hidden)]
 pub fn describe() {
     Metric::ALL.iter().for_each(|metric| backend::describe(*metric));
 }

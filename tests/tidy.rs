@@ -35,7 +35,7 @@ const CLOCKS: [(&str, &str); 14] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 37] = [
+const ORDER: [&str; 38] = [
     "overrides",
     "clock",
     "random",
@@ -70,6 +70,7 @@ const ORDER: [&str; 37] = [
     "error",
     "gate",
     "serving",
+    "adapter",
     "ingest",
     "middleware",
     "testing",

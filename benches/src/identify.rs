@@ -8,7 +8,8 @@ use dashmap::DashMap;
 use http::Request;
 use tallygate::middleware::HttpView;
 use tallygate::wire::HeaderStyle;
-use tallygate::{Clock, Gate, IdentifyStep, Now, SystemClock, Waited, testing};
+use tallygate::adapter::{IdentifyStep, Waited};
+use tallygate::{Clock, Gate, Now, SystemClock, testing};
 use tokio::runtime::Runtime;
 
 use crate::setup;

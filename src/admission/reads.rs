@@ -14,7 +14,8 @@ use crate::catalog::MeterId;
 /// Counts the bytes of a request's body as they are read: the gate charges these, not the length
 /// that the request states. An adapter that can wrap bodies declares it
 /// ([`RequestView::counts_reads`](crate::identity::RequestView::counts_reads)), and gets one with
-/// the admission of a request whose bytes are metered ([`Running::reads`](crate::Running::reads)).
+/// the admission of a request whose bytes are metered
+/// ([`Running::reads`](crate::adapter::Running::reads)).
 /// It is dropped with the body; bytes read after the request ended are charged then.
 #[derive(Clone, Debug, Default)]
 pub struct BytesRead(Arc<Read>);

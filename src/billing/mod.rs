@@ -38,7 +38,9 @@ pub mod webhook;
 
 #[cfg(feature = "stripe")]
 pub use crate::config::StripeConfig;
+#[doc(hidden)]
 pub use item::ItemId;
 pub use outbox::Stopped;
 pub use restored::SentSinceCopy;
+#[doc(hidden)]
 pub use sink::SinkError;

@@ -19,6 +19,7 @@ use crate::config::Secret;
 
 /// Largest body accepted. Stripe's events are a few kilobytes; a subscription with hundreds of
 /// items is below this.
+#[doc(hidden)]
 pub const MAX_BODY: usize = 1 << 20;
 
 /// How far a signature's time may differ from ours, in seconds, either way. Stripe's libraries use

@@ -38,10 +38,15 @@ mod words;
 #[cfg(test)]
 mod plan_files_tests;
 
-pub use error::{PlanError, PlanErrors, Warning};
+#[doc(hidden)]
+pub use error::Warning;
+pub use error::{PlanError, PlanErrors};
+#[doc(hidden)]
+pub use model::Window;
 pub(crate) use model::*;
-pub use model::{Feature, Place, Plan, Window};
+pub use model::{Feature, Place, Plan};
 pub(crate) use numbers::gcd as common_divisor;
+#[doc(hidden)]
 pub use router::Reads;
 pub(crate) use router::Routes;
 pub use schema::schema;
@@ -59,6 +64,7 @@ pub(crate) fn content_hash(text: &str) -> [u8; 32] {
 
 /// A plan file that is legal because it exists.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub struct Catalog {
     /// SHA-256 of the file's bytes: equal hashes mean equal files.
     pub(crate) hash: [u8; 32],

@@ -42,12 +42,14 @@ mod tests;
 mod write;
 
 pub use crate::ids::Surrogate;
+#[doc(hidden)]
 pub use bought::{SoldAddon, Subscribed};
 use write::Made;
 
 #[cfg(feature = "stripe")]
 pub(crate) use customers::{CUSTOMER_FORMAT, tenant_of};
 pub use edit::{Edit, TenantEdit};
+#[doc(hidden)]
 pub use eras::{EraEdge, SubscriptionSpan};
 pub use error::DirectoryError;
 pub(crate) use feed::{Feed, FeedLook, FeedPosition, Hears, News, credential_tag, name_tag};

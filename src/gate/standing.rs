@@ -30,7 +30,7 @@ pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
 
 impl Gate {
     /// What a refusal says of this request, should its handler return one
-    /// ([`Serving::complete`](crate::serving::Serving::complete)). `None` if the host has no form
+    /// ([`Serving::complete`](crate::adapter::Serving::complete)). `None` if the host has no form
     /// of its own for refusals. For adapters.
     #[inline]
     pub fn describe(&self, view: &dyn RequestView) -> Option<Box<RefusedCall>> {

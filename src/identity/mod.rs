@@ -32,8 +32,10 @@ pub use api_key::ApiKey;
 pub use caller::{Caller, Identify, Identity};
 pub use claims::Claims;
 pub(crate) use credential::{CredentialHash, Pepper, Peppers, hex};
+#[doc(hidden)]
 pub use decided::Decided;
 pub use digest::BodyDigest;
+#[doc(hidden)]
 pub use named_header::NamedHeader;
 pub use present::Malformed;
 pub(crate) use present::{Identifier, Presented, named_caller};
@@ -127,7 +129,7 @@ pub trait RequestView {
         stated_length(self.headers("content-length"))
     }
     /// Whether the adapter counts the bytes read from the body, with the admission's counter
-    /// ([`Running::reads`](crate::Running::reads)). Otherwise the length is charged, which must
+    /// ([`Running::reads`](crate::adapter::Running::reads)). Otherwise the length is charged, which must
     /// then be that of a buffered body.
     fn counts_reads(&self) -> bool {
         false
@@ -147,6 +149,7 @@ pub trait RequestView {
 }
 
 /// The length stated in a message's `Content-Length`: a single value, digits only.
+#[doc(hidden)]
 pub fn stated_length<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<u64> {
     let mut values = values.into_iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };

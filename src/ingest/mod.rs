@@ -29,11 +29,17 @@ use crate::repeated::repeated;
 mod dead;
 mod post;
 
-pub use crate::events::{AHEAD, Counted, LATE, Malformed, NotCounted, UsageEvent};
-pub use dead::{DeadLetter, MAX_LETTER};
+#[doc(hidden)]
+pub use crate::events::{AHEAD, LATE};
+pub use crate::events::{Counted, Malformed, NotCounted, UsageEvent};
+pub use dead::DeadLetter;
+#[doc(hidden)]
+pub use dead::MAX_LETTER;
+#[doc(hidden)]
 pub use post::MAX_BODY;
 
 /// Most events of one call.
+#[doc(hidden)]
 pub const MAX_EVENTS: usize = 1_000;
 
 /// Counts usage from outside requests: [`Gate::ingest`].

@@ -31,7 +31,7 @@ pub(crate) mod totals;
 
 /// When usage counts as recorded, and so how much a crash may lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// With the flush: at most one flush interval is lost.
     Fast,
     /// With the local journal: at most 50 ms are lost when the process dies.

@@ -27,9 +27,15 @@ pub use body::GateBody;
 pub use future::ResponseFuture;
 pub use headers::Refused;
 pub use layer::GateLayer;
-pub use reads::{CountReads, ReadBody};
+pub use reads::CountReads;
+#[doc(hidden)]
+pub use reads::ReadBody;
 pub use service::GateService;
-pub use view::{HttpView, Peer};
+#[doc(hidden)]
+pub use view::HttpView;
+pub use view::Peer;
 
+#[doc(hidden)]
 pub use crate::identity::Claims;
+#[doc(hidden)]
 pub use crate::serving::StreamCut;

@@ -20,7 +20,9 @@ mod page;
 
 pub(crate) use history::MAX_ROWS;
 pub use history::{Granularity, History, HistoryQuery, HistoryRow};
-pub use page::{page, page_reply};
+pub use page::page;
+#[doc(hidden)]
+pub use page::page_reply;
 
 /// The body of `GET /usage`.
 #[derive(Clone, Debug)]

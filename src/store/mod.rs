@@ -66,6 +66,7 @@ pub const MAX_SK_BYTES: usize = 1_024;
 pub const MAX_PAGE_ITEMS: usize = 1_000;
 
 /// Most items one [`Store::expire`] removes: as many as the embedded store puts in one transaction.
+#[doc(hidden)]
 pub const MAX_EXPIRED_ITEMS: usize = 512;
 
 /// The attribute by which an item expires, in seconds since 1970; see law 8. DynamoDB's own expiry

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::clock::ManualClock;
-use crate::gate::{Gate, GateBuilder};
+use crate::gate::{Gate, GateBuilder, IdentifyStep, Waited};
 use crate::identity::{Caller, Identify, Identity, RequestView};
 use crate::store::Memory;
 
@@ -110,6 +110,7 @@ fn opened(builder: GateBuilder, store: impl crate::store::Store) -> (Gate, Manua
 /// # Panics
 ///
 /// If the tenant cannot be loaded.
+#[doc(hidden)]
 pub async fn identified(gate: &Gate, tenant: &str) -> crate::Identified {
     identified_by(gate, &[("x-tenant", tenant)]).await
 }
@@ -119,15 +120,16 @@ pub async fn identified(gate: &Gate, tenant: &str) -> crate::Identified {
 /// # Panics
 ///
 /// If they identify no caller.
+#[doc(hidden)]
 pub async fn identified_by(gate: &Gate, headers: &[(&str, &str)]) -> crate::Identified {
     let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
     let view = Headers(headers.iter().map(own).collect());
-    let mut waited = crate::Waited::default();
+    let mut waited = Waited::default();
     loop {
         match gate.identify_request(&view, waited) {
-            crate::IdentifyStep::Done(who) => return who,
-            crate::IdentifyStep::Refused(refusal) => panic!("refused: {:?}", refusal.reason),
-            crate::IdentifyStep::Wait(pending) => waited = pending.await,
+            IdentifyStep::Done(who) => return who,
+            IdentifyStep::Refused(refusal) => panic!("refused: {:?}", refusal.reason),
+            IdentifyStep::Wait(pending) => waited = pending.await,
         }
     }
 }

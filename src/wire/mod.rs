@@ -27,11 +27,14 @@ mod grpc;
 mod kept;
 mod policy_text;
 
+#[doc(hidden)]
 pub use amount::Amount;
 pub(crate) use amount::base64;
 pub(crate) use amount::rfc3339;
+#[doc(hidden)]
+pub use fields::LimitHeader;
 pub(crate) use fields::{HeaderItem, HeaderText, LimitReading, in_line, whole, write_item};
-pub use fields::{HeaderStyle, LegacyReset, LimitHeader};
+pub use fields::{HeaderStyle, LegacyReset};
 pub(crate) use fields::{expose, limit_headers, soft_warnings};
 #[cfg(test)]
 pub(crate) use fields::{policy_header, write_ratelimit};
@@ -39,6 +42,7 @@ pub use grpc::GrpcStatus;
 pub(crate) use grpc::grpc_refusal;
 #[cfg(feature = "tower")]
 pub(crate) use grpc::is_grpc;
+#[doc(hidden)]
 pub use policy_text::PolicyText;
 
 /// The headers that a script from another origin must be able to read (`expose` in `wire/fields.rs`
@@ -102,6 +106,7 @@ impl Call {
 
 /// How a reason is sent: over HTTP, and over gRPC in adapters that support it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Mapping {
     /// The status.
     pub status: u16,

@@ -7,10 +7,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tallygate::adapter::{Answer, Step, Waited};
 use tallygate::middleware::HttpView;
 use tallygate::store::Memory;
 use tallygate::testing::{START_MS, doze};
-use tallygate::{Answer, Gate, GateBuilder, ManualClock, Step, Waited};
+use tallygate::{Gate, GateBuilder, ManualClock};
 use tokio::runtime::{Builder, Runtime};
 
 const PLANS: &str = r#"

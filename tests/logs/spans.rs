@@ -65,14 +65,14 @@ fn heard(level: Level) -> Vec<String> {
             let plans = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"1/day\"";
             let (gate, _clock) = testing::gate(plans);
             for status in [200, 429] {
-                let mut waited = tallygate::Waited::default();
+                let mut waited = tallygate::adapter::Waited::default();
                 let step = loop {
                     match gate.admit_request(&Request, waited) {
-                        tallygate::Step::Wait(pending) => waited = pending.await,
-                        tallygate::Step::Done(answer) => break answer,
+                        tallygate::adapter::Step::Wait(pending) => waited = pending.await,
+                        tallygate::adapter::Step::Done(answer) => break answer,
                     }
                 };
-                let is_refused = matches!(step, tallygate::Answer::Refuse(_));
+                let is_refused = matches!(step, tallygate::adapter::Answer::Refuse(_));
                 assert_eq!(is_refused, status == 429);
             }
         });

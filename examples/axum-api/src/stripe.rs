@@ -3,12 +3,11 @@
 //! sign-up, reports automatically every `stripe.report-every`.
 
 use std::error::Error;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tallygate::billing::StripeConfig;
 use tallygate::directory::TenantEdit;
-use tallygate::{Gate, GateBuilder};
+use tallygate::{Clock, Gate, GateBuilder, SystemClock};
 
 /// The billed tenants.
 const BILLED: [&str; 2] = ["acme", "solo"];
@@ -32,9 +31,8 @@ pub(crate) fn is_on() -> bool {
 /// Each report needs a minute of its own, and a billing period that has just begun has few: so the
 /// periods of the demo's tenants begin the day before they are made.
 pub(crate) fn begun_yesterday(tenant: TenantEdit) -> TenantEdit {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    if is_on() { tenant.anchor(now_ms - DAY_MS) } else { tenant }
+    let yesterday = SystemClock::new().now().wall_ms - DAY_MS;
+    if is_on() { tenant.anchor(yesterday) } else { tenant }
 }
 
 /// Creates the demo's customers, each once, and prints which customer is which tenant.

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use pin_project_lite::pin_project;
-use tallygate::Pending;
-use tallygate::serving::{Ahead, Counting, Upgraded};
+use tallygate::adapter::Pending;
+use tallygate::adapter::{Ahead, Counting, Upgraded};
 
 pin_project! {
     /// Response body behind the gate: chunks are counted before they are sent, and the end of the

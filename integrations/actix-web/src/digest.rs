@@ -12,10 +12,11 @@ use actix_web::http::header;
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage};
 use futures_core::Stream;
+use tallygate::Gate;
+use tallygate::adapter::Waited;
+use tallygate::adapter::{AskedAhead, Reading};
 use tallygate::identity::BodyDigest;
-use tallygate::serving::{AskedAhead, Reading};
 use tallygate::wire::Reply;
-use tallygate::{Gate, Waited};
 
 use crate::reply::response;
 use crate::routes::is_own;

@@ -11,8 +11,9 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{Error, HttpMessage};
 use pin_project_lite::pin_project;
-use tallygate::serving::{Serving, is_upgrade, stated_length, wait_for_both};
-use tallygate::{Answer, Gate, Pending, Refusal, RefusedCall, Running, Step, Waited};
+use tallygate::adapter::{Answer, Pending, Running, Step, Waited};
+use tallygate::adapter::{Serving, is_upgrade, stated_length, wait_for_both};
+use tallygate::{Gate, Refusal, RefusedCall};
 
 use crate::body::GateBody;
 use crate::refused::{Refused, Told};

@@ -4,7 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCESS_CONTROL_EXPOSE_HEADERS, HeaderMap, HeaderName, HeaderValue};
-use tallygate::serving::Serving;
+use tallygate::adapter::Serving;
 use tallygate::wire::{LimitHeader, PolicyText, Reply};
 use tallygate::{Gate, Refusal};
 

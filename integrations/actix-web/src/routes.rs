@@ -6,9 +6,10 @@ use actix_web::guard::{Any, Get, Head};
 use actix_web::http::{Method, header};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Route};
+use tallygate::adapter::{IdentifyStep, Waited};
 use tallygate::ingest::MAX_BODY;
 use tallygate::wire::Reply;
-use tallygate::{Gate, Identified, IdentifyStep, Waited, report};
+use tallygate::{Gate, Identified, report};
 
 use crate::reply::response;
 use crate::view::View;

@@ -12,8 +12,8 @@ use actix_web::http::{Version, header};
 use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest};
 use futures_core::Stream;
+use tallygate::adapter::{BytesRead, Decided, stated_length};
 use tallygate::identity::{BodyDigest, Claims, Malformed, NamedHeader, Reads, RequestView};
-use tallygate::serving::{BytesRead, Decided, stated_length};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {

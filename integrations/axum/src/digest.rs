@@ -11,9 +11,10 @@ use axum::body::{Body, HttpBody};
 use axum_core::response::IntoResponse;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tallygate::Gate;
+use tallygate::adapter::Waited;
+use tallygate::adapter::{AskedAhead, Reading};
 use tallygate::identity::BodyDigest;
-use tallygate::serving::{AskedAhead, Reading};
-use tallygate::{Gate, Waited};
 use tower_layer::Layer;
 use tower_service::Service;
 

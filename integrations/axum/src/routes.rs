@@ -13,10 +13,11 @@ use axum_core::body::Body;
 use axum_core::response::Response;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use tallygate::adapter::{IdentifyStep, Waited};
 use tallygate::ingest::MAX_BODY;
 use tallygate::middleware::HttpView;
 use tallygate::wire::Reply;
-use tallygate::{Admitted, Gate, Identified, IdentifyStep, Waited, report};
+use tallygate::{Admitted, Gate, Identified, report};
 use tower_layer::Layer;
 use tower_service::Service;
 

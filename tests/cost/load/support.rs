@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tallygate::adapter::{Answer, Step, Waited};
 use tallygate::identity::RequestView;
 use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
     Written,
 };
-use tallygate::{Answer, Clock, Gate, Now, Reason, Step, Waited, testing};
+use tallygate::{Clock, Gate, Now, Reason, testing};
 use tokio::time::Instant;
 
 /// The time of the paused runtime.

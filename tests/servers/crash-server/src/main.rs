@@ -14,8 +14,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use tallygate::adapter::{IdentifyStep, Waited};
 use tallygate::middleware::{GateLayer, HttpView};
-use tallygate::{Admitted, Gate, IdentifyStep, Waited};
+use tallygate::{Admitted, Gate};
 
 /// Tokens reported by each request.
 const TOKENS: u64 = 3;
