@@ -13,7 +13,7 @@ use super::outbox::{
     OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
 };
 use super::reconcile::Kin;
-use super::report::{BillingTerms, DueUse, Report, ReportError};
+use super::report::{BillingTerms, DueUse, Overrun, Report, ReportError};
 use super::restored::Word;
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::clock::{Clock, Now};
@@ -121,16 +121,15 @@ impl ReporterContext {
         let oldest_ms = now_ms.saturating_sub(OLDEST_S * 1_000);
         let (mut instants, mut places) = (BTreeMap::new(), Vec::new());
         for (at, due) in dues.iter().enumerate() {
-            let Some(overrun) = due.terms.overrun.filter(|it| it.from_ms >= oldest_ms) else {
-                continue;
-            };
+            let is_young = |it: &&Overrun| it.parts.first().is_some_and(|it| it.0 >= oldest_ms);
+            let Some(overrun) = due.terms.overrun.as_ref().filter(is_young) else { continue };
             // An item that cannot be read fails by itself.
             let read = item::read(&*self.store, due.id.key(&self.space)).await;
             let Ok(frozen) = read.map(|at| at.outbox.frozen) else { continue };
             if due.owed().saturating_sub(frozen) >= due.terms.atoms_per_unit.max(1) {
                 let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
                 let key = (Some(account), tenant, meter, scale, period_ms);
-                instants.insert(key.clone(), [overrun.from_ms, overrun.known_ms]);
+                instants.insert(key.clone(), overrun.instants());
                 places.push((at, key));
             }
         }
@@ -141,9 +140,9 @@ impl ReporterContext {
         for (at, key) in places {
             let terms = &mut dues[at].terms;
             let owed = |Atoms { used, over }: Atoms| if terms.overage { over } else { used };
-            let owed = recorded.get(&key).copied().unwrap_or_default().map(owed);
             if let Some(overrun) = &mut terms.overrun {
-                overrun.owed = Some(owed);
+                let recorded = recorded.get(&key).into_iter().flatten();
+                overrun.owed = recorded.map(|recorded| owed(*recorded)).collect();
             }
         }
         Ok(())

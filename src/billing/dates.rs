@@ -38,18 +38,16 @@ pub(super) fn dates(due: &DueUse, outbox: &Outbox, now_s: i64) -> Dates {
     let oldest_s = minute(now_s.saturating_sub(OLDEST_S - VERIFY_S)).saturating_add(60);
     let mut most = MAX_VALUE;
     let (mut spans, mut ends_s) = (own(due), due.terms.ends_ms.div_euclid(1_000));
-    let overrun = due.terms.overrun.and_then(|overrun| Some((overrun, overrun.owed?)));
-    if let Some((overrun, owed)) = overrun {
-        // In the order in which they were recorded.
+    if let Some(overrun) = &due.terms.overrun {
+        // In the order in which they were recorded: first those of the period itself.
         let unit = due.terms.atoms_per_unit.max(1);
-        let [before, meanwhile] = owed.map(|owed| owed.saturating_sub(outbox.frozen) / unit);
-        if before > 0 {
-            most = before.min(MAX_VALUE);
-        } else if meanwhile > 0 {
-            most = meanwhile.min(MAX_VALUE);
-            let from_s = minute(overrun.from_ms.div_euclid(1_000).saturating_add(59));
-            ends_s = overrun.until_ms.div_euclid(1_000);
-            spans = vec![(from_s, minute(ends_s))];
+        let waits = |owed: &u64| owed.saturating_sub(outbox.frozen) / unit;
+        if let Some(at) = overrun.owed.iter().position(|owed| waits(owed) > 0) {
+            most = waits(&overrun.owed[at]).min(MAX_VALUE);
+            if let Some(part) = at.checked_sub(1).and_then(|at| overrun.parts.get(at)) {
+                ends_s = part.1.div_euclid(1_000);
+                spans = vec![minutes_of(*part)];
+            }
         }
     }
     let is_over = ends_s <= now_s;
@@ -60,6 +58,14 @@ pub(super) fn dates(due: &DueUse, outbox: &Outbox, now_s: i64) -> Dates {
     let mut spans: Vec<(i64, i64)> = spans.into_iter().map(within).collect();
     spans.retain(|(first_s, last_s)| first_s <= last_s);
     Dates { spans, most, is_last: is_over && !due.terms.carry }
+}
+
+/// The first and the last minute that begin within a time, Unix milliseconds; the first is the
+/// later one if none does.
+pub(super) fn minutes_of((from_ms, until_ms): (i64, i64)) -> (i64, i64) {
+    let from_s = from_ms.saturating_add(999).div_euclid(1_000);
+    let last_s = until_ms.saturating_sub(1).div_euclid(1_000);
+    (minute(from_s.saturating_add(59)), minute(last_s))
 }
 
 /// The full minutes of an item's period, and the begun one at its end: a period may have no other.

@@ -80,17 +80,24 @@ pub(crate) struct BillingTerms {
 }
 
 /// Units recorded in a period after its end, before that was learned of. Unix milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overrun {
-    /// The end of the period.
-    pub from_ms: i64,
-    /// The end of the time into which they are dated.
-    pub until_ms: i64,
+    /// The periods into which they are dated, each from its begin to its end, in order; at least
+    /// one. They are the units recorded from a begin to the next.
+    pub parts: Vec<(i64, i64)>,
     /// When every process had learned of the end.
     pub known_ms: i64,
-    /// Atoms owed that were recorded by the end, and by the time at which it was known; `None` if
-    /// that was not looked up, because nothing waits to be sent.
-    pub owed: Option<[u64; 2]>,
+    /// Atoms owed that were recorded by the begin of each part, and by the time at which the end
+    /// was known; empty if that was not looked up, because nothing waits to be sent.
+    pub owed: Vec<u64>,
+}
+
+impl Overrun {
+    /// The instants by which recorded units are looked up.
+    pub(super) fn instants(&self) -> Vec<i64> {
+        let begins = self.parts.iter().map(|(from_ms, _)| *from_ms);
+        begins.chain([self.known_ms]).collect()
+    }
 }
 
 /// Use on record in the ledger, before its terms are known.

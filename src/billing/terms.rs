@@ -12,13 +12,18 @@
 //!    change of plan neither removes nor adds anything.
 
 use super::ItemId;
+use super::dates::minutes_of;
 use super::report::{BillingTerms, Overrun};
-use crate::catalog::{Catalog, Send};
-use crate::directory::TenantRecord;
+use crate::catalog::{Catalog, Send, Zone};
+use crate::directory::{EraEdge, TenantRecord};
 
 /// How long after its time a begin or an end may be learned of without a look at when usage was
 /// recorded, because events are dated by the minute; and after which all processes know it.
 const PROMPT_MS: i64 = 60_000;
+
+/// Most periods between a late edge and the time at which it was learned of: as many edges as a
+/// record has, and the months in which usage can still be dated.
+const MAX_PARTS: usize = 66;
 
 /// The terms of an item by the era in which its period began. `None` if none of it is sent: the
 /// meter is no longer in the plan file, or has no `stripe`, or counts in units that do not divide.
@@ -43,15 +48,29 @@ pub(crate) fn terms(
     let late = era.ends.filter(|edge| {
         edge.at_ms == ends_ms && edge.seen_ms.saturating_sub(edge.at_ms) >= PROMPT_MS
     });
-    let overrun = late.map(|edge| {
-        let next_ms = record.era(edge.at_ms).period(edge.at_ms, zone).end_ms;
-        let until_ms = record.left_ms(&id.account, next_ms.min(edge.seen_ms));
-        let known_ms = edge.seen_ms.saturating_add(PROMPT_MS);
-        Overrun { from_ms: edge.at_ms, until_ms, known_ms, owed: None }
-    });
+    let overrun = late.and_then(|edge| overrun(&id.account, record, zone, edge));
     let (customer, event) = (id.account.to_string(), stripe.event.clone());
     let overage = stripe.send == Send::Overage;
     Some(BillingTerms { customer, event, atoms_per_unit, overage, ends_ms, overrun, carry })
+}
+
+/// What was recorded between a late edge and the time at which it was learned of: it lies in the
+/// periods of that time, as they are known now. One without a begin of a minute has no date: its
+/// units stay with those before.
+fn overrun(account: &str, record: &TenantRecord, zone: &Zone, late: EraEdge) -> Option<Overrun> {
+    let (mut parts, mut from_ms) = (Vec::new(), late.at_ms);
+    for _ in 0..MAX_PARTS {
+        if from_ms >= late.seen_ms {
+            break;
+        }
+        let end_ms = record.era(from_ms).period(from_ms, zone).end_ms;
+        let part = (from_ms, record.left_ms(account, end_ms));
+        let (first_s, last_s) = minutes_of(part);
+        parts.extend((first_s <= last_s).then_some(part));
+        from_ms = end_ms;
+    }
+    let known_ms = late.seen_ms.saturating_add(PROMPT_MS);
+    (!parts.is_empty()).then_some(Overrun { parts, known_ms, owed: Vec::new() })
 }
 
 #[cfg(test)]

@@ -542,9 +542,9 @@ mod tests {
         }
         let by = async |seconds: [u64; 2]| {
             let instants = seconds.map(|n| NOW_MS + 1_000 * n.cast_signed());
-            let instants = [(key.clone(), instants)].into();
+            let instants = [(key.clone(), instants.to_vec())].into();
             let sums = ledger.recorded_by(&instants, NOW_MS).await.unwrap();
-            sums[&key].map(|atoms| atoms.used)
+            sums[&key].iter().map(|atoms| atoms.used).collect::<Vec<_>>()
         };
         assert_eq!(by([0, 7]).await, [0, 7]);
         ledger.fold_runs(log.incarnation(), NOW_MS).await.unwrap();

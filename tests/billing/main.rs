@@ -15,6 +15,7 @@ mod lives;
 mod moves;
 mod offers;
 mod periods;
+mod seams;
 mod topups;
 mod usage;
 mod webhooks;

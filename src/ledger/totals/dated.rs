@@ -10,31 +10,32 @@ use crate::sheets::use_row::Atoms;
 use crate::store::StoreError;
 
 impl Ledger {
-    /// What was recorded of each of these by its two instants, Unix milliseconds; reads every log
+    /// What was recorded of each of these by its instants, Unix milliseconds; reads every log
     /// from its first slot. A fold counts from the time of its last slot. Settled claims have no
     /// time, and count as recorded before.
     pub(crate) async fn recorded_by(
         &self,
-        instants: &BTreeMap<PeriodKey, [i64; 2]>,
+        instants: &BTreeMap<PeriodKey, Vec<i64>>,
         now_ms: i64,
-    ) -> Result<BTreeMap<PeriodKey, [Atoms; 2]>, StoreError> {
-        let mut totals = HashMap::<(u128, UseKey), [Atoms; 2]>::new();
+    ) -> Result<BTreeMap<PeriodKey, Vec<Atoms>>, StoreError> {
+        let mut totals = HashMap::<(u128, UseKey), Vec<Atoms>>::new();
         for incarnation in self.writers(&self.fold, now_ms).await? {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let fold = |at_ms: i64, rows: Rows, of: u128| {
                 for (key, total) in rows.uses {
                     let Some(by_ms) = instants.get(&key.period_key()) else { continue };
-                    let known = totals.entry((of, key)).or_default();
+                    let known = totals.entry((of, key)).or_insert_with(|| none(by_ms));
                     let known = known.iter_mut().zip(by_ms).filter(|(_, by_ms)| at_ms <= **by_ms);
                     known.for_each(|(known, _)| known.raise(total));
                 }
             };
             log::read_dated(&*self.store, &writer, 0, fold).await?;
         }
-        let mut sums = BTreeMap::<PeriodKey, [Atoms; 2]>::new();
+        let zeros = instants.iter().map(|(key, by_ms)| (key.clone(), none(by_ms)));
+        let mut sums: BTreeMap<PeriodKey, Vec<Atoms>> = zeros.collect();
         for ((_, key), totals) in totals {
-            let sums = sums.entry(key.period_key()).or_default();
-            sums.iter_mut().zip(totals).for_each(|(sum, total)| sum.add(total));
+            let sums = sums.get_mut(&key.period_key()).into_iter().flatten();
+            sums.zip(totals).for_each(|(sum, total)| sum.add(total));
         }
         let tenants: BTreeSet<_> = instants.keys().map(|(_, tenant, ..)| *tenant).collect();
         for tenant in tenants {
@@ -43,12 +44,14 @@ impl Ledger {
                 claimed.iter().flat_map(|claimed| claimed.iter())
             {
                 let key = (account.clone(), tenant, meter.clone(), *scale, *period_ms);
-                if instants.contains_key(&key) {
-                    let sums = sums.entry(key).or_default();
-                    sums.iter_mut().for_each(|sum| sum.add(*total));
-                }
+                let sums = sums.get_mut(&key).into_iter().flatten();
+                sums.for_each(|sum| sum.add(*total));
             }
         }
         Ok(sums)
     }
+}
+
+fn none(instants: &[i64]) -> Vec<Atoms> {
+    vec![Atoms::default(); instants.len()]
 }

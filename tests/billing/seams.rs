@@ -1,0 +1,122 @@
+//! Changes that meet: late webhooks, moved customers, ended subscriptions, restored tables.
+
+use serde_json::{Value, json};
+use tallygate::Gate;
+
+use crate::bench::{Bench, KEY, NOW, event, subscription, use_at};
+
+const CREATED: &str = "customer.subscription.created";
+const DELETED: &str = "customer.subscription.deleted";
+const DAY: i64 = 86_400;
+const HOUR: u32 = 3_600;
+
+/// What Stripe counts of requests between two instants, as far as whole minutes tell.
+pub(crate) fn counted(bench: &Bench, customer: &str, from_s: i64, until_s: i64) -> i64 {
+    let meters = bench.sim.call("GET", "/v1/billing/meters", "");
+    let mut meters = meters["data"].as_array().unwrap().iter();
+    let meter = meters.find(|meter| meter["event_name"] == "api_requests").unwrap();
+    let meter = meter["id"].as_str().unwrap();
+    let (from_s, until_s) = (from_s - from_s.rem_euclid(60), until_s - until_s.rem_euclid(60));
+    let of = format!("customer={customer}&start_time={from_s}&end_time={until_s}");
+    let path = format!("/v1/billing/meters/{meter}/event_summaries?{of}");
+    let sums = bench.sim.call("GET", &path, "");
+    let sums = sums["data"].as_array().unwrap_or_else(|| panic!("{sums}")).clone();
+    sums.iter().map(|sum| sum["aggregated_value"].as_f64().unwrap() as i64).sum()
+}
+
+/// A subscription to plan `team`, begun and anchored at this second.
+fn team(id: &str, customer: &str, status: &str, at_s: i64) -> Value {
+    let mut made = subscription(id, customer, status, "team_monthly");
+    for field in ["start_date", "created", "billing_cycle_anchor"] {
+        made[field] = json!(at_s);
+    }
+    made
+}
+
+/// The event of its begin.
+pub(crate) fn begun(id: &str, customer: &str, at_s: i64) -> Value {
+    event(&format!("evt_{id}_begun"), CREATED, at_s, &team(id, customer, "active", at_s))
+}
+
+/// The event of its end.
+pub(crate) fn ended(id: &str, customer: &str, from_s: i64, at_s: i64) -> Value {
+    let mut made = team(id, customer, "canceled", from_s);
+    made["ended_at"] = json!(at_s);
+    event(&format!("evt_{id}_ended"), DELETED, at_s, &made)
+}
+
+async fn tell(bench: &Bench, event: &Value) {
+    assert_eq!(bench.webhook(event).await, 200);
+}
+
+async fn used(gate: &Gate, units: u64) {
+    use_at(gate, "acme", "requests", units).await;
+    gate.flush_now().await.unwrap();
+}
+
+/// Enough reports for all that is owed; one sends two entries of an item at most.
+async fn report(bench: &Bench, gate: &Gate) {
+    for _ in 0..3 {
+        let report = gate.report_now().await.unwrap();
+        assert!(report.too_old.is_empty() && report.failed.is_empty(), "{report:?}");
+        bench.pass(60);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_during_and_after_a_subscription_is_dated_so_though_both_its_webhooks_are_late() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    bench.pass(HOUR);
+    used(&bench.gate, 1).await;
+    bench.pass(300);
+    let begun_s = bench.sim.now();
+    bench.pass(300);
+    used(&bench.gate, 20).await;
+    bench.pass(300);
+    let ended_s = bench.sim.now();
+    bench.pass(300);
+    used(&bench.gate, 300).await;
+    bench.pass(300);
+    tell(&bench, &begun("sub_1", &customer, begun_s)).await;
+    tell(&bench, &ended("sub_1", &customer, begun_s, ended_s)).await;
+    used(&bench.gate, 400).await;
+    bench.pass(60);
+    report(&bench, &bench.gate).await;
+    let of = |from_s, until_s| counted(&bench, &customer, from_s, until_s);
+    let is = [of(NOW - DAY, begun_s), of(begun_s, ended_s), of(ended_s, ended_s + DAY)];
+    assert_eq!(is, [1, 20, 700]);
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_of_a_subscription_that_follows_another_is_dated_into_it_though_both_are_late() {
+    // Between two full minutes there is a time to date usage into, or there is none.
+    for (gap, too_old) in [(290, "carry"), (30, "carry"), (290, "name"), (30, "name")] {
+        let bench = Bench::new().await;
+        let mode = format!("test\"\ntoo-old = \"{too_old}");
+        let gate = bench.try_key(KEY, &mode).await.unwrap();
+        let customer = bench.customer("acme").await;
+        let first_s = bench.sim.now();
+        tell(&bench, &begun("sub_1", &customer, first_s)).await;
+        bench.pass(HOUR);
+        used(&gate, 1).await;
+        bench.pass(310);
+        let ended_s = bench.sim.now();
+        bench.pass(gap);
+        let begun_s = bench.sim.now();
+        bench.pass(600);
+        used(&gate, 20).await;
+        bench.pass(600);
+        tell(&bench, &ended("sub_1", &customer, first_s, ended_s)).await;
+        tell(&bench, &begun("sub_2", &customer, begun_s)).await;
+        bench.pass(60);
+        used(&gate, 300).await;
+        bench.pass(60);
+        report(&bench, &gate).await;
+        let of = |from_s, until_s| counted(&bench, &customer, from_s, until_s);
+        let is = [of(first_s, ended_s), of(ended_s, begun_s + 59), of(begun_s + 59, NOW + DAY)];
+        assert_eq!(is, [1, 0, 320], "{gap} s between them, {too_old}");
+        assert!(gate.audit().await.unwrap().is_clean());
+    }
+}
