@@ -42,8 +42,11 @@ pub(crate) fn terms(
     if atoms_per_unit == 0 || !scaled.is_multiple_of(meter.scale.max(1)) {
         return None;
     }
-    let (era, zone) = (record.era(id.period_ms), &catalog.timezone);
-    let period_end_ms = era.period(id.period_ms, zone).end_ms;
+    // A period may have begun with the former customer, and a cycle of that one's have been learned
+    // of since.
+    let (at_ms, zone) = (record.came_ms(&id.account, id.period_ms), &catalog.timezone);
+    let era = record.era(at_ms);
+    let period_end_ms = era.period(at_ms, zone).end_ms;
     let ends_ms = record.left_ms(&id.account, period_end_ms);
     let late = era.ends.filter(|edge| {
         edge.at_ms == ends_ms && edge.seen_ms.saturating_sub(edge.at_ms) >= PROMPT_MS

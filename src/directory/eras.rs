@@ -169,6 +169,27 @@ impl TenantRecord {
         left.map_or(until_ms, |(left_ms, _)| until_ms.min(*left_ms))
     }
 
+    /// The first instant from `from_ms` on at which this was its customer; `from_ms` if that is not
+    /// known.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn came_ms(&self, account: &str, from_ms: i64) -> i64 {
+        let is_its = |of: Option<&str>| of == Some(account);
+        let later = self
+            .eras()
+            .accounts
+            .iter()
+            .find(|(at_ms, of)| *at_ms > from_ms && is_its(of.as_deref()));
+        let came = later.filter(|_| !is_its(self.account_at(from_ms)));
+        came.map_or(from_ms, |(at_ms, _)| *at_ms)
+    }
+
+    /// Whether this has been its customer, as far as is known.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn has_had(&self, account: &str) -> bool {
+        let mut accounts = self.eras().accounts.iter();
+        accounts.any(|(_, of)| of.as_deref() == Some(account))
+    }
+
     /// Those of a customer's subscriptions that this record does not have as they are.
     #[cfg(feature = "stripe")]
     pub(crate) fn lacks(&self, mut spans: Vec<SubscriptionSpan>) -> Vec<SubscriptionSpan> {

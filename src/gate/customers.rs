@@ -360,13 +360,17 @@ impl Inner {
         let Some(surrogate) = known.tenant else { return Ok(None) };
         let Some(tenant) = self.tenants.directory.get(surrogate).await? else { return Ok(None) };
         let is_its = |tenant: &Tenant| tenant.record().account.as_deref() == Some(customer);
-        if !is_its(&tenant) {
-            return Ok(None);
-        }
         let live = self.catalogs.live.load_full();
         let catalog = &live.catalog;
         let spans = spans(customer, known, catalog, self.clock.now().wall_ms);
         let spans = tenant.record().lacks(spans);
+        if !is_its(&tenant) {
+            // It decides nothing any more, but dates what was used while it was.
+            if tenant.record().has_had(customer) && !spans.is_empty() {
+                tenant.edit().subscriptions(spans).note(note).save().await?;
+            }
+            return Ok(None);
+        }
         let edit = tenant.edit().only_on(customer).subscriptions(spans);
         let mut edit = edit.sold_addons(addons(catalog, state));
         if let Some(Base { subscription, price, keys, payment, since_s, anchor_s, .. }) =

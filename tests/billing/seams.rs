@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use tallygate::Gate;
+use tallygate::ingest::{Counted, UsageEvent};
 
-use crate::bench::{Bench, KEY, NOW, event, subscription, use_at};
+use crate::bench::{Bench, KEY, NOW, event, make, subscription, subscription_of, use_at};
 
 const CREATED: &str = "customer.subscription.created";
 const DELETED: &str = "customer.subscription.deleted";
@@ -119,4 +120,81 @@ async fn use_of_a_subscription_that_follows_another_is_dated_into_it_though_both
         assert_eq!(is, [1, 0, 320], "{gap} s between them, {too_old}");
         assert!(gate.audit().await.unwrap().is_clean());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_before_a_subscriptions_end_is_dated_before_it_though_its_tenant_has_moved_since() {
+    let bench = Bench::new().await;
+    let first = bench.customer("acme").await;
+    let begun_s = bench.sim.now();
+    tell(&bench, &begun("sub_1", &first, begun_s)).await;
+    bench.pass(HOUR);
+    used(&bench.gate, 10).await;
+    bench.pass(300);
+    let ended_s = bench.sim.now();
+    bench.pass(300);
+    let second = make(&bench, "/v1/customers", "name=second");
+    bench.gate.link_customer("acme", &second).await.unwrap();
+    bench.pass(120);
+    tell(&bench, &ended("sub_1", &first, begun_s, ended_s)).await;
+    used(&bench.gate, 5).await;
+    bench.pass(60);
+    report(&bench, &bench.gate).await;
+    let of = |customer: &str, from_s, until_s| counted(&bench, customer, from_s, until_s);
+    assert_eq!([of(&first, begun_s, ended_s), of(&first, ended_s, NOW + DAY)], [10, 0]);
+    assert_eq!(of(&second, NOW, NOW + DAY), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_before_a_subscription_stays_out_of_it_though_its_tenant_has_moved_since() {
+    let bench = Bench::new().await;
+    let first = bench.customer("acme").await;
+    bench.pass(HOUR);
+    used(&bench.gate, 1).await;
+    bench.pass(300);
+    let begun_s = bench.sim.now();
+    bench.pass(300);
+    used(&bench.gate, 20).await;
+    bench.pass(300);
+    let second = make(&bench, "/v1/customers", "name=second");
+    bench.gate.link_customer("acme", &second).await.unwrap();
+    let moved_s = bench.sim.now();
+    bench.pass(60);
+    used(&bench.gate, 5).await;
+    bench.pass(60);
+    tell(&bench, &begun("sub_1", &first, begun_s)).await;
+    bench.pass(120);
+    report(&bench, &bench.gate).await;
+    let of = |customer: &str, from_s, until_s| counted(&bench, customer, from_s, until_s);
+    assert_eq!([of(&first, NOW - DAY, begun_s), of(&first, begun_s, NOW + DAY)], [1, 20]);
+    assert_eq!([of(&second, NOW - DAY, moved_s), of(&second, moved_s, NOW + DAY)], [0, 5]);
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_use_of_before_a_move_is_owed_by_the_former_customer_though_its_addon_has_ended() {
+    let bench = Bench::new().await;
+    let first = bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    let seats = subscription_of("sub_2", &first, "active", "seat_monthly", 3);
+    tell(&bench, &event("evt_2", CREATED, NOW, &seats)).await;
+    bench.pass(HOUR);
+    used(&bench.gate, 150).await;
+    bench.pass(300);
+    let second = make(&bench, "/v1/customers", "name=second");
+    bench.gate.link_customer("acme", &second).await.unwrap();
+    let moved_s = bench.sim.now();
+    bench.pass(300);
+    let at = |id: &str, units, at_s: i64| {
+        UsageEvent::new(id, "acme", "requests", units).at_unix_ms(at_s * 1_000)
+    };
+    let late = vec![at("before", 7, moved_s - 60), at("after", 9, moved_s + 60)];
+    let answers = bench.gate.ingest().events(late).await;
+    assert_eq!(answers, [Ok(Counted::Now), Ok(Counted::Now)]);
+    bench.pass(60);
+    report(&bench, &bench.gate).await;
+    let of = |customer: &str, from_s, until_s| counted(&bench, customer, from_s, until_s);
+    assert_eq!([of(&first, NOW - DAY, moved_s), of(&first, moved_s, NOW + DAY)], [157, 0]);
+    assert_eq!([of(&second, NOW - DAY, moved_s), of(&second, moved_s, NOW + DAY)], [0, 9]);
+    assert!(bench.gate.audit().await.unwrap().is_clean());
 }
