@@ -10,6 +10,8 @@
 //! 2. An item is asked about under every event name that its entries have had.
 //! 3. The range of the question is the item's own: from its period's beginning to that of the next
 //!    period known of this customer, and no longer than a month. Today's anchors may be others.
+//!    Units of a period whose end was learned of late are dated into later ones: those periods are
+//!    one with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -66,7 +68,11 @@ impl ReporterContext {
         if !matches!(word, Word::Said(SentSinceCopy::AskStripe, _)) {
             return Ok(Kin::Decided);
         }
-        for other in dues.iter().filter(|other| other.id != due.id && are_kin(due, other)) {
+        let stretch = Stretch::of(due, &dues);
+        let is_kin = |other: &&DueUse| {
+            other.id != due.id && stretch.has(other) && other.terms.event == due.terms.event
+        };
+        for other in dues.iter().filter(is_kin) {
             let at = item::read(&*self.store, other.id.key(&self.space)).await?;
             if !is_undecided(&at.outbox, other, now_s) {
                 continue;
@@ -109,7 +115,8 @@ impl ReporterContext {
         let mut beyond = Vec::new();
         if matches!(word, Word::Said(SentSinceCopy::AskStripe, _)) {
             let own: Vec<String> = books.0.keys().cloned().collect();
-            for other in dues.iter().filter(|other| other.id != due.id && same_period(due, other)) {
+            let stretch = Stretch::of(due, &dues);
+            for other in dues.iter().filter(|other| other.id != due.id && stretch.has(other)) {
                 let other = item::read(&*self.store, other.id.key(&self.space)).await?.outbox;
                 books.add(&other);
                 let open = other.restored.filter(|restored| !restored.decided);
@@ -117,16 +124,15 @@ impl ReporterContext {
                     self.pending_sum(pending, &mut books).await?;
                 }
             }
-            let until_s = ends_s(due, &dues).min(whole_minute(restored.at_s).saturating_add(60));
+            let until_s = stretch.until_s.min(whole_minute(restored.at_s).saturating_add(60));
             // A name that is another's now counts that one's use.
             let is_others = |event: &String| {
-                dues.iter().any(|other| same_period(due, other) && other.terms.event == *event)
+                dues.iter().any(|other| stretch.has(other) && other.terms.event == *event)
             };
             let former = own.into_iter().filter(|e| *e != due.terms.event && !is_others(e));
             for event in std::iter::once(due.terms.event.clone()).chain(former) {
                 let known = books.0.get(&event).copied().unwrap_or(0);
-                let (customer, from_s) =
-                    (due.terms.customer.clone(), whole_minute(starts_s(&due.id)));
+                let (customer, from_s) = (due.terms.customer.clone(), stretch.from_s);
                 let sum = Sum { customer, event: event.clone(), from_s, until_s };
                 let counted = u64::try_from(self.sink.sum(sum).await?).unwrap_or(0);
                 beyond.push((event, counted.saturating_sub(known)));
@@ -166,26 +172,53 @@ impl Books {
     }
 }
 
-/// Use of one meter at another scale, or of two meters with one event, is the same to the service.
-fn are_kin(one: &DueUse, other: &DueUse) -> bool {
-    same_period(one, other) && one.terms.event == other.terms.event
+/// The time into which a customer's items are dated, of those whose times overlap. Use of one meter
+/// at another scale, or of two meters with one event, is the same to the service.
+struct Stretch<'a> {
+    customer: &'a str,
+    from_s: i64,
+    until_s: i64,
 }
 
-fn same_period(one: &DueUse, other: &DueUse) -> bool {
-    one.terms.customer == other.terms.customer && one.id.period_ms == other.id.period_ms
+impl<'a> Stretch<'a> {
+    fn of(due: &'a DueUse, dues: &[DueUse]) -> Self {
+        let customer = &*due.terms.customer;
+        let its = dues.iter().filter(|other| other.terms.customer == customer);
+        let its: Vec<&DueUse> = its.collect();
+        let times: Vec<(i64, i64)> = its.iter().map(|other| time(other, &its)).collect();
+        let (mut from_s, mut until_s) = time(due, &its);
+        loop {
+            let before = (from_s, until_s);
+            for (begins_s, ends_s) in &times {
+                if *begins_s < until_s && from_s < *ends_s {
+                    (from_s, until_s) = (from_s.min(*begins_s), until_s.max(*ends_s));
+                }
+            }
+            if (from_s, until_s) == before {
+                return Self { customer, from_s, until_s };
+            }
+        }
+    }
+
+    fn has(&self, other: &DueUse) -> bool {
+        let begins_s = whole_minute(starts_s(&other.id));
+        other.terms.customer == self.customer && (self.from_s..self.until_s).contains(&begins_s)
+    }
 }
 
 fn is_undecided(outbox: &Outbox, due: &DueUse, now_s: i64) -> bool {
     outbox.after_restore(owed_then(outbox, due), due.terms.atoms_per_unit, now_s).is_some()
 }
 
-/// A second by which an item's period has ended: see the third law.
-fn ends_s(due: &DueUse, dues: &[DueUse]) -> i64 {
-    let later = dues.iter().filter(|other| {
-        other.terms.customer == due.terms.customer && other.id.period_ms > due.id.period_ms
-    });
+/// The time into which an item is dated, given all of its customer: see the third law.
+fn time(due: &DueUse, its: &[&DueUse]) -> (i64, i64) {
+    let begins_s = starts_s(&due.id);
+    let later = its.iter().filter(|other| other.id.period_ms > due.id.period_ms);
     let next_s = later.map(|other| starts_s(&other.id)).min().unwrap_or(i64::MAX);
-    whole_minute(next_s.min(starts_s(&due.id).saturating_add(LONGEST_S)))
+    let ends_s = next_s.min(begins_s.saturating_add(LONGEST_S));
+    let parts = due.terms.overrun.iter().flat_map(|overrun| &overrun.parts);
+    let last_s = parts.map(|(_, until_ms)| until_ms.div_euclid(1_000)).max().unwrap_or(ends_s);
+    (whole_minute(begins_s), whole_minute(ends_s.max(last_s)))
 }
 
 fn whole_minute(at_s: i64) -> i64 {

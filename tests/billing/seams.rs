@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tallygate::Gate;
+use tallygate::billing::SentSinceCopy;
 use tallygate::ingest::{Counted, UsageEvent};
 
 use crate::bench::{Bench, KEY, NOW, event, make, subscription, subscription_of, use_at};
@@ -168,6 +169,29 @@ async fn use_before_a_subscription_stays_out_of_it_though_its_tenant_has_moved_s
     let of = |customer: &str, from_s, until_s| counted(&bench, customer, from_s, until_s);
     assert_eq!([of(&first, NOW - DAY, begun_s), of(&first, begun_s, NOW + DAY)], [1, 20]);
     assert_eq!([of(&second, NOW - DAY, moved_s), of(&second, moved_s, NOW + DAY)], [0, 5]);
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_dated_after_a_late_begin_is_not_billed_again_by_a_restored_table() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    bench.pass(HOUR);
+    let begun_s = bench.sim.now();
+    bench.pass(600);
+    used(&bench.gate, 10).await;
+    bench.pass(600);
+    tell(&bench, &begun("sub_1", &customer, begun_s)).await;
+    used(&bench.gate, 5).await;
+    bench.pass(120);
+    let copy = bench.store.copy().await;
+    report(&bench, &bench.gate).await;
+    assert_eq!(bench.billed("api_requests"), 15);
+    let bench = bench.restored(copy).await;
+    assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    bench.pass(7 * HOUR);
+    report(&bench, &bench.gate).await;
+    assert_eq!(bench.billed("api_requests"), 15);
     assert!(bench.gate.audit().await.unwrap().is_clean());
 }
 
