@@ -407,14 +407,20 @@ impl Facts {
         state
     }
 
-    /// The lives of the subscriptions that mean a plan and have begun, by their ids.
-    pub(crate) fn spans(&self, sold: impl Fn(&str) -> Option<Sold>) -> BTreeMap<String, Span> {
+    /// The lives of the subscriptions that mean a plan, or are on record because they did, and
+    /// have begun, by their ids.
+    pub(crate) fn spans(
+        &self,
+        sold: impl Fn(&str) -> Option<Sold>,
+        is_known: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, Span> {
         let means_plan = |price: &str| matches!(self.sold(price, &sold), Some((_, Sold::Plan(_))));
         let known = self.subscriptions.iter().filter(|(_, frontier)| !frontier.doubtful);
         let spans = known.filter_map(|(id, frontier)| {
             let is = self.with_its_customer(frontier.holds()?.0);
-            let is_plan = is.items.iter().any(|(price, _)| means_plan(price));
-            Some((id.clone(), is.span().filter(|_| is_plan)?))
+            let is_plan = || is.items.iter().any(|(price, _)| means_plan(price));
+            let span = is.span().filter(|_| is_known(id) || is_plan())?;
+            Some((id.clone(), span))
         });
         spans.collect()
     }

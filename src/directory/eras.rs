@@ -183,6 +183,12 @@ impl TenantRecord {
         came.map_or(from_ms, |(at_ms, _)| *at_ms)
     }
 
+    /// Whether a subscription is in its history.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn has_span(&self, id: &str) -> bool {
+        self.eras().spans.iter().any(|span| span.id == id)
+    }
+
     /// Whether this has been its customer, as far as is known.
     #[cfg(feature = "stripe")]
     pub(crate) fn has_had(&self, account: &str) -> bool {

@@ -362,7 +362,7 @@ impl Inner {
         let is_its = |tenant: &Tenant| tenant.record().account.as_deref() == Some(customer);
         let live = self.catalogs.live.load_full();
         let catalog = &live.catalog;
-        let spans = spans(customer, known, catalog, self.clock.now().wall_ms);
+        let spans = spans(customer, known, (tenant.record(), catalog), self.clock.now().wall_ms);
         let spans = tenant.record().lacks(spans);
         if !is_its(&tenant) {
             // It decides nothing any more, but dates what was used while it was.
@@ -566,10 +566,10 @@ fn has_left(record: &TenantRecord, known: &KnownCustomer, state: &PlanState) -> 
 fn spans(
     customer: &str,
     known: &KnownCustomer,
-    catalog: &Catalog,
+    (record, catalog): (&TenantRecord, &Catalog),
     now_ms: i64,
 ) -> Vec<SubscriptionSpan> {
-    let spans = known.facts.spans(|price| catalog.sold_at(price));
+    let spans = known.facts.spans(|price| catalog.sold_at(price), |id| record.has_span(id));
     let spans = spans.iter().map(|(id, span)| {
         let life = (ms(span.from_s), span.until_s.map(ms));
         SubscriptionSpan::new((id, customer), ms(span.anchor_s), life, now_ms)

@@ -8,6 +8,7 @@ use tallygate::ingest::{Counted, UsageEvent};
 use crate::bench::{Bench, KEY, NOW, event, make, subscription, subscription_of, use_at};
 
 const CREATED: &str = "customer.subscription.created";
+const UPDATED: &str = "customer.subscription.updated";
 const DELETED: &str = "customer.subscription.deleted";
 const DAY: i64 = 86_400;
 const HOUR: u32 = 3_600;
@@ -193,6 +194,37 @@ async fn use_dated_after_a_late_begin_is_not_billed_again_by_a_restored_table() 
     report(&bench, &bench.gate).await;
     assert_eq!(bench.billed("api_requests"), 15);
     assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_at_a_custom_price_dates_usage_until_its_end_and_not_after_it() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    let begun_s = bench.sim.now();
+    tell(&bench, &begun("sub_1", &customer, begun_s)).await;
+    bench.pass(HOUR);
+    let mut custom = team("sub_1", &customer, "active", begun_s);
+    custom["items"]["data"][0]["price"] = json!({ "id": "price_custom", "lookup_key": null });
+    tell(&bench, &event("evt_2", UPDATED, bench.sim.now(), &custom)).await;
+    bench.pass(HOUR);
+    used(&bench.gate, 10).await;
+    bench.pass(300);
+    let ended_s = bench.sim.now();
+    custom["status"] = json!("canceled");
+    custom["ended_at"] = json!(ended_s);
+    tell(&bench, &event("evt_3", DELETED, ended_s, &custom)).await;
+    bench.pass(300);
+    report(&bench, &bench.gate).await;
+    let of = |from_s, until_s| counted(&bench, &customer, from_s, until_s);
+    assert_eq!([of(begun_s, ended_s), of(ended_s, ended_s + DAY)], [10, 0]);
+    // An anchor of the directory's own counts from now on.
+    let now_ms = bench.sim.now() * 1_000;
+    bench.gate.directory().tenant("acme").anchor(now_ms).note("t").save().await.unwrap();
+    bench.pass(60);
+    used(&bench.gate, 7).await;
+    let lines = bench.gate.audit().await.unwrap().lines;
+    let lines: Vec<_> = lines.iter().map(|line| (line.period_ms, line.recorded)).collect();
+    assert!(lines.contains(&(now_ms, 7)), "{now_ms}: {lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
