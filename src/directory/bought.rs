@@ -167,9 +167,13 @@ impl TenantRecord {
 
     /// Sets the account; purchases of another one are gone.
     pub(super) fn belong(&mut self, account: Option<&String>, now_ms: i64) {
-        if self.account.is_some() && self.account.as_ref() != account && self.bought.is_some() {
-            self.forget_bought(now_ms);
-            self.sell_addons(&[]);
+        if self.account.is_some() && self.account.as_ref() != account {
+            if self.bought.is_some() || !self.sold_addons.is_empty() {
+                self.sell_addons(&[]);
+            }
+            if self.bought.is_some() {
+                self.forget_bought(now_ms);
+            }
         }
         self.link(account, now_ms);
     }

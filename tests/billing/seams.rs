@@ -228,6 +228,20 @@ async fn a_subscription_at_a_custom_price_dates_usage_until_its_end_and_not_afte
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_addon_without_a_plan_ends_once_the_account_is_cleared() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    let seats = subscription_of("sub_2", &customer, "active", "seat_monthly", 3);
+    tell(&bench, &event("evt_2", CREATED, NOW, &seats)).await;
+    let acme = || bench.gate.directory().tenant("acme").note("t");
+    let held = acme().save().await.unwrap();
+    assert_eq!(held.record().addons.len(), 1);
+    let cleared = acme().account(None).save().await.unwrap();
+    assert!(cleared.record().addons.is_empty(), "paid for by no customer of acme");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_use_of_before_a_move_is_owed_by_the_former_customer_though_its_addon_has_ended() {
     let bench = Bench::new().await;
     let first = bench.customer("acme").await;
