@@ -200,7 +200,7 @@ impl TenantRecord {
     #[cfg(feature = "stripe")]
     pub(crate) fn lacks(&self, mut spans: Vec<SubscriptionSpan>) -> Vec<SubscriptionSpan> {
         // Older ones would be dropped again.
-        spans.sort_by_key(|span| span.from.at_ms);
+        spans.sort_by_key(|span| (span.until.is_none(), span.from.at_ms));
         spans.drain(..spans.len().saturating_sub(MAX_ENTRIES));
         spans.retain(|span| {
             let mut eras = self.eras().clone();
@@ -315,7 +315,9 @@ impl Eras {
         let at = self.spans.partition_point(|known| known.from.at_ms <= span.from.at_ms);
         self.spans.insert(at, span);
         if self.spans.len() > MAX_ENTRIES {
-            self.spans.remove(0);
+            // One that goes on counts now.
+            let ended = self.spans.iter().position(|span| span.until.is_some());
+            self.spans.remove(ended.unwrap_or(0));
         }
     }
 }
@@ -433,6 +435,20 @@ mod tests {
         let Eras { accounts, anchors, spans } = record.eras();
         assert_eq!([accounts.len(), anchors.len(), spans.len()], [MAX_ENTRIES; 3]);
         assert_eq!(record.era(START + 99 * DAY).account.as_deref(), Some("cus_99"));
+    }
+
+    #[test]
+    fn a_subscription_that_goes_on_stays_in_the_history_behind_many_short_ones() {
+        let mut record = linked();
+        record.enter_spans(&[span("long", (1, None), 1)]);
+        for n in 2..30 {
+            let short = span(&format!("sub_{n}"), (n, Some(n + 1)), n);
+            assert_eq!(record.lacks(vec![short.clone(), span("long", (1, None), 1)]).len(), 1);
+            record.enter_spans(&[short]);
+        }
+        assert_eq!(anchors(&record, 29..33), [29, 1, 1, 1]);
+        record.enter_spans(&[span("long", (1, Some(31)), 1)]);
+        assert_eq!(anchors(&record, 29..33), [29, 1, 0, 0]);
     }
 
     proptest! {
