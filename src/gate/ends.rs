@@ -3,9 +3,11 @@
 //!
 //! A whole report knows every item. Items first used after it are found in the logs, which the
 //! reporting process reads on from where it was once a minute; claims on idempotency keys, which
-//! would have to be read whole, are left to the next whole report.
+//! would have to be read whole, are left to the next whole report. It also looks at the feed of
+//! changes then: a tenant's subscription, customer or anchor may have changed, and with it the end
+//! of a period that a whole report has seen.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Inner;
@@ -13,6 +15,7 @@ use super::billing::Billing;
 use super::reports::SETTLED_MS;
 use crate::billing::ItemId;
 use crate::billing::report::{DueUse, RecordedUse};
+use crate::directory::{FeedPosition, News};
 use crate::ids::Surrogate;
 use crate::repeated::repeated;
 use crate::store::StoreError;
@@ -37,6 +40,12 @@ struct Known {
     ends: HashMap<ItemId, i64>,
     /// Items that need not be looked up: their end is known, or they are not sent.
     seen: HashSet<ItemId>,
+    /// Tenants whose record may have changed since the ends of their items were looked up.
+    changed: BTreeSet<Surrogate>,
+    /// How far changes have been heard of: those of all processes on a shared table, and the number
+    /// of those that this process knows.
+    heard: FeedPosition,
+    so_far: u64,
 }
 
 impl Ends {
@@ -46,11 +55,13 @@ impl Ends {
 
     /// Begins anew with a whole report's items; the tenants of those that failed cannot be read.
     pub(super) fn begin(&self, due: &[DueUse], failed: &[(ItemId, String)], now_ms: i64) {
-        let mut known = Known { since_ms: Some(now_ms), ..Known::default() };
+        let mut known = self.known();
+        // What changed while the report was made is looked up again.
+        let (heard, so_far) = (std::mem::take(&mut known.heard), known.so_far);
+        *known = Known { since_ms: Some(now_ms), heard, so_far, ..Known::default() };
         let is_open = |id: &&ItemId| is_open(id.period_ms, now_ms);
         known.seen.extend(failed.iter().map(|(id, _)| id).filter(is_open).cloned());
         known.add(due, now_ms);
-        *self.known() = known;
     }
 
     /// Another process reports.
@@ -75,6 +86,24 @@ impl Known {
             }
         }
     }
+
+    /// Takes the ends as they are by now. What was recorded until a late one was learned of is
+    /// reported after that.
+    fn turn(&mut self, due: &[DueUse]) {
+        for DueUse { id, terms, .. } in due {
+            let learned_ms = terms.overrun.as_ref().map(|overrun| overrun.known_ms - SETTLED_MS);
+            if let Some(end_ms) = self.ends.get_mut(id) {
+                *end_ms = learned_ms.unwrap_or(terms.ends_ms);
+            }
+        }
+    }
+}
+
+/// An item whose terms are asked for.
+fn unused(id: ItemId) -> RecordedUse {
+    let ItemId { tenant, scale, period_ms, .. } = id;
+    let meter = id.meter.clone();
+    RecordedUse { id: Some(id), tenant, meter, atoms: 0, over: 0, scale, period_ms }
 }
 
 fn is_open(period_ms: i64, since_ms: i64) -> bool {
@@ -89,7 +118,50 @@ impl Inner {
         if let Err(error) = self.note_new_items(billing, now_ms).await {
             repeated!(warn, now_ms, "items used since the last report are not known"; %error);
         }
+        if let Err(error) = self.note_changes(billing).await {
+            repeated!(warn, now_ms, "changed ends of billing periods are not known"; %error);
+        }
         billing.ends.ended(now_ms)
+    }
+
+    /// Looks up again when the periods of changed tenants end.
+    async fn note_changes(&self, billing: &Billing) -> Result<(), StoreError> {
+        let (mut heard, as_of) = {
+            let mut known = billing.ends.known();
+            if known.ends.is_empty() {
+                return Ok(());
+            }
+            (std::mem::take(&mut known.heard), known.so_far)
+        };
+        let recent = &self.tenants.recent;
+        let so_far = recent.so_far();
+        let look = self.tenants.directory.feed().look(&mut heard).await;
+        let changed = {
+            let mut known = billing.ends.known();
+            (known.heard, known.so_far) = (heard, so_far);
+            let look = look?;
+            let is_changed = |tenant: Surrogate| {
+                look.missed
+                    || look.news.contains(&News::Tenant(tenant))
+                    || recent.has_changed(tenant, as_of)
+            };
+            let tenants = known.ends.keys().map(|id| id.tenant);
+            let tenants: BTreeSet<_> = tenants.filter(|tenant| is_changed(*tenant)).collect();
+            known.changed.extend(tenants);
+            known.changed.clone()
+        };
+        for tenant in changed.into_iter().take(NEW_AT_ONCE) {
+            let ids: Vec<ItemId> = {
+                let known = billing.ends.known();
+                known.ends.keys().filter(|id| id.tenant == tenant).cloned().collect()
+            };
+            // One that cannot be read is named by the next whole report.
+            let due = self.due_of(ids.into_iter().map(unused).collect()).await.unwrap_or_default();
+            let mut known = billing.ends.known();
+            known.changed.remove(&tenant);
+            known.turn(&due);
+        }
+        Ok(())
     }
 
     async fn note_new_items(&self, billing: &Billing, now_ms: i64) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ fn pause() {
 }
 
 /// Lets tokio's time pass 50 times as fast as the wall clock: calls still have time to be answered.
-async fn hurry(seconds: u32) {
+pub(crate) async fn hurry(seconds: u32) {
     for _ in 0..seconds * 4 {
         tokio::task::spawn_blocking(pause).await.unwrap();
         tokio::time::advance(STEP).await;

@@ -1,11 +1,17 @@
 //! Changes that meet: late webhooks, moved customers, ended subscriptions, restored tables.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tallygate::Gate;
 use tallygate::billing::SentSinceCopy;
 use tallygate::ingest::{Counted, UsageEvent};
+use tallygate::store::{Item, Key, Page, Promise, Query, Store, StoreFuture, Write, Written};
 
-use crate::bench::{Bench, KEY, NOW, event, make, subscription, subscription_of, use_at};
+use crate::bench::{
+    Bench, KEY, NOW, Shared, event, make, subscription, subscription_of, use_at, webhook_at,
+};
+use crate::periods::hurry;
 
 const CREATED: &str = "customer.subscription.created";
 const UPDATED: &str = "customer.subscription.updated";
@@ -267,4 +273,91 @@ async fn late_use_of_before_a_move_is_owed_by_the_former_customer_though_its_add
     assert_eq!([of(&first, NOW - DAY, moved_s), of(&first, moved_s, NOW + DAY)], [157, 0]);
     assert_eq!([of(&second, NOW - DAY, moved_s), of(&second, moved_s, NOW + DAY)], [0, 9]);
     assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+/// The bench's store as several processes share it: they announce changes to each other.
+struct Announced(Shared);
+
+impl Store for Announced {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.0.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { shared: true, ..self.0.promise() }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.0.close()
+    }
+}
+
+/// What was billed of the 10 units that a subscription leaves, two minutes after a change that a
+/// process makes: another than the one that reports, or the same. No whole report has been made
+/// meanwhile.
+async fn billed_after(is_other: bool, change: impl AsyncFnOnce(&Bench, &Gate, &str)) -> i64 {
+    let bench = Bench::new().await;
+    tokio::time::pause();
+    let customer = bench.customer("acme").await;
+    bench.gate.close_within(Duration::from_millis(1)).await.ok();
+    let gate = match is_other {
+        true => bench.try_over(Announced(bench.store.clone())).await.unwrap(),
+        false => bench.another().await,
+    };
+    let now_s = bench.sim.now();
+    let made = begun("sub_1", &customer, now_s);
+    assert_eq!(webhook_at(&gate, &made, now_s).await, 200);
+    bench.pass(HOUR);
+    used(&gate, 1).await;
+    hurry(36).await; // the first report is made after 30 s, the next after 15 minutes
+    assert_eq!(bench.billed("api_requests"), 1);
+    bench.pass(HOUR);
+    used(&gate, 10).await;
+    hurry(70).await;
+    bench.pass(70);
+    assert_eq!(bench.billed("api_requests"), 1);
+    match is_other {
+        true => {
+            let other = bench.try_over(Announced(bench.store.clone())).await.unwrap();
+            change(&bench, &other, &customer).await;
+        }
+        false => change(&bench, &gate, &customer).await,
+    }
+    hurry(10).await;
+    bench.pass(120);
+    hurry(120).await;
+    let billed = bench.billed("api_requests");
+    tokio::time::resume();
+    billed - 1
+}
+
+#[tokio::test]
+async fn what_an_ended_subscription_leaves_is_sent_within_two_minutes() {
+    for is_other in [false, true] {
+        let billed = billed_after(is_other, async |bench, gate, customer| {
+            let now_s = bench.sim.now();
+            let over = ended("sub_1", customer, NOW, now_s);
+            assert_eq!(webhook_at(gate, &over, now_s).await, 200);
+        });
+        assert_eq!(billed.await, 10, "by another process: {is_other}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_move_to_another_customer_leaves_is_sent_within_two_minutes() {
+    for is_other in [false, true] {
+        let billed = billed_after(is_other, async |bench, gate, _| {
+            let second = make(bench, "/v1/customers", "name=second");
+            gate.link_customer("acme", &second).await.unwrap();
+        });
+        assert_eq!(billed.await, 10, "by another process: {is_other}");
+    }
 }
