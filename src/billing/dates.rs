@@ -60,12 +60,13 @@ pub(super) fn dates(due: &DueUse, outbox: &Outbox, now_s: i64) -> Dates {
     Dates { spans, most, is_last: is_over && !due.terms.carry }
 }
 
-/// The first and the last minute that begin within a time, Unix milliseconds; the first is the
-/// later one if none does.
+/// The first and the last full minute of a time, Unix milliseconds. Without one, the minute that
+/// begins in it; the first is the later one if none does.
 pub(super) fn minutes_of((from_ms, until_ms): (i64, i64)) -> (i64, i64) {
-    let from_s = from_ms.saturating_add(999).div_euclid(1_000);
-    let last_s = until_ms.saturating_sub(1).div_euclid(1_000);
-    (minute(from_s.saturating_add(59)), minute(last_s))
+    let first_s = minute(from_ms.saturating_add(59_999).div_euclid(1_000));
+    let full_s = minute(until_ms.div_euclid(1_000).saturating_sub(60));
+    let begun_s = minute(until_ms.saturating_sub(1).div_euclid(1_000));
+    (first_s, if first_s <= full_s { full_s } else { begun_s })
 }
 
 /// The full minutes of an item's period, and the begun one at its end: a period may have no other.

@@ -13,13 +13,14 @@
 //!    Units of a period whose end was learned of late are dated into later ones: those periods are
 //!    one with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::advance::{ReporterContext, next_step, owed_then};
 use super::dates::starts_s;
 use super::item::{self, Versioned};
-use super::outbox::{Outbox, PendingEntry, SendStep};
+use super::outbox::{Outbox, OutboxEntry, PendingEntry, SendStep};
 use super::report::{DueUse, ReportError};
 use super::restored::{SentSinceCopy, Word};
 use super::sink::{SinkError, Sum};
@@ -105,34 +106,29 @@ impl ReporterContext {
         outbox: &mut Outbox,
     ) -> Result<(), ReportError> {
         let Some(restored) = outbox.restored else { return Ok(()) };
-        let mut books = Books::default();
-        books.add(outbox);
+        let (word, dues) = self.restored();
+        let stretch = Stretch::of(due, &dues);
+        let mut books = Books::of(stretch.minutes(restored.at_s));
+        books.add(outbox, true);
         let minute = match &outbox.pending {
             Some(pending) => Some(self.pending_sum(pending, &mut books).await?),
             None => None,
         };
-        let (word, dues) = self.restored();
         let mut beyond = Vec::new();
         if matches!(word, Word::Said(SentSinceCopy::AskStripe, _)) {
-            let own: Vec<String> = books.0.keys().cloned().collect();
-            let stretch = Stretch::of(due, &dues);
-            for other in dues.iter().filter(|other| other.id != due.id && stretch.has(other)) {
-                let other = item::read(&*self.store, other.id.key(&self.space)).await?.outbox;
-                books.add(&other);
-                let open = other.restored.filter(|restored| !restored.decided);
-                if let (Some(_), Some(pending)) = (open, &other.pending) {
-                    self.pending_sum(pending, &mut books).await?;
-                }
-            }
-            let until_s = stretch.until_s.min(whole_minute(restored.at_s).saturating_add(60));
+            let own: Vec<String> =
+                outbox.sent_by_event().map(|(name, _)| name.to_owned()).collect();
+            self.add_others(due, (&stretch, &dues), &mut books).await?;
             // A name that is another's now counts that one's use.
             let is_others = |event: &String| {
                 dues.iter().any(|other| stretch.has(other) && other.terms.event == *event)
             };
             let former = own.into_iter().filter(|e| *e != due.terms.event && !is_others(e));
+            let former: BTreeSet<String> = former.collect();
             for event in std::iter::once(due.terms.event.clone()).chain(former) {
-                let known = books.0.get(&event).copied().unwrap_or(0);
-                let (customer, from_s) = (due.terms.customer.clone(), stretch.from_s);
+                let known = books.known.get(&event).copied().unwrap_or(0);
+                let Range { start: from_s, end: until_s } = books.within;
+                let customer = due.terms.customer.clone();
                 let sum = Sum { customer, event: event.clone(), from_s, until_s };
                 let counted = u64::try_from(self.sink.sum(sum).await?).unwrap_or(0);
                 beyond.push((event, counted.saturating_sub(known)));
@@ -140,6 +136,27 @@ impl ReporterContext {
         }
         let then = owed_then(outbox, due);
         outbox.reconciled(minute, &beyond, then, due.terms.atoms_per_unit);
+        Ok(())
+    }
+
+    /// Adds what is known of the customer's other items.
+    async fn add_others(
+        &self,
+        due: &DueUse,
+        (stretch, dues): (&Stretch<'_>, &[DueUse]),
+        books: &mut Books,
+    ) -> Result<(), ReportError> {
+        let is_its =
+            |other: &&DueUse| other.id != due.id && other.terms.customer == due.terms.customer;
+        for other in dues.iter().filter(is_its) {
+            let is_kin = stretch.has(other);
+            let other = item::read(&*self.store, other.id.key(&self.space)).await?.outbox;
+            books.add(&other, is_kin);
+            let open = other.restored.filter(|restored| is_kin && !restored.decided);
+            if let (Some(_), Some(pending)) = (open, &other.pending) {
+                self.pending_sum(pending, books).await?;
+            }
+        }
         Ok(())
     }
 
@@ -152,23 +169,40 @@ impl ReporterContext {
         let entry = &pending.entry;
         let sum = self.sum(entry).await?;
         if u64::try_from(sum) == Ok(entry.value) {
-            let known = books.0.entry(entry.event.clone()).or_default();
-            *known = known.saturating_add(entry.value);
+            books.add_entry(entry);
         }
         Ok(sum)
     }
 }
 
-/// Units known to be sent, by event name.
-#[derive(Default)]
-struct Books(BTreeMap<String, u64>);
+/// Units known to be sent, by event name, and dated within these seconds.
+struct Books {
+    within: Range<i64>,
+    known: BTreeMap<String, u64>,
+}
 
 impl Books {
-    fn add(&mut self, outbox: &Outbox) {
-        for (event, value) in outbox.sent_by_event() {
-            let known = self.0.entry(event.to_owned()).or_default();
-            *known = known.saturating_add(value);
+    fn of(within: Range<i64>) -> Self {
+        Self { within, known: BTreeMap::new() }
+    }
+
+    /// Settled entries have no minute any more, and count as dated into the time of their item and
+    /// its kin. Two times may share the minute between them.
+    fn add(&mut self, outbox: &Outbox, is_kin: bool) {
+        let settled = outbox.settled_by.iter().filter(|_| is_kin);
+        settled.for_each(|(event, value)| self.add_units(event, *value));
+        outbox.sent.iter().for_each(|sent| self.add_entry(&sent.entry));
+    }
+
+    fn add_entry(&mut self, entry: &OutboxEntry) {
+        if self.within.contains(&entry.minute_s) {
+            self.add_units(&entry.event, entry.value);
         }
+    }
+
+    fn add_units(&mut self, event: &str, value: u64) {
+        let known = self.known.entry(event.to_owned()).or_default();
+        *known = known.saturating_add(value);
     }
 }
 
@@ -200,8 +234,14 @@ impl<'a> Stretch<'a> {
         }
     }
 
+    /// Its minutes until the restore, also those that it only has a part of.
+    fn minutes(&self, restored_s: i64) -> Range<i64> {
+        let until_s = whole_minute(self.until_s.saturating_add(59));
+        whole_minute(self.from_s)..until_s.min(whole_minute(restored_s).saturating_add(60))
+    }
+
     fn has(&self, other: &DueUse) -> bool {
-        let begins_s = whole_minute(starts_s(&other.id));
+        let begins_s = starts_s(&other.id);
         other.terms.customer == self.customer && (self.from_s..self.until_s).contains(&begins_s)
     }
 }
@@ -218,7 +258,7 @@ fn time(due: &DueUse, its: &[&DueUse]) -> (i64, i64) {
     let ends_s = next_s.min(begins_s.saturating_add(LONGEST_S));
     let parts = due.terms.overrun.iter().flat_map(|overrun| &overrun.parts);
     let last_s = parts.map(|(_, until_ms)| until_ms.div_euclid(1_000)).max().unwrap_or(ends_s);
-    (whole_minute(begins_s), whole_minute(ends_s.max(last_s)))
+    (begins_s, ends_s.max(last_s))
 }
 
 fn whole_minute(at_s: i64) -> i64 {
