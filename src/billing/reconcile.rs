@@ -10,8 +10,8 @@
 //! 2. An item is asked about under every event name that its entries have had.
 //! 3. The range of the question is the item's own: from its period's beginning to that of the next
 //!    period known of this customer, and no longer than a month. Today's anchors may be others.
-//!    Units of a period whose end was learned of late are dated into later ones: those periods are
-//!    one with it.
+//!    Where its units are dated beyond that, because an end or a former customer's cycle was learned
+//!    of late, the periods of that time are one with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -257,7 +257,8 @@ fn time(due: &DueUse, its: &[&DueUse]) -> (i64, i64) {
     let next_s = later.map(|other| starts_s(&other.id)).min().unwrap_or(i64::MAX);
     let ends_s = next_s.min(begins_s.saturating_add(LONGEST_S));
     let parts = due.terms.overrun.iter().flat_map(|overrun| &overrun.parts);
-    let last_s = parts.map(|(_, until_ms)| until_ms.div_euclid(1_000)).max().unwrap_or(ends_s);
+    let last_ms = parts.map(|(_, until_ms)| *until_ms).chain([due.terms.ends_ms]).max();
+    let last_s = last_ms.map_or(ends_s, |last_ms| last_ms.saturating_add(999).div_euclid(1_000));
     (begins_s, ends_s.max(last_s))
 }
 

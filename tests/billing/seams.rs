@@ -212,6 +212,32 @@ async fn use_dated_after_a_late_begin_is_not_billed_again_by_a_restored_table() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_of_a_new_customer_is_not_billed_again_by_a_restored_table_after_late_webhooks() {
+    let bench = Bench::new().await;
+    let first = bench.customer("acme").await;
+    let begun_s = bench.sim.now();
+    bench.pass(HOUR);
+    used(&bench.gate, 1).await;
+    let second = make(&bench, "/v1/customers", "name=second");
+    bench.gate.link_customer("acme", &second).await.unwrap();
+    bench.pass(600);
+    used(&bench.gate, 20).await;
+    bench.pass(600);
+    // A cycle of the former customer's, which ended with the move.
+    tell(&bench, &begun("sub_1", &first, begun_s)).await;
+    used(&bench.gate, 300).await;
+    bench.pass(120);
+    let copy = bench.store.copy().await;
+    report(&bench, &bench.gate).await;
+    assert_eq!(bench.billed("api_requests"), 321);
+    let bench = bench.restored(copy).await;
+    assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    bench.pass(7 * HOUR);
+    report(&bench, &bench.gate).await;
+    assert_eq!(bench.billed("api_requests"), 321);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_restored_table_sends_of_one_period_is_not_taken_for_what_it_owes_of_the_next() {
     let bench = Bench::new().await;
     let customer = bench.customer("acme").await;
