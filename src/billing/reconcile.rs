@@ -10,8 +10,8 @@
 //! 2. An item is asked about under every event name that its entries have had.
 //! 3. The range of the question is the item's own: from its period's beginning to that of the next
 //!    period known of this customer, and no longer than a month. Today's anchors may be others.
-//!    Where its units are dated beyond that, because an end or a former customer's cycle was learned
-//!    of late, the periods of that time are one with it.
+//!    Where its units are dated beyond that, because an end or a former customer's cycle was
+//!    learned of late, the periods of that time are one with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
