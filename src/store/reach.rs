@@ -4,24 +4,33 @@
 //! ([`Reach::suspect`]). Then one task reads one small item that belongs to no tenant, repeatedly
 //! until it is answered. The results of tenants' own calls decide nothing: an item that is
 //! throttled or hot does not make the store unreachable for others.
+//!
+//! A slow store is not down: an answer that comes late shows that it is reachable, and how long its
+//! answers take by now. The next probes are given that much time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::{Key, Store, StoreErrorKind};
+use super::{Item, Key, Store, StoreError, StoreErrorKind};
 use crate::patience;
 
 /// The wait after which the store is suspected: early enough that its state is known before a
 /// request reaches its own time limit.
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(30);
 
-/// A probe not answered within this time has failed. A healthy store answers in a tenth of it.
+/// A probe not answered within this time has failed, unless the answer before it took longer. A
+/// healthy store answers in a tenth of it.
 const PROBE_WITHIN: Duration = Duration::from_millis(200);
 
-/// Pause between failing probes: the first value, doubling up to the second. A recovered store is
-/// noticed within the latter.
+/// A failed probe goes on for so long in all. What takes longer helps no request, and a read that
+/// is lost must not delay the next one.
+const SLOW_WITHIN: Duration = Duration::from_secs(1);
+
+/// Between the begins of failing probes: the first value, doubling up to the second. A recovered
+/// store is noticed within the latter.
 const PAUSE: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
 
 /// Consecutive probes failing with an error before the store counts as down: a single one may be a
@@ -57,20 +66,45 @@ impl Reach {
 
     /// Probes the store, by reading this item, whenever it is suspected to be down. Never ends.
     pub(crate) async fn watch(&self, store: &dyn Store, item: &Key) {
+        let mut within = PROBE_WITHIN;
         loop {
             self.suspected.notified().await;
             let (mut pause, mut failures) = (PAUSE.start, 0);
-            while !self.probe(store, item, &mut failures).await {
-                tokio::time::sleep(pause).await;
+            loop {
+                let begun = Instant::now();
+                if self.probe(store, item, &mut within, &mut failures).await {
+                    break;
+                }
+                tokio::time::sleep_until(begun + pause).await;
                 pause = (pause * 2).min(PAUSE.end);
             }
             tokio::time::sleep(REST).await;
         }
     }
 
-    /// Whether the store is reachable, judging by one read.
-    async fn probe(&self, store: &dyn Store, item: &Key, failures: &mut u32) -> bool {
-        let answer = patience::within(PROBE_WITHIN, store.read(item.clone())).await;
+    /// Whether the store is reachable, judging by one read. `within`: the time that it has.
+    async fn probe(
+        &self,
+        store: &dyn Store,
+        item: &Key,
+        within: &mut Duration,
+        failures: &mut u32,
+    ) -> bool {
+        let (begun, mut read) = (Instant::now(), store.read(item.clone()));
+        let mut answer = patience::within(*within, &mut read).await;
+        if answer.is_none() {
+            self.judge(None, failures);
+            answer = patience::within(SLOW_WITHIN.saturating_sub(*within), read).await;
+        }
+        *within = match answer {
+            Some(Ok(_)) => (begun.elapsed() * 2).clamp(PROBE_WITHIN, SLOW_WITHIN),
+            _ => PROBE_WITHIN,
+        };
+        self.judge(answer, failures)
+    }
+
+    /// Takes note of the outcome of a read, and returns whether that ends the probes.
+    fn judge(&self, answer: Option<Result<Option<Item>, StoreError>>, failures: &mut u32) -> bool {
         let was_away = self.is_away();
         let (has_failed, is_away) = match answer {
             Some(Ok(_)) => (false, false),

@@ -227,6 +227,41 @@ async fn the_store_is_looked_for_by_one_call_at_a_time() {
     assert!(calls <= 40, "{calls} calls in 10 s, for 1,000 requests");
 }
 
+/// Each call takes longer than a healthy store's, and is answered.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_slow_is_not_taken_for_one_that_is_away() {
+    for latency_ms in [210, 300, 450] {
+        let (gate, _clock, store) = open(PLANS);
+        for tenant in ["acme", "new-0", "new-1", "new-2"] {
+            gate.directory().tenant(tenant).note("made before").save().await.unwrap();
+        }
+        assert_eq!(call(&gate, "acme").await.0, 200);
+        store.only(ALL, Fate::Slow(Duration::from_millis(latency_ms)));
+        let mut refused = 0;
+        for _ in 0..200 {
+            refused += usize::from(call(&gate, "acme").await.0 != 200);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(refused <= 10, "{refused} of 200, calls take {latency_ms} ms");
+        for n in 0..3 {
+            // Its first request may be refused while its first lease is on the way.
+            call(&gate, &format!("new-{n}")).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let (status, took) = call(&gate, &format!("new-{n}")).await;
+            assert_eq!(status, 200, "new-{n} after {took:?}, calls take {latency_ms} ms");
+        }
+        // Whether it is away is still found out, and that it is back.
+        store.only(ALL, HANGS);
+        call(&gate, "unheard-of").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (status, took) = call(&gate, "unheard-of").await;
+        assert!(status == 503 && took < Duration::from_millis(1), "{status} after {took:?}");
+        store.well();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(call(&gate, "unheard-of").await.0, 200);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_units_allowed_meanwhile_they_are_had_at_once() {
     let plans = PLANS.replace("[plan.free]", "[plan.free]\non-lease-error = { allow = \"50%\" }");
