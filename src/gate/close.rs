@@ -36,6 +36,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// a store that works.
 const PAY_WITHIN: Duration = Duration::from_secs(2);
 
+/// A close answers this long after its deadline at the latest: another that is being made may have
+/// a later one.
+const SAY_WITHIN: Duration = Duration::from_secs(1);
+
 /// Work that has not ended when the gate closes.
 #[derive(Debug, Default)]
 struct OpenWork {
@@ -142,6 +146,9 @@ impl Gate {
     /// windows end, because it may still use them. What it settles, or reports through a kept
     /// [`Usage`](super::Usage), once the gate is closed is on no record, which is logged as well.
     ///
+    /// Several calls are one: those made while the gate closes wait for that, and those made later
+    /// have nothing left to do. After an error, or a close that was dropped, the next call goes on.
+    ///
     /// # Errors
     ///
     /// What could not be written within [`CLOSE_WITHIN`]; it is in the journal where there is one.
@@ -156,9 +163,15 @@ impl Gate {
     /// What could not be written by then; it is in the journal where there is one. Or that the
     /// store has not let go of its file by then.
     pub async fn close_within(&self, time: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + time.min(FAR);
+        let closed = self.inner.teardown.closed.get_or_try_init(|| self.end(deadline));
+        let closed = tokio::time::timeout_at(deadline + SAY_WITHIN, closed).await;
+        closed.unwrap_or_else(|_| Err(still_open().into())).copied()
+    }
+
+    async fn end(&self, deadline: Instant) -> Result<(), Error> {
         let inner = &self.inner;
-        let time = time.min(FAR);
-        let deadline = Instant::now() + time;
+        let time = deadline.saturating_duration_since(Instant::now());
         let maintenance =
             inner.teardown.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(maintenance) = maintenance {

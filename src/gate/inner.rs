@@ -78,6 +78,8 @@ pub(crate) struct Recording {
 pub(crate) struct Teardown {
     pub(crate) in_hand: InHand,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
+    /// The gate has closed without an error.
+    pub(crate) closed: tokio::sync::OnceCell<()>,
 }
 
 /// What the service file and the host have set, as far as it is used after opening.

@@ -293,7 +293,11 @@ impl GateBuilder {
                 sharing: OnceLock::new(),
             },
             recording,
-            teardown: Teardown { in_hand: InHand::new(), maintenance: Mutex::new(None) },
+            teardown: Teardown {
+                in_hand: InHand::new(),
+                maintenance: Mutex::new(None),
+                closed: tokio::sync::OnceCell::new(),
+            },
             clock,
             hub,
             #[cfg(feature = "stripe")]

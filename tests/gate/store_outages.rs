@@ -595,6 +595,40 @@ async fn closing_keeps_its_deadline_while_a_flush_is_not_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gate_that_is_closed_from_two_places_is_closed_once() {
+    let (gate, _clock, store) = open(PLANS);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    store.only(ALL, Fate::Slow(Duration::from_millis(20)));
+    let close = async |gate: &Gate| (gate.close().await, Instant::now());
+    let (one, other) = tokio::join!(close(&gate), close(&gate));
+    one.0.unwrap();
+    other.0.unwrap();
+    assert!(other.1.max(one.1) - other.1.min(one.1) < Duration::from_millis(2), "one was early");
+    gate.close().await.unwrap();
+    store.well();
+    let (next, _clock) = testing::gate_with(PLANS, store);
+    let who = testing::identified(&next, "acme").await;
+    assert_eq!(next.usage_report(&who).await.unwrap().meters[0].used, 1);
+}
+
+/// The other place has more time.
+#[tokio::test(start_paused = true)]
+async fn closing_keeps_its_deadline_while_another_place_closes_the_gate() {
+    let (gate, _clock, store) = open(PLANS);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    store.only(ALL, HANGS);
+    let other = gate.clone();
+    let other = tokio::spawn(async move { other.close_within(Duration::from_secs(60)).await });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let begun = Instant::now();
+    assert!(gate.close_within(Duration::from_secs(1)).await.is_err());
+    assert!(begun.elapsed() <= Duration::from_millis(2_100), "{:?}", begun.elapsed());
+    store.well();
+    other.await.unwrap().unwrap();
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_keeps_its_deadline_though_the_store_never_lets_go() {
     let (gate, _clock, store) = open(PLANS);
     assert_eq!(call(&gate, "acme").await.0, 200);
