@@ -309,6 +309,7 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
             moved |= pay_debts(&q, meter, waiting);
         }
     }
+    give_up_unneeded(sheet, waiting);
     if moved {
         hub.mark_sheet_dirty(sheet);
     }
@@ -485,6 +486,19 @@ impl Paying {
     }
 }
 
+/// Units that were asked for to pay debts go back to their pools once nothing is owed, unless a
+/// request wants them here: others may have paid meanwhile, and this process may have no requests.
+fn give_up_unneeded(sheet: &Sheet, waiting: &mut Waiting) {
+    let owes = || sheet.open_leases().any(|lease| lease.is_in_debt());
+    if waiting.brought.is_empty() || !waiting.payments.is_empty() || owes() {
+        return;
+    }
+    for lease in std::mem::take(&mut waiting.brought) {
+        lease.rest();
+        sheet.tenant.hub.wake(&lease);
+    }
+}
+
 /// A debt of one quota or an earlier plan: how much, and the pool beyond it that may pay.
 type Owes<'a> = (&'a Arc<Lease>, u64, Option<u16>);
 
@@ -638,6 +652,9 @@ fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waitin
 /// Asks for units that may pay.
 fn wait_for_units(lease: &Arc<Lease>, n: u64, owed: &[Owes<'_>], waiting: &mut Waiting) {
     wait_for(lease, n, owed.iter().map(|(debtor, ..)| *debtor), waiting);
+    if !waiting.brought.iter().any(|known| Arc::ptr_eq(known, lease)) {
+        waiting.brought.push(lease.clone());
+    }
 }
 
 /// These debtors wait for this lease, which was asked for `n`.

@@ -27,6 +27,9 @@ pub(crate) struct WaitingUse<S> {
     pub(crate) paid_over: Vec<(u16, u64)>,
     /// Debts that units were asked for, and the lease that was asked.
     pub(crate) asked: Vec<(Arc<Lease>, Arc<Lease>, u64)>,
+    /// Leases that were asked for units to pay debts, until nothing is owed: at most one for each
+    /// grant and each quota.
+    pub(crate) brought: Vec<Arc<Lease>>,
     /// The sheet before this one, while use waits there: it is paid first.
     pub(crate) before: Option<Arc<S>>,
 }
@@ -65,8 +68,8 @@ impl<S> Default for Unpaid<S> {
 
 impl<S> Default for WaitingUse<S> {
     fn default() -> Self {
-        let (uses, payments, paid_over, asked) = Default::default();
-        Self { uses, payments, paid_over, asked, before: None }
+        let (uses, payments, paid_over, asked, brought) = Default::default();
+        Self { uses, payments, paid_over, asked, brought, before: None }
     }
 }
 
