@@ -17,7 +17,7 @@ const FILE_LINES: usize = 700;
 const LINE_CHARS: usize = 100;
 
 /// Files that may read a clock or sleep, and why.
-const CLOCKS: [(&str, &str); 14] = [
+const CLOCKS: [(&str, &str); 15] = [
     ("integrations/lambda/src/clock.rs", "a clock for processes that are frozen"),
     ("integrations/lambda/src/flush.rs", "an invocation's deadline is the wall clock's"),
     ("src/clock.rs", "the only reader of clocks"),
@@ -31,6 +31,7 @@ const CLOCKS: [(&str, &str); 14] = [
     ("src/ledger/flush/new_writer.rs", "waits on tokio's clock"),
     ("src/ledger/journal_thread.rs", "how long the disk has not answered, on tokio's clock"),
     ("src/renewal/mod.rs", "waits between repeats, on tokio's clock"),
+    ("src/store/reach.rs", "pauses between probes, on tokio's clock"),
     ("src/rates/task.rs", "when the next slot begins, on tokio's clock"),
 ];
 
