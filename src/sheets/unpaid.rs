@@ -1,5 +1,6 @@
 //! Late use not paid yet: kept with the sheet it was used under.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +17,14 @@ use crate::quota::lease::Lease;
 pub(crate) struct Unpaid<S> {
     /// Whether there is any.
     some: AtomicBool,
-    of: Mutex<WaitingUse<S>>,
+    /// `None` for most sheets: most late use is paid at once.
+    of: Mutex<Option<Box<WaitingUse<S>>>>,
+}
+
+/// Waiting use, locked. What is left in the end is kept.
+pub(crate) struct WaitingGuard<'a, S> {
+    kept: MutexGuard<'a, Option<Box<WaitingUse<S>>>>,
+    waiting: Box<WaitingUse<S>>,
 }
 
 #[derive(Debug)]
@@ -94,13 +102,48 @@ impl<S> Unpaid<S> {
         self.is_some().then(|| Still(self.lock()))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, WaitingUse<S>> {
+    pub(crate) fn lock(&self) -> WaitingGuard<'_, S> {
         // The state is whole between statements.
-        self.of.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut kept = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = kept.take().unwrap_or_default();
+        WaitingGuard { kept, waiting }
+    }
+}
+
+impl<S> Deref for WaitingGuard<'_, S> {
+    type Target = WaitingUse<S>;
+
+    fn deref(&self) -> &WaitingUse<S> {
+        &self.waiting
+    }
+}
+
+impl<S> DerefMut for WaitingGuard<'_, S> {
+    fn deref_mut(&mut self) -> &mut WaitingUse<S> {
+        &mut self.waiting
+    }
+}
+
+impl<S> Drop for WaitingGuard<'_, S> {
+    fn drop(&mut self) {
+        if !self.waiting.is_empty() {
+            *self.kept = Some(std::mem::take(&mut self.waiting));
+        }
     }
 }
 
 impl<S> WaitingUse<S> {
+    /// Whether it holds nothing at all.
+    fn is_empty(&self) -> bool {
+        let Self { uses, payments, paid_over, asked, brought, before } = self;
+        uses.is_empty()
+            && payments.is_empty()
+            && paid_over.is_empty()
+            && asked.is_empty()
+            && brought.is_empty()
+            && before.is_none()
+    }
+
     /// Whether nothing waits under this sheet itself.
     pub(crate) fn is_clear(&self) -> bool {
         self.uses.is_empty() && self.payments.is_empty()
@@ -129,7 +172,7 @@ impl<S> WaitingUse<S> {
 }
 
 /// See [`Unpaid::still`].
-pub(crate) struct Still<'a, S>(MutexGuard<'a, WaitingUse<S>>);
+pub(crate) struct Still<'a, S>(WaitingGuard<'a, S>);
 
 impl<S> Still<'_, S> {
     /// Atoms of this meter that wait for the tenant's quotas and grants, under this sheet.
