@@ -378,22 +378,23 @@ impl Inner {
         self.tenants.callers.retain(|_, caller| !old(caller.looked_up_ns(), keep));
         let mut to_return = Vec::new();
         self.tenants.active.retain(|_, tenant| {
-            // Anybody else who holds it may be about to use it.
-            if tenant.age_ns(now) < nanos(IDLE) || Arc::strong_count(tenant) > 1 {
+            if tenant.age_ns(now) < nanos(IDLE) {
                 return true;
             }
+            // A handle may be about to use it: only what no request holds goes back.
+            let is_kept = Arc::strong_count(tenant) > 1;
             let sheet = tenant.last_sheet();
             let mut quiet = sheet.is_quiet(now);
             let running = |lease: &Arc<Lease>| lease.window().end_ms > now.wall_ms;
             let leases = tenant.core.leases();
             for lease in leases.iter().filter(|lease| running(lease) || sheet.has(lease)) {
-                if !lease.is_returned() {
+                if !lease.is_returned() && (!is_kept || lease.open_holds() == 0) {
                     quiet = false;
                     lease.rest();
                     to_return.push(lease.clone());
                 }
             }
-            !quiet
+            is_kept || !quiet
         });
         to_return.extend(self.hub.scoped.sweep(now));
         in_order(to_return).iter().for_each(|lease| self.hub.wake(lease));

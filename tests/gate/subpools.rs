@@ -479,6 +479,22 @@ async fn what_is_given_back_pays_the_debt_of_a_process_in_a_sub_pool() {
     }
 }
 
+/// A worker keeps its handle for good.
+#[tokio::test(start_paused = true)]
+async fn units_leased_by_a_process_that_keeps_its_handle_come_back_after_ten_idle_minutes() {
+    seed_this_thread(Some(1));
+    let mut service = Service::new();
+    let (worker, other) = (service.open().await, service.open().await);
+    let mut served = serve(&worker, 5).await;
+    served += serve(&other, LIMIT).await;
+    assert!(served < LIMIT, "{served}: the worker has units in hand");
+    for _ in 0..70 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        served += serve(&other, LIMIT).await;
+    }
+    assert_eq!(served, LIMIT);
+}
+
 /// Dead writers have entries in sub-pools that live ones lease nothing from.
 #[tokio::test(start_paused = true)]
 async fn units_of_the_dead_come_back_from_every_sub_pool() {
