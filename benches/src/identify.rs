@@ -6,9 +6,9 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion};
 use dashmap::DashMap;
 use http::Request;
+use tallygate::adapter::{IdentifyStep, Waited};
 use tallygate::middleware::HttpView;
 use tallygate::wire::HeaderStyle;
-use tallygate::adapter::{IdentifyStep, Waited};
 use tallygate::{Clock, Gate, Now, SystemClock, testing};
 use tokio::runtime::Runtime;
 

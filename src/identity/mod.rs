@@ -129,8 +129,8 @@ pub trait RequestView {
         stated_length(self.headers("content-length"))
     }
     /// Whether the adapter counts the bytes read from the body, with the admission's counter
-    /// ([`Running::reads`](crate::adapter::Running::reads)). Otherwise the length is charged, which must
-    /// then be that of a buffered body.
+    /// ([`Running::reads`](crate::adapter::Running::reads)). Otherwise the length is charged, which
+    /// must then be that of a buffered body.
     fn counts_reads(&self) -> bool {
         false
     }
