@@ -27,6 +27,20 @@ const MADE: &str = "made";
 const REVOKED: &str = "revoked";
 
 /// A newly created key: the only time it is available in plain text.
+///
+/// It is shown by [`expose`](Self::expose) alone, never by formatting:
+///
+/// ```
+/// fn show(key: &tallygate::directory::NewKey) {
+///     println!("{}", key.expose());
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn show(key: &tallygate::directory::NewKey) {
+///     println!("{key}"); // no `Display`
+/// }
+/// ```
 #[derive(Clone)]
 pub struct NewKey {
     /// Its id, used to list and revoke it.

@@ -16,6 +16,20 @@ use crate::tenants::caller::SheetRef;
 use crate::tenants::tenant::LiveTenant;
 
 /// A tenant, found and kept in memory: what work is asked for on behalf of.
+///
+/// Only a gate has one: a name alone is no tenant.
+///
+/// ```
+/// # use tallygate::{Ask, Error, Gate};
+/// async fn ask(gate: &Gate) -> Result<Ask, Error> {
+///     Ok(Ask::op("deliver").tenant(&gate.tenant("acme").await?))
+/// }
+/// ```
+///
+/// ```compile_fail,E0308
+/// # use tallygate::Ask;
+/// let ask = Ask::op("deliver").tenant("acme"); // expected `&TenantHandle`
+/// ```
 #[derive(Clone, Debug)]
 pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 
@@ -50,6 +64,21 @@ pub struct Ask {
 /// Admitted work. Settle it when it is done, cancel it when it was not; dropped, it counts as
 /// failed (`charge-on` decides, as for a 5xx). End it before the gate is closed
 /// ([`Gate::close`]): what is settled afterwards is on no record.
+///
+/// It ends once:
+///
+/// ```
+/// fn deliver(permit: tallygate::Permit, done: bool) {
+///     if done { permit.settle() } else { permit.cancel() }
+/// }
+/// ```
+///
+/// ```compile_fail,E0382
+/// fn deliver(permit: tallygate::Permit) {
+///     permit.settle();
+///     permit.cancel(); // use of moved value
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as failed work"]
 pub struct Permit {
