@@ -93,6 +93,32 @@ const ROUNDS: u8 = 24;
 
 /// Identification, limits and metering for one service. Clones share everything; the last one to go
 /// should [`close`](Gate::close) it.
+///
+/// [`Gate::open`] reads the service file; [`GateBuilder`] takes what the host already has. Requests
+/// go through a layer (`middleware`, or an adapter's crate), other work through
+/// [`Gate::admit`]:
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tallygate::{Ask, GateBuilder};
+///
+/// let service = "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x-tenant\"\n\
+///                [proxy]\ntrust = [\"127.0.0.0/8\"]";
+/// let plans = "default-plan = \"free\"\n[meter.jobs]\n[plan.free]\nquota.jobs = \"2/day\"";
+/// let gate = GateBuilder::from_text(service).plans(plans).open().await?;
+///
+/// gate.directory().tenant("acme").note("signed up").save().await?;
+/// let acme = gate.tenant("acme").await?;
+/// for included in [true, true, false] {
+///     let ask = Ask::op("convert").tenant(&acme).cost("jobs", 1);
+///     match gate.admit(ask).await {
+///         Ok(permit) => permit.settle(), // the work is done here
+///         Err(refusal) => assert!(!included, "{refusal}"),
+///     }
+/// }
+/// gate.close().await?; // records what was used, and gives leases back
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Gate {
     pub(crate) inner: Arc<Inner>,

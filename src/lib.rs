@@ -14,6 +14,40 @@
 //!                                 9 react      Stripe's webhooks into tenants' plans (`stripe`)
 //! ```
 //!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! # #[cfg(all(feature = "tower", feature = "testing"))] {
+//! use std::convert::Infallible;
+//!
+//! use http::{Request, Response};
+//! use http_body_util::Empty;
+//! use tallygate::middleware::GateLayer;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # type Body = Empty<bytes::Bytes>;
+//! let (gate, _clock) = tallygate::testing::gate(r#"
+//!     default-plan = "free"
+//!     [plan.free]
+//!     quota.requests = "2/day"
+//! "#);
+//! let api = service_fn(|_: Request<Body>| async {
+//!     Ok::<_, Infallible>(Response::new(Body::new()))
+//! });
+//! let api = GateLayer::new(&gate).layer(api);
+//! for expected in [200, 200, 429] {
+//!     let request = Request::get("/v1/hello").header("x-tenant", "acme");
+//!     let request = request.body(Body::new()).unwrap();
+//!     let response = api.clone().oneshot(request).await.unwrap();
+//!     assert_eq!(response.status(), expected);
+//! }
+//! # }
+//! # });
+//! ```
+//!
+//! A service opens its gate from two files: [`Gate::open`]. Its framework's adapter is a crate of
+//! its own (`tallygate-axum`, `tallygate-actix-web`, `tallygate-lambda`); others are written with
+//! [`adapter`]. Tests of a host make a gate as above, with the feature `testing`.
+//!
 //! Modules stand in the order in which a request meets them. Start at [`Gate`].
 
 pub mod identity;

@@ -60,6 +60,23 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 pub type OnRefusal = Arc<dyn Fn(&Refusal) -> Option<Reply> + Send + Sync>;
 
 /// Builds a [`Gate`] from a service file and what the host already has.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tallygate::store::Memory;
+/// use tallygate::{GateBuilder, ManualClock};
+///
+/// let service = "[[identify]]\nheader = \"x-tenant\"\n[proxy]\ntrust = [\"10.0.0.0/8\"]\n\
+///                [store]\nkind = \"memory\"";
+/// let gate = GateBuilder::from_text(service)
+///     .plans("default-plan = \"free\"\n[plan.free]\nrate.all = \"5/s\"") // or a file
+///     .store(Memory::new())                        // or as the service file says
+///     .clock(ManualClock::at_unix_ms(1_767_225_600_000)) // for tests: the system's otherwise
+///     .open()
+///     .await?;
+/// gate.close().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[must_use = "call `open`"]
 pub struct GateBuilder {
     source: ConfigSource,

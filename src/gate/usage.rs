@@ -27,6 +27,23 @@ pub struct Admitted(Shared);
 /// It may outlive the response (a job, an upgraded connection): what is reported after the response
 /// has ended is a late cost and is recorded all the same. After a 101 the connection counts as in
 /// flight (`concurrency`) until the last clone is dropped: move one into the task that serves it.
+///
+/// Adapters hand it to handlers as an extractor; behind the tower layer it is in the extensions:
+///
+/// ```
+/// # use std::convert::Infallible;
+/// # use http::{Request, Response};
+/// use tallygate::{Admitted, Refusal, Usage};
+///
+/// async fn chat<B>(request: Request<B>) -> Result<Response<String>, Refusal> {
+///     let admitted = request.extensions().get::<Admitted>().expect("behind the layer");
+///     let usage: Usage = admitted.usage();
+///     usage.take("output-tokens", 500).await?; // before they are spent: a refusal is a response
+///     let (answer, tokens) = ("..".to_owned(), 412);
+///     usage.add("output-tokens", tokens); // the true number; the rest goes back
+///     Ok(Response::new(answer))
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Usage(Admitted);
 
