@@ -369,8 +369,10 @@ impl Book {
     /// tenant counts as canceled.
     pub(crate) fn cancel(&mut self, tenant: usize, at: i64) {
         let account = &mut self.tenants[tenant];
-        account.subscription = None;
-        account.ended = at;
+        // One of no duration divides nothing.
+        if account.subscription.take().is_none_or(|bought| bought.anchor < at) {
+            account.ended = at;
+        }
         account.has_ended = !account.is_assigned && account.payment == Payment::Good;
         self.pay_debts(tenant);
     }
