@@ -42,8 +42,8 @@ const SHOWN: [(Plant, u64, bool); 5] = [
     (Plant::MissingSeal, 32, true),
     (Plant::FenceIgnoresOpenPermits, 32, true),
     (Plant::ShortPageIsTheEnd, 32, true),
-    (Plant::MissingCarry, 65, false),
-    (Plant::RestartTrustsJournal, 335, false),
+    (Plant::MissingCarry, 102, true),
+    (Plant::RestartTrustsJournal, 497, false),
 ];
 
 /// How a mistake is caught, and at which seed.
