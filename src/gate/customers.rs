@@ -348,8 +348,8 @@ impl Inner {
 
     /// Writes the record of the tenant whose customer this is, which comes back; `None` if it has
     /// no tenant, or its tenant has another customer by now. A customer that never had a
-    /// subscription with the meaning of a plan leaves plan and payment as they are: an operator may have set them. So
-    /// does one whose subscription has ended, once that is known.
+    /// subscription with the meaning of a plan leaves plan and payment as they are: an operator may
+    /// have set them. So does one whose subscription has ended, once that is known.
     async fn follow(
         &self,
         customer: &str,
