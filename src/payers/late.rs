@@ -178,7 +178,7 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
         }
         if lease.debt() > 0 {
             // It is believed as long as any refusal by the pool: units may have come back since.
-            if !lease.is_refused_now(q.now) && !lease.is_sealed() {
+            if !lease.is_refused_now(q.now) && !lease.takes_no_more() {
                 lease.want(1);
                 q.hub.wake(lease);
                 return Some(NotAdmitted::Need(lease.clone(), 1));
@@ -351,7 +351,7 @@ impl Use {
         self.over = self.over.min(self.atoms.saturating_sub(self.owed));
         self.needs = None;
         if let Some((lease, n)) = need {
-            if !away && !lease.is_sealed() {
+            if !away && !lease.takes_no_more() {
                 lease.want(n);
                 q.hub.wake(&lease);
                 self.needs = Some((lease, n));
@@ -395,7 +395,7 @@ impl Use {
                 Err(NotAdmitted::Refused(_)) => drawn.push((rule, None)),
             }
         }
-        self.needs = need.filter(|(lease, _)| !away && !lease.is_sealed());
+        self.needs = need.filter(|(lease, _)| !away && !lease.takes_no_more());
         if let Some((lease, n)) = &self.needs {
             for (from, n) in drawn.into_iter().filter_map(|(_, parts)| parts).flatten() {
                 lanes::give_back(q, from.as_ref(), n);
@@ -513,7 +513,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let of_quotas = of_quotas.collect::<SmallVec<[_; 4]>>();
     let all = || of_quotas.iter().chain(granted.as_slice());
     // After a restart their debts are in the store: all are read before any is paid.
-    let mut unknown = all().filter(|(lease, _)| lease.is_unknown() && !lease.is_sealed());
+    let mut unknown = all().filter(|(lease, _)| lease.is_unknown() && !lease.takes_no_more());
     if all().any(|(debtor, _)| debtor.payable() > Some(0))
         && let Some((unknown, _)) = unknown.next()
     {

@@ -34,13 +34,17 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
 use world::World;
 
 /// Seeds that every build runs.
 const ALWAYS: Range<u64> = 0..24;
+
+/// A seed that runs this long has stopped making progress: the slowest take a second.
+const STUCK: Duration = Duration::from_secs(120);
 
 /// Combined results of the runs.
 #[derive(Default)]
@@ -83,7 +87,7 @@ fn run_all(seeds: Range<u64>, quiet: bool) -> Sum {
                     if seed >= seeds.end || sum.lock().unwrap().failed.len() >= 10 {
                         return;
                     }
-                    let outcome = run::run(seed, quiet);
+                    let outcome = ends(seed, || run::run(seed, quiet));
                     let mut sum = sum.lock().unwrap();
                     if let Some(violation) = outcome.violation {
                         let at = outcome.at_us as f64 / 1e6;
@@ -96,6 +100,21 @@ fn run_all(seeds: Range<u64>, quiet: bool) -> Sum {
         }
     });
     sum.into_inner().unwrap()
+}
+
+/// Ends the process if a seed does not end: a node whose tasks keep each other busy stands still,
+/// because its time moves only once all of them wait.
+fn ends<T>(seed: u64, run: impl FnOnce() -> T) -> T {
+    let (ended, watched) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if watched.recv_timeout(STUCK) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("seed {seed} has not ended after {STUCK:?}");
+            std::process::abort();
+        }
+    });
+    let outcome = run();
+    drop(ended);
+    outcome
 }
 
 fn seeds() -> Range<u64> {

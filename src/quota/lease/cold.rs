@@ -102,6 +102,13 @@ impl Lease {
         self.cold().sealed
     }
 
+    /// Whether it takes nothing more from its pool, whatever is asked of it: use that it cannot pay
+    /// is owed, and never waits for it.
+    pub(crate) fn takes_no_more(&self) -> bool {
+        let cold = self.cold();
+        cold.sealed || cold.closing == Closing::ForGood
+    }
+
     /// Whether it waits for a ceiling, not for the pool.
     pub(crate) fn is_capped(&self) -> bool {
         self.cold().ceiling.wanted
