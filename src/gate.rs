@@ -110,7 +110,7 @@ const ROUNDS: u8 = 24;
 /// gate.directory().tenant("acme").note("signed up").save().await?;
 /// let acme = gate.tenant("acme").await?;
 /// for included in [true, true, false] {
-///     let ask = Ask::op("convert").tenant(&acme).cost("jobs", 1);
+///     let ask = Ask::new(&acme, "convert").cost("jobs", 1);
 ///     match gate.admit(ask).await {
 ///         Ok(permit) => permit.settle(), // the work is done here
 ///         Err(refusal) => assert!(!included, "{refusal}"),
@@ -252,7 +252,7 @@ impl Gate {
         //   others the directory is asked, once for all who wait.
         let seen = match self.identify(view, auth, now, waited.rounds) {
             Identification::Caller(caller) => caller,
-            Identification::Refused(reason) => return refuse(inner.refusal(reason, None)),
+            Identification::Refused(reason) => return refuse(inner.turn_away(reason, None)),
             Identification::Ask(_) if is_last => {
                 return refuse(inner.turn_away(Reason::Unavailable, None));
             }

@@ -9,11 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use tallygate::middleware::GateLayer;
 use tallygate::store::{Memory, Redb, Store};
 use tallygate::telemetry::Metric;
 use tallygate::testing::{self, Faulty};
 use tallygate::{Ask, Gate};
+use tower::{Layer, ServiceExt};
 
 /// Keeps every series by its name and labels.
 #[derive(Default)]
@@ -79,7 +84,7 @@ const PLANS: &str = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"3/
 /// Whether a job is admitted.
 async fn ask(gate: &Gate) -> bool {
     let acme = gate.tenant("acme").await.unwrap();
-    let admitted = gate.admit(Ask::op("job").tenant(&acme).cost("requests", 1)).await;
+    let admitted = gate.admit(Ask::new(&acme, "job").cost("requests", 1)).await;
     admitted.is_ok_and(|permit| {
         permit.settle();
         true
@@ -121,10 +126,15 @@ fn what_is_refused_without_a_limit_is_counted_too() {
     recorded(async |seen| {
         let store = Faulty::scripted(Memory::new(), []);
         let (gate, _clock) = testing::gate_with(PLANS, store.clone());
-        assert!(gate.admit(Ask::op("job").cost("requests", 1)).await.is_err());
+        let handler = tower::service_fn(async |_: Request<Empty<Bytes>>| {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let service = GateLayer::new(&gate).layer(handler);
+        let response = service.oneshot(Request::new(Empty::new())).await.unwrap();
+        assert_eq!(response.status(), 401);
         let acme = gate.tenant("acme").await.unwrap();
         store.outage(true);
-        assert!(gate.admit(Ask::op("job").tenant(&acme).cost("requests", 1)).await.is_err());
+        assert!(gate.admit(Ask::new(&acme, "job").cost("requests", 1)).await.is_err());
         let of = |labels| seen.get(Metric::Decisions, labels);
         let unknown = "plan= route= outcome=unidentified policy=";
         let away = "plan=free route=default outcome=unavailable policy=";
@@ -136,13 +146,13 @@ fn what_is_refused_without_a_limit_is_counted_too() {
 struct Frames(u32);
 
 impl http_body::Body for Frames {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
         let next = self.0.checked_sub(1);
         self.0 = next.unwrap_or(0);
         Poll::Ready(next.map(|_| Ok(http_body::Frame::data(vec![b'x'; 100].into()))))
@@ -151,20 +161,16 @@ impl http_body::Body for Frames {
 
 #[test]
 fn a_stream_that_is_cut_is_refused_once() {
-    use http::{Request, Response};
-    use http_body_util::{BodyExt, Empty};
-    use tower::{Layer, ServiceExt};
-
     const PLANS: &str = "default-plan = \"free\"\n\
         [meter.egress]\ncount = \"response-bytes\"\nhold = \"1KB\"\ncut = true\n\
         [plan.free]\nquota.egress = \"10500B/day\"";
     recorded(async |seen| {
         let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
-        let stream = tower::service_fn(async |_: Request<Empty<bytes::Bytes>>| {
+        let stream = tower::service_fn(async |_: Request<Empty<Bytes>>| {
             Ok::<_, Infallible>(Response::new(Frames(150)))
         });
         let request = Request::builder().header("x-tenant", "acme").body(Empty::new()).unwrap();
-        let layered = tallygate::middleware::GateLayer::new(&gate).layer(stream);
+        let layered = GateLayer::new(&gate).layer(stream);
         let body = layered.oneshot(request).await.unwrap().into_body();
         body.collect().await.unwrap_err();
         let cut = "plan=free route=default outcome=refused policy=egress/day";
