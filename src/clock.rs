@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,11 @@ pub struct Now {
 }
 
 impl Now {
+    /// The wall clock's reading.
+    pub fn wall(self) -> SystemTime {
+        time_at(self.wall_ms)
+    }
+
     /// This reading, advanced by `by` on both clocks.
     pub fn after(self, by: Duration) -> Self {
         Self {
@@ -87,16 +92,29 @@ impl Clock for SystemClock {
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
 fn wall_ms() -> i64 {
-    match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+    unix_ms(SystemTime::now())
+}
+
+/// Unix milliseconds of a time, rounded towards the epoch; of one beyond their range, the last.
+pub(crate) fn unix_ms(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
     }
 }
 
+/// The time at these Unix milliseconds; where the system has no such time, the epoch.
+pub(crate) fn time_at(unix_ms: i64) -> SystemTime {
+    let away = Duration::from_millis(unix_ms.unsigned_abs());
+    let time =
+        if unix_ms < 0 { UNIX_EPOCH.checked_sub(away) } else { UNIX_EPOCH.checked_add(away) };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
 /// A clock that only moves on request. Clones share one time.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// use tallygate::{Clock, ManualClock};
 ///
 /// let clock = ManualClock::at_unix_ms(1_000);

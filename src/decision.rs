@@ -3,10 +3,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use crate::clock::time_at;
 
 /// The kind of limit a [`LimitState`] describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LimitKind {
     /// A rate, held by a token bucket.
     Rate,
@@ -18,6 +21,7 @@ pub enum LimitKind {
 
 /// Origin of the numbers in a [`LimitState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// This process only.
     Process,
@@ -28,6 +32,7 @@ pub enum Source {
 
 /// The unit of a limit, where HTTP has a word for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Unit {
     /// Calls, or the built-in meter `requests`.
     #[default]
@@ -40,6 +45,7 @@ pub enum Unit {
 
 /// State of one limit at the moment of a decision. Amounts are atoms; divide by `scale` to show.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LimitState {
     /// Its name in headers and reports: `search`, `requests/month`.
     pub name: Arc<str>,
@@ -63,11 +69,18 @@ pub struct LimitState {
     /// Time until it resets (quota), or until the full burst is back (rate).
     pub resets_in: Option<Duration>,
     /// The same as Unix milliseconds, for quotas.
-    pub resets_at_ms: Option<i64>,
+    pub(crate) resets_at_ms: Option<i64>,
     /// Origin of the numbers.
     pub source: Source,
     /// Past a soft limit (`over = "allow"` or `"bill"`): no header item, a warning instead.
     pub past_soft: bool,
+}
+
+impl LimitState {
+    /// When it resets, for quotas.
+    pub fn resets_at(&self) -> Option<SystemTime> {
+        self.resets_at_ms.map(time_at)
+    }
 }
 
 /// Why a request was refused.
@@ -130,8 +143,10 @@ pub enum Payment {
     GrantUsedUp,
 }
 
-/// A refusal. It is a response, never an error of the service.
+/// A refusal. It is a response, never an error of the service; where work has no response, it is
+/// an [`Error`](std::error::Error) that says the reason in a sentence.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Refusal {
     /// The reason.
     pub reason: Reason,
@@ -149,6 +164,22 @@ pub struct Refusal {
     /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` without such a hook.
     /// A refusal that a handler returns gets it from the layer around it.
     pub call: Option<Box<RefusedCall>>,
+}
+
+impl Refusal {
+    /// A refusal of the host's own, for this reason. The layer adds the tenant and the request to
+    /// one that a handler returns.
+    pub fn new(reason: Reason) -> Self {
+        Self {
+            reason,
+            limit: None,
+            retry_after: None,
+            plan: None,
+            billing_url: None,
+            tenant: None,
+            call: None,
+        }
+    }
 }
 
 /// A request that was refused, before its handler ran or by it.

@@ -20,7 +20,7 @@ use crate::quota::lease::{Lease, Writer};
 use crate::quota::pool::{PoolId, View};
 use crate::store::{Memory, Store};
 use crate::tenants::caller::SheetRef;
-use crate::testing;
+use crate::testing::{self, held};
 
 /// One of each: a meter that bills beyond its limit up to a stop, one granted once, one held and
 /// reported, a sum, and a quota per user besides the tenant's.
@@ -276,7 +276,7 @@ async fn run(program: Vec<Op>) {
     model.over.clear();
     // Paused time: until the renewer is idle.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+    assert_eq!(held(&gate.tenant("acme").await.unwrap()), 0);
     assert_pools(&gate, &store, &model.leases).await;
 
     gate.flush_now().await.unwrap();
@@ -356,7 +356,7 @@ async fn many_threads_pass_no_limit_and_leave_every_unit_usable() {
         (0..4).for_each(|user| used[user] += by_user[user]);
     }
     assert!(admitted <= RATE, "{admitted}");
-    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+    assert_eq!(held(&gate.tenant("acme").await.unwrap()), 0);
 
     // Alone now, to the end: each refusal is waited out.
     let mut model = Model::default();

@@ -13,11 +13,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::item::ItemId;
 use super::outbox::Outbox;
 use super::report::{DueUse, RecordedUse, ReportError, Reporter};
 use super::sink::Sum;
+use crate::clock::time_at;
 use crate::ids::Surrogate;
 use crate::ledger::record::PoolRow;
 use crate::ledger::totals::Examined;
@@ -31,6 +33,7 @@ pub use gap::Gap;
 
 /// The findings of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Audit {
     /// By account, tenant, meter, scale and period.
     pub lines: Vec<Line>,
@@ -48,6 +51,7 @@ pub struct Audit {
 
 /// One account, tenant, meter, scale and period. In atoms, except where units are stated.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Line {
     /// The billing account in force when the use was admitted.
     pub account: Option<Arc<str>>,
@@ -58,7 +62,7 @@ pub struct Line {
     /// Atoms to the meter's unit.
     pub scale: u64,
     /// When the period began, Unix milliseconds.
-    pub period_ms: i64,
+    pub(crate) period_ms: i64,
     /// Recorded in the logs.
     pub recorded: u64,
     /// Owed of that: all, or only the use beyond a quota that bills.
@@ -74,6 +78,7 @@ pub struct Line {
 /// Units sent and counted for one customer and event name, over all periods. Whole units of the
 /// service.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Total {
     /// The customer at the service.
     pub customer: String,
@@ -89,13 +94,14 @@ pub struct Total {
 
 /// A pool compared with what was recorded of it. Atoms.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pool {
     /// The tenant.
     pub tenant: Surrogate,
     /// The limit's words.
     pub limit: Arc<str>,
     /// Start of the window, Unix milliseconds.
-    pub start_ms: i64,
+    pub(crate) start_ms: i64,
     /// Taken out of the pool: held and spent.
     pub taken: i64,
     /// Recorded by all writers.
@@ -105,6 +111,20 @@ pub struct Pool {
     pub unrecorded: u64,
     /// Whether the amount taken equals the amount held and spent.
     pub balanced: bool,
+}
+
+impl Line {
+    /// When the period began.
+    pub fn period(&self) -> SystemTime {
+        time_at(self.period_ms)
+    }
+}
+
+impl Pool {
+    /// When the window began.
+    pub fn start(&self) -> SystemTime {
+        time_at(self.start_ms)
+    }
 }
 
 impl Audit {

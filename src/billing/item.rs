@@ -1,10 +1,12 @@
 //! The outbox's item in the store: its key, its version, and writes whose reply may be lost.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use super::outbox::{Outbox, OutboxEntry};
+use crate::clock::time_at;
 use crate::identity::hex;
 use crate::ids::Surrogate;
 use crate::store::layout::{self, Space, check_format};
@@ -28,6 +30,7 @@ const TRIES: usize = 4;
 
 /// The identity of an item: amounts owed are kept apart by each of these.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct ItemId {
     /// The billing account in force when the use was admitted.
     pub account: Arc<str>,
@@ -38,10 +41,15 @@ pub struct ItemId {
     /// Atoms to the meter's unit when it was counted: use counted at another scale is another item.
     pub scale: u64,
     /// When the billing period began, Unix milliseconds.
-    pub period_ms: i64,
+    pub(crate) period_ms: i64,
 }
 
 impl ItemId {
+    /// When the billing period began.
+    pub fn period(&self) -> SystemTime {
+        time_at(self.period_ms)
+    }
+
     pub(super) fn key(&self, space: &Space) -> Key {
         space.outbox(&self.account, self.tenant, &self.meter, self.scale, self.period_ms)
     }

@@ -130,6 +130,7 @@ impl From<PeriodUse> for RecordedUse {
 
 /// An entry that waits for an operator: [`super::Stopped`] is the reason, in the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoppedEntry {
     /// Its item.
     pub item: ItemId,
@@ -139,6 +140,7 @@ pub struct StoppedEntry {
 
 /// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// Entries accepted.
     pub sent: u64,
@@ -160,6 +162,7 @@ pub struct Report {
 
 /// Why a run, or a part of it, did not succeed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReportError {
     /// The store.
     #[error(transparent)]

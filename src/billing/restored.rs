@@ -24,6 +24,7 @@ const TRIES: usize = 8;
 
 /// Operator's statement of what was sent to the billing service between the copy and the restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SentSinceCopy {
     /// The earlier processes may have continued reporting. Units that the service counts for a
     /// customer, meter and period beyond those known to the copy are attributed to what the copy

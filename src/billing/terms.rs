@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_unit_of_stripe_is_as_many_atoms_as_the_use_was_counted_in() {
-        let catalog = Catalog::parse("plans.toml", PLANS, 0).unwrap();
+        let catalog = Catalog::parse("plans.toml", PLANS, std::time::UNIX_EPOCH).unwrap();
         let atoms = |meter: &str, scale| {
             let id = ItemId {
                 account: "cus_1".into(),

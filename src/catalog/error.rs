@@ -50,6 +50,7 @@ impl std::error::Error for PlanErrors {}
 
 /// One error in a plan file.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PlanError {
     /// The file, as named by its reader.
     pub file: Arc<str>,

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
@@ -52,6 +53,7 @@ pub(crate) use router::Routes;
 pub use schema::schema;
 pub(crate) use window::{Zone, local_day};
 
+use crate::clock::unix_ms;
 use crate::text_file;
 use error::{Findings, did_you_mean, unknown_help};
 use limits::Scene;
@@ -116,19 +118,19 @@ impl Catalog {
         std::iter::once((meter, n)).chain(sums)
     }
 
-    /// Reads a plan file. `file` is its name in errors. `now_ms` (Unix milliseconds) only decides
-    /// which exceptions have ended: they are left out, with a warning.
+    /// Reads a plan file. `file` is its name in errors. `now` only decides which
+    /// exceptions have ended: they are left out, with a warning.
     ///
     /// # Errors
     ///
     /// All errors at once. For a file that is not valid TOML, only the syntax errors, because the
     /// rest would be guesswork.
-    pub fn parse(file: &str, text: &str, now_ms: i64) -> Result<Self, PlanErrors> {
+    pub fn parse(file: &str, text: &str, now: SystemTime) -> Result<Self, PlanErrors> {
         let mut report = Findings::new(file, text);
         let document = read(&mut report, text)?;
         let top = PlanTable(document.get_ref());
         shape::check_table(&mut report, &keys::TOP, top, 0..0);
-        let catalog = lower(&mut report, top, now_ms, content_hash(text));
+        let catalog = lower(&mut report, top, unix_ms(now), content_hash(text));
         let warnings = report.finish()?;
         Ok(Self { warnings, ..catalog })
     }

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use crate::clock::time_at;
+use crate::decision::{Reason, Refusal};
 
 mod beyond_plan;
 
@@ -193,6 +196,7 @@ impl Scope {
 
 /// A position in the plan file, for errors and `explain`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Place {
     /// Line, from 1.
     pub line: u32,
@@ -339,6 +343,7 @@ pub(crate) enum OnLeaseError {
 
 /// A named set of limits, with everything it extends merged in.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Plan {
     /// Its name in the file.
     pub name: Arc<str>,
@@ -363,6 +368,22 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Refuses unless this plan has the feature, as `needs` of a route in the plan file does: for
+    /// features sold within a route.
+    ///
+    /// # Errors
+    ///
+    /// The refusal: 403, problem type `/problems/feature-not-in-plan`.
+    #[expect(clippy::result_large_err, reason = "the type of every other refusal")]
+    pub fn require(&self, feature: &str) -> Result<(), Refusal> {
+        if self.features.get(feature).is_some_and(Feature::is_on) {
+            return Ok(());
+        }
+        let mut refusal = Refusal::new(Reason::FeatureMissing(feature.into()));
+        refusal.plan = Some(self.name.clone());
+        Err(refusal)
+    }
+
     /// Whether it has a quota of this meter for the whole tenant that is limited: without one,
     /// units granted on top are never spent.
     pub(crate) fn limits(&self, meter: MeterId) -> bool {
@@ -394,9 +415,22 @@ pub(crate) struct Anchors {
 
 /// A span of time with its end; `end_ms` is the first instant after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Window {
     /// First instant, Unix milliseconds.
-    pub start_ms: i64,
+    pub(crate) start_ms: i64,
     /// First instant after it; `i64::MAX` for a window without end (`Once`).
-    pub end_ms: i64,
+    pub(crate) end_ms: i64,
+}
+
+impl Window {
+    /// Its first instant.
+    pub fn start(&self) -> SystemTime {
+        time_at(self.start_ms)
+    }
+
+    /// The first instant after it; `None` for a window without end.
+    pub fn end(&self) -> Option<SystemTime> {
+        (self.end_ms != i64::MAX).then(|| time_at(self.end_ms))
+    }
 }

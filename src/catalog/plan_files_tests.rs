@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::model::{Send, *};
 use super::*;
+use crate::clock::time_at;
 use proptest::prelude::*;
 
 const FIRST: &str = include_str!("../../tests/plans/first.toml");
@@ -17,7 +18,7 @@ const NOW_MS: i64 = 1_795_219_200_000;
 
 #[track_caller]
 fn load(text: &str) -> Catalog {
-    match Catalog::parse("plans.toml", text, NOW_MS) {
+    match Catalog::parse("plans.toml", text, time_at(NOW_MS)) {
         Ok(catalog) => catalog,
         Err(errors) => panic!("{errors}"),
     }
@@ -247,12 +248,12 @@ fn addons_add_to_the_limit_with_the_same_words() {
 #[test]
 fn an_exception_that_has_ended_is_left_out_with_a_warning() {
     let after = 1_806_537_600_000; // 2027-04-01T00:00:00Z
-    let catalog = Catalog::parse("plans.toml", LLM, after).unwrap();
+    let catalog = Catalog::parse("plans.toml", LLM, time_at(after)).unwrap();
     assert!(!catalog.tenants.contains_key("acme"));
     assert_eq!(catalog.warnings.len(), 1);
     assert!(catalog.warnings[0].message.contains("`acme` has ended"));
     assert_eq!(catalog.warnings[0].place, Place { line: 42, column: 9 });
-    assert!(Catalog::parse("plans.toml", LLM, after - 1).unwrap().warnings.is_empty());
+    assert!(Catalog::parse("plans.toml", LLM, time_at(after - 1)).unwrap().warnings.is_empty());
 }
 
 #[test]
@@ -287,7 +288,7 @@ fn editors_marks_change_nothing_but_the_hash() {
 #[test]
 fn all_mistakes_of_a_file_are_reported_in_its_order() {
     let five = include_str!("../../tests/plans/five.toml");
-    let errors = Catalog::parse("five.toml", five, NOW_MS).unwrap_err();
+    let errors = Catalog::parse("five.toml", five, time_at(NOW_MS)).unwrap_err();
     let places: Vec<_> = errors.iter().map(|e| (e.line, e.column, &*e.words)).collect();
     let expected = [
         (1, 16, "\"fre\""),
@@ -409,7 +410,7 @@ fn the_functions_of_the_examples_that_share_a_table_share_a_plan_file() {
 fn a_mistake_is_told_as_the_readme_of_axum_api_shows_it() {
     let plans = include_str!("../../examples/axum-api/plans.toml");
     let broken = plans.replace("rate.search    = \"30/min\"", "rate.serch     = \"30/min\"");
-    let said = Catalog::parse("plans.toml", &broken, NOW_MS).unwrap_err().to_string();
+    let said = Catalog::parse("plans.toml", &broken, time_at(NOW_MS)).unwrap_err().to_string();
     let readme = include_str!("../../examples/axum-api/README.md");
     for line in said.trim_end().lines() {
         assert!(readme.contains(&format!("\n    {line}\n")), "no {line:?} in it");
@@ -423,7 +424,7 @@ fn every_broken_file_names_its_one_mistake_and_loads_once_fixed() {
     let mut wrong = Vec::new();
     for file in &files {
         let mut note = |what: String| wrong.push(format!("--- {}: {what}", file.name));
-        match Catalog::parse("plans.toml", &file.text, NOW_MS) {
+        match Catalog::parse("plans.toml", &file.text, time_at(NOW_MS)) {
             Ok(_) => note("loads".to_owned()),
             Err(errors) => {
                 let first = errors.iter().next().unwrap();
@@ -440,7 +441,7 @@ fn every_broken_file_names_its_one_mistake_and_loads_once_fixed() {
                 }
             }
         }
-        if let Err(errors) = Catalog::parse("plans.toml", &file.fixed, NOW_MS) {
+        if let Err(errors) = Catalog::parse("plans.toml", &file.fixed, time_at(NOW_MS)) {
             note(format!("fixed:\n{errors}"));
         }
     }
@@ -483,7 +484,7 @@ proptest! {
 
     #[test]
     fn a_mutated_file_never_panics(text in mutated()) {
-        if let Err(errors) = Catalog::parse("plans.toml", &text, NOW_MS) {
+        if let Err(errors) = Catalog::parse("plans.toml", &text, time_at(NOW_MS)) {
             prop_assert!(places_are_in(&text, &errors), "{}", errors);
             prop_assert!(errors.len() > 0 && !errors.to_string().is_empty());
         }
@@ -491,11 +492,11 @@ proptest! {
 
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC{0,80}", words in "[0-9kMGB./ a-z]{0,24}") {
-        let _ = Catalog::parse("plans.toml", &text, NOW_MS);
+        let _ = Catalog::parse("plans.toml", &text, time_at(NOW_MS));
         let limits = format!(
             "default-plan = 'a'\n[plan.a]\nrate.all = '{words}'\nquota.requests = '{words}'\n"
         );
-        let _ = Catalog::parse("plans.toml", &limits, NOW_MS);
+        let _ = Catalog::parse("plans.toml", &limits, time_at(NOW_MS));
         let _ = load(FIRST).parse_changes(&text);
     }
 }

@@ -11,7 +11,7 @@ use super::*;
 pub(super) enum Trust {
     /// It names a proxy, or has another error, which is reported there.
     Somebody,
-    Nobody,
+    NoProxy,
 }
 
 pub(super) fn identify_list(root: &ServiceTable<'_>, trust: Trust) -> Vec<IdentifyTable> {
@@ -75,7 +75,7 @@ fn gateway(table: &ServiceTable<'_>, trust: Trust) -> Option<IdentifyTable> {
     let user = table.text_node("user-header").and_then(|(node, name)| header(table, node, name));
     let (node, name) = table.text_node("header")?;
     let tenant = header(table, node, name)?;
-    if trust == Trust::Nobody {
+    if trust == Trust::NoProxy {
         let message = "`[proxy] trust` is empty: this header is only believed from a trusted proxy";
         let help =
             "name the networks of the gateway that sets it: [proxy] trust = [\"10.0.0.0/8\"]";

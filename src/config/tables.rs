@@ -20,7 +20,7 @@ pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
         None => Some(ProxyConfig::default()),
     };
     let trust = match &proxy {
-        Some(proxy) if proxy.trust.is_empty() => Trust::Nobody,
+        Some(proxy) if proxy.trust.is_empty() => Trust::NoProxy,
         _ => Trust::Somebody,
     };
     let identify = identify_list(&root, trust);

@@ -31,9 +31,9 @@ pub struct Subscribed {
     /// Its payment state: [`PaymentState::Canceled`] if it has ended.
     pub payment: PaymentState,
     /// Start of that state, Unix milliseconds.
-    pub since_ms: i64,
+    pub(crate) since_ms: i64,
     /// Anchor of its periods, Unix milliseconds.
-    pub anchor_ms: i64,
+    pub(crate) anchor_ms: i64,
 }
 
 /// An addon as it was sold.
@@ -48,7 +48,7 @@ pub struct SoldAddon {
     pub quantity: u64,
     /// When its payment first failed, Unix milliseconds, if it is past due: `[billing]` says how
     /// long it counts from there.
-    pub past_due_ms: Option<i64>,
+    pub(crate) past_due_ms: Option<i64>,
 }
 
 /// The last subscription of a tenant, and the assignments beneath it.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ use super::record::MAX_ADDONS;
 use super::record::{Grant, Override, PaymentState, TenantRecord};
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, News, Surrogate, Tenant, name_tag};
+use crate::clock::unix_ms;
 use crate::identity::{ANONYMOUS, is_tenant_id};
 use crate::store::StoreErrorKind;
 
@@ -121,7 +123,7 @@ impl Edit {
             }
             Edit::SoldAddons(sold) => record.sell_addons(sold),
             Edit::Anchor(at_ms) => {
-                record.anchor(*at_ms, now_ms);
+                record.set_anchor(*at_ms, now_ms);
                 record.assign(now_ms, false, |assigned| assigned.anchor_ms = *at_ms);
             }
             Edit::Subscribed(says) => record.follow(says, now_ms),
@@ -236,21 +238,21 @@ impl TenantEdit {
         self.with(Edit::Payment(state))
     }
 
-    /// Sets its payment state as of an instant, Unix milliseconds: grace is counted from there,
-    /// whenever this is saved. Otherwise like [`payment`](Self::payment).
-    pub fn payment_since(self, state: PaymentState, since_ms: i64) -> Self {
-        self.with(Edit::PaymentSince(state, since_ms))
+    /// Sets its payment state as of an instant: grace is counted from there, whenever this is
+    /// saved. Otherwise like [`payment`](Self::payment).
+    pub fn payment_since(self, state: PaymentState, since: SystemTime) -> Self {
+        self.with(Edit::PaymentSince(state, unix_ms(since)))
     }
 
-    /// Adds an exception: `changes` are TOML in the words of a `[tenant.x]` table, `until_ms` the
-    /// first instant at which it no longer holds (Unix milliseconds), `note` the reason.
+    /// Adds an exception: `changes` are TOML in the words of a `[tenant.x]` table, `until` the
+    /// first instant at which it no longer holds, `note` the reason.
     pub fn override_(
         self,
         changes: impl Into<String>,
-        until_ms: Option<i64>,
+        until: Option<SystemTime>,
         note: impl Into<String>,
     ) -> Self {
-        let at_ms = self.directory.now_ms();
+        let (at_ms, until_ms) = (self.directory.now_ms(), until.map(unix_ms));
         let (changes, note) = (changes.into(), note.into());
         self.with(Edit::Override(Override { changes, until_ms, note, at_ms }))
     }
@@ -293,10 +295,9 @@ impl TenantEdit {
         self.with(Edit::SoldAddons(sold))
     }
 
-    /// Sets the anchor of its cycles, Unix milliseconds; a live subscription's anchor takes
-    /// precedence.
-    pub fn anchor(self, at_ms: i64) -> Self {
-        self.with(Edit::Anchor(at_ms))
+    /// Sets the anchor of its cycles; a live subscription's anchor takes precedence.
+    pub fn anchor(self, at: SystemTime) -> Self {
+        self.with(Edit::Anchor(unix_ms(at)))
     }
 
     /// Applies the state of its subscription.

@@ -31,7 +31,7 @@ pub struct SubscriptionSpan {
     /// Its customer there.
     pub account: String,
     /// Anchor of its periods, Unix milliseconds.
-    pub anchor_ms: i64,
+    pub(crate) anchor_ms: i64,
     /// Its begin.
     pub from: EraEdge,
     /// Its end, if it has ended.
@@ -40,11 +40,12 @@ pub struct SubscriptionSpan {
 
 /// A change at the billing service. Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EraEdge {
     /// The time of the change.
-    pub at_ms: i64,
+    pub(crate) at_ms: i64,
     /// The time at which it was first entered here.
-    pub seen_ms: i64,
+    pub(crate) seen_ms: i64,
 }
 
 /// A tenant's past and present eras.
@@ -221,7 +222,7 @@ impl TenantRecord {
 
     /// Enters an anchor of the directory's own from now on. A tenant that is being made has had it
     /// since ever.
-    pub(super) fn anchor(&mut self, at_ms: i64, now_ms: i64) {
+    pub(super) fn set_anchor(&mut self, at_ms: i64, now_ms: i64) {
         let before_ms = self.own_anchor_ms();
         if self.version > 0 && before_ms != at_ms {
             enter(&mut self.eras_mut().anchors, Some((i64::MIN, before_ms)), (now_ms, at_ms));
@@ -428,7 +429,7 @@ mod tests {
         let mut record = tenant();
         for n in 0..100 {
             record.link(Some(&format!("cus_{n}")), START + n * DAY);
-            record.anchor(START + (n % 2) * DAY, START + n * DAY);
+            record.set_anchor(START + (n % 2) * DAY, START + n * DAY);
             record.assign(START, false, |assigned| assigned.anchor_ms = START + (n % 2) * DAY);
             record.enter_spans(&[span(&format!("sub_{n}"), (n, Some(n + 1)), 0)]);
         }
@@ -468,7 +469,7 @@ mod tests {
             let mut moves = moves;
             moves.sort_unstable();
             for (day, anchor) in moves {
-                record.anchor(START - anchor * DAY, START + day * DAY);
+                record.set_anchor(START - anchor * DAY, START + day * DAY);
                 record.assign(START, false, |own| own.anchor_ms = START - anchor * DAY);
             }
             for (n, (from, lasts, before, lives)) in lives.into_iter().enumerate() {

@@ -12,6 +12,7 @@
 //! Entries are ordered by their writers' clocks, the chain is not.
 
 use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ use super::keys::{KeyInfo, KeyState};
 use super::record::TenantRecord;
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Edit, Surrogate};
+use crate::clock::time_at;
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, StoreError, StoreErrorKind, Value, When, Write};
 
@@ -30,8 +32,8 @@ const ID: &str = "id";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryEntry {
-    /// Time of its announcement, Unix milliseconds by its writer's clock.
-    pub at_ms: i64,
+    /// Time of its announcement, by its writer's clock.
+    pub at: SystemTime,
     /// The changes.
     pub edits: Vec<Edit>,
     /// The reason.
@@ -42,6 +44,7 @@ pub struct HistoryEntry {
 
 /// Whether an announced change happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// It did.
     Happened,
@@ -123,7 +126,7 @@ impl Directory {
             _ => Outcome::Never,
         };
         let marked = entries.iter().map(|(id, entry)| HistoryEntry {
-            at_ms: entry.at_ms,
+            at: time_at(entry.at_ms),
             edits: entry.edits.clone(),
             note: entry.note.clone(),
             outcome: outcome(*id, entry),

@@ -5,11 +5,14 @@
 //! death leaves at worst a listed key that was never shown. It is revoked first and listed as
 //! revoked second. Either is completed by repeating it.
 
+use std::time::SystemTime;
+
 use super::edit::MAX_NAME;
 use super::error::check_text;
 use super::history::Announced;
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Edit, Found, News, Surrogate};
+use crate::clock::time_at;
 use crate::identity::{ApiKey, CredentialHash, hex};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
@@ -73,14 +76,15 @@ pub struct KeyInfo {
     pub name: String,
     /// Its hash scheme: `hmac-ID` with the pepper's id, or `sha256`.
     pub scheme: String,
-    /// When it was made or imported, Unix milliseconds.
-    pub made_ms: i64,
+    /// When it was made or imported.
+    pub made: SystemTime,
     /// Whether it works.
     pub state: KeyState,
 }
 
 /// Whether a key works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeyState {
     /// It does.
     Active,
@@ -153,7 +157,7 @@ impl Directory {
             };
             let scheme = listed.hash.scheme.to_string();
             let (name, made_ms) = (listed.name, listed.made_ms);
-            keys.push(KeyInfo { id, name, scheme, made_ms, state });
+            keys.push(KeyInfo { id, name, scheme, made: time_at(made_ms), state });
         }
         Ok(keys)
     }

@@ -6,12 +6,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::bought::{Bought, SoldAddon};
 use super::eras::Eras;
 use super::{DirectoryError, Surrogate};
+use crate::clock::{time_at, unix_ms};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
@@ -24,13 +26,16 @@ pub(super) const MAX_ADDONS: usize = 64;
 /// Retention of a grant in the record after its end: as long as its pool can be asked for.
 const KEEP_GRANT_MS: i64 = 40 * 24 * 60 * 60 * 1000;
 
+/// Source of a grant that names none.
+const OPERATOR: &str = "operator";
+
 const FORMAT: i64 = 1;
 const VERSION: &str = "version";
 const CHANGE: &str = "change";
 const RECORD: &str = "record";
 const FIRST: &str = "first";
 
-/// The directory's record of a tenant. Times are Unix milliseconds.
+/// The directory's record of a tenant. Its times are Unix milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TenantRecord {
@@ -43,19 +48,19 @@ pub struct TenantRecord {
     /// plan.
     pub plan: Option<String>,
     /// Start of this plan.
-    pub plan_since_ms: i64,
+    pub(crate) plan_since_ms: i64,
     /// Anchor of its cycles: its creation, unless a live subscription, or the directory, sets
     /// another.
-    pub anchor_ms: i64,
+    pub(crate) anchor_ms: i64,
     /// Time of its first request: a trial's life begins here.
     #[serde(skip)]
-    pub first_request_ms: Option<i64>,
+    pub(crate) first_request_ms: Option<i64>,
     /// Suspended by an operator. Separate from payment, so that a paid invoice does not undo it.
     pub suspended: bool,
     /// Its payment state.
     pub payment: PaymentState,
     /// Start of that state: grace periods are counted from here.
-    pub payment_since_ms: i64,
+    pub(crate) payment_since_ms: i64,
     /// Exceptions made by operators; a later one wins.
     pub overrides: Vec<Override>,
     /// Units given once.
@@ -103,19 +108,45 @@ pub enum PaymentState {
 
 /// An exception made by an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Override {
     /// Its changes, in the words of a `[tenant.x]` table (TOML).
     pub changes: String,
     /// First instant at which it no longer holds.
-    pub until_ms: Option<i64>,
+    pub(crate) until_ms: Option<i64>,
     /// The reason.
     pub note: String,
     /// Creation time.
-    pub at_ms: i64,
+    pub(crate) at_ms: i64,
+}
+
+impl Override {
+    /// When it was made.
+    pub fn at(&self) -> SystemTime {
+        time_at(self.at_ms)
+    }
+
+    /// First instant at which it no longer holds, if it has an end.
+    pub fn until(&self) -> Option<SystemTime> {
+        self.until_ms.map(time_at)
+    }
 }
 
 /// Units given once.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tallygate::directory::Grant;
+///
+/// # fn launch(today: SystemTime) -> Grant {
+/// let launch = Grant::new("launch", "credits", 500)
+///     .expires(today + Duration::from_secs(90 * 24 * 3600))
+///     .source("promotion")
+///     .note("for the first hundred");
+/// # launch }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Grant {
     /// Its id, unique within the tenant: the same grant given twice is given once. 1 to 64 of
     /// letters, digits, `_`, `-` and `.`, because it is part of a table key.
@@ -125,12 +156,46 @@ pub struct Grant {
     /// Number of whole units of the meter, or bytes for one that counts bytes: at least one. Kept
     /// as units, so that it is worth the same under every plan file.
     pub units: u64,
-    /// Its source: `plan`, `topup`, `operator`, ..
+    /// Its source: `operator`, `topup`, or a word of the host's.
     pub source: String,
     /// First instant at which it can no longer be spent.
-    pub expires_ms: Option<i64>,
+    pub(crate) expires_ms: Option<i64>,
     /// The reason.
     pub note: Option<String>,
+}
+
+impl Grant {
+    /// Units of a meter, without an end, from the source `operator`.
+    pub fn new(id: impl Into<String>, meter: impl Into<String>, units: u64) -> Self {
+        let (id, meter, source) = (id.into(), meter.into(), OPERATOR.to_owned());
+        Self { id, meter, units, source, expires_ms: None, note: None }
+    }
+
+    /// The same until this instant: what is left of it then can no longer be spent.
+    #[must_use]
+    pub fn expires(mut self, at: SystemTime) -> Self {
+        self.expires_ms = Some(unix_ms(at));
+        self
+    }
+
+    /// The same from this source.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = source.into();
+        self
+    }
+
+    /// The same for this reason.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    /// First instant at which it can no longer be spent, if it has an end.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_ms.map(time_at)
+    }
 }
 
 /// A record as cached in this process: with its item's attributes outside the JSON.
@@ -159,6 +224,26 @@ impl TenantRecord {
             version: self.version,
             change: self.change,
         }
+    }
+
+    /// When its plan began.
+    pub fn plan_since(&self) -> SystemTime {
+        time_at(self.plan_since_ms)
+    }
+
+    /// Anchor of its cycles.
+    pub fn anchor(&self) -> SystemTime {
+        time_at(self.anchor_ms)
+    }
+
+    /// Time of its first request, if there was one.
+    pub fn first_request(&self) -> Option<SystemTime> {
+        self.first_request_ms.map(time_at)
+    }
+
+    /// When its payment state began: grace periods are counted from here.
+    pub fn payment_since(&self) -> SystemTime {
+        time_at(self.payment_since_ms)
     }
 
     /// A new tenant, before its first version is written.

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::clock::time_at;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -117,8 +118,7 @@ fn open(store: &(impl Store + Clone), clock: &ManualClock, peppers: &Peppers) ->
 }
 
 fn grant(id: &str, units: u64) -> Grant {
-    let (id, meter, source) = (id.to_owned(), "credits".to_owned(), "topup".to_owned());
-    Grant { id, meter, units, source, expires_ms: Some(NOW + 1_000), note: None }
+    Grant::new(id, "credits", units).source("topup").expires(time_at(NOW + 1_000))
 }
 
 async fn find(bed: &Bed, key: &str) -> Option<Found> {
@@ -209,7 +209,7 @@ async fn a_full_record_makes_room_only_by_what_has_ended() {
     let bed = bed();
     let mut edit = bed.directory.tenant("acme");
     for n in 0..32 {
-        edit = edit.override_(format!("concurrency = {n}"), Some(NOW + 10_000), "launch");
+        edit = edit.override_(format!("concurrency = {n}"), Some(time_at(NOW + 10_000)), "launch");
     }
     assert_eq!(edit.save().await.unwrap().record().overrides.len(), 32);
     let one_more = || bed.directory.tenant("acme").override_("concurrency = 99", None, "more");
@@ -232,8 +232,8 @@ async fn the_largest_record_fits_an_item() {
         let mut edit = bed.directory.tenant(&"\u{1d11e}".repeat(256));
         for n in 0..32 {
             let id = format!("{:064}", half * 32 + n);
-            let (meter, source, note) = (wide(n, 64), wide(n, 64), Some(wide(n, 512)));
-            edit = edit.grant(Grant { id, meter, units: u64::MAX, source, expires_ms: None, note });
+            let grant = Grant::new(id, wide(n, 64), u64::MAX);
+            edit = edit.grant(grant.source(wide(n, 64)).note(wide(n, 512)));
         }
         edit.save().await.unwrap();
     }

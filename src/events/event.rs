@@ -17,7 +17,9 @@
 //! differs from one delivery to the next.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
+use crate::clock::time_at;
 use serde_json::{Map, Value};
 
 /// Longest id, in bytes.
@@ -28,6 +30,7 @@ pub(super) const MAX_QUANTITY: u64 = 999_999_999_999_999;
 
 /// Units used by a tenant, as reported by another service.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UsageEvent {
     /// Its id, unique within its tenant: 1 to 512 bytes.
     pub id: String,
@@ -37,8 +40,8 @@ pub struct UsageEvent {
     pub meter: String,
     /// Units, at most 15 digits.
     pub quantity: u64,
-    /// Time of use, Unix milliseconds; `None`: the time of arrival.
-    pub at_ms: Option<i64>,
+    /// Time of use; `None`: the time of arrival.
+    pub at: Option<SystemTime>,
 }
 
 /// The reason an event cannot be read. Includes names of keys, never values.
@@ -61,13 +64,13 @@ impl UsageEvent {
         quantity: u64,
     ) -> Self {
         let (id, tenant, meter) = (id.into(), tenant.into(), meter.into());
-        Self { id, tenant, meter, quantity, at_ms: None }
+        Self { id, tenant, meter, quantity, at: None }
     }
 
-    /// The same, used at this Unix time in milliseconds.
+    /// The same, used at this time.
     #[must_use]
-    pub fn at_unix_ms(mut self, at_ms: i64) -> Self {
-        self.at_ms = Some(at_ms);
+    pub fn at(mut self, at: SystemTime) -> Self {
+        self.at = Some(at);
         self
     }
 
@@ -99,10 +102,11 @@ impl UsageEvent {
             .to_owned(),
             meter: meter(outer, inner, envelope, products)?,
             quantity: quantity(inner)?,
-            at_ms: match when(inner, &["timestamp", "Timestamp"])? {
+            at: match when(inner, &["timestamp", "Timestamp"])? {
                 None if envelope != Envelope::None => when(outer, &["time"])?,
                 found => found,
-            },
+            }
+            .map(time_at),
         };
         event.check()?;
         Ok(event)
@@ -216,7 +220,7 @@ mod tests {
     }
 
     fn calls(id: &str) -> UsageEvent {
-        UsageEvent::new(id, "acme", "calls", 3).at_unix_ms(1_773_748_800_000)
+        UsageEvent::new(id, "acme", "calls", 3).at(time_at(1_773_748_800_000))
     }
 
     #[test]
@@ -254,7 +258,7 @@ mod tests {
         for time in ["", r#","timestamp":null"#, &format!(r#","time":{at}"#)] {
             let json =
                 format!(r#"{{"id":"e1","tenant":"acme","meter":"calls","quantity":3{time}}}"#);
-            assert_eq!(read(&json), Ok(UsageEvent { at_ms: None, ..calls("e1") }), "{json}");
+            assert_eq!(read(&json), Ok(UsageEvent { at: None, ..calls("e1") }), "{json}");
         }
     }
 

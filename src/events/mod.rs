@@ -32,6 +32,7 @@ const QUEUE: usize = 64;
 
 /// When a recorded event was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Counted {
     /// By this call.
     Now,

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
 use crate::catalog::{MeterId, MeterSource, Over, Window, local_day};
 use crate::clock::Now;
+use crate::clock::unix_ms;
 use crate::identity::hex;
 use crate::ids::Surrogate;
 use crate::ledger::record::UseKey;
@@ -49,7 +50,7 @@ impl EventEntry {
         if meter.count == MeterSource::Sum {
             return Err(NotCounted::Sum(event.meter.clone()));
         }
-        let said_ms = event.at_ms.unwrap_or(now.wall_ms);
+        let said_ms = event.at.map_or(now.wall_ms, unix_ms);
         if said_ms > now.wall_ms.saturating_add(millis(AHEAD)) {
             return Err(NotCounted::Ahead);
         }
@@ -83,7 +84,7 @@ impl EventEntry {
         };
         let rows = atoms.iter().map(row).collect();
         // Without a timestamp, the hash contains none.
-        let said = format!("{}\n{}\n{:?}", event.meter, event.quantity, event.at_ms);
+        let said = format!("{}\n{}\n{:?}", event.meter, event.quantity, event.at.map(unix_ms));
         let hash = |text: &str| hex(&Sha256::digest(text)[..16]);
         Ok(Self { id: hash(&event.id), print: hash(&said), sheet, atoms, rows })
     }

@@ -22,13 +22,13 @@ use crate::tenants::tenant::LiveTenant;
 /// ```
 /// # use tallygate::{Ask, Error, Gate};
 /// async fn ask(gate: &Gate) -> Result<Ask, Error> {
-///     Ok(Ask::op("deliver").tenant(&gate.tenant("acme").await?))
+///     Ok(Ask::new(&gate.tenant("acme").await?, "deliver"))
 /// }
 /// ```
 ///
 /// ```compile_fail,E0308
 /// # use tallygate::Ask;
-/// let ask = Ask::op("deliver").tenant("acme"); // expected `&TenantHandle`
+/// let ask = Ask::new("acme", "deliver"); // expected `&TenantHandle`
 /// ```
 #[derive(Clone, Debug)]
 pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
@@ -47,7 +47,7 @@ pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 ///     quota.deliveries = "1/day"
 /// "#);
 /// let acme = gate.tenant("acme").await?;
-/// let ask = || Ask::op("deliver").tenant(&acme).cost("deliveries", 1);
+/// let ask = || Ask::new(&acme, "deliver").cost("deliveries", 1);
 /// let permit = gate.admit(ask()).await.expect("one is included");
 /// permit.settle();
 /// assert!(gate.admit(ask()).await.is_err());
@@ -56,8 +56,8 @@ pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Ask {
+    tenant: TenantHandle,
     op: Arc<str>,
-    tenant: Option<TenantHandle>,
     costs: Vec<(Arc<str>, u64)>,
 }
 
@@ -86,17 +86,10 @@ pub struct Permit {
 }
 
 impl Ask {
-    /// Asks for an operation. If the plan file has a route of this name, its costs, feature and
-    /// rates hold; otherwise only the costs named here and the rates for all.
-    pub fn op(name: impl Into<Arc<str>>) -> Self {
-        Self { op: name.into(), tenant: None, costs: Vec::new() }
-    }
-
-    /// On behalf of this tenant.
-    #[must_use]
-    pub fn tenant(mut self, tenant: &TenantHandle) -> Self {
-        self.tenant = Some(tenant.clone());
-        self
+    /// Asks for an operation on behalf of a tenant. If the plan file has a route of this name, its
+    /// costs, feature and rates hold; otherwise only the costs named here and the rates for all.
+    pub fn new(tenant: &TenantHandle, op: impl Into<Arc<str>>) -> Self {
+        Self { tenant: tenant.clone(), op: op.into(), costs: Vec::new() }
     }
 
     /// For so many units of a meter, in place of what a route of this name costs of it. The costs
@@ -126,12 +119,6 @@ impl TenantHandle {
     pub fn in_flight(&self) -> Option<u32> {
         self.0.last_sheet().policy.plan.concurrency?;
         Some(self.0.core.in_flight.load(Ordering::Acquire))
-    }
-
-    /// Atoms of all its quotas that requests in flight hold in this process and have not used yet;
-    /// 0 when none is in flight. Limits of its keys, users and addresses are not among them.
-    pub fn held(&self) -> u64 {
-        self.0.core.held()
     }
 }
 
@@ -211,11 +198,9 @@ impl Gate {
         if let Some(reason) = &waited.refused {
             return Err(Denied::Refuse(inner.turn_away(reason.clone(), None)));
         }
-        let Some(tenant) = &ask.tenant else {
-            return Err(Denied::Refuse(inner.turn_away(Reason::Unidentified, None)));
-        };
-        let sheet = SheetRef::Own(tenant.0.sheet(&live, now));
-        if let Some(pending) = self.refresh(&tenant.0, now) {
+        let tenant = &ask.tenant.0;
+        let sheet = SheetRef::Own(tenant.sheet(&live, now));
+        if let Some(pending) = self.refresh(tenant, now) {
             return Err(Denied::Wait(super::counted(pending, waited.rounds)));
         }
         let route = live.catalog.routes.named(&ask.op);

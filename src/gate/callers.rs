@@ -110,7 +110,7 @@ impl Gate {
                 }
                 Identity::Tenant(caller) => return self.named(caller, i64::MAX, now, rounds),
                 Identity::Refused => return Identification::Refused(Reason::Unidentified),
-                Identity::Nobody => {}
+                Identity::Absent => {}
             }
         }
         let Ok(presented) = inner.credentials.identifier.present(view) else {

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 
 use super::Inner;
 use crate::catalog::{Catalog, MeterSource, Zone};
+use crate::clock::time_at;
 use crate::error::Error;
 use crate::policy::resolve::LiveCatalog;
 use crate::store::layout::{self, Space, check_format};
@@ -262,7 +263,7 @@ impl Inner {
             return Ok(false);
         }
         let now_ms = self.clock.now().wall_ms;
-        let catalog = Catalog::parse(name, text, now_ms)?;
+        let catalog = Catalog::parse(name, text, time_at(now_ms))?;
         self.settings.yields.check(name, &catalog)?;
         self.settings.yields.tell(&catalog);
         let (store, space) = (&*self.leasing.ctx.store, &self.leasing.writer.space);
@@ -311,7 +312,7 @@ mod tests {
         let begun = Instant::now();
         for _ in 0..60 {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let job = Ask::op("job").tenant(&acme).cost("requests", 1);
+            let job = Ask::new(&acme, "job").cost("requests", 1);
             gate.admit(job).await.unwrap().settle();
         }
         assert!(begun.elapsed() < Duration::from_secs(61), "{:?}", begun.elapsed());

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
+use crate::clock::time_at;
 use sha2::{Digest, Sha256};
 
 use super::billing::{Billing, EffectFailed};
@@ -599,18 +600,18 @@ fn topups(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, Vec<Grant>> 
         }
         let offer = &catalog.topups[at];
         let life = offer.expires.map(|life| i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
-        let expires_ms = life.map(|life| ms(*paid_s).saturating_add(life));
+        let ends = life.map(|life| time_at(ms(*paid_s).saturating_add(life)));
         let grant = |(meter, atoms): &(MeterId, u64)| {
             let meter = &catalog.meters[usize::from(meter.0)];
             let (units, meter) = (atoms / meter.scale, meter.name.to_string());
-            Grant {
-                // The invoice's line and the meter.
-                id: name_of(format!("{line}.{meter}")),
-                meter,
-                units: units.saturating_mul(*quantity),
-                source: "topup".to_owned(),
-                expires_ms,
-                note: Some(format!("{quantity} x {}, line {line}", offer.name)),
+            // The invoice's line and the meter.
+            let id = name_of(format!("{line}.{meter}"));
+            let grant = Grant::new(id, meter, units.saturating_mul(*quantity))
+                .source("topup")
+                .note(format!("{quantity} x {}, line {line}", offer.name));
+            match ends {
+                Some(at) => grant.expires(at),
+                None => grant,
             }
         };
         lines.insert(line.clone(), offer.adds.iter().map(grant).collect());

@@ -11,6 +11,7 @@ use crate::error::Error;
 
 /// What a tenant has at an instant, by its record and the plan file in force.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Entitlements {
     /// Its plan's name: what payment has left of the one that was bought.
     pub plan: Arc<str>,

@@ -307,7 +307,7 @@ mod tests {
         async fn admit(&mut self, gate: &Gate, tenant: u8, cost: u64, limit: u64) {
             let busy = self.open.iter().filter(|open| open.1 == tenant).count() == 4;
             let handle = gate.tenant(&format!("t{tenant}")).await.unwrap();
-            let ask = Ask::op("job").tenant(&handle).cost("jobs", cost).cost("gifts", 1);
+            let ask = Ask::new(&handle, "job").cost("jobs", cost).cost("gifts", 1);
             let left = |used: u64, limit: u64| limit.saturating_sub(used);
             let hour = self.hour.get(&tenant).copied().unwrap_or(0) + self.held(tenant);
             let gifts = self.ever.get(&tenant).copied().unwrap_or(0)

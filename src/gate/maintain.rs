@@ -432,7 +432,7 @@ mod tests {
         for _ in 0..3 {
             let tenant = gate.tenant("acme").await.unwrap();
             for _ in 0..3 {
-                let ask = Ask::op("job").tenant(&tenant).cost("jobs", 1);
+                let ask = Ask::new(&tenant, "job").cost("jobs", 1);
                 gate.admit(ask).await.unwrap().settle();
             }
             clock.advance(Duration::from_secs(3_600));

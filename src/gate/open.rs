@@ -24,7 +24,7 @@ use super::tenants::Tenants;
 use super::unleased::PoolsRead;
 use super::{peppers, rates, stores};
 use crate::catalog::Catalog;
-use crate::clock::{Clock, Now, SystemClock};
+use crate::clock::{Clock, Now, SystemClock, time_at};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::Directory;
@@ -389,7 +389,7 @@ impl AsWritten {
         let file = || PlanSource::file(config.plans.file.to_string_lossy());
         let plans = plans.unwrap_or_else(file);
         let (name, text) = plans.read_here()?;
-        let catalog = Catalog::parse(&name, &text, now.wall_ms)?;
+        let catalog = Catalog::parse(&name, &text, time_at(now.wall_ms))?;
         let yields = Yields::of(&config, by_code);
         yields.check(&name, &catalog)?;
         let identifier = super::sources::identifier(&config)?;

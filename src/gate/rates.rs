@@ -146,7 +146,7 @@ mod tests {
         let acme = gate.tenant("acme").await.unwrap();
         let mut most = 0;
         for _ in 0..200 {
-            gate.admit(Ask::op("call").tenant(&acme)).await.unwrap().settle();
+            gate.admit(Ask::new(&acme, "call")).await.unwrap().settle();
             clock.advance(Duration::from_secs(5));
             tokio::time::sleep(Duration::from_secs(5)).await;
             most = most.max(gate.inner.tenant_leases().len());

@@ -51,6 +51,7 @@ pub enum SinceCopy {
 
 /// What [`GateBuilder::restore`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Restored {
     /// Logs that were ended.
     pub logs: usize,
@@ -256,7 +257,7 @@ mod tests {
         let acme = gate.tenant("acme").await.unwrap();
         let mut used = 0;
         while used < most {
-            match gate.admit(Ask::op("job").tenant(&acme).cost("jobs", 1)).await {
+            match gate.admit(Ask::new(&acme, "job").cost("jobs", 1)).await {
                 Ok(permit) => permit.settle(),
                 Err(_) => break,
             }

@@ -117,7 +117,7 @@ mod tests {
         let yields = Yields { key: true, user: true, named: false, no_scope: NoScope::Tenant };
         let told = |limit: &str| {
             let text = format!("default-plan = \"free\"\n[plan.free]\nrate.all = \"{limit}\"\n");
-            let catalog = Catalog::parse("plans.toml", &text, 0).unwrap();
+            let catalog = Catalog::parse("plans.toml", &text, std::time::UNIX_EPOCH).unwrap();
             heard::lines(|| yields.tell(&catalog)).concat()
         };
         let said = told("3/min per ip");

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU128;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::balances::Balances;
 use super::standing::LimitReader;
 use super::unleased::WithUnleased;
 use super::{Gate, Identification, Pending, TenantHandle, Waited};
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
+use crate::clock::time_at;
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
 use crate::payers::late;
@@ -42,7 +44,7 @@ use crate::wire::{self, Reply};
 /// use tallygate::{Ask, Identified};
 ///
 /// let acme = gate.tenant("acme").await?;                       // a handle, which may be kept
-/// gate.admit(Ask::op("job").tenant(&acme).cost("jobs", 3)).await.expect("included").settle();
+/// gate.admit(Ask::new(&acme, "job").cost("jobs", 3)).await.expect("included").settle();
 /// let report = gate.usage_report(&Identified::from(&acme)).await?;
 /// assert!(report.meters.iter().any(|meter| &*meter.name == "jobs" && meter.used == 3));
 /// # }
@@ -106,7 +108,7 @@ impl Gate {
     /// The response to `GET /usage/history?QUERY` for this caller.
     pub async fn history_reply(&self, who: &Identified, query: &str) -> Reply {
         let now = self.inner.clock.now();
-        let query = match HistoryQuery::parse(query, now.wall_ms) {
+        let query = match HistoryQuery::parse(query, now.wall()) {
             Ok(query) => query,
             Err(reply) => return reply,
         };
@@ -150,9 +152,8 @@ impl Gate {
         let period = Window { start_ms, ..period };
         let uses =
             inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
-        let staleness_ms =
-            u64::try_from(now.wall_ms.saturating_sub(inner.recording.ledger.read_at_ms()))
-                .unwrap_or(0);
+        let age_ms = now.wall_ms.saturating_sub(inner.recording.ledger.read_at_ms());
+        let staleness = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
         let view = WithUnleased::read(LimitReader {
             inner,
             sheet: &sheet,
@@ -171,7 +172,7 @@ impl Gate {
                 .map(|u| u.atoms)
                 .chain(live.map(|row| row.total(id)))
                 .for_each(|n| atoms.add(n));
-            meter_report(&view, id, CountedMeter { atoms, period, staleness_ms })
+            meter_report(&view, id, CountedMeter { atoms, period, staleness })
         });
         let meters = meters.collect();
         let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
@@ -180,14 +181,14 @@ impl Gate {
             status: status(&sheet.standing),
             catalog: revision,
             period: Period {
-                start_ms: period.start_ms,
-                end_ms: (period.end_ms != i64::MAX).then_some(period.end_ms),
+                start: period.start(),
+                end: period.end(),
                 timezone: sheet.catalog.timezone.name().into(),
             },
             meters,
             rates,
             features: sheet.policy.plan.features.clone(),
-            as_of_ms: now.wall_ms,
+            as_of: time_at(now.wall_ms),
         })
     }
 
@@ -285,7 +286,7 @@ impl Identified {
 struct CountedMeter {
     atoms: Atoms,
     period: Window,
-    staleness_ms: u64,
+    staleness: Duration,
 }
 
 fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: CountedMeter) -> MeterReport {
@@ -318,7 +319,7 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: CountedMeter) -> 
         held: held(view, id),
         limits,
         grants: grants.map(|(i, pool)| grant_report(view, i, pool)).collect(),
-        staleness_ms: counted.staleness_ms,
+        staleness: counted.staleness,
     }
 }
 
@@ -343,8 +344,8 @@ fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport
         limit: Some(limit),
         used: view.used_of(rule)?,
         debt: view.debt_of(rule),
-        starts_at_ms: window.start_ms,
-        resets_at_ms: (window.end_ms != i64::MAX).then_some(window.end_ms),
+        starts_at: window.start(),
+        resets_at: window.end(),
     })
 }
 
@@ -356,8 +357,8 @@ fn unlimited_report(quota: &Quota, counted: &CountedMeter) -> Option<LimitReport
         limit: None,
         used: counted.atoms.used,
         debt: 0,
-        starts_at_ms: counted.period.start_ms,
-        resets_at_ms: (counted.period.end_ms != i64::MAX).then_some(counted.period.end_ms),
+        starts_at: counted.period.start(),
+        resets_at: counted.period.end(),
     })
 }
 
@@ -369,7 +370,7 @@ fn grant_report(view: &WithUnleased<'_>, index: usize, pool: &PoolRule) -> Grant
         source: if pool.of_plan { "plan".into() } else { "grant".into() },
         limit,
         used: limit.saturating_sub(remaining),
-        expires_at_ms: pool.expires_ms,
+        expires_at: pool.expires_ms.map(time_at),
     }
 }
 
@@ -385,7 +386,7 @@ fn rate_report(view: &LimitReader<'_>, index: usize) -> Option<RateReport> {
         meter: state.meter,
         scale: state.scale,
         limit: rate.amount,
-        per_seconds: rate.per.as_secs().max(1),
+        per: rate.per.max(Duration::from_secs(1)),
         burst: state.limit,
         remaining: state.remaining,
     })
@@ -409,7 +410,7 @@ fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec
         let first = crate::catalog::local_day(span.start_ms, zone);
         let last = crate::catalog::local_day(span.end_ms - 1, zone).max(first);
         let used = by_day.range(first..=last).fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
-        HistoryRow { start_ms: span.start_ms, end_ms: span.end_ms, used }
+        HistoryRow { start: span.start(), end: time_at(span.end_ms), used }
     });
     rows.collect()
 }

@@ -18,7 +18,7 @@ use super::RequestView;
 ///
 /// impl Identify for Session {
 ///     fn identify(&self, view: &dyn RequestView) -> Identity {
-///         let Some(org) = view.claim("org") else { return Identity::Nobody };
+///         let Some(org) = view.claim("org") else { return Identity::Absent };
 ///         let caller = Caller::new(org.into_owned());
 ///         Identity::Tenant(match view.claim("sub") {
 ///             Some(user) => caller.user(user.into_owned()),
@@ -34,6 +34,7 @@ pub trait Identify: Send + Sync + 'static {
 
 /// The result of an identification.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Identity {
     /// A caller of this tenant; the directory decides whether the tenant exists. An id that begins
     /// with `~` is reserved for the gate, and refused.
@@ -41,13 +42,14 @@ pub enum Identity {
     /// The request presents nothing that this code knows: the `[[identify]]` tables go next. If
     /// they find nothing either, the request has no caller, and the route's `auth` and `[identity]
     /// unknown` decide its treatment.
-    Nobody,
+    Absent,
     /// The request presents something invalid: it is refused, even where a credential is optional.
     Refused,
 }
 
 /// A caller: its tenant, and its scopes within that tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Caller {
     /// The tenant's outer id.
     pub tenant: Arc<str>,

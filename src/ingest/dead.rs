@@ -4,11 +4,13 @@
 //! Not promised: an order. Ids are hashes of the messages' content.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use super::{Counted, Ingest, Malformed, NotCounted, UsageEvent};
+use crate::clock::time_at;
 use crate::error::Error;
 use crate::events::claim::repeated;
 use crate::identity::hex;
@@ -39,18 +41,18 @@ pub struct DeadLetter {
     pub body: String,
     /// The reason it did not count.
     pub why: String,
-    /// Time of its last arrival, Unix milliseconds.
-    pub at_ms: i64,
+    /// Time of its last arrival.
+    pub at: SystemTime,
 }
 
 /// Without the message, which is tenant data.
 impl std::fmt::Debug for DeadLetter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { id, why, at_ms, .. } = self;
+        let Self { id, why, at, .. } = self;
         f.debug_struct("DeadLetter")
             .field("id", id)
             .field("why", why)
-            .field("at_ms", at_ms)
+            .field("at", at)
             .finish_non_exhaustive()
     }
 }
@@ -191,7 +193,7 @@ fn letter(id: &str, item: &Item) -> Result<DeadLetter, StoreError> {
     let parts = || {
         let body = String::from_utf8_lossy(item.bytes(BODY)?).into_owned();
         let (why, at_ms) = (item.text(WHY)?.to_owned(), item.int(AT)?);
-        Some(DeadLetter { id: id.to_owned(), body, why, at_ms })
+        Some(DeadLetter { id: id.to_owned(), body, why, at: time_at(at_ms) })
     };
     parts().ok_or_else(|| {
         StoreError::new(StoreErrorKind::Corrupt, "a dead letter cannot be read: damaged")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::clock::time_at;
 use crate::events::claim::{self, EventClaimed, LogSlot};
 use crate::ids::Surrogate;
 use crate::store::layout::Space;
@@ -79,7 +80,7 @@ async fn what_is_counted_is_drawn_from_the_quota() {
     testing::leases_at_rest(&gate).await;
     let acme = gate.tenant("acme").await.unwrap();
     let mut admitted = 0;
-    while let Ok(permit) = gate.admit(Ask::op("call").tenant(&acme).cost("calls", 1)).await {
+    while let Ok(permit) = gate.admit(Ask::new(&acme, "call").cost("calls", 1)).await {
         permit.settle();
         admitted += 1;
     }
@@ -115,8 +116,7 @@ async fn what_was_counted_without_an_answer_is_drawn_once() {
             let mut admitted = 0;
             let (gate, _clock) = self::gate(store);
             let acme = gate.tenant("acme").await.unwrap();
-            while let Ok(permit) = gate.admit(Ask::op("call").tenant(&acme).cost("calls", 1)).await
-            {
+            while let Ok(permit) = gate.admit(Ask::new(&acme, "call").cost("calls", 1)).await {
                 permit.settle();
                 admitted += 1;
             }
@@ -129,7 +129,7 @@ async fn what_was_counted_without_an_answer_is_drawn_once() {
 async fn late_events_count_in_their_own_window_while_it_is_open() {
     let store = Memory::new();
     let (gate, clock) = gate(store.clone());
-    let at = |id: &str, at_ms| calls(id, 1).at_unix_ms(at_ms);
+    let at = |id: &str, at_ms| calls(id, 1).at(time_at(at_ms));
     // Its periods begin on the 17th at noon: its very first one has just ended.
     let ask = |event| async { gate.ingest().events(vec![event]).await.remove(0) };
     assert_eq!(ask(at("now", START_MS + 60_000)).await, Ok(Counted::Now));
@@ -485,7 +485,7 @@ async fn units_that_were_held_at_the_end_of_a_window_are_there_for_its_late_even
     let (other, clock) = testing::gate_with(BILLED, store.clone());
     let use_one = async || {
         let acme = api.tenant("acme").await.unwrap();
-        api.admit(Ask::op("call").tenant(&acme).cost("calls", 1)).await.unwrap().settle();
+        api.admit(Ask::new(&acme, "call").cost("calls", 1)).await.unwrap().settle();
     };
     use_one().await;
     for clock in [&api_clock, &clock] {
@@ -493,7 +493,7 @@ async fn units_that_were_held_at_the_end_of_a_window_are_there_for_its_late_even
     }
     use_one().await; // in April: what it holds of March goes back
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let late = calls("late", 101).at_unix_ms(START_MS + 1_000);
+    let late = calls("late", 101).at(time_at(START_MS + 1_000));
     assert_eq!(other.ingest().events(vec![late]).await, [Ok(Counted::Now)]);
     api.flush_now().await.unwrap();
     let inner = &other.inner;

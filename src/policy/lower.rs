@@ -483,7 +483,7 @@ mod tests {
             [plan.free]
             rate.default = "10/s"
         "#;
-        Catalog::parse("plans.toml", plans, 0).unwrap()
+        Catalog::parse("plans.toml", plans, std::time::UNIX_EPOCH).unwrap()
     }
 
     #[test]

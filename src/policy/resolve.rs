@@ -316,6 +316,7 @@ fn owed(what: Payment) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::time_at;
     use crate::ids::Surrogate;
     use crate::testing::START_MS;
 
@@ -344,7 +345,11 @@ mod tests {
     "#;
 
     fn live() -> LiveCatalog {
-        LiveCatalog::new(Arc::new(Catalog::parse("plans.toml", PLANS, START_MS).unwrap()), 1, 1)
+        LiveCatalog::new(
+            Arc::new(Catalog::parse("plans.toml", PLANS, time_at(START_MS)).unwrap()),
+            1,
+            1,
+        )
     }
 
     fn on_pro(id: &str) -> TenantRecord {

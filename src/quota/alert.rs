@@ -13,6 +13,7 @@ use crate::catalog::Window;
 
 /// A quota has passed one of its `alert` percentages.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Alert {
     /// The tenant's outer id.
     pub tenant: Arc<str>,

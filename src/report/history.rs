@@ -4,10 +4,12 @@
 //! that names the parameter and what to write; nothing is guessed or ignored.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::written;
+use crate::clock::unix_ms;
 use crate::wire::{Amount, Reply, plain_problem, rfc3339};
 
 /// Limit on the rows of one answer: three years of days, with room to spare. It bounds how much one
@@ -28,6 +30,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// The length of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Granularity {
     /// A local day.
     Day,
@@ -49,19 +52,30 @@ impl Granularity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
     /// The meter's name, not yet looked up.
-    pub meter: String,
+    pub(crate) meter: String,
     /// First instant, Unix milliseconds.
-    pub from_ms: i64,
-    /// First instant after it, Unix milliseconds; later than `from_ms`.
-    pub to_ms: i64,
+    pub(crate) from_ms: i64,
+    /// First instant after it; later than `from_ms`.
+    pub(crate) to_ms: i64,
     /// The length of a row.
-    pub granularity: Granularity,
+    pub(crate) granularity: Granularity,
 }
 
 impl HistoryQuery {
+    /// A meter's use from an instant until before another: no rows where that is not later.
+    pub fn new(
+        meter: impl Into<String>,
+        from: SystemTime,
+        to: SystemTime,
+        granularity: Granularity,
+    ) -> Self {
+        Self { meter: meter.into(), from_ms: unix_ms(from), to_ms: unix_ms(to), granularity }
+    }
+
     /// Parses a raw query string, without its `?`. `meter` is required; the defaults of the others
     /// give the last 30 days, by day. An error is the 400 to send.
-    pub fn parse(raw: &str, now_ms: i64) -> Result<Self, Reply> {
+    pub fn parse(raw: &str, now: SystemTime) -> Result<Self, Reply> {
+        let now_ms = unix_ms(now);
         let [mut meter, mut from, mut to, mut granularity] = [const { None::<String> }; 4];
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -117,14 +131,14 @@ impl HistoryQuery {
 
     /// The 400 for a span with more rows than an answer holds. Rows are counted in the plan file's
     /// time zone.
-    pub fn too_many_rows() -> Reply {
+    pub(crate) fn too_many_rows() -> Reply {
         bad(&format!(
             "The span has more than {MAX_ROWS} rows. Ask for less of it, or for longer rows."
         ))
     }
 
     /// The 404 for a meter that is not in the catalog.
-    pub fn unknown_meter<'a>(known: impl IntoIterator<Item = &'a str>) -> Reply {
+    pub(crate) fn unknown_meter<'a>(known: impl IntoIterator<Item = &'a str>) -> Reply {
         let known = known.into_iter().collect::<Vec<_>>().join(", ");
         let detail = format!("There is no such meter. There are: {known}.");
         plain_problem(404, "Unknown meter", &detail)
@@ -133,6 +147,7 @@ impl HistoryQuery {
 
 /// The history of one meter.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct History {
     /// The meter's name.
     pub meter: Arc<str>,
@@ -148,11 +163,12 @@ pub struct History {
 
 /// Usage in one span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HistoryRow {
-    /// First instant, Unix milliseconds.
-    pub start_ms: i64,
-    /// First instant after it, Unix milliseconds.
-    pub end_ms: i64,
+    /// First instant.
+    pub start: SystemTime,
+    /// First instant after it.
+    pub end: SystemTime,
     /// Atoms used.
     pub used: u64,
 }
@@ -187,8 +203,8 @@ impl Serialize for Row<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(history, row) = self;
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("start", &rfc3339(row.start_ms))?;
-        map.serialize_entry("end", &rfc3339(row.end_ms))?;
+        map.serialize_entry("start", &written(row.start))?;
+        map.serialize_entry("end", &written(row.end))?;
         map.serialize_entry("meter", &history.meter)?;
         Amount::new(row.used, history.scale).entry(&mut map, "used", "used_text")?;
         map.end()
@@ -231,12 +247,15 @@ fn decode(text: &str) -> Result<String, Reply> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
+    use crate::clock::time_at;
 
     const NOW: i64 = 1_795_256_636_000;
 
     fn refused(raw: &str) -> String {
-        let reply = HistoryQuery::parse(raw, NOW).unwrap_err();
+        let reply = HistoryQuery::parse(raw, time_at(NOW)).unwrap_err();
         assert_eq!(reply.status, 400);
         let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
         body["detail"].as_str().unwrap().to_owned()
@@ -250,14 +269,14 @@ mod tests {
             to_ms: NOW,
             granularity: Granularity::Day,
         };
-        assert_eq!(HistoryQuery::parse("meter=requests", NOW), Ok(expected));
+        assert_eq!(HistoryQuery::parse("meter=requests", time_at(NOW)), Ok(expected));
     }
 
     #[test]
     fn reads_instants_and_dates() {
         let raw = "meter=input%2dtokens&from=2026-11-01&to=2026-11-01T02%3A00%3A00%2B01:00\
                    &granularity=month";
-        let query = HistoryQuery::parse(raw, NOW).unwrap();
+        let query = HistoryQuery::parse(raw, time_at(NOW)).unwrap();
         assert_eq!(query.meter, "input-tokens");
         assert_eq!(query.to_ms - query.from_ms, HOUR_MS);
         assert_eq!(query.granularity, Granularity::Month);
@@ -287,9 +306,9 @@ mod tests {
             let said = refused(&format!("meter=a&from={from}&to=1970-01-02"));
             assert!(said.contains("Write 1970-01-01T00:00:00Z or later"), "{from}: {said}");
         }
-        let year = HistoryQuery::parse("meter=a&from=2026-11-01&to=2027-11-01", NOW);
+        let year = HistoryQuery::parse("meter=a&from=2026-11-01&to=2027-11-01", time_at(NOW));
         assert!(year.is_ok(), "a year that runs may be asked for whole");
-        assert!(HistoryQuery::parse("meter=a&to=1970-01-02", NOW).is_ok());
+        assert!(HistoryQuery::parse("meter=a&to=1970-01-02", time_at(NOW)).is_ok());
     }
 
     #[test]
@@ -304,7 +323,7 @@ mod tests {
             unit: "credits".into(),
             scale: 10,
             granularity: Granularity::Day,
-            rows: vec![HistoryRow { start_ms: 0, end_ms: DAY_MS, used: 15 }],
+            rows: vec![HistoryRow { start: UNIX_EPOCH, end: time_at(DAY_MS), used: 15 }],
         };
         assert_eq!(
             String::from_utf8(history.reply().body).unwrap(),

@@ -8,15 +8,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::Feature;
+use crate::clock::unix_ms;
 use crate::wire::{Amount, Reply, rfc3339};
 
 mod history;
 mod page;
+#[cfg(test)]
+mod page_tests;
 
 pub(crate) use history::MAX_ROWS;
 pub use history::{Granularity, History, HistoryQuery, HistoryRow};
@@ -26,6 +30,7 @@ pub use page::page_reply;
 
 /// The body of `GET /usage`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct UsageReport {
     /// The plan's name.
     pub plan: Arc<str>,
@@ -41,23 +46,25 @@ pub struct UsageReport {
     pub rates: Vec<RateReport>,
     /// The plan's features.
     pub features: BTreeMap<Arc<str>, Feature>,
-    /// Time of these numbers, Unix milliseconds.
-    pub as_of_ms: i64,
+    /// Time of these numbers.
+    pub as_of: SystemTime,
 }
 
 /// A span, and the time zone in which it turns over.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Period {
-    /// First instant, Unix milliseconds.
-    pub start_ms: i64,
-    /// First instant after it, Unix milliseconds; `None` without an end.
-    pub end_ms: Option<i64>,
+    /// First instant.
+    pub start: SystemTime,
+    /// First instant after it; `None` without an end.
+    pub end: Option<SystemTime>,
     /// IANA name of the catalog's time zone.
     pub timezone: Arc<str>,
 }
 
 /// One meter. Amounts are atoms of `scale` to the unit.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MeterReport {
     /// Its name in the plan file.
     pub name: Arc<str>,
@@ -75,12 +82,13 @@ pub struct MeterReport {
     pub limits: Vec<LimitReport>,
     /// Units given once.
     pub grants: Vec<GrantReport>,
-    /// Maximum age of numbers from other processes, milliseconds.
-    pub staleness_ms: u64,
+    /// Maximum age of numbers from other processes.
+    pub staleness: Duration,
 }
 
 /// One quota of a meter, in atoms of the meter.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LimitReport {
     /// Its id: `requests/month`.
     pub id: Arc<str>,
@@ -93,14 +101,15 @@ pub struct LimitReport {
     pub used: u64,
     /// The part of `used` that is unpaid: the meter admits nothing until it is paid.
     pub debt: u64,
-    /// First instant of the window, Unix milliseconds.
-    pub starts_at_ms: i64,
-    /// First instant after it, Unix milliseconds; `None` for a window without end.
-    pub resets_at_ms: Option<i64>,
+    /// First instant of the window.
+    pub starts_at: SystemTime,
+    /// First instant after it; `None` for a window without end.
+    pub resets_at: Option<SystemTime>,
 }
 
 /// Units given once, in atoms of the meter.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GrantReport {
     /// Its id.
     pub id: Arc<str>,
@@ -110,12 +119,13 @@ pub struct GrantReport {
     pub limit: u64,
     /// Units used of it.
     pub used: u64,
-    /// First instant at which it has expired, Unix milliseconds.
-    pub expires_at_ms: Option<i64>,
+    /// First instant at which it has expired.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// A rate limit. Amounts are calls, or atoms of `scale` to the unit of `meter`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RateReport {
     /// Its id: `search/min`.
     pub id: Arc<str>,
@@ -127,8 +137,8 @@ pub struct RateReport {
     pub scale: u64,
     /// Amount allowed ...
     pub limit: u64,
-    /// ... per this many seconds.
-    pub per_seconds: u64,
+    /// ... per this time, whole seconds.
+    pub per: Duration,
     /// Burst size.
     pub burst: u64,
     /// Amount available now.
@@ -156,8 +166,8 @@ impl UsageReport {
     /// two bodies with the same tag may differ in those.
     pub fn etag(&self) -> String {
         let mut still = self.clone();
-        still.as_of_ms = 0;
-        still.meters.iter_mut().for_each(|meter| meter.staleness_ms = 0);
+        still.as_of = UNIX_EPOCH;
+        still.meters.iter_mut().for_each(|meter| meter.staleness = Duration::ZERO);
         let hash = Sha256::digest(json(&still));
         let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         format!("W/\"{hex}\"")
@@ -186,7 +196,7 @@ impl Serialize for UsageReport {
         let features: BTreeMap<_, _> =
             self.features.iter().map(|(name, feature)| (name, FeatureValue(feature))).collect();
         map.serialize_entry("features", &features)?;
-        map.serialize_entry("as_of", &rfc3339(self.as_of_ms))?;
+        map.serialize_entry("as_of", &written(self.as_of))?;
         map.end()
     }
 }
@@ -194,8 +204,8 @@ impl Serialize for UsageReport {
 impl Serialize for Period {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("start", &rfc3339(self.start_ms))?;
-        map.serialize_entry("end", &self.end_ms.map(rfc3339))?;
+        map.serialize_entry("start", &written(self.start))?;
+        map.serialize_entry("end", &self.end.map(written))?;
         map.serialize_entry("timezone", &self.timezone)?;
         map.end()
     }
@@ -214,7 +224,7 @@ impl Serialize for MeterReport {
         amount(self.held).entry(&mut map, "held", "held_text")?;
         map.serialize_entry("limits", &limits)?;
         map.serialize_entry("grants", &grants)?;
-        map.serialize_entry("staleness_ms", &self.staleness_ms)?;
+        map.serialize_entry("staleness_ms", &self.staleness.as_millis())?;
         map.end()
     }
 }
@@ -236,8 +246,8 @@ impl Serialize for Scaled<'_, LimitReport> {
         if limit.debt > 0 {
             Amount::new(limit.debt, *scale).entry(&mut map, "debt", "debt_text")?;
         }
-        map.serialize_entry("starts_at", &rfc3339(limit.starts_at_ms))?;
-        map.serialize_entry("resets_at", &limit.resets_at_ms.map(rfc3339))?;
+        map.serialize_entry("starts_at", &written(limit.starts_at))?;
+        map.serialize_entry("resets_at", &limit.resets_at.map(written))?;
         map.end()
     }
 }
@@ -252,7 +262,7 @@ impl Serialize for Scaled<'_, GrantReport> {
         Amount::new(grant.limit, *scale).entry(&mut map, "limit", "limit_text")?;
         Amount::new(grant.used, *scale).entry(&mut map, "used", "used_text")?;
         Amount::new(left, *scale).entry(&mut map, "remaining", "remaining_text")?;
-        map.serialize_entry("expires_at", &grant.expires_at_ms.map(rfc3339))?;
+        map.serialize_entry("expires_at", &grant.expires_at.map(written))?;
         map.end()
     }
 }
@@ -265,11 +275,16 @@ impl Serialize for RateReport {
         map.serialize_entry("scope", &self.scope)?;
         map.serialize_entry("meter", &self.meter)?;
         amount(self.limit).entry(&mut map, "limit", "limit_text")?;
-        map.serialize_entry("per_seconds", &self.per_seconds)?;
+        map.serialize_entry("per_seconds", &self.per.as_secs())?;
         amount(self.burst).entry(&mut map, "burst", "burst_text")?;
         amount(self.remaining).entry(&mut map, "remaining", "remaining_text")?;
         map.end()
     }
+}
+
+/// An instant in RFC 3339.
+fn written(at: SystemTime) -> String {
+    rfc3339(unix_ms(at))
 }
 
 /// A feature as the JSON that a plan file's author would expect: `true`, `10`, `"unlimited"`.
@@ -302,13 +317,18 @@ fn optional<M: SerializeMap>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::time_at;
 
     fn report() -> UsageReport {
         UsageReport {
             plan: "team".into(),
             status: "active".into(),
             catalog: 7,
-            period: Period { start_ms: 0, end_ms: Some(86_400_000), timezone: "UTC".into() },
+            period: Period {
+                start: UNIX_EPOCH,
+                end: Some(time_at(86_400_000)),
+                timezone: "UTC".into(),
+            },
             meters: vec![MeterReport {
                 name: "credits".into(),
                 unit: "credits".into(),
@@ -323,8 +343,8 @@ mod tests {
                         limit: Some(10_000),
                         used: 12_345,
                         debt: 0,
-                        starts_at_ms: 0,
-                        resets_at_ms: Some(86_400_000),
+                        starts_at: UNIX_EPOCH,
+                        resets_at: Some(time_at(86_400_000)),
                     },
                     LimitReport {
                         id: "credits/once".into(),
@@ -332,8 +352,8 @@ mod tests {
                         limit: None,
                         used: 1_000,
                         debt: 0,
-                        starts_at_ms: 0,
-                        resets_at_ms: None,
+                        starts_at: UNIX_EPOCH,
+                        resets_at: None,
                     },
                 ],
                 grants: vec![GrantReport {
@@ -341,9 +361,9 @@ mod tests {
                     source: "grant".into(),
                     limit: 5_000,
                     used: 1_000,
-                    expires_at_ms: None,
+                    expires_at: None,
                 }],
-                staleness_ms: 40,
+                staleness: Duration::from_millis(40),
             }],
             rates: vec![RateReport {
                 id: "default/s".into(),
@@ -351,7 +371,7 @@ mod tests {
                 meter: None,
                 scale: 1,
                 limit: 50,
-                per_seconds: 1,
+                per: Duration::from_secs(1),
                 burst: 200,
                 remaining: 180,
             }],
@@ -360,7 +380,7 @@ mod tests {
                 ("seats".into(), Feature::Number(10)),
                 ("sites".into(), Feature::Unlimited),
             ]),
-            as_of_ms: 1_500,
+            as_of: time_at(1_500),
         }
     }
 
@@ -400,8 +420,8 @@ mod tests {
     #[test]
     fn the_tag_changes_with_use_alone() {
         let (first, mut later) = (report(), report());
-        later.as_of_ms += 9_000;
-        later.meters[0].staleness_ms += 1;
+        later.as_of += Duration::from_secs(9);
+        later.meters[0].staleness += Duration::from_millis(1);
         assert_eq!(first.etag(), later.etag());
         later.meters[0].used += 1;
         assert_ne!(first.etag(), later.etag());

@@ -9,13 +9,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use tallygate::catalog::Feature;
-use tallygate::report::{
+use super::{
     GrantReport, Granularity, History, HistoryRow, LimitReport, MeterReport, Period, RateReport,
     UsageReport, page_reply,
 };
-use tallygate::wire::Reply;
+use crate::catalog::Feature;
+use crate::clock::time_at;
+use crate::wire::Reply;
 
 const DAY_MS: i64 = 86_400_000;
 /// 2026-11-21T10:23:56Z.
@@ -119,7 +121,7 @@ fn browser() -> Option<String> {
 }
 
 fn pictures() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../page");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/page");
     std::fs::create_dir_all(&target).unwrap();
     target
 }
@@ -229,7 +231,7 @@ fn history(query: &str) -> History {
         let weekend = u64::from((i + 3) % 7 < 2);
         let wave = [52, 61, 74, 70, 83, 96, 88][usize::try_from(i % 7).unwrap()];
         let used = if i == 4 { 0 } else { top * wave / 100 / (1 + weekend * 2) };
-        HistoryRow { start_ms, end_ms: start_ms + DAY_MS, used }
+        HistoryRow { start: time_at(start_ms), end: time_at(start_ms + DAY_MS), used }
     });
     History {
         meter: name.into(),
@@ -247,8 +249,8 @@ fn limit(id: &str, scope: &str, limit: Option<u64>, used: u64, window: (i64, i64
         limit,
         used,
         debt: 0,
-        starts_at_ms: window.0,
-        resets_at_ms: Some(window.1),
+        starts_at: time_at(window.0),
+        resets_at: Some(time_at(window.1)),
     }
 }
 
@@ -262,7 +264,7 @@ fn meter(name: &str, unit: &str, used: u64, limits: Vec<LimitReport>) -> MeterRe
         held: 0,
         limits,
         grants: Vec::new(),
-        staleness_ms: 120,
+        staleness: Duration::from_millis(120),
     }
 }
 
@@ -273,7 +275,7 @@ fn rate(id: &str, scope: &str, limit: u64, per_seconds: u64, burst: u64) -> Rate
         meter: None,
         scale: 1,
         limit,
-        per_seconds,
+        per: Duration::from_secs(per_seconds),
         burst,
         remaining: burst * 9 / 10,
     }
@@ -286,14 +288,18 @@ fn report() -> UsageReport {
         source: "grant".into(),
         limit: 500_000,
         used: 87_630,
-        expires_at_ms: Some(NOW_MS + 200 * DAY_MS),
+        expires_at: Some(time_at(NOW_MS + 200 * DAY_MS)),
     };
     let credits = limit("credits/cycle", "tenant", Some(450_000), 412_370, MONTH);
     UsageReport {
         plan: "team".into(),
         status: "active".into(),
         catalog: 7,
-        period: Period { start_ms: MONTH.0, end_ms: Some(MONTH.1), timezone: "UTC".into() },
+        period: Period {
+            start: time_at(MONTH.0),
+            end: Some(time_at(MONTH.1)),
+            timezone: "UTC".into(),
+        },
         meters: vec![
             MeterReport {
                 over: 204_331,
@@ -312,7 +318,7 @@ fn report() -> UsageReport {
                 scale: 1000,
                 held: 2_000,
                 grants: vec![grant],
-                staleness_ms: 2_400,
+                staleness: Duration::from_millis(2_400),
                 ..meter("credits", "credits", 412_370, vec![credits])
             },
             meter(
@@ -350,6 +356,6 @@ fn report() -> UsageReport {
             ("environments".into(), Feature::Unlimited),
             ("support".into(), Feature::Text("business hours".into())),
         ]),
-        as_of_ms: NOW_MS,
+        as_of: time_at(NOW_MS),
     }
 }

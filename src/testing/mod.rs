@@ -21,8 +21,8 @@ pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
 #[doc(hidden)]
 pub use simulated::{
-    ClaimItem, Drawn, LogItem, OpenRequest, Plans, PoolEntry, PoolItem, have_patience, incarnation,
-    seed_this_thread, split_pools,
+    ClaimItem, Drawn, LogItem, OpenRequest, Plans, PoolEntry, PoolItem, have_patience, held,
+    incarnation, seed_this_thread, split_pools, time_at, unix_ms,
 };
 
 /// Start of a test gate's clock: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month, so that
@@ -45,7 +45,7 @@ pub const START_MS: i64 = 1_773_748_800_000;
 ///     quota.jobs = "1/hour"
 /// "#);
 /// let acme = gate.tenant("acme").await.unwrap();
-/// let ask = || Ask::op("job").tenant(&acme).cost("jobs", 1);
+/// let ask = || Ask::new(&acme, "job").cost("jobs", 1);
 /// gate.admit(ask()).await.unwrap().settle();
 /// assert!(gate.admit(ask()).await.is_err());
 /// clock.advance(Duration::from_secs(3600));
@@ -79,7 +79,7 @@ pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualC
 /// let plans = "default-plan = \"free\"\n[plan.free]";
 /// let gate = testing::builder(plans).open().await.unwrap();
 /// let acme = gate.tenant("acme").await.unwrap();
-/// assert!(gate.admit(Ask::op("job").tenant(&acme)).await.is_ok());
+/// assert!(gate.admit(Ask::new(&acme, "job")).await.is_ok());
 /// # });
 /// ```
 pub fn builder(plans: &str) -> GateBuilder {
@@ -163,7 +163,7 @@ impl Identify for ByHeader {
                     None => caller,
                 })
             }
-            None => Identity::Nobody,
+            None => Identity::Absent,
         }
     }
 }

@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use crate::admission::claim;
+use crate::clock;
 use crate::decision::Outcome;
 use crate::decision::Refusal;
-use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, Usage, Waited};
+use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, TenantHandle, Usage, Waited};
 use crate::identity::RequestView;
 use crate::ledger::journal::Journal;
 use crate::ledger::log;
@@ -19,6 +21,16 @@ use crate::quota::pool::{self, PoolId};
 use crate::quota::subpool::{self, Fed, Sub};
 use crate::store::layout::Space;
 use crate::store::{Item, Key};
+
+/// The time at these Unix milliseconds.
+pub fn time_at(unix_ms: i64) -> SystemTime {
+    clock::time_at(unix_ms)
+}
+
+/// Unix milliseconds of a time.
+pub fn unix_ms(time: SystemTime) -> i64 {
+    clock::unix_ms(time)
+}
 
 /// Seeds all of this thread's randomness; `None` returns it to the system's.
 pub fn seed_this_thread(seed: Option<u64>) {
@@ -61,6 +73,12 @@ impl Plans {
 /// The incarnation under which a gate currently leases and records.
 pub fn incarnation(gate: &Gate) -> u128 {
     gate.inner.hub.incarnation()
+}
+
+/// Atoms of all quotas of a tenant that requests in flight hold in this process and have not used
+/// yet. Limits of its keys, users and addresses are not among them.
+pub fn held(tenant: &TenantHandle) -> u64 {
+    tenant.0.core.held()
 }
 
 /// An admitted request that has not ended.

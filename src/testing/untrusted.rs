@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::START_MS;
 use crate::catalog::{Catalog, Every, Zone};
+use crate::clock::time_at;
 use crate::config::Config;
 use crate::directory::TenantRecord;
 use crate::gate::{Answer, Gate, IdentifyStep, Step, Waited};
@@ -42,7 +43,7 @@ const CALLS: u32 = 2_000;
 /// short error report.
 pub fn plan_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let catalog = match Catalog::parse("plans.toml", text, START_MS) {
+    let catalog = match Catalog::parse("plans.toml", text, time_at(START_MS)) {
         Ok(catalog) => Arc::new(catalog),
         Err(errors) => return assert!(errors.to_string().len() <= MAX_TOLD, "told at length"),
     };
@@ -113,7 +114,7 @@ pub fn paths(data: &[u8]) {
         let pattern = toml::Value::String(pattern.to_owned());
         plans.push_str(&format!("[route.r{n}]\nmatch = {pattern}\n"));
     }
-    match Catalog::parse("plans.toml", &plans, START_MS) {
+    match Catalog::parse("plans.toml", &plans, time_at(START_MS)) {
         Ok(catalog) => {
             for path in paths.lines().take(64) {
                 for method in ["GET", "HEAD", "POST", "get", ""] {

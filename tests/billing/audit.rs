@@ -179,7 +179,13 @@ async fn a_hole_in_a_log_and_a_pool_that_does_not_balance_are_named() {
     assert!(audit.pools.iter().all(|pool| pool.balanced));
 
     let pool = &audit.pools[0];
-    let pk = format!("1#default#Q#{}#{}#{:032x}#{}", pool.tenant, pool.limit, 0, pool.start_ms);
+    let pk = format!(
+        "1#default#Q#{}#{}#{:032x}#{}",
+        pool.tenant,
+        pool.limit,
+        0,
+        tallygate::testing::unix_ms(pool.start())
+    );
     let key = Key { pk, sk: "-".to_owned() };
     let spent = Change::Set("spent".into(), Value::Int(1_000));
     bench.store.write(Write { key, when: vec![], change: vec![spent] }).await.unwrap();

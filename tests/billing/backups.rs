@@ -5,6 +5,7 @@ use tallygate::Gate;
 use tallygate::billing::SentSinceCopy;
 use tallygate::billing::report::ReportError;
 use tallygate::ingest::{Counted, UsageEvent};
+use tallygate::testing::time_at;
 
 use crate::bench::{Bench, NOW, event, fault, subscription, use_at};
 use crate::topups::{buy_packs, packs};
@@ -179,7 +180,7 @@ async fn after_a_restore_no_entry_takes_a_minute_in_which_stripe_counts() {
     bench.pass(31 * 24 * HOURS);
     let copy = bench.store.copy().await;
     let jobs = |id: &str, at_s: i64| {
-        UsageEvent::new(id, "acme", "jobs", 7).at_unix_ms((NOW + at_s) * 1_000)
+        UsageEvent::new(id, "acme", "jobs", 7).at(time_at((NOW + at_s) * 1_000))
     };
     // Of the period that ended a day ago; sent after the copy was made.
     assert_eq!(bench.gate.ingest().events(vec![jobs("a", 3_600)]).await, [Ok(Counted::Now)]);

@@ -10,7 +10,7 @@ use stripe_sim::{Settings, Sim, signature};
 use tallygate::store::{
     Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tallygate::testing::START_MS;
+use tallygate::testing::{START_MS, time_at};
 use tallygate::{Ask, Gate, GateBuilder, ManualClock};
 
 /// The initial time of the clocks, in Unix seconds.
@@ -181,7 +181,7 @@ impl Bench {
 
     /// A tenant created a day ago, so that its period has minutes for its reports.
     pub(crate) async fn tenant(&self, id: &str) {
-        let made = self.gate.directory().tenant(id).anchor(START_MS - 86_400_000);
+        let made = self.gate.directory().tenant(id).anchor(time_at(START_MS - 86_400_000));
         made.note("signed up").save().await.unwrap();
     }
 
@@ -244,21 +244,14 @@ pub(crate) async fn plan_at(gate: &Gate, tenant: &str) -> String {
 
 pub(crate) async fn use_at(gate: &Gate, tenant: &str, meter: &str, units: u64) {
     let tenant = gate.tenant(tenant).await.unwrap();
-    let ask = Ask::op("work").tenant(&tenant).cost(meter, units);
+    let ask = Ask::new(&tenant, "work").cost(meter, units);
     gate.admit(ask).await.unwrap().settle();
 }
 
 /// Grants prepaid units to a tenant on plan `team`.
 pub(crate) async fn pack(bench: &Bench, units: u64) {
     let tenant = bench.gate.directory().tenant("acme").plan("team");
-    let pack = tallygate::directory::Grant {
-        id: "pack".to_owned(),
-        meter: "jobs".to_owned(),
-        units,
-        source: "topup".to_owned(),
-        expires_ms: None,
-        note: None,
-    };
+    let pack = tallygate::directory::Grant::new("pack", "jobs", units).source("topup");
     tenant.grant(pack).note("t").save().await.unwrap();
 }
 
@@ -329,7 +322,7 @@ impl tallygate::identity::Identify for ByHeader {
     ) -> tallygate::identity::Identity {
         use tallygate::identity::{Caller, Identity};
         let tenant = view.header("x-tenant").and_then(|value| std::str::from_utf8(value).ok());
-        tenant.map_or(Identity::Nobody, |tenant| Identity::Tenant(Caller::new(tenant)))
+        tenant.map_or(Identity::Absent, |tenant| Identity::Tenant(Caller::new(tenant)))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use tallygate::directory::{PaymentState, TenantRecord};
+use tallygate::testing::unix_ms;
 use tallygate::{Ask, Gate};
 
 use crate::bench::{Bench, NOW, event, plan_at, subscription, webhook_at};
@@ -21,7 +22,7 @@ async fn record(gate: &Gate, tenant: &str) -> TenantRecord {
 async fn drain(gate: &Gate) -> u64 {
     let acme = gate.tenant("acme").await.unwrap();
     let mut used = 0;
-    while let Ok(permit) = gate.admit(Ask::op("work").tenant(&acme).cost("jobs", 1)).await {
+    while let Ok(permit) = gate.admit(Ask::new(&acme, "work").cost("jobs", 1)).await {
         permit.settle();
         used += 1;
         assert!(used < 2_000, "nothing refuses");
@@ -82,7 +83,7 @@ async fn canceling_a_trial_gives_no_second_helping_of_the_cycle_before_it() {
     for status in ["trialing", "active", "past_due", "canceled"] {
         let bench = Bench::new().await;
         let customer = bench.customer("acme").await;
-        let anchor_ms = record(&bench.gate, "acme").await.anchor_ms;
+        let anchor_ms = unix_ms(record(&bench.gate, "acme").await.anchor());
         let mut served = vec![drain(&bench.gate).await];
         for n in 0..3 {
             bench.pass(3_600);
@@ -96,7 +97,11 @@ async fn canceling_a_trial_gives_no_second_helping_of_the_cycle_before_it() {
         }
         assert_eq!(served, [10, 0, 0, 0], "{status}: of 10 in a cycle");
         let is = record(&bench.gate, "acme").await;
-        assert_eq!((is.anchor_ms, is.payment), (anchor_ms, PaymentState::Canceled), "{status}");
+        assert_eq!(
+            (unix_ms(is.anchor()), is.payment),
+            (anchor_ms, PaymentState::Canceled),
+            "{status}"
+        );
     }
 }
 
@@ -132,7 +137,7 @@ async fn a_plan_assigned_before_a_subscription_is_in_force_again_after_its_end()
     say(&bench, "evt_2", DELETED, &over(&bench, made, "canceled")).await;
     assert_eq!(bench.plan("acme").await, "payg");
     let is = record(&bench.gate, "acme").await;
-    assert_eq!((is.payment, is.anchor_ms), (before.payment, before.anchor_ms));
+    assert_eq!((is.payment, unix_ms(is.anchor())), (before.payment, unix_ms(before.anchor())));
 
     // A plan assigned while a subscription lives waits for its end.
     let made = begun(&bench, &customer, "sub_2", "active");
@@ -226,7 +231,7 @@ async fn every_order_of_an_end_with_the_link_anywhere_in_it_ends_the_same() {
                 if let Some(plan) = assigned {
                     bench.gate.directory().tenant(&tenant).plan(plan).save().await.unwrap();
                 }
-                let own_ms = record(&bench.gate, &tenant).await.anchor_ms;
+                let own_ms = unix_ms(record(&bench.gate, &tenant).await.anchor());
                 let sub = format!("sub_{customer}");
                 let lived = subscription(&sub, &customer, "active", "team_monthly");
                 let mut ended = subscription(&sub, &customer, "canceled", "team_monthly");
@@ -250,9 +255,10 @@ async fn every_order_of_an_end_with_the_link_anywhere_in_it_ends_the_same() {
                     }
                 }
                 let is = record(&bench.gate, &tenant).await;
-                assert_eq!(is.anchor_ms, own_ms, "{order:?}, linked at {link_at}");
-                let since_ms = if assigned.is_some() { 0 } else { is.payment_since_ms };
-                ends.push((is.plan, is.payment, since_ms, is.anchor_ms));
+                assert_eq!(unix_ms(is.anchor()), own_ms, "{order:?}, linked at {link_at}");
+                let since_ms = if assigned.is_some() { 0 } else { unix_ms(is.payment_since()) };
+                let anchor_ms = unix_ms(is.anchor());
+                ends.push((is.plan, is.payment, since_ms, anchor_ms));
             }
         }
         let expected = match assigned {

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use tallygate::ingest::{Counted, UsageEvent};
+use tallygate::testing::{time_at, unix_ms};
 
 use crate::bench::{Bench, KEY, NOW, event, make, subscription, use_at, webhook_at};
 
@@ -48,7 +49,7 @@ fn anchored(mut subscription: Value, at_s: i64) -> Value {
 }
 
 fn jobs(id: &str, units: u64, at_s: i64) -> UsageEvent {
-    UsageEvent::new(id, "acme", "jobs", units).at_unix_ms(at_s * 1_000)
+    UsageEvent::new(id, "acme", "jobs", units).at(time_at(at_s * 1_000))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +133,7 @@ async fn late_use_of_before_a_subscription_is_paid_by_the_cycle_in_which_it_lies
     assert_eq!(bench.gate.ingest().events(vec![late]).await, [Ok(Counted::Now)]);
     bench.report().await;
     let lines = bench.gate.audit().await.unwrap().lines;
-    let lines: Vec<_> = lines.iter().map(|l| (l.period_ms, l.recorded, l.owed)).collect();
+    let lines: Vec<_> = lines.iter().map(|l| (unix_ms(l.period()), l.recorded, l.owed)).collect();
     assert_eq!(bench.billed("jobs"), 90, "all 100 of that cycle were used by then: {lines:?}");
 }
 
@@ -201,7 +202,7 @@ async fn what_was_used_before_a_subscription_stays_out_of_it_though_its_webhook_
     // Use of before it that is reported now is known to be that.
     bench.pass(HOUR);
     let at_ms = (begun_s - 600) * 1_000;
-    let late = UsageEvent::new("late", "acme", "requests", 7).at_unix_ms(at_ms);
+    let late = UsageEvent::new("late", "acme", "requests", 7).at(time_at(at_ms));
     assert_eq!(bench.gate.ingest().events(vec![late]).await, [Ok(Counted::Now)]);
     bench.report().await;
     let before = counted(&bench, "api_requests", &customer, begun_s - 2 * 86_400, begun_s);
@@ -287,7 +288,7 @@ async fn late_use_of_before_an_anchor_was_moved_is_paid_by_the_cycle_in_which_it
     bench.pass(HOUR);
     let moved_ms = bench.sim.now() * 1_000;
     let acme = bench.gate.directory().tenant("acme");
-    acme.anchor(moved_ms).note("t").save().await.unwrap();
+    acme.anchor(time_at(moved_ms)).note("t").save().await.unwrap();
     bench.pass(600);
     let late = jobs("late", 40, NOW + 600);
     assert_eq!(bench.gate.ingest().events(vec![late]).await, [Ok(Counted::Now)]);

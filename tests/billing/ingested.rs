@@ -2,7 +2,7 @@
 
 use tallygate::Gate;
 use tallygate::ingest::{Counted, UsageEvent};
-use tallygate::testing::START_MS;
+use tallygate::testing::{START_MS, time_at};
 
 use crate::bench::{Bench, pack, use_at};
 
@@ -10,7 +10,7 @@ const DAY_S: u32 = 86_400;
 
 /// Ingests jobs of `acme`, at this second after the start of the test.
 async fn ingest(gate: &Gate, id: &str, units: u64, at_s: i64) {
-    let event = UsageEvent::new(id, "acme", "jobs", units).at_unix_ms(START_MS + at_s * 1_000);
+    let event = UsageEvent::new(id, "acme", "jobs", units).at(time_at(START_MS + at_s * 1_000));
     assert_eq!(gate.ingest().events(vec![event]).await, [Ok(Counted::Now)], "{id}");
 }
 
@@ -113,7 +113,7 @@ async fn an_event_dated_a_minute_into_the_next_period_is_recorded_and_paid_in_on
         // Sent again, by another process too, it counts once.
         for gate in [&bench.gate, &bench.another().await] {
             let at_ms = START_MS + ahead * 1_000;
-            let again = UsageEvent::new("ahead", "acme", "jobs", 7).at_unix_ms(at_ms);
+            let again = UsageEvent::new("ahead", "acme", "jobs", 7).at(time_at(at_ms));
             assert_eq!(gate.ingest().events(vec![again]).await, [Ok(Counted::Before)]);
         }
         bench.use_("acme", "jobs", 100).await;
@@ -150,7 +150,7 @@ async fn what_several_processes_ingest_at_once_is_owed_without_another_request_o
             let tasks: Vec<_> = (0..6)
                 .map(|n| {
                     let event = UsageEvent::new(format!("e{n}"), &*tenant, "jobs", 10);
-                    let (gate, event) = (gates[n % 4].clone(), event.at_unix_ms(START_MS));
+                    let (gate, event) = (gates[n % 4].clone(), event.at(time_at(START_MS)));
                     tokio::spawn(async move { gate.ingest().events(vec![event]).await })
                 })
                 .collect();

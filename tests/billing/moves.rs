@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use tallygate::directory::{PaymentState, TenantRecord};
+use tallygate::testing::unix_ms;
 
 use crate::bench::{Bench, NOW, event, make, plan_at, subscription, subscription_of, webhook_at};
 
@@ -41,7 +42,7 @@ async fn a_plan_that_a_former_customer_bought_ends_with_the_move_to_another() {
         bench.report().await;
         assert_eq!(bench.plan("acme").await, "free", "paid for by no customer of acme");
         let is = record(&bench, "acme").await;
-        assert_eq!((is.payment, is.anchor_ms), (PaymentState::Good, own.anchor_ms));
+        assert_eq!((is.payment, unix_ms(is.anchor())), (PaymentState::Good, unix_ms(own.anchor())));
         assert!(is.addons.is_empty());
         // What the new customer buys counts.
         let made = subscription("sub_3", &other, "active", "payg_monthly");
@@ -95,9 +96,10 @@ async fn a_subscription_that_means_no_plan_any_more_leaves_none_behind_in_any_or
                 assert_eq!(bench.webhook(&said).await, 200);
             }
             let is = record(&bench, &tenant).await;
-            let stands = (is.plan, is.payment, is.anchor_ms);
+            let anchor_ms = unix_ms(is.anchor());
+            let stands = (is.plan, is.payment, anchor_ms);
             let case = format!("{order:?}, linked at {link_at}");
-            assert_eq!(stands, (None, PaymentState::Good, own.anchor_ms), "{case}");
+            assert_eq!(stands, (None, PaymentState::Good, unix_ms(own.anchor())), "{case}");
         }
     }
 }

@@ -7,6 +7,7 @@ use tallygate::Gate;
 use tallygate::billing::SentSinceCopy;
 use tallygate::ingest::{Counted, UsageEvent};
 use tallygate::store::{Item, Key, Page, Promise, Query, Store, StoreFuture, Write, Written};
+use tallygate::testing::{time_at, unix_ms};
 
 use crate::bench::{
     Bench, KEY, NOW, Shared, event, make, subscription, subscription_of, use_at, webhook_at,
@@ -287,11 +288,11 @@ async fn a_subscription_at_a_custom_price_dates_usage_until_its_end_and_not_afte
     assert_eq!([of(begun_s, ended_s), of(ended_s, ended_s + DAY)], [10, 0]);
     // An anchor of the directory's own counts from now on.
     let now_ms = bench.sim.now() * 1_000;
-    bench.gate.directory().tenant("acme").anchor(now_ms).note("t").save().await.unwrap();
+    bench.gate.directory().tenant("acme").anchor(time_at(now_ms)).note("t").save().await.unwrap();
     bench.pass(60);
     used(&bench.gate, 7).await;
     let lines = bench.gate.audit().await.unwrap().lines;
-    let lines: Vec<_> = lines.iter().map(|line| (line.period_ms, line.recorded)).collect();
+    let lines: Vec<_> = lines.iter().map(|line| (unix_ms(line.period()), line.recorded)).collect();
     assert!(lines.contains(&(now_ms, 7)), "{now_ms}: {lines:?}");
 }
 
@@ -324,7 +325,7 @@ async fn late_use_of_before_a_move_is_owed_by_the_former_customer_though_its_add
     let moved_s = bench.sim.now();
     bench.pass(300);
     let at = |id: &str, units, at_s: i64| {
-        UsageEvent::new(id, "acme", "requests", units).at_unix_ms(at_s * 1_000)
+        UsageEvent::new(id, "acme", "requests", units).at(time_at(at_s * 1_000))
     };
     let late = vec![at("before", 7, moved_s - 60), at("after", 9, moved_s + 60)];
     let answers = bench.gate.ingest().events(late).await;

@@ -63,12 +63,12 @@ async fn a_pack_that_has_expired_is_not_given_again_by_a_longer_expiry() {
     let old = bought(&bench, &customer, "in_2", NOW - 31 * 86_400).await;
     assert_eq!(bench.webhook(&event("evt_2", "invoice.paid", NOW, &old)).await, 200);
     assert_eq!(grants(&bench.gate).await.len(), 1);
-    let ends = grants(&bench.gate).await[0].expires_ms;
+    let ends = grants(&bench.gate).await[0].expires_at();
     let edited = bench.another_with("expires = \"30d\"", "expires = \"365d\"").await;
     let again = event("evt_3", "invoice.paid", NOW, &invoice);
     assert_eq!(webhook_at(&edited, &again, bench.sim.now()).await, 200);
     assert_eq!(grants(&edited).await.len(), 1);
-    assert_eq!(grants(&edited).await[0].expires_ms, ends, "as it was given");
+    assert_eq!(grants(&edited).await[0].expires_at(), ends, "as it was given");
     // Long after its end it has left the record, and still counts as given.
     bench.pass(80 * 86_400);
     edited.directory().tenant("acme").suspend().save().await.unwrap();
@@ -85,14 +85,7 @@ async fn a_pack_that_found_no_room_is_given_once_an_operator_has_ended_one_that_
     let customer = bench.customer("acme").await;
     let acme = || gate.directory().tenant("acme").note("t");
     acme().plan("team").save().await.unwrap();
-    let small = |n: usize| Grant {
-        id: format!("pack-{n}"),
-        units: 2,
-        meter: "credits".to_owned(),
-        source: "operator".to_owned(),
-        expires_ms: None,
-        note: None,
-    };
+    let small = |n: usize| Grant::new(format!("pack-{n}"), "credits", 2).source("operator");
     for n in 0..64 {
         acme().grant(small(n)).save().await.unwrap();
         use_at(&gate, "acme", "credits", 2).await;
@@ -116,7 +109,7 @@ async fn a_pack_that_found_no_room_is_given_once_an_operator_has_ended_one_that_
     assert!(!grants(&gate).await.contains(&small(3)));
     // And nothing remains of it.
     let acme = gate.tenant("acme").await.unwrap();
-    let more = tallygate::Ask::op("work").tenant(&acme).cost("credits", 1);
+    let more = tallygate::Ask::new(&acme, "work").cost("credits", 1);
     assert!(gate.admit(more).await.is_err());
 }
 
@@ -128,7 +121,7 @@ async fn a_pack_of_a_meter_that_the_plan_does_not_limit_is_kept_until_one_does()
     assert_eq!(bench.webhook(&event("evt_1", "invoice.paid", NOW, &invoice)).await, 200);
     assert_eq!(grants(&bench.gate).await[0].units, 100);
     // As a manual grant it is a mistake.
-    let grant = Grant { id: "gift".to_owned(), ..grants(&bench.gate).await[0].clone() };
+    let grant = Grant::new("gift", "credits", 1);
     let error = bench.gate.directory().tenant("acme").grant(grant).save().await.unwrap_err();
     assert!(error.to_string().contains("does not limit \"credits\""), "{error}");
     let limited =
@@ -136,7 +129,7 @@ async fn a_pack_of_a_meter_that_the_plan_does_not_limit_is_kept_until_one_does()
     let limited = limited.await;
     let acme = limited.tenant("acme").await.unwrap();
     let mut used = 0;
-    let ask = || tallygate::Ask::op("work").tenant(&acme).cost("credits", 1);
+    let ask = || tallygate::Ask::new(&acme, "work").cost("credits", 1);
     while let Ok(permit) = limited.admit(ask()).await {
         permit.settle();
         used += 1;

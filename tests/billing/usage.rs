@@ -8,7 +8,7 @@ use serde_json::json;
 use tallygate::Outcome;
 use tallygate::identity::RequestView;
 use tallygate::store::{Change, Key, Store, Value as Stored, Write};
-use tallygate::testing::{OpenRequest, START_MS};
+use tallygate::testing::{OpenRequest, START_MS, time_at};
 use tokio::time::Instant;
 
 use crate::bench::{Bench, KEY, SECRET, event, fault, pack, subscription, use_at};
@@ -193,7 +193,7 @@ async fn what_a_period_leaves_is_sent_soon_after_its_end() {
     // This tenant's period ends in ten minutes, the other's in a month.
     let year_ms = 365 * 86_400_000;
     bench.tenant("globex").await;
-    let acme = bench.gate.directory().tenant("acme").anchor(START_MS + 600_000 - year_ms);
+    let acme = bench.gate.directory().tenant("acme").anchor(time_at(START_MS + 600_000 - year_ms));
     acme.note("signed up").save().await.unwrap();
     for tenant in ["acme", "globex"] {
         bench.gate.ensure_customer(tenant).await.unwrap();
@@ -260,7 +260,7 @@ async fn overage_of(quota: &str, uses: &[(u32, u64)]) -> i64 {
 async fn use_patiently(bench: &Bench, gate: &tallygate::Gate, units: u64) {
     let tenant = gate.tenant("acme").await.unwrap();
     for _ in 0..20 {
-        let ask = tallygate::Ask::op("work").tenant(&tenant).cost("jobs", units);
+        let ask = tallygate::Ask::new(&tenant, "work").cost("jobs", units);
         match gate.admit(ask).await {
             Ok(permit) => return permit.settle(),
             Err(refusal) => assert_eq!(refusal.reason, tallygate::Reason::Unavailable),

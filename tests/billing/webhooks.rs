@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tallygate::directory::PaymentState;
-use tallygate::testing::{Faulty, Odds};
+use tallygate::testing::{Faulty, Odds, time_at, unix_ms};
 
 use crate::bench::{Bench, NOW, event, plan_at, subscription, subscription_of, webhook_at};
 
@@ -24,7 +24,7 @@ async fn a_subscription_is_a_plan_from_the_next_request_on() {
     assert_eq!(bench.webhook(&made).await, 200);
     assert_eq!(bench.plan("acme").await, "team");
     let at = record(&bench, "acme").await;
-    assert_eq!((at.payment, at.anchor_ms), (PaymentState::Good, (NOW - 100) * 1_000));
+    assert_eq!((at.payment, unix_ms(at.anchor())), (PaymentState::Good, (NOW - 100) * 1_000));
 
     // Another process learns it within its cache's age, and a new one at once.
     let other = bench.another().await;
@@ -110,7 +110,7 @@ async fn every_order_of_a_lifecycle_with_the_link_anywhere_in_it_ends_the_same()
             }
             let is = record(&bench, &tenant).await;
             assert_eq!(
-                (is.plan.as_deref(), is.payment, is.payment_since_ms, is.anchor_ms),
+                (is.plan.as_deref(), is.payment, unix_ms(is.payment_since()), unix_ms(is.anchor())),
                 (Some("team"), PaymentState::PastDue, NOW * 1_000, (NOW - 100) * 1_000),
                 "{order:?}, linked at {link_at}"
             );
@@ -171,8 +171,9 @@ async fn addons_count_by_quantity_and_top_ups_are_granted_once() {
         assert_eq!(bench.webhook(&event(id, "invoice.paid", NOW, &invoice)).await, 200);
     }
     let at = record(&bench, "acme").await;
-    let grants: Vec<_> = at.grants.iter().map(|g| (g.id.as_str(), g.units, g.expires_ms)).collect();
-    assert_eq!(grants, [("il_1.credits", 100, Some((NOW + 30 * 86_400) * 1_000))]);
+    let grants: Vec<_> =
+        at.grants.iter().map(|g| (g.id.as_str(), g.units, g.expires_at())).collect();
+    assert_eq!(grants, [("il_1.credits", 100, Some(time_at((NOW + 30 * 86_400) * 1_000)))]);
     bench.use_("acme", "credits", 100).await;
 
     let seats = subscription_of("sub_2", &customer, "canceled", "seat_monthly", 3);

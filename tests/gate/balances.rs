@@ -7,6 +7,7 @@ use std::time::Duration;
 use tallygate::directory::{DirectoryError, Grant};
 use tallygate::ingest::UsageEvent;
 use tallygate::store::Memory;
+use tallygate::testing::time_at;
 use tallygate::{Ask, Clock, Gate, ManualClock, Permit, Reason, Refusal, testing};
 
 /// No alert.
@@ -48,7 +49,7 @@ impl Service {
 
 async fn ask(gate: &Gate, meter: &str, units: u64) -> Result<(), Refusal> {
     let acme = gate.tenant("acme").await.unwrap();
-    gate.admit(Ask::op("work").tenant(&acme).cost(meter, units)).await.map(|it| it.settle())
+    gate.admit(Ask::new(&acme, "work").cost(meter, units)).await.map(|it| it.settle())
 }
 
 /// The number of available units, taken one by one.
@@ -62,8 +63,7 @@ async fn exhaust(gate: &Gate, meter: &str) -> u64 {
 }
 
 fn grant(id: &str, meter: &str, units: u64) -> Grant {
-    let (id, meter, source) = (id.to_owned(), meter.to_owned(), "gift".to_owned());
-    Grant { id, meter, units, source, expires_ms: None, note: None }
+    Grant::new(id, meter, units).source("gift")
 }
 
 async fn give(gate: &Gate, grant: Grant) -> Result<(), DirectoryError> {
@@ -119,7 +119,7 @@ async fn credits_keep_their_worth_in_a_process_that_reloads_its_file() {
     give(&gate, grant("gift", "credits", 500)).await.unwrap();
     let acme = gate.tenant("acme").await.unwrap();
     ask(&gate, "b", 60).await.unwrap();
-    let open = gate.admit(Ask::op("work").tenant(&acme).cost("b", 10)).await.unwrap();
+    let open = gate.admit(Ask::new(&acme, "work").cost("b", 10)).await.unwrap();
     plans.set(&credits("a = \"1/1000\", b = \"1\""));
     assert!(gate.reload().await.unwrap());
     open.settle();
@@ -310,7 +310,7 @@ async fn work_under_way_raises_no_alert_before_it_has_used_its_units() {
     let service = Service::new();
     let gate = service.gate(&limit("100")).await;
     let acme = gate.tenant("acme").await.unwrap();
-    let open = gate.admit(Ask::op("work").tenant(&acme).cost("jobs", 90)).await.unwrap();
+    let open = gate.admit(Ask::new(&acme, "work").cost("jobs", 90)).await.unwrap();
     ask(&gate, "jobs", 5).await.unwrap();
     assert_eq!(service.alerts(&gate).await, NONE);
     open.cancel();
@@ -344,7 +344,7 @@ async fn a_grant_that_has_ended_is_not_given_again() {
     let gate = service.gate(&limit("10")).await;
     let day = 86_400_000;
     let until = service.clock.now().wall_ms + day;
-    let once = |until| Grant { expires_ms: Some(until), ..grant("pack", "jobs", 50) };
+    let once = |until| grant("pack", "jobs", 50).expires(time_at(until));
     give(&gate, once(until)).await.unwrap();
     service.clock.advance(Duration::from_secs(60 * 86_400));
     // Any change drops what ended long ago from the record.
@@ -406,7 +406,7 @@ impl Fleet {
 
     async fn hold(&self, at: usize, jobs: u64) -> Result<Permit, Box<Refusal>> {
         let acme = self.gates[at].tenant("acme").await.unwrap();
-        let ask = Ask::op("work").tenant(&acme).cost("jobs", jobs);
+        let ask = Ask::new(&acme, "work").cost("jobs", jobs);
         self.gates[at].admit(ask).await.map_err(Box::new)
     }
 
@@ -559,7 +559,7 @@ async fn a_stop_holds_in_a_process_that_slept_after_it_had_heard_of_the_raised_l
     fleet.quota(&below_stop(120)).await;
     // It needs no units, but learns of the limit.
     let acme = fleet.gates[1].tenant("acme").await.unwrap();
-    fleet.gates[1].admit(Ask::op("rest").tenant(&acme)).await.unwrap().settle();
+    fleet.gates[1].admit(Ask::new(&acme, "rest")).await.unwrap().settle();
     drop(acme);
     testing::leases_at_rest(&fleet.gates[1]).await;
     fleet.gates[1].flush_now().await.unwrap();

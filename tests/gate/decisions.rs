@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use tallygate::directory::{Grant, PaymentState};
+use tallygate::testing::time_at;
 use tallygate::{Ask, Gate, Permit, Reason, Refusal, testing};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
 async fn ask(gate: &Gate, tenant: &str, meter: &str, n: u64) -> Result<Permit, Refusal> {
     let tenant = gate.tenant(tenant).await.unwrap();
-    gate.admit(Ask::op("work").tenant(&tenant).cost(meter, n)).await
+    gate.admit(Ask::new(&tenant, "work").cost(meter, n)).await
 }
 
 /// Settles asks of `n` until one is refused. Returns the number admitted, and the refusal.
@@ -97,7 +98,7 @@ async fn cancelled_and_failed_work_gives_its_units_back() {
         drop(ask(&gate, "acme", "jobs", 7).await.unwrap()); // failed: `charge-on` has no 5xx
     }
     assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 10);
-    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+    assert_eq!(testing::held(&gate.tenant("acme").await.unwrap()), 0);
 }
 
 #[tokio::test]
@@ -113,7 +114,7 @@ async fn several_limits_hold_at_once_and_a_refusal_takes_nothing() {
         "#,
     );
     let tenant = gate.tenant("acme").await.unwrap();
-    let both = || Ask::op("work").tenant(&tenant).cost("jobs", 1).cost("mails", 1);
+    let both = || Ask::new(&tenant, "work").cost("jobs", 1).cost("mails", 1);
     for _ in 0..5 {
         gate.admit(both()).await.unwrap().settle();
     }
@@ -142,8 +143,8 @@ async fn units_are_spent_in_order_plan_then_grants_then_over() {
     let soon = clock_ms(&clock) + 3_600_000;
     gate.directory()
         .tenant("acme")
-        .grant(grant("late", 3, None))
-        .grant(grant("soon", 2, Some(soon)))
+        .grant(grant("late", 3))
+        .grant(grant("soon", 2).expires(time_at(soon)))
         .note("a welcome")
         .save()
         .await
@@ -168,8 +169,8 @@ async fn a_cost_is_split_among_those_who_pay() {
     let soon = clock_ms(&clock) + 3_600_000;
     gate.directory()
         .tenant("acme")
-        .grant(grant("late", 3, None))
-        .grant(grant("soon", 2, Some(soon)))
+        .grant(grant("late", 3))
+        .grant(grant("soon", 2).expires(time_at(soon)))
         .note("a welcome")
         .save()
         .await
@@ -231,7 +232,7 @@ async fn two_included_and_two_granted_admit_a_cost_of_four() {
         quota.jobs = ["2/day", "100/month", "90/month per user"]
         "#,
     );
-    let edit = gate.directory().tenant("acme").grant(grant("two", 2, None));
+    let edit = gate.directory().tenant("acme").grant(grant("two", 2));
     edit.note("a gift").save().await.unwrap();
     assert_eq!(ask(&gate, "acme", "jobs", 5).await.unwrap_err().reason, Reason::Exhausted);
     ask(&gate, "acme", "jobs", 4).await.unwrap().settle();
@@ -249,7 +250,7 @@ async fn a_grant_that_has_expired_is_not_spent() {
         "#,
     );
     let soon = clock_ms(&clock) + 3_600_000;
-    let edit = gate.directory().tenant("acme").grant(grant("soon", 5, Some(soon)));
+    let edit = gate.directory().tenant("acme").grant(grant("soon", 5).expires(time_at(soon)));
     edit.note("a gift").save().await.unwrap();
     assert!(ask(&gate, "acme", "jobs", 8).await.map(Permit::settle).is_ok());
     let split = ask(&gate, "acme", "jobs", 4).await.map(Permit::settle);
@@ -370,7 +371,10 @@ async fn an_override_wins_until_its_end() {
     assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 20);
     let until = clock_ms(&clock) + 48 * 3_600_000;
     let edit = gate.directory().tenant("acme");
-    edit.override_("quota.jobs = \"50/day\"", Some(until), "a launch").save().await.unwrap();
+    edit.override_("quota.jobs = \"50/day\"", Some(time_at(until)), "a launch")
+        .save()
+        .await
+        .unwrap();
     clock.advance(Duration::from_secs(31));
     assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 30, "the limit has been raised to 50");
     clock.advance(24 * HOUR);
@@ -448,7 +452,10 @@ async fn a_limit_that_falls_within_its_window_takes_nothing_back_and_grants_no_m
     );
     let until = clock_ms(&clock) + 3_600_000;
     let edit = gate.directory().tenant("acme");
-    edit.override_("quota.jobs = \"500/day\"", Some(until), "a launch").save().await.unwrap();
+    edit.override_("quota.jobs = \"500/day\"", Some(time_at(until)), "a launch")
+        .save()
+        .await
+        .unwrap();
     for _ in 0..200 {
         ask(&gate, "acme", "jobs", 1).await.unwrap().settle();
     }
@@ -494,7 +501,7 @@ async fn shadow_decides_and_records_and_refuses_nobody() {
     for _ in 0..50 {
         ask(&gate, "acme", "jobs", 1).await.unwrap().settle();
     }
-    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+    assert_eq!(testing::held(&gate.tenant("acme").await.unwrap()), 0);
 }
 
 #[tokio::test]
@@ -515,15 +522,8 @@ async fn a_suspended_tenant_is_refused_and_resumes() {
     assert!(ask(&gate, "acme", "jobs", 1).await.is_ok());
 }
 
-fn grant(id: &str, units: u64, expires_ms: Option<i64>) -> Grant {
-    Grant {
-        id: id.into(),
-        meter: "jobs".into(),
-        units,
-        source: "gift".into(),
-        expires_ms,
-        note: None,
-    }
+fn grant(id: &str, units: u64) -> Grant {
+    Grant::new(id, "jobs", units).source("gift")
 }
 
 fn clock_ms(clock: &tallygate::ManualClock) -> i64 {

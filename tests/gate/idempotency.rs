@@ -250,7 +250,7 @@ async fn a_retry_that_is_not_charged_takes_no_units_from_others_while_it_runs() 
         async move { held_open(&gate, "k", 90, lets_go).await }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(acme.held(), 0, "it runs, and holds nothing");
+    assert_eq!(testing::held(&acme), 0, "it runs, and holds nothing");
     // 200 are left: two may hold 100 each beside it.
     let (go_on, lets_go_on) = tokio::sync::oneshot::channel();
     let other = tokio::spawn({
@@ -258,14 +258,14 @@ async fn a_retry_that_is_not_charged_takes_no_units_from_others_while_it_runs() 
         async move { held_open(&gate, "l", 100, lets_go_on).await }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(acme.held(), 101, "100 tokens and a request");
+    assert_eq!(testing::held(&acme), 101, "100 tokens and a request");
     assert_eq!(call(&gate, request("acme", "/chat", Some("m")), 200, 100).await.status, 200);
     go.send(()).unwrap();
     go_on.send(()).unwrap();
     assert_eq!((retry.await.unwrap(), other.await.unwrap()), (200, 200));
     assert_eq!(used(&gate, &clock, "acme", "tokens").await, 250);
     assert_eq!(used(&gate, &clock, "acme", "requests").await, 3);
-    assert_eq!(acme.held(), 0);
+    assert_eq!(testing::held(&acme), 0);
     gate.close().await.unwrap();
 }
 
@@ -342,9 +342,8 @@ async fn a_grant_that_ends_while_a_request_with_a_key_runs_does_not_pay_for_it()
     for (lasts, paid) in [(60, true), (7_200, false)] {
         let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
         let gate = node(&PLANS.replace("10k/day", "100/day"), store, &clock).await.unwrap();
-        let expires_ms = Some(testing::START_MS + 3_600_000);
-        let (id, meter, source) = ("gift".into(), "tokens".into(), "gift".into());
-        let gift = Grant { id, meter, units: 60, source, expires_ms, note: None };
+        let ends = testing::time_at(testing::START_MS + 3_600_000);
+        let gift = Grant::new("gift", "tokens", 60).expires(ends);
         gate.directory().tenant("acme").grant(gift).note("a gift").save().await.unwrap();
         clock.advance(Duration::from_secs(31));
         let handler = tower::service_fn(|request: Request<Empty<Bytes>>| {
@@ -393,14 +392,14 @@ async fn a_request_whose_wait_for_its_claim_is_dropped_is_not_charged() {
         let mut service = GateLayer::new(&gate).layer(never);
         store.outage(true);
         let mut waits = Box::pin(service.call(request("acme", "/pay", Some("k"))));
-        assert!(tenant.held() > 0, "it waits for its claim");
+        assert!(testing::held(&tenant) > 0, "it waits for its claim");
         for _ in 0..polls {
             let polled = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending()));
             assert!(polled.await);
         }
         drop(waits);
         store.outage(false);
-        assert_eq!(tenant.held(), 0);
+        assert_eq!(testing::held(&tenant), 0);
         assert_eq!(used(&gate, &clock, "acme", "requests").await, 1, "after {polls} polls");
         gate.close().await.unwrap();
     }
@@ -556,6 +555,6 @@ async fn units_that_retries_take_are_within_the_quota() {
         }
         let on_record = used(&gate, &clock, "acme", "tokens").await;
         assert_eq!((taken, on_record), (491, 491), "of 500, in tens");
-        assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+        assert_eq!(testing::held(&gate.tenant("acme").await.unwrap()), 0);
     }
 }

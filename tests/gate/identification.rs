@@ -142,7 +142,7 @@ async fn strangers_are_one_tenant_where_that_is_configured() {
     assert_eq!(status(&w.gate, &[], "192.0.2.1").await, 200);
     assert_eq!(with_key(&w.gate, "nobody-knows-it").await, 200);
     let report = w.gate.tenant("~anonymous").await.unwrap();
-    assert_eq!(report.held(), 0);
+    assert_eq!(testing::held(&report), 0);
 }
 
 #[tokio::test]
@@ -402,7 +402,7 @@ impl tallygate::identity::Identify for Own {
         use tallygate::identity::{Caller, Identity};
         match view.header("x-own").and_then(|id| std::str::from_utf8(id).ok()) {
             Some(id) => Identity::Tenant(Caller::new(id)),
-            None => Identity::Nobody,
+            None => Identity::Absent,
         }
     }
 }
@@ -517,16 +517,7 @@ async fn a_refusal_by_the_handler_names_the_tenant_and_the_request_to_the_host()
             let admitted = request.extensions().get::<tallygate::Admitted>().unwrap();
             let refusal = match takes {
                 true => admitted.usage().take("tokens", 100).await.unwrap_err(),
-                // As `Plan::require` of the adapters makes it.
-                false => tallygate::Refusal {
-                    reason: tallygate::Reason::FeatureMissing("export".into()),
-                    limit: None,
-                    retry_after: None,
-                    plan: Some(admitted.plan().name.clone()),
-                    billing_url: None,
-                    tenant: None,
-                    call: None,
-                },
+                false => admitted.plan().require("export").unwrap_err(),
             };
             let mut response = Response::new(Empty::<Bytes>::new());
             response.extensions_mut().insert(tallygate::middleware::Refused(refusal));

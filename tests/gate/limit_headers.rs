@@ -115,14 +115,7 @@ async fn what_is_left_is_what_the_next_request_could_use() {
     // Its own hold of 50 is not used.
     assert_eq!(left_after(&gate, 0).await, "r=500");
     assert_eq!(left_after(&gate, 10).await, "r=490");
-    let pack = tallygate::directory::Grant {
-        id: "pack".into(),
-        meter: "tokens".into(),
-        units: 300,
-        source: "bought".into(),
-        expires_ms: None,
-        note: None,
-    };
+    let pack = tallygate::directory::Grant::new("pack", "tokens", 300);
     gate.directory().tenant("acme").grant(pack).save().await.unwrap();
     assert_eq!(left_after(&gate, 0).await, "r=790", "included and granted together");
     assert_eq!(left_after(&gate, 510).await, "r=280");

@@ -26,6 +26,5 @@ mod shared_rates;
 mod stalled_journal;
 mod store_outages;
 mod subpools;
-mod usage_page;
 mod usage_records;
 mod usage_report;

@@ -105,7 +105,7 @@ async fn a_handler_takes_out_of_what_is_held_for_its_request() {
         .await;
         assert_eq!(status, 200);
         assert_eq!(used(&gate, "tokens").await.0, 500);
-        assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+        assert_eq!(testing::held(&gate.tenant("acme").await.unwrap()), 0);
     }
 }
 
@@ -122,7 +122,7 @@ async fn what_is_taken_beyond_the_hold_is_drawn_and_the_rest_goes_back() {
     .await;
     assert_eq!(status, 200);
     assert_eq!(used(&gate, "credits").await, (14, vec![14]));
-    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+    assert_eq!(testing::held(&gate.tenant("acme").await.unwrap()), 0);
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ const WORK: &str = r#"
 async fn the_costs_of_one_meter_add_up() {
     let (gate, _clock) = testing::gate(WORK);
     let acme = gate.tenant("acme").await.unwrap();
-    let ask = |n| Ask::op("work").tenant(&acme).cost("jobs", 1).cost("jobs", n);
+    let ask = |n| Ask::new(&acme, "work").cost("jobs", 1).cost("jobs", n);
     gate.admit(ask(8)).await.unwrap().settle();
     assert_eq!(used(&gate, "jobs").await, (9, vec![9]));
     assert!(gate.admit(ask(1)).await.is_err(), "one is left");
@@ -192,14 +192,14 @@ async fn the_costs_of_one_meter_add_up() {
 async fn work_that_says_what_it_reports_is_charged_that() {
     let (gate, _clock) = testing::gate(WORK);
     let acme = gate.tenant("acme").await.unwrap();
-    let ask = |op: &'static str| Ask::op(op).tenant(&acme);
+    let ask = |op: &'static str| Ask::new(&acme, op);
     gate.admit(ask("work").cost("gpu-seconds", 40)).await.unwrap().settle();
     assert_eq!(used(&gate, "gpu-seconds").await, (40, vec![40]));
     assert_eq!(used(&gate, "credits").await.0, 80);
     gate.admit(ask("work").cost("gpu-seconds", 40)).await.unwrap().cancel();
     drop(gate.admit(ask("work").cost("gpu-seconds", 40)).await.unwrap());
     assert_eq!(used(&gate, "gpu-seconds").await.0, 40, "it failed");
-    assert_eq!(acme.held(), 0);
+    assert_eq!(testing::held(&acme), 0);
     assert!(gate.admit(ask("work").cost("gpu-seconds", 61)).await.is_err());
     // Without a stated cost, the hold alone charges nothing.
     for ask in [ask("work").cost("jobs", 1), ask("render").cost("jobs", 1), ask("render")] {
@@ -221,8 +221,7 @@ const PREPAID: &str = r#"
 "#;
 
 async fn give(gate: &Gate, clock: &ManualClock, units: u64) -> Result<(), DirectoryError> {
-    let (id, meter, source) = (format!("pack-{units}"), "jobs".to_owned(), "shop".to_owned());
-    let grant = Grant { id, meter, units, source, expires_ms: None, note: None };
+    let grant = Grant::new(format!("pack-{units}"), "jobs", units);
     gate.directory().tenant("acme").grant(grant).save().await?;
     clock.advance(Duration::from_secs(31));
     Ok(())
@@ -232,7 +231,7 @@ async fn give(gate: &Gate, clock: &ManualClock, units: u64) -> Result<(), Direct
 async fn prepaid_includes_nothing_and_spends_grants_alone() {
     let (gate, clock) = testing::gate(PREPAID);
     let acme = gate.tenant("acme").await.unwrap();
-    let ask = |n| gate.admit(Ask::op("work").tenant(&acme).cost("jobs", n));
+    let ask = |n| gate.admit(Ask::new(&acme, "work").cost("jobs", n));
     let refused = ask(1).await.unwrap_err();
     assert!(matches!(refused.reason, Reason::PaymentRequired(_)));
     give(&gate, &clock, 6).await.unwrap();
@@ -270,7 +269,7 @@ const TWO: &str = r#"
 async fn a_unit_that_two_quotas_owe_is_paid_by_one_unit_of_a_grant() {
     let (gate, clock) = testing::gate(TWO);
     let acme = gate.tenant("acme").await.unwrap();
-    let ask = |n| gate.admit(Ask::op("work").tenant(&acme).cost("jobs", n));
+    let ask = |n| gate.admit(Ask::new(&acme, "work").cost("jobs", n));
     // 9 reported late: the day owes 6 of them, the month 4.
     let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
         usage.add("jobs", 9);
@@ -485,7 +484,7 @@ async fn bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states() 
     assert_eq!(upload(&gate, "/up", Frames(6, 500), 3, 3_000).await, 200);
     assert_eq!(used(&gate, "ingress").await, (1_500, vec![1_500]));
     assert_eq!(used(&gate, "credits").await, (150, vec![150]));
-    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+    assert_eq!(testing::held(&gate.tenant("acme").await.unwrap()), 0);
     // No more is reserved than is stated.
     assert_eq!(upload(&gate, "/up", Frames(4, 500), 4, 2_000).await, 200);
     assert_eq!(upload(&gate, "/up", Frames(1, 500), 1, 500).await, 200);
@@ -495,5 +494,5 @@ async fn bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states() 
     assert_eq!(used(&gate, "ingress").await.0, 4_000);
     // Work states its own cost.
     let acme = gate.tenant("acme").await.unwrap();
-    assert!(gate.admit(Ask::op("sync").tenant(&acme).cost("ingress", 9)).await.is_err());
+    assert!(gate.admit(Ask::new(&acme, "sync").cost("ingress", 9)).await.is_err());
 }

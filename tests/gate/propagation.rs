@@ -202,14 +202,7 @@ async fn new_key(gate: &Gate, tenant: &str) -> (String, Tenant) {
 }
 
 fn grant(n: u64) -> Grant {
-    Grant {
-        id: "gift-1".into(),
-        meter: "requests".into(),
-        units: n,
-        source: "operator".into(),
-        expires_ms: None,
-        note: None,
-    }
+    Grant::new("gift-1", "requests", n)
 }
 
 #[tokio::test(start_paused = true)]
@@ -552,7 +545,7 @@ async fn a_trial_ends_for_work_by_a_kept_handle() {
     let gate = w.gate().await;
     gate.directory().tenant("acme").note("signed up").save().await.unwrap();
     let kept = gate.tenant("acme").await.unwrap();
-    let work = async || gate.admit(Ask::op("job").tenant(&kept)).await.map(|it| it.settle());
+    let work = async || gate.admit(Ask::new(&kept, "job")).await.map(|it| it.settle());
     work().await.unwrap();
     let acme = gate.directory().find("acme").await.unwrap().unwrap();
     acme.edit().plan("trial").note("tries it").save().await.unwrap();

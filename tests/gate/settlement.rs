@@ -466,7 +466,7 @@ async fn run(setting: &Setting, cases: &[Case], ways: &Ways) -> Result<(), TestC
         *ways.borrow_mut().entry(way(case, &seen, got)).or_default() += 1;
         let other = expected.clone().or_nothing(setting, case, &seen, got);
         expected.add(setting, case, &seen, got, bytes);
-        prop_assert_eq!(tenant.held(), 0, "{:?}", case);
+        prop_assert_eq!(testing::held(&tenant), 0, "{:?}", case);
         prop_assert!(tenant.in_flight().is_none_or(|n| n == 0), "{:?}", case);
         // Recorded, and out of the pools.
         let (used, drawn) = counted(&gate).await;

@@ -112,7 +112,7 @@ async fn call(gates: &[&Gate], per_second: &[u64], seconds: u64) -> Vec<f64> {
         for (i, gate) in gates.iter().enumerate() {
             let acme = gate.tenant("acme").await.unwrap();
             for _ in 0..per_second[i] / 20 {
-                if let Ok(permit) = gate.admit(Ask::op("call").tenant(&acme)).await {
+                if let Ok(permit) = gate.admit(Ask::new(&acme, "call")).await {
                     permit.settle();
                     admitted[i] += 1;
                 }
@@ -238,7 +238,7 @@ async fn by_slot(gates: &[&Gate], slots: usize) -> Vec<u64> {
             for gate in gates {
                 let acme = gate.tenant("acme").await.unwrap();
                 for _ in 0..3 {
-                    if let Ok(permit) = gate.admit(Ask::op("call").tenant(&acme)).await {
+                    if let Ok(permit) = gate.admit(Ask::new(&acme, "call")).await {
                         permit.settle();
                         *slot += 1;
                     }
@@ -337,11 +337,11 @@ async fn units_of_all_limits_are_waited_for_together() {
         gate.directory().tenant("acme").plan("free").save().await.unwrap();
         let acme = gate.tenant("acme").await.unwrap();
         if seen {
-            gate.admit(Ask::op("call").tenant(&acme)).await.unwrap().settle();
+            gate.admit(Ask::new(&acme, "call")).await.unwrap().settle();
             tokio::time::sleep(Duration::from_secs(5)).await; // slots of their own
         }
         let begun = Instant::now();
-        gate.admit(Ask::op("call").tenant(&acme)).await.unwrap().settle();
+        gate.admit(Ask::new(&acme, "call")).await.unwrap().settle();
         // A slot's pool is read first only if those of earlier slots existed.
         let took = begun.elapsed();
         assert!(took <= CALL * 2 + Duration::from_millis(2), "{took:?} for four pools");

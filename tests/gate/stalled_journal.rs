@@ -31,7 +31,7 @@ fn a_journal_whose_disk_stalls_keeps_neither_requests_nor_the_end_waiting() {
             gate.directory().tenant("acme").note("test").save().await.unwrap();
             let acme = gate.tenant("acme").await.unwrap();
             for _ in 0..30 {
-                let ask = Ask::op("job").tenant(&acme).cost("requests", 1);
+                let ask = Ask::new(&acme, "job").cost("requests", 1);
                 gate.admit(ask).await.unwrap().settle();
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

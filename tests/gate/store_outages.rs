@@ -368,7 +368,7 @@ async fn a_clock_that_ran_ahead_for_a_minute_gives_no_quota_twice() {
         tokio::time::sleep(Duration::from_secs(31)).await;
     }
     let job = async || {
-        let ask = Ask::op("job").tenant(&tenant).cost("jobs", 1);
+        let ask = Ask::new(&tenant, "job").cost("jobs", 1);
         gate.admit(ask).await.map(|it| it.settle()).is_ok()
     };
     let mut served = 0;

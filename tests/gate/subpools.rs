@@ -132,7 +132,7 @@ const ROOT: &str = "1773705600000";
 async fn serve((gate, acme): &(Gate, TenantHandle), most: u64) -> u64 {
     let mut served = 0;
     while served < most {
-        let Ok(permit) = gate.admit(Ask::op("job").tenant(acme).cost("jobs", 1)).await else {
+        let Ok(permit) = gate.admit(Ask::new(acme, "job").cost("jobs", 1)).await else {
             break;
         };
         permit.settle();
@@ -147,7 +147,7 @@ async fn a_process_that_has_used_nothing_yet_is_not_taken_for_dead_while_it_hold
         let mut service = Service::new();
         let (one, two) = (service.open().await, service.open().await);
         let mut served = serve(&one, used).await;
-        let ask = Ask::op("job").tenant(&one.1).cost("jobs", LIMIT / 2);
+        let ask = Ask::new(&one.1, "job").cost("jobs", LIMIT / 2);
         let mut held = Some(one.0.admit(ask).await.unwrap());
         for round in 0..40 {
             served += serve(&two, LIMIT).await;
@@ -291,14 +291,7 @@ async fn what_a_process_without_units_hears_of_is_owed_everywhere_and_paid_by_a_
         }
         let fresh = service.open().await;
         assert_eq!(serve(&fresh, 1).await, 0, "seed {seed}");
-        let gift = Grant {
-            id: "gift".into(),
-            meter: "jobs".into(),
-            units: 12,
-            source: "gift".into(),
-            expires_ms: None,
-            note: None,
-        };
+        let gift = Grant::new("gift", "jobs", 12).source("gift");
         fresh.0.directory().tenant("acme").grant(gift).save().await.unwrap();
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(serve(&fresh, 12).await, 3, "nine of twelve are owed: seed {seed}");
@@ -362,8 +355,7 @@ async fn hear_of_nine(gate: &Gate) {
 }
 
 async fn give(gate: &Gate, units: u64) {
-    let (id, meter, source) = ("gift".into(), "jobs".into(), "gift".into());
-    let gift = Grant { id, meter, units, source, expires_ms: None, note: None };
+    let gift = Grant::new("gift", "jobs", units);
     gate.directory().tenant("acme").grant(gift).save().await.unwrap();
 }
 
@@ -456,7 +448,7 @@ async fn what_is_given_back_pays_the_debt_of_a_process_in_a_sub_pool() {
                 served += serve(gate, 5).await;
             }
             let holder = gates.remove(if of_root { 0 } else { 4 });
-            let hundred = Ask::op("job").tenant(&holder.1).cost("jobs", 100);
+            let hundred = Ask::new(&holder.1, "job").cost("jobs", 100);
             let held = holder.0.admit(hundred).await.unwrap();
             while served < LIMIT - 100 {
                 for gate in gates.iter().chain([&holder]) {

@@ -16,7 +16,7 @@ const PLANS: &str = r#"
 async fn serve(gate: &Gate, tenant: &TenantHandle, most: u64) -> u64 {
     let mut served = 0;
     while served < most {
-        let ask = Ask::op("job").tenant(tenant).cost("jobs", 1);
+        let ask = Ask::new(tenant, "job").cost("jobs", 1);
         let Ok(permit) = gate.admit(ask).await else {
             break;
         };

@@ -32,7 +32,7 @@ fn meter<'a>(usage: &'a Value, name: &str) -> &'a Value {
 async fn an_unlimited_quota_is_told_with_nulls() {
     let (gate, _clock) = testing::gate(PLANS);
     let acme = gate.tenant("acme").await.unwrap();
-    let ask = Ask::op("job").tenant(&acme).cost("jobs", 7);
+    let ask = Ask::new(&acme, "job").cost("jobs", 7);
     gate.admit(ask).await.unwrap().settle();
     let usage = usage(&gate).await;
     let period = &usage["period"];
@@ -50,14 +50,7 @@ async fn an_unlimited_quota_is_told_with_nulls() {
 #[tokio::test]
 async fn a_grant_says_whether_the_plan_gave_it() {
     let (gate, _clock) = testing::gate(PLANS);
-    let grant = Grant {
-        id: "in_1.0.mails".into(),
-        meter: "mails".into(),
-        units: 20,
-        source: "topup".into(),
-        expires_ms: None,
-        note: None,
-    };
+    let grant = Grant::new("in_1.0.mails", "mails", 20).source("topup");
     gate.directory().tenant("acme").grant(grant).save().await.unwrap();
     let usage = usage(&gate).await;
     let of = |grant: &Value| [&grant["source"], &grant["id"], &grant["limit"]].map(Value::clone);
@@ -94,7 +87,7 @@ async fn at_midnight_what_was_used_the_day_before_is_still_told() {
     let (gate, clock) = testing::gate(PLANS);
     let acme = gate.tenant("acme").await.unwrap();
     let use_some = async |units| {
-        let ask = Ask::op("job").tenant(&acme).cost("jobs", units);
+        let ask = Ask::new(&acme, "job").cost("jobs", units);
         gate.admit(ask).await.unwrap().settle();
     };
     use_some(7).await;
@@ -139,7 +132,7 @@ async fn usage_is_read_through_a_kept_handle_as_by_a_caller() {
         let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap().used;
         (report.plan.to_string(), report.status.to_string(), jobs)
     };
-    let job = || Ask::op("job").tenant(&acme).cost("jobs", 7);
+    let job = || Ask::new(&acme, "job").cost("jobs", 7);
     gate.admit(job()).await.unwrap().settle();
     assert_eq!(read().await, ("free".into(), "active".into(), 7));
     assert_eq!(usage(&gate).await["plan"], "free");

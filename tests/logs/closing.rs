@@ -47,7 +47,7 @@ impl Body for Chunks {
 
 async fn admit(gate: &Gate, jobs: u64) -> Result<Permit, Box<tallygate::Refusal>> {
     let acme = gate.tenant("acme").await.unwrap();
-    gate.admit(Ask::op("job").tenant(&acme).cost("jobs", jobs)).await.map_err(Box::new)
+    gate.admit(Ask::new(&acme, "job").cost("jobs", jobs)).await.map_err(Box::new)
 }
 
 async fn used(gate: &Gate, meter: &str) -> u64 {
@@ -119,7 +119,7 @@ fn a_body_that_is_being_sent_is_settled_with_what_has_passed() {
         let (next, _clock) = testing::gate_with(PLANS, store);
         assert_eq!(used(&next, "traffic").await, 40);
         let acme = next.tenant("acme").await.unwrap();
-        let rest = Ask::op("job").tenant(&acme).cost("traffic", 960);
+        let rest = Ask::new(&acme, "job").cost("traffic", 960);
         assert!(next.admit(rest).await.is_ok(), "what it held is free again");
         drop((sender, body));
     });

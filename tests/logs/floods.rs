@@ -144,7 +144,7 @@ fn an_outage_writes_a_line_a_second_however_many_call() {
         for tenant in &tenants {
             handles.push(gate.tenant(tenant).await.unwrap());
         }
-        let admit = async |tenant| gate.admit(tallygate::Ask::op("call").tenant(tenant)).await;
+        let admit = async |tenant| gate.admit(tallygate::Ask::new(tenant, "call")).await;
         for tenant in &handles {
             assert!(admit(tenant).await.is_ok());
         }
@@ -177,7 +177,7 @@ fn a_flush_that_fails_again_and_again_is_told_once_a_second() {
         let store = Faulty::scripted(Memory::new(), []);
         let (gate, _clock) = testing::gate_with(PLANS, store.clone());
         let acme = gate.tenant("acme").await.unwrap();
-        let job = tallygate::Ask::op("job").tenant(&acme).cost("requests", 1);
+        let job = tallygate::Ask::new(&acme, "job").cost("requests", 1);
         gate.admit(job).await.unwrap().settle();
         store.outage(true);
         let calls = store.calls();
@@ -240,7 +240,7 @@ fn the_start_tells_in_units_what_a_soft_limit_stops_at() {
 
 async fn ask(gate: &Gate, tenant: &str) -> bool {
     let Ok(tenant) = gate.tenant(tenant).await else { return false };
-    gate.admit(tallygate::Ask::op("call").tenant(&tenant)).await.is_ok()
+    gate.admit(tallygate::Ask::new(&tenant, "call")).await.is_ok()
 }
 
 /// The report of broken plan file content, and the log after ten checks of the file.
@@ -308,7 +308,7 @@ fn however_a_plan_file_is_broken_its_mistakes_are_few_and_short() {
     for content in contents {
         let said = {
             let text = String::from_utf8_lossy(&content);
-            match tallygate::catalog::Catalog::parse("plans.toml", &text, 0) {
+            match tallygate::catalog::Catalog::parse("plans.toml", &text, std::time::UNIX_EPOCH) {
                 Ok(_) => panic!("it is broken"),
                 Err(errors) => errors.to_string(),
             }

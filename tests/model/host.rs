@@ -21,7 +21,7 @@ pub(crate) fn name(tenant: usize) -> String {
 
 /// Work of jobs in two parts, and of tokens.
 pub(crate) fn ask(tenant: &TenantHandle, jobs: u64, tokens: u64) -> Ask {
-    let ask = Ask::op("job").tenant(tenant);
+    let ask = Ask::new(tenant, "job");
     let ask = if jobs > 0 { ask.cost("jobs", 1) } else { ask };
     let ask = if tokens > 0 { ask.cost("tokens", tokens) } else { ask };
     if jobs > 1 { ask.cost("jobs", jobs - 1) } else { ask }
@@ -76,7 +76,7 @@ impl Identify for ByHeader {
             Some(user) => caller.user(user),
             None => caller,
         });
-        caller.map_or(Identity::Nobody, Identity::Tenant)
+        caller.map_or(Identity::Absent, Identity::Tenant)
     }
 }
 

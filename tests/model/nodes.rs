@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallygate::directory::Grant as Given;
 use tallygate::ingest::UsageEvent;
 use tallygate::report::{Granularity, HistoryQuery};
-use tallygate::testing::{self, OpenRequest, Plans, START_MS};
+use tallygate::testing::{self, OpenRequest, Plans, START_MS, time_at};
 use tallygate::{Gate, ManualClock, Outcome, Usage};
 use tokio::runtime::{Builder, Runtime};
 
@@ -345,14 +345,8 @@ impl Run {
             return;
         }
         self.made += 1;
-        let grant = Given {
-            id: format!("g{}", self.made),
-            meter: METERS[meter].to_owned(),
-            units,
-            source: "gift".to_owned(),
-            expires_ms: Some(self.bounds.now() + lasts),
-            note: None,
-        };
+        let grant = Given::new(format!("g{}", self.made), METERS[meter], units)
+            .expires(time_at(self.bounds.now() + lasts));
         self.edit_tenant(tenant, |edit| edit.grant(grant));
         self.bounds.grant(tenant, meter, units, lasts);
         self.seen.insert("grant");
@@ -474,8 +468,8 @@ impl Run {
             let report = node.gate.usage_report(&who).await.map_err(|error| error.to_string())?;
             let mut ever = Vec::new();
             for meter in METERS {
-                let (meter, granularity) = (meter.to_owned(), Granularity::Month);
-                let query = HistoryQuery { meter, from_ms, to_ms, granularity };
+                let (from, to) = (time_at(from_ms), time_at(to_ms));
+                let query = HistoryQuery::new(meter, from, to, Granularity::Month);
                 let history = node.gate.history(&who, &query).await;
                 let history = history.map_err(|error| error.to_string())?.unwrap();
                 ever.push(history.rows.iter().map(|row| row.used).sum());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tallygate::directory::{Grant as Given, PaymentState};
 use tallygate::ingest::{Counted, UsageEvent};
-use tallygate::testing::{self, OpenRequest, Plans, START_MS};
+use tallygate::testing::{self, OpenRequest, Plans, START_MS, time_at};
 use tallygate::{Gate, ManualClock, Outcome, Usage};
 
 use crate::book::{Account, Book, Grant, Hold, Meter, Payment, Quota, Refused, Subscription};
@@ -212,7 +212,7 @@ impl Run {
         };
         self.seen.insert("payment state");
         let edit = self.gate.directory().tenant(&name(tenant));
-        edit.payment_since(told, self.book.now).save().await.unwrap();
+        edit.payment_since(told, time_at(self.book.now)).save().await.unwrap();
         let owed = self.book.who_owes();
         self.book.pays(tenant, state);
         self.settle_change(owed).await
@@ -411,14 +411,7 @@ impl Run {
         }
         self.made += 1;
         let (id, expires) = (format!("g{}", self.made), self.book.now + lasts);
-        let grant = Given {
-            id: id.clone(),
-            meter: METERS[meter].to_owned(),
-            units,
-            source: "gift".to_owned(),
-            expires_ms: Some(expires),
-            note: None,
-        };
+        let grant = Given::new(id.clone(), METERS[meter], units).expires(time_at(expires));
         self.gate.directory().tenant(&name(tenant)).grant(grant).save().await.unwrap();
         self.seen.insert("grant");
         let owed = self.book.who_owes();
@@ -539,7 +532,7 @@ impl Run {
             let told_of: BTreeMap<String, u64> = told
                 .grants
                 .iter()
-                .filter(|grant| grant.expires_at_ms.is_none_or(|end| end > self.book.now))
+                .filter(|grant| grant.expires_at.is_none_or(|end| end > time_at(self.book.now)))
                 .map(|grant| {
                     let own = &*grant.source == "grant";
                     (if own { grant.id.to_string() } else { "once".to_owned() }, grant.used)

@@ -163,7 +163,7 @@ struct ByName;
 impl Identify for ByName {
     fn identify(&self, view: &dyn RequestView) -> Identity {
         let tenant = view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok());
-        tenant.map_or(Identity::Nobody, |name| Identity::Tenant(Caller::new(name)))
+        tenant.map_or(Identity::Absent, |name| Identity::Tenant(Caller::new(name)))
     }
 }
 

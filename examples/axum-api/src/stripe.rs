@@ -3,6 +3,7 @@
 //! sign-up, reports automatically every `stripe.report-every`.
 
 use std::error::Error;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tallygate::billing::StripeConfig;
@@ -12,7 +13,7 @@ use tallygate::{Clock, Gate, GateBuilder, SystemClock};
 /// The billed tenants.
 const BILLED: [&str; 2] = ["acme", "solo"];
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Bills to the account of `STRIPE_SECRET_KEY`, if set. A service would write `[stripe]` into its
 /// `tallygate.toml` instead.
@@ -31,7 +32,7 @@ pub(crate) fn is_on() -> bool {
 /// Each report needs a minute of its own, and a billing period that has just begun has few: so the
 /// periods of the demo's tenants begin the day before they are made.
 pub(crate) fn begun_yesterday(tenant: TenantEdit) -> TenantEdit {
-    let yesterday = SystemClock::new().now().wall_ms - DAY_MS;
+    let yesterday = SystemClock::new().now().wall() - DAY;
     if is_on() { tenant.anchor(yesterday) } else { tenant }
 }
 

@@ -59,7 +59,7 @@ fn invoke_all(instance: &Instance, events: &[&str]) -> Vec<Value> {
 #[test]
 fn invocations_that_overlap_are_each_counted_and_flushed_without_a_freeze() {
     let table = table!();
-    // Nobody is in memory yet, so that the first ones wait for the table together.
+    // No tenant is in memory yet, so that the first ones wait for the table together.
     table.delay(Duration::from_millis(100));
     let instance = Instance::start(&table, AT_ONCE);
     let mut used = 0;

@@ -16,7 +16,7 @@ use tallygate::adapter::{Serving, is_upgrade, stated_length, wait_for_both};
 use tallygate::{Gate, Refusal, RefusedCall};
 
 use crate::body::GateBody;
-use crate::refused::{Refused, Told};
+use crate::refused::{Refused, RefusedReply};
 use crate::reply;
 use crate::routes::is_own;
 use crate::view::{View, count_reads, settle_length};
@@ -282,7 +282,7 @@ fn failed(
     serving.complete(&mut refusal, call);
     let told = reply::refusal(gate, &refusal, asked.has_origin);
     let wait = serving.answer(gate, told.status);
-    (Told(told).into(), wait)
+    (RefusedReply(told).into(), wait)
 }
 
 impl<S, B> std::fmt::Debug for ResponseFuture<S, B>

@@ -66,6 +66,9 @@ mod view;
 #[cfg(feature = "stripe")]
 mod webhook;
 
+/// The core, in the version that this adapter works with.
+pub use tallygate;
+
 pub use body::GateBody;
 pub use digest::{DigestBodies, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};

@@ -56,15 +56,15 @@ impl ResponseError for Refused {
 /// A [`Refused`] returned as an error by an inner middleware: still an error, carrying the complete
 /// reply.
 #[derive(Debug)]
-pub(crate) struct Told(pub(crate) Reply);
+pub(crate) struct RefusedReply(pub(crate) Reply);
 
-impl fmt::Display for Told {
+impl fmt::Display for RefusedReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "refused with {}", self.0.status)
     }
 }
 
-impl ResponseError for Told {
+impl ResponseError for RefusedReply {
     fn status_code(&self) -> StatusCode {
         StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
     }

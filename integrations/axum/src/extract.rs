@@ -13,15 +13,23 @@ use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
-use tallygate::{Admitted, Feature, Reason, Refusal};
-
-use crate::Refused;
+use tallygate::Admitted;
 
 /// The calling tenant's outer id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 
-/// The plan that this request was decided under. Derefs to [`tallygate::Plan`].
+/// The plan that this request was decided under. Derefs to [`tallygate::Plan`], whose
+/// [`require`](tallygate::Plan::require) refuses within a handler:
+///
+/// ```
+/// use tallygate_axum::{Plan, Refused};
+///
+/// async fn search(plan: Plan) -> Result<String, Refused> {
+///     plan.require("deep-search")?;
+///     Ok("found deep down".to_owned())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Plan(Arc<tallygate::Plan>);
 
@@ -55,39 +63,6 @@ impl Deref for Tenant {
 impl fmt::Display for Tenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl Plan {
-    /// Refuses unless the plan has this feature, as `needs` of a route in the plan file does: for
-    /// features sold within a route.
-    ///
-    /// ```
-    /// use tallygate_axum::{Plan, Refused};
-    ///
-    /// async fn search(plan: Plan) -> Result<String, Refused> {
-    ///     plan.require("deep-search")?;
-    ///     Ok("found deep down".to_owned())
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The refusal: 403, problem type `/problems/feature-not-in-plan`.
-    pub fn require(&self, feature: &str) -> Result<(), Refused> {
-        if self.0.features.get(feature).is_some_and(Feature::is_on) {
-            return Ok(());
-        }
-        let refusal = Refusal {
-            reason: Reason::FeatureMissing(feature.into()),
-            limit: None,
-            retry_after: None,
-            plan: Some(self.0.name.clone()),
-            billing_url: None,
-            tenant: None,
-            call: None,
-        };
-        Err(refusal.into())
     }
 }
 

@@ -54,6 +54,9 @@ mod service;
 #[cfg(feature = "stripe")]
 mod webhook;
 
+/// The core, in the version that this adapter works with.
+pub use tallygate;
+
 pub use digest::{DigestBodies, DigestFuture, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::GateLayer;

@@ -83,6 +83,9 @@ mod stripe;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// The core, in the version that this adapter works with.
+pub use tallygate;
+
 pub use caller::caller_of;
 pub use clock::WallClock;
 pub use cognito::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN, OPEN_WITHIN};

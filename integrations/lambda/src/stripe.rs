@@ -120,7 +120,7 @@ pub async fn run_stripe_report(gate: &Gate) -> Result<(), Error> {
 /// Nothing could be sent, or an item was not finished: a retry may succeed, and Lambda retries
 /// scheduled invocations.
 pub async fn stripe_report(gate: &Gate) -> Result<Value, Error> {
-    let Report { sent, units, verified, open, stopped, doubtful, too_old, failed } =
+    let Report { sent, units, verified, open, stopped, doubtful, too_old, failed, .. } =
         gate.report_now().await?;
     let (stopped, doubtful, too_old) = (stopped.len(), doubtful.len(), too_old.len());
     if stopped + doubtful + too_old > 0 {

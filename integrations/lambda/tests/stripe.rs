@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim, signature};
 use tallygate::store::Memory;
-use tallygate::testing::START_MS;
+use tallygate::testing::{START_MS, time_at};
 use tallygate::{Ask, Gate, GateBuilder, ManualClock};
 use tallygate_lambda::{stripe_report, stripe_webhook};
 
@@ -55,7 +55,7 @@ impl Bench {
         );
         let builder = GateBuilder::from_text(&service).plans(PLANS).store(Memory::new());
         let gate = builder.clock(ManualClock::at_unix_ms(START_MS)).open().await.unwrap();
-        let made = gate.directory().tenant("acme").anchor(START_MS - 86_400_000);
+        let made = gate.directory().tenant("acme").anchor(time_at(START_MS - 86_400_000));
         made.note("signed up").save().await.unwrap();
         gate.ensure_customer("acme").await.unwrap();
         Self { sim, gate, _home: home }
@@ -186,7 +186,7 @@ async fn what_is_forged_is_refused_and_changes_nothing() {
 async fn a_report_sends_what_is_owed_once_and_says_so() {
     let bench = Bench::new().await;
     let acme = bench.gate.tenant("acme").await.unwrap();
-    let ask = Ask::op("work").tenant(&acme).cost("requests", 7);
+    let ask = Ask::new(&acme, "work").cost("requests", 7);
     bench.gate.admit(ask).await.unwrap().settle();
     let billed = || -> i64 { bench.sim.totals().iter().map(|total| total.total).sum() };
     let first = stripe_report(&bench.gate).await.unwrap();

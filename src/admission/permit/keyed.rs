@@ -481,7 +481,7 @@ mod tests {
             }
             assert_eq!(hears.await.ok(), told, "{charge:?}");
             drop(admitted);
-            assert_eq!(gate.tenant("acme").await.unwrap().held(), 0, "{charge:?}");
+            assert_eq!(testing::held(&gate.tenant("acme").await.unwrap()), 0, "{charge:?}");
             assert_eq!(used(&gate).await, (on_record, of_limits), "{charge:?}");
         }
     }

@@ -147,7 +147,7 @@ impl Machine {
         let acme = gate.tenant("acme").await.unwrap();
         let mut refused = 0;
         while refused < 12 {
-            match gate.admit(Ask::op("job").tenant(&acme).cost("requests", 1)).await {
+            match gate.admit(Ask::new(&acme, "job").cost("requests", 1)).await {
                 Ok(permit) => {
                     self.counts.admitted.fetch_add(1, Relaxed);
                     permit.settle();
@@ -173,7 +173,7 @@ impl Machine {
 async fn client(gate: Gate, counts: Arc<Counts>, is_durable: bool) {
     let Ok(acme) = gate.tenant("acme").await else { return };
     loop {
-        if let Ok(permit) = gate.admit(Ask::op("job").tenant(&acme).cost("requests", 1)).await {
+        if let Ok(permit) = gate.admit(Ask::new(&acme, "job").cost("requests", 1)).await {
             counts.admitted.fetch_add(1, Relaxed);
             permit.settle();
             if is_durable {

@@ -22,7 +22,7 @@ async fn first_calls(gate: &Gate, tenants: &[TenantHandle]) -> Vec<Duration> {
     let mut took = Vec::with_capacity(tenants.len());
     for tenant in tenants {
         let begun = cpu();
-        gate.admit(Ask::op("call").tenant(tenant)).await.unwrap().settle();
+        gate.admit(Ask::new(tenant, "call")).await.unwrap().settle();
         took.push(cpu() - begun);
     }
     took.sort_unstable();

@@ -41,7 +41,7 @@ impl Fleet {
         for gate in &self.gates {
             let acme = gate.tenant("acme").await.unwrap();
             for _ in 0..times {
-                let ask = Ask::op("job").tenant(&acme).cost("jobs", jobs);
+                let ask = Ask::new(&acme, "job").cost("jobs", jobs);
                 admitted += usize::from(gate.admit(ask).await.is_ok_and(|permit| {
                     permit.settle();
                     true
@@ -160,9 +160,9 @@ async fn a_cost_beyond_all_bounds_is_refused_by_a_rate() {
     let (gate, _clock) = testing::gate(plans);
     let acme = gate.tenant("acme").await.unwrap();
     for cost in [3_074_457_347, u64::from(u32::MAX), 1 << 62, u64::MAX] {
-        let ask = Ask::op("job").tenant(&acme).cost("jobs", cost);
+        let ask = Ask::new(&acme, "job").cost("jobs", cost);
         assert!(gate.admit(ask).await.is_err(), "{cost}");
     }
-    let ask = Ask::op("job").tenant(&acme).cost("jobs", 10);
+    let ask = Ask::new(&acme, "job").cost("jobs", 10);
     gate.admit(ask).await.unwrap().settle();
 }

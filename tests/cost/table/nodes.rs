@@ -176,7 +176,7 @@ struct ByName;
 impl Identify for ByName {
     fn identify(&self, view: &dyn RequestView) -> Identity {
         let name = view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok());
-        name.map_or(Identity::Nobody, |name| Identity::Tenant(Caller::new(name)))
+        name.map_or(Identity::Absent, |name| Identity::Tenant(Caller::new(name)))
     }
 }
 

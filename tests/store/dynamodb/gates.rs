@@ -50,7 +50,7 @@ impl Identify for ByHeader {
     fn identify(&self, view: &dyn RequestView) -> Identity {
         match view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok()) {
             Some(tenant) => Identity::Tenant(Caller::new(tenant)),
-            None => Identity::Nobody,
+            None => Identity::Absent,
         }
     }
 }
@@ -62,7 +62,7 @@ async fn open(endpoint: &str) -> Gate {
 }
 
 async fn is_admitted(gate: &Gate, tenant: &TenantHandle) -> bool {
-    match gate.admit(Ask::op("job").tenant(tenant).cost("jobs", 1)).await {
+    match gate.admit(Ask::new(tenant, "job").cost("jobs", 1)).await {
         Ok(permit) => {
             permit.settle();
             true

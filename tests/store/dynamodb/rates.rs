@@ -44,7 +44,7 @@ async fn call(gate: Gate, per_second: u64, begun: Instant, tenths: Arc<Vec<Atomi
         let Some(count) = tenths.get(tenth) else { return };
         while asked < begun.elapsed().as_millis() as u64 * per_second / 1_000 {
             asked += 1;
-            if let Ok(permit) = gate.admit(Ask::op("call").tenant(&tenant)).await {
+            if let Ok(permit) = gate.admit(Ask::new(&tenant, "call")).await {
                 permit.settle();
                 count.fetch_add(1, Ordering::Relaxed);
             }

@@ -319,7 +319,7 @@ impl Identify for ByHeader {
     fn identify(&self, view: &dyn RequestView) -> Identity {
         match view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok()) {
             Some(tenant) => Identity::Tenant(Caller::new(tenant)),
-            None => Identity::Nobody,
+            None => Identity::Absent,
         }
     }
 }

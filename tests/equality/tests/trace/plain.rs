@@ -66,7 +66,7 @@ impl Plain {
                 }
             }
             seen.lock().unwrap().is_whole = is_head;
-            // Nobody keeps what has been read to its end.
+            // What has been read to its end is not kept.
             let _ = keep.send(body);
         });
         let kept = self.handle.block_on(async {
