@@ -118,6 +118,7 @@ mod patience;
 mod places;
 mod random;
 mod repeated;
+mod task;
 mod text_file;
 mod turns;
 

@@ -36,10 +36,11 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 38] = [
+const ORDER: [&str; 39] = [
     "overrides",
     "clock",
     "random",
+    "task",
     "ids",
     "own_type",
     "patience",
@@ -79,8 +80,9 @@ const ORDER: [&str; 38] = [
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
-const VENDORS: [(&str, &[&str]); 10] = [
+const VENDORS: [(&str, &[&str]); 11] = [
     ("Surrogate::new", &["src/directory", "src/ids.rs"]),
+    ("tokio::spawn", &["src/task.rs", "integrations/"]),
     ("redb::", &["src/store/redb"]),
     (
         "http::",

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::store::Store;
 use crate::store::layout::Space;
+use crate::task::OwnedTask;
 
 pub(crate) mod claim;
 mod event;
@@ -88,14 +88,13 @@ pub(crate) struct EventCounter {
     store: Arc<dyn Store>,
     space: Space,
     clock: Arc<dyn Clock>,
-    /// `Some(None)`: closed.
-    batches: OnceLock<Mutex<Option<mpsc::Sender<Batch>>>>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// The way to the task, `None` once closed, and the task.
+    writer: OnceLock<(Mutex<Option<mpsc::Sender<Batch>>>, OwnedTask)>,
 }
 
 impl EventCounter {
     pub(crate) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn Clock>) -> Self {
-        Self { store, space, clock, batches: OnceLock::new(), task: Mutex::new(None) }
+        Self { store, space, clock, writer: OnceLock::new() }
     }
 
     pub(crate) async fn count(&self, entries: Vec<EventEntry>) -> Vec<Result<Counted, NotCounted>> {
@@ -110,35 +109,22 @@ impl EventCounter {
     }
 
     fn sender(&self) -> Option<mpsc::Sender<Batch>> {
-        let batches = self.batches.get_or_init(|| {
+        let (batches, _) = self.writer.get_or_init(|| {
             let (batches, inbox) = mpsc::channel(QUEUE);
             let (store, space) = (self.store.clone(), self.space.clone());
             let writer = writer::EventWriter::new(store, space, self.clock.clone());
-            *locked(&self.task) = Some(tokio::spawn(writer.run(inbox)));
-            Mutex::new(Some(batches))
+            let task = OwnedTask::start(|_| writer.run(inbox)); // without senders it ends
+            (Mutex::new(Some(batches)), task)
         });
         locked(batches).clone()
     }
 
     /// Finishes accepted batches, and takes no more.
     pub(crate) async fn close(&self, deadline: tokio::time::Instant) {
-        if let Some(batches) = self.batches.get() {
+        if let Some((batches, task)) = self.writer.get() {
             locked(batches).take();
-        }
-        let task = locked(&self.task).take();
-        if let Some(mut task) = task
-            && tokio::time::timeout_at(deadline, &mut task).await.is_err()
-        {
-            // Its sender got no confirmation, and sends it again.
-            task.abort();
-        }
-    }
-}
-
-impl Drop for EventCounter {
-    fn drop(&mut self) {
-        if let Some(task) = locked(&self.task).take() {
-            task.abort();
+            // Past the deadline: its sender got no confirmation, and sends it again.
+            let _ = task.ended_by(deadline).await;
         }
     }
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use super::customers::Polls;
 use super::ends::Ends;
-use super::reports::ReportTask;
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Mark, customer_of};
 use crate::billing::lock::Lock;
@@ -27,6 +26,7 @@ use crate::error::Error;
 use crate::repeated::repeated;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::task::OwnedTask;
 use crate::telemetry;
 use crate::wire::{Reply, plain_problem};
 
@@ -60,7 +60,7 @@ pub(super) struct Billing {
     /// Types and API versions of webhooks that could not be read and were logged.
     unreadable: Mutex<BTreeSet<(String, Option<String>)>>,
     pub(super) ends: Ends,
-    pub(super) task: Mutex<Option<ReportTask>>,
+    pub(super) task: Mutex<Option<OwnedTask>>,
 }
 
 /// Why what a customer's events say could not be put into force now. Stripe sends a webhook again.

@@ -172,9 +172,7 @@ impl Gate {
     async fn end(&self, deadline: Instant) -> Result<(), Error> {
         let inner = &self.inner;
         let time = deadline.saturating_duration_since(Instant::now());
-        let maintenance =
-            inner.teardown.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
-        if let Some(maintenance) = maintenance {
+        if let Some(maintenance) = inner.teardown.maintenance.get() {
             maintenance.close().await;
         }
         inner.hub.reach.is_watched_no_more();

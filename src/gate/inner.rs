@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
@@ -77,7 +77,7 @@ pub(crate) struct Recording {
 /// What ends before the gate has closed.
 pub(crate) struct Teardown {
     pub(crate) in_hand: InHand,
-    pub(crate) maintenance: Mutex<Option<Maintenance>>,
+    pub(crate) maintenance: OnceLock<Maintenance>,
     /// The gate has closed without an error.
     pub(crate) closed: tokio::sync::OnceCell<()>,
 }

@@ -1,5 +1,5 @@
 //! What goes on beside requests: the plan file is looked at, tenants are read again before they
-//! grow old, and what is unused leaves memory. One task, owned by the gate.
+//! grow old, and what is unused leaves memory. Several tasks, owned by the gate.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Inner;
@@ -21,6 +21,7 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::quota::lease::Lease;
 use crate::store::StoreError;
+use crate::task::OwnedTask;
 use crate::tenants::tenant::LiveTenant;
 
 /// How often the plan file is looked at. What is the same at two looks in a row is put into force,
@@ -53,80 +54,50 @@ const REREAD_KEYS: Duration = Duration::from_secs(300);
 
 /// The owner's side of the tasks.
 #[derive(Debug)]
-pub(crate) struct Maintenance {
-    stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
-}
+pub(crate) struct Maintenance(Vec<OwnedTask>);
 
 impl Maintenance {
     pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        // A weak reference: the task must not keep alive a gate that its host has dropped.
-        // What takes long has a task of its own, so that tenants do not grow old meanwhile. Either
+        // A weak reference: a task must not keep alive a gate that its host has dropped.
+        // What takes long has a task of its own, so that tenants do not grow old meanwhile. Each
         // may be cut off anywhere: what it does is done again, or done by others.
-        let refresh = until(stopped.clone(), run(Arc::downgrade(inner), refreshes));
-        let upkeep = until(stopped.clone(), upkeep(Arc::downgrade(inner)));
-        let guests = until(stopped.clone(), settle_guests(Arc::downgrade(inner)));
-        let plans = until(stopped.clone(), watch_plans(Arc::downgrade(inner)));
+        let weak = || Arc::downgrade(inner);
         let mut tasks = vec![
-            tokio::spawn(refresh),
-            tokio::spawn(plans),
-            tokio::spawn(upkeep),
-            tokio::spawn(guests),
+            OwnedTask::until_stopped(run(weak(), refreshes)),
+            OwnedTask::until_stopped(watch_plans(weak())),
+            OwnedTask::until_stopped(upkeep(weak())),
+            OwnedTask::until_stopped(settle_guests(weak())),
+            OwnedTask::until_stopped(watch_store(inner)),
         ];
-        let reach = until(stopped.clone(), watch_store(inner));
-        tasks.push(tokio::spawn(reach));
         if inner.tenants.directory.feed().is_shared() {
-            let follow = until(stopped.clone(), news::follow(Arc::downgrade(inner)));
-            tasks.push(tokio::spawn(follow));
+            tasks.push(OwnedTask::until_stopped(news::follow(weak())));
         }
         #[cfg(feature = "jwt")]
         tasks.extend(inner.credentials.identifier.verifiers().filter_map(|verifier| {
             let jwks = verifier.source()?.clone();
-            Some(tokio::spawn(reread_keys(jwks, inner.clock.clone(), stopped.clone())))
+            Some(OwnedTask::until_stopped(reread_keys(jwks, inner.clock.clone())))
         }));
-        Self { stop, tasks }
+        Self(tasks)
     }
 
-    pub(super) async fn close(self) {
-        self.stop.send_replace(true);
-        for task in self.tasks {
-            // It ends by itself; a panic in it has been reported by the runtime.
-            let _ = task.await;
+    /// Cuts off the steps in hand: the store may be away.
+    pub(super) async fn close(&self) {
+        self.0.iter().for_each(OwnedTask::stop);
+        for task in &self.0 {
+            task.ended().await;
         }
     }
 }
 
 /// Keeps an issuer's keys fresh. What cannot be read leaves the keys that are known.
 #[cfg(feature = "jwt")]
-async fn reread_keys(
-    jwks: Arc<crate::identity::jwt::Jwks>,
-    clock: Arc<dyn crate::clock::Clock>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn reread_keys(jwks: Arc<crate::identity::jwt::Jwks>, clock: Arc<dyn crate::clock::Clock>) {
     loop {
-        let refreshed = tokio::select! {
-            biased;
-            _ = stopped.changed() => return,
-            refreshed = jwks.refresh(clock.now()) => refreshed,
-        };
-        if let Err(error) = refreshed {
+        if let Err(error) = jwks.refresh(clock.now()).await {
             tracing::warn!(%error, "the keys of a token issuer cannot be read");
         }
-        tokio::select! {
-            _ = stopped.changed() => return,
-            () = jwks.wanted() => {}
-            () = tokio::time::sleep(REREAD_KEYS) => {}
-        }
-    }
-}
-
-/// Does this until the gate closes, which does not wait for a step in hand: the store may be away.
-async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()>) {
-    tokio::select! {
-        biased;
-        _ = stopped.changed() => {}
-        () = task => {}
+        // Whether they are wanted or old, they are read.
+        let _ = tokio::time::timeout(REREAD_KEYS, jwks.wanted()).await;
     }
 }
 

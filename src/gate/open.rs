@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -143,7 +143,7 @@ impl GateBuilder {
     }
 
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn shared_plans(mut self, plans: Arc<Mutex<Arc<str>>>) -> Self {
+    pub(crate) fn shared_plans(mut self, plans: Arc<std::sync::Mutex<Arc<str>>>) -> Self {
         self.plans = Some(PlanSource::Shared(plans));
         self
     }
@@ -312,7 +312,7 @@ impl GateBuilder {
             recording,
             teardown: Teardown {
                 in_hand: InHand::new(),
-                maintenance: Mutex::new(None),
+                maintenance: OnceLock::new(),
                 closed: tokio::sync::OnceCell::new(),
             },
             clock,
@@ -329,8 +329,7 @@ impl GateBuilder {
         }
         #[cfg(feature = "stripe")]
         super::reports::start(&inner);
-        let maintenance = Maintenance::start(&inner, refresh_queue);
-        *inner.teardown.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
+        inner.teardown.maintenance.get_or_init(|| Maintenance::start(&inner, refresh_queue));
         Ok(Gate { inner })
     }
 

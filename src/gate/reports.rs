@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::billing::{Billing, is_damaged};
@@ -19,6 +19,7 @@ use crate::billing::terms::terms;
 use crate::billing::{ItemId, SentSinceCopy};
 use crate::directory::TenantRecord;
 use crate::ids::Surrogate;
+use crate::task::OwnedTask;
 
 /// How long after the start the first report is made: what a process that died has left is not
 /// kept waiting for a whole interval.
@@ -46,13 +47,6 @@ const RELEASE: Duration = Duration::from_millis(500);
 
 /// Items not processed, and why.
 type FailedItems = Vec<(ItemId, String)>;
-
-/// The owner's side of the task.
-#[derive(Debug)]
-pub(super) struct ReportTask {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
 
 impl Gate {
     /// Sends to Stripe what is owed by now, instead of at the next report: what was used is written
@@ -138,21 +132,18 @@ impl Gate {
 /// Starts the task, if anything is billed.
 pub(super) fn start(inner: &Arc<Inner>) {
     let Some(billing) = &inner.billing else { return };
-    let (stop, stopped) = watch::channel(false);
-    // A weak reference: the task must not keep alive a gate that its host has dropped.
-    let task = tokio::spawn(run(Arc::downgrade(inner), billing.every, stopped));
-    *billing.task.lock().unwrap_or_else(|e| e.into_inner()) = Some(ReportTask { stop, task });
+    // A weak reference: the task must not keep alive a gate that its host has dropped. Cut off at
+    // any line, a report leaves what the next one understands.
+    let task = OwnedTask::until_stopped(run(Arc::downgrade(inner), billing.every));
+    *billing.task.lock().unwrap_or_else(|e| e.into_inner()) = Some(task);
 }
 
-async fn run(inner: Weak<Inner>, every: Duration, mut stopped: watch::Receiver<bool>) {
+async fn run(inner: Weak<Inner>, every: Duration) {
     let mut whole_at = Instant::now() + FIRST.min(every);
     let mut tick = tokio::time::interval_at(whole_at, LOOK.min(every));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = stopped.changed() => return,
-            _ = tick.tick() => {}
-        }
+        tick.tick().await;
         let Some(inner) = inner.upgrade() else { return };
         let Some(billing) = &inner.billing else { return };
         let now = Instant::now();
@@ -165,11 +156,7 @@ async fn run(inner: Weak<Inner>, every: Duration, mut stopped: watch::Receiver<b
                 ended => Some(ended),
             }
         };
-        // Cut off at any line, a report leaves what the next one understands.
-        tokio::select! {
-            _ = stopped.changed() => return,
-            () = inner.report_in_turn(billing, ended) => {}
-        }
+        inner.report_in_turn(billing, ended).await;
     }
 }
 
@@ -179,10 +166,9 @@ impl Inner {
     pub(super) async fn close_reports(self: &Arc<Self>, deadline: Instant) {
         let Some(billing) = &self.billing else { return };
         let task = billing.task.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let Some(ReportTask { stop, task }) = task else { return };
-        stop.send_replace(true);
-        // It ends by itself; a panic in it has been reported by the runtime.
-        let _ = task.await;
+        let Some(task) = task else { return };
+        task.stop();
+        task.ended().await;
         let until = deadline.checked_sub(RELEASE).unwrap_or(deadline);
         let last = self.report_in_turn(billing, None);
         if tokio::time::timeout_at(until, last).await.is_err() {

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -26,6 +25,7 @@ use crate::store::layout::{CLAIM_SHARDS, Space};
 use crate::store::{
     Item, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Write, Written,
 };
+use crate::task::{OwnedTask, Stop};
 
 /// Limit on claims being settled at once: the same as lease calls, for the same reason.
 const IN_FLIGHT: usize = 256;
@@ -37,15 +37,14 @@ const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::f
 #[derive(Debug)]
 pub(crate) struct Settler {
     queue: Arc<ClaimQueue>,
-    task: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
-    stop: Arc<Notify>,
+    task: OwnedTask,
 }
 
 impl Settler {
     pub(crate) fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        let (queue, stop) = (Arc::<ClaimQueue>::default(), Arc::new(Notify::new()));
-        let task = tokio::spawn(run(queue.clone(), store, clock, stop.clone()));
-        Self { queue, task: std::sync::Mutex::new(Some(task)), stop }
+        let queue = Arc::<ClaimQueue>::default();
+        let task = OwnedTask::start(|stop| run(queue.clone(), store, clock, stop));
+        Self { queue, task }
     }
 
     /// The queue of claims waiting for the task.
@@ -55,33 +54,19 @@ impl Settler {
 
     /// Settles the queued claims and ends the task. Returns false if the deadline came first.
     pub(crate) async fn close(&self, deadline: Instant) -> bool {
-        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let Some(mut task) = task else { return true };
-        self.stop.notify_one();
-        let drained = tokio::time::timeout_at(deadline, &mut task).await.is_ok();
-        if !drained {
-            task.abort();
-        }
-        drained
+        self.task.stop();
+        self.task.ended_by(deadline).await.is_ok()
     }
 }
 
 impl Drop for Settler {
     fn drop(&mut self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
-            task.abort();
-        }
         // They will not be settled: release the requests that wait for them.
         drop(self.queue.take());
     }
 }
 
-async fn run(
-    queue: Arc<ClaimQueue>,
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    stop: Arc<Notify>,
-) {
+async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: Stop) {
     // There are never more than requests in flight, which the server bounds.
     let places = Places::new(IN_FLIGHT, usize::MAX);
     let mut writes = JoinSet::new();
@@ -89,7 +74,7 @@ async fn run(
     while !stopping || !writes.is_empty() {
         tokio::select! {
             biased; // so that one seed is one run
-            () = stop.notified(), if !stopping => stopping = true,
+            () = stop.signalled(), if !stopping => stopping = true,
             Some(ended) = writes.join_next(), if !writes.is_empty() => {
                 if let Err(panicked) = ended {
                     tracing::error!(error = %panicked, "settling a claim panicked");

@@ -25,6 +25,7 @@ use super::record::ByWriter;
 use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
 use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::task::OwnedTask;
 
 /// Delay between retries of a failed write, initial and maximum.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
@@ -95,7 +96,7 @@ pub(crate) struct Flusher {
     begun: Arc<AtomicU64>,
     written: watch::Receiver<u64>,
     hub: Arc<Hub>,
-    task: std::sync::Mutex<Option<tokio::task::JoinHandle<LogWriter>>>,
+    task: OwnedTask<LogWriter>,
 }
 
 impl Flusher {
@@ -112,7 +113,7 @@ impl Flusher {
         let (done, written) = watch::channel(0);
         let task = Task::new(hub.clone(), store, log, journal, settings, done);
         let begun = task.begun.clone();
-        let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
+        let task = OwnedTask::start(|_| task.run(inbox)); // an order stops it
         Self { orders, room, begun, written, hub, task }
     }
 
@@ -138,14 +139,11 @@ impl Flusher {
         let until = deadline + SAY_WITHIN;
         let order = self.order(|reply| Order::Close(deadline, reply));
         let result = tokio::time::timeout_at(until, order).await.unwrap_or_else(|_| Err(hangs()));
-        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let Some(mut task) = task else { return result.map(|()| None) };
-        // It ends by itself after answering; a panic in it has been reported there.
-        let Ok(ended) = tokio::time::timeout_at(until, &mut task).await else {
-            task.abort();
-            return result.and(Err(hangs()));
-        };
-        result.map(|()| ended.ok())
+        // It ends by itself after answering.
+        match self.task.ended_by(until).await {
+            Ok(log) => result.map(|()| log),
+            Err(_) => result.and(Err(hangs())),
+        }
     }
 
     async fn order(
@@ -168,12 +166,9 @@ fn gone() -> FlushError {
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        // A dirty sheet in the hub holds the hub: break the cycle.
+        // A dirty sheet in the hub holds the hub: break the cycle. The journal keeps what it was
+        // given.
         self.hub.take_dirty();
-        // Without `close` there is nothing to wait for; the journal keeps what it was given.
-        if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
-            task.abort();
-        }
     }
 }
 

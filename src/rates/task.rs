@@ -7,11 +7,10 @@
 //! the list, so that the others get its part at once and not after two slots.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::machine::{Asked, Effect, Machine, RateEvent};
@@ -21,6 +20,7 @@ use crate::clock::Clock;
 use crate::ids::LimitId;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreFuture};
+use crate::task::{OwnedTask, Stop};
 use crate::turns::Turns;
 
 /// A call not answered within this time is abandoned: the next slot makes a new one.
@@ -50,10 +50,7 @@ pub(crate) trait Buckets: Send + Sync + 'static {
 
 /// The owner's handle on the task.
 #[derive(Debug)]
-pub(crate) struct Sharing {
-    task: Mutex<Option<JoinHandle<()>>>,
-    stop: Arc<Notify>,
-}
+pub(crate) struct Sharing(OwnedTask);
 
 /// A node that has announced itself to the others.
 pub(crate) struct Joined {
@@ -92,32 +89,18 @@ pub(crate) async fn join(
 impl Sharing {
     /// Starts the task. The weak reference is to the task's owner.
     pub(crate) fn start(joined: Joined, buckets: Weak<impl Buckets>) -> Self {
-        let stop = Arc::new(Notify::new());
-        let task = tokio::spawn(run(joined, buckets, stop.clone()));
-        Self { task: Mutex::new(Some(task)), stop }
+        Self(OwnedTask::start(|stop| run(joined, buckets, stop)))
     }
 
     /// Ends the task, which removes this node from the list if the deadline permits.
     pub(crate) async fn close(&self, deadline: Instant) {
-        self.stop.notify_one();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut task) = task
-            && tokio::time::timeout_at(deadline, &mut task).await.is_err()
-        {
-            task.abort();
-        }
+        self.0.stop();
+        // Past the deadline the others miss this node only after some slots.
+        let _ = self.0.ended_by(deadline).await;
     }
 }
 
-impl Drop for Sharing {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            task.abort();
-        }
-    }
-}
-
-async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
+async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Stop) {
     let Joined { machine, store, clock, .. } = joined;
     let mut node = RateNode { machine, clock, calls: Calls::new(store.clone()) };
     let slot = Duration::from_nanos(SLOT_NS);
@@ -127,7 +110,7 @@ async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
         node.calls.start();
         tokio::select! {
             biased; // heartbeats first: without one this node counts as dead
-            () = stop.notified() => break,
+            () = stop.signalled() => break,
             () = tokio::time::sleep_until(next) => {
                 let Some(buckets) = buckets.upgrade() else { return };
                 // A stalled node does not catch up on missed slots.

@@ -23,6 +23,7 @@ use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
 use crate::store::layout::Space;
 use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
+use crate::task::{OwnedTask, Stop};
 use crate::turns::Turns;
 
 mod recover;
@@ -58,49 +59,28 @@ pub(crate) type OnAlert = Arc<dyn Fn(&Alert) + Send + Sync>;
 
 /// The owner's side of the task.
 #[derive(Debug)]
-pub(crate) struct LeaseRenewer {
-    task: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
-    stop: Arc<tokio::sync::Notify>,
-}
+pub(crate) struct LeaseRenewer(OwnedTask);
 
 impl LeaseRenewer {
     pub(crate) fn start(ctx: RenewerContext, queue: mpsc::Receiver<Arc<Lease>>) -> Self {
-        let stop = Arc::new(tokio::sync::Notify::new());
-        let task = tokio::spawn(run(ctx, queue, stop.clone()));
-        Self { task: std::sync::Mutex::new(Some(task)), stop }
+        Self(OwnedTask::start(|stop| run(ctx, queue, stop)))
     }
 
     /// Ends the task. Calls in flight are cut off: their leases still have them, and repeat them
     /// when they are given back.
     pub(crate) async fn close(&self) {
-        self.stop.notify_one();
-        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
-        if let Some(task) = task {
-            // It ends by itself; the runtime has reported a panic in it.
-            let _ = task.await;
-        }
+        self.0.stop();
+        self.0.ended().await;
     }
 }
 
-impl Drop for LeaseRenewer {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
-            task.abort();
-        }
-    }
-}
-
-async fn run(
-    ctx: RenewerContext,
-    mut queue: mpsc::Receiver<Arc<Lease>>,
-    stop: Arc<tokio::sync::Notify>,
-) {
+async fn run(ctx: RenewerContext, mut queue: mpsc::Receiver<Arc<Lease>>, stop: Stop) {
     let mut desk = Desk::new(ctx, IN_HAND);
     loop {
         desk.start();
         tokio::select! {
             biased; // so that one seed is one run; no branch waits for another
-            () = stop.notified() => break,
+            () = stop.signalled() => break,
             () = desk.ended() => {}
             lease = queue.recv() => match lease {
                 Some(lease) => desk.take(lease),
