@@ -109,6 +109,7 @@ pub mod testing;
 pub mod middleware;
 
 mod clock;
+mod delays;
 mod error;
 mod flights;
 mod ids;

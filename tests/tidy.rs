@@ -36,10 +36,11 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 39] = [
+const ORDER: [&str; 40] = [
     "overrides",
     "clock",
     "random",
+    "delays",
     "task",
     "ids",
     "own_type",

@@ -22,13 +22,14 @@ use super::journal_thread::JournalKeeper;
 use super::log::{LogWriter, Wrote};
 use super::pace::WritePace;
 use super::record::ByWriter;
+use crate::delays::{Delays, jittered};
 use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
 use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::task::OwnedTask;
 
-/// Delay between retries of a failed write, initial and maximum.
-const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
+/// Delays between retries of a failed write, jittered: the processes of an outage end it together.
+const RETRY: Delays = Delays::doubling(Duration::from_millis(50), Duration::from_secs(5));
 
 /// Minimum time between two records caused by ceilings: far less than
 /// [`LEASE_WAIT`](crate::LEASE_WAIT), for which requests wait for one, and long enough for many
@@ -304,7 +305,7 @@ impl Task {
         }
         self.begin_batch(part);
         let mut collect = ticker(self.collect_every());
-        let mut delay = RETRY.start;
+        let mut delays = RETRY;
         while let Some(body) = self.batch.first().cloned() {
             if self.settings.mode == Mode::Durable {
                 self.keep_pace(inbox, waiting).await;
@@ -325,7 +326,7 @@ impl Task {
                     self.pace.charge(units, Instant::now());
                     self.batch.remove(0);
                     self.flushed = Instant::now();
-                    delay = RETRY.start;
+                    delays = RETRY;
                     self.succeeded();
                 }
                 Ok(Wrote::Sealed) => {
@@ -348,9 +349,8 @@ impl Task {
                     if self.wants_out(waiting) {
                         return;
                     }
-                    let until = Instant::now() + jittered(delay);
+                    let until = Instant::now() + jittered(delays.step());
                     self.wait_until(until, &mut collect, inbox, waiting).await;
-                    delay = (delay * 2).min(RETRY.end);
                 }
             }
         }
@@ -422,12 +422,4 @@ fn ticker(every: Duration) -> tokio::time::Interval {
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker.reset();
     ticker
-}
-
-/// Half to all of the delay, so that nodes that failed together do not retry together.
-fn jittered(delay: Duration) -> Duration {
-    let mut byte = [0u8];
-    // Without randomness the full delay is still correct.
-    let share = crate::random::fill(&mut byte).map_or(255, |()| byte[0]);
-    delay / 2 + delay / 2 * u32::from(share) / 255
 }

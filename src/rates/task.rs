@@ -17,6 +17,7 @@ use super::machine::{Asked, Effect, Machine, RateEvent};
 use super::pressure::MAX_ROWS;
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Clock;
+use crate::delays;
 use crate::ids::LimitId;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreFuture};
@@ -105,7 +106,7 @@ async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Stop) {
     let mut node = RateNode { machine, clock, calls: Calls::new(store.clone()) };
     let slot = Duration::from_nanos(SLOT_NS);
     // Spread out, even if the nodes were started at the same instant.
-    let mut next = Instant::now() + slot * u32::from(jitter()) / 256;
+    let mut next = Instant::now() + delays::within(slot);
     loop {
         node.calls.start();
         tokio::select! {
@@ -271,11 +272,4 @@ impl Calls {
 async fn within<T>(call: StoreFuture<T>) -> Result<T, StoreError> {
     let late = |_| StoreError::new(StoreErrorKind::Unknown, "no answer in time");
     tokio::time::timeout(WITHIN, call).await.map_err(late)?
-}
-
-fn jitter() -> u8 {
-    let mut byte = [128];
-    // Without randomness half a slot is just as good.
-    let _ = crate::random::fill(&mut byte);
-    byte[0]
 }

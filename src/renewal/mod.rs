@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::delays::Delays;
 use crate::payers::late;
 use crate::quota::alert::Alert;
 use crate::quota::lease::{Lease, LeaseCall, Writer};
@@ -41,8 +42,8 @@ const IN_FLIGHT: usize = 256;
 /// again.
 const IN_HAND: usize = 262_144;
 
-/// Waits between repeats of a call whose outcome is unknown, at first and at most.
-const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(2);
+/// Delays between repeats of a call whose outcome is unknown.
+const REPEAT: Delays = Delays::doubling(Duration::from_millis(25), Duration::from_secs(2));
 
 /// The renewer's dependencies.
 #[derive(Clone)]
@@ -122,10 +123,10 @@ async fn until(then: Option<Instant>) {
     }
 }
 
-/// A lease, and the delay of its next repeat.
+/// A lease, and the delays of its next repeats.
 struct RepeatedLease {
     lease: Arc<Lease>,
-    delay: Duration,
+    delays: Delays,
     /// It has had a place: its last call is in doubt.
     has_begun: bool,
 }
@@ -158,7 +159,7 @@ impl Desk {
         }
         let tenant = lease.pool().tenant;
         if let Err(of) =
-            self.turns.push(tenant, RepeatedLease { lease, delay: REPEAT.start, has_begun: false })
+            self.turns.push(tenant, RepeatedLease { lease, delays: REPEAT, has_begun: false })
         {
             // Too many leases of this tenant: the next request that needs units tries again.
             of.lease.unqueue();
@@ -204,10 +205,9 @@ impl Desk {
         match ended {
             Ok((_, Ended::InDoubt { anew })) => {
                 if anew {
-                    of.delay = REPEAT.start;
+                    of.delays = REPEAT;
                 }
-                let at = Instant::now() + of.delay;
-                of.delay = (of.delay * 2).min(REPEAT.end);
+                let at = Instant::now() + of.delays.step();
                 self.number += 1;
                 self.repeats.push(Reverse(Repeat { at, number: self.number, of }));
                 self.turns.pause(tenant);
@@ -536,10 +536,9 @@ mod tests {
 
     /// Makes the calls of one lease until it needs nothing.
     async fn drive(ctx: &RenewerContext, lease: &Arc<Lease>) {
-        let mut delay = REPEAT.start;
+        let mut delays = REPEAT;
         while matches!(turn(ctx, lease).await, Ended::InDoubt { .. }) {
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(REPEAT.end);
+            tokio::time::sleep(delays.step()).await;
         }
     }
 

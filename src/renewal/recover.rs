@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::RenewerContext;
 use super::seek::FRUITLESS;
 use crate::clock::Now;
+use crate::delays::Delays;
 use crate::ledger::log;
 use crate::ledger::record::PoolRow;
 use crate::overrides;
@@ -61,8 +62,8 @@ struct Seen {
     pools: HashMap<PoolId, u64>,
     /// When an entry was first seen closed.
     closed: HashMap<(u128, PoolId), u64>,
-    /// When other sub-pools of a pool may be searched again, and the pause before that.
-    gathers: HashMap<PoolId, (u64, Duration)>,
+    /// When other sub-pools of a pool may be searched again, and the pauses after that.
+    gathers: HashMap<PoolId, (u64, Delays)>,
     /// The sub-pool at which the next search for dead writers goes on.
     cursors: HashMap<PoolId, u16>,
     /// All rows of ended logs.
@@ -113,13 +114,12 @@ impl Recovery {
         if seen.gathers.len() >= MAX_WATCHED {
             seen.gathers.clear();
         }
-        let before = seen.gathers.get(pool).map(|(_, pause)| *pause);
-        let pause = match before {
-            Some(pause) if !gained => (pause * 2).min(FRUITLESS.end),
-            _ => FRUITLESS.start,
-        };
-        let until = if gained { now.mono_ns } else { now.mono_ns.saturating_add(nanos(pause)) };
-        seen.gathers.insert(pool.clone(), (until, pause));
+        let (until_ns, pauses) = seen.gathers.entry(pool.clone()).or_insert((0, FRUITLESS));
+        if gained {
+            *pauses = FRUITLESS;
+        }
+        let pause = pauses.step();
+        *until_ns = now.mono_ns.saturating_add(if gained { 0 } else { nanos(pause) });
     }
 
     /// The sub-pools to search for dead writers this time.

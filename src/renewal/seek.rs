@@ -5,11 +5,11 @@
 //! the next seek finishes what was begun. Other sub-pools are searched when the root has too
 //! little, after [`FRUITLESS`] at the latest.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use super::RenewerContext;
 use super::whole::read_subs;
+use crate::delays::Delays;
 use crate::quota::lease::Seek;
 use crate::quota::pool::{self, PoolId};
 use crate::quota::subpool::{self, Root, RootSeen, SeekStep, Sub, Want};
@@ -18,9 +18,10 @@ use crate::store::{Item, Key, StoreError, StoreErrorKind, Write, Written};
 /// Most writes for one call: three are made if no other process moves units meanwhile.
 const TRIES: usize = 32;
 
-/// Pause before other sub-pools are searched again after they had no units: initial and maximum. It
-/// doubles each time, because a used-up quota stays so.
-pub(super) const FRUITLESS: Range<Duration> = Duration::from_secs(2)..Duration::from_secs(32);
+/// Pauses before other sub-pools are searched again after they had no units. They double, because a
+/// used-up quota stays so.
+pub(super) const FRUITLESS: Delays =
+    Delays::doubling(Duration::from_secs(2), Duration::from_secs(32));
 
 /// The result of a seek.
 pub(super) struct Found {

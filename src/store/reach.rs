@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Item, Key, Store, StoreError, StoreErrorKind};
+use crate::delays::Delays;
 use crate::patience;
 
 /// The wait after which the store is suspected: early enough that its state is known before a
@@ -29,9 +30,8 @@ const PROBE_WITHIN: Duration = Duration::from_millis(200);
 /// is lost must not delay the next one.
 const SLOW_WITHIN: Duration = Duration::from_secs(1);
 
-/// Between the begins of failing probes: the first value, doubling up to the second. A recovered
-/// store is noticed within the latter.
-const PAUSE: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
+/// Between the begins of failing probes. A recovered store is noticed within the longest.
+const PAUSES: Delays = Delays::doubling(Duration::from_millis(25), Duration::from_secs(1));
 
 /// Consecutive probes failing with an error before the store counts as down: a single one may be a
 /// cut connection. One unanswered probe is enough.
@@ -69,14 +69,13 @@ impl Reach {
         let mut within = PROBE_WITHIN;
         loop {
             self.suspected.notified().await;
-            let (mut pause, mut failures) = (PAUSE.start, 0);
+            let (mut pauses, mut failures) = (PAUSES, 0);
             loop {
                 let begun = Instant::now();
                 if self.probe(store, item, &mut within, &mut failures).await {
                     break;
                 }
-                tokio::time::sleep_until(begun + pause).await;
-                pause = (pause * 2).min(PAUSE.end);
+                tokio::time::sleep_until(begun + pauses.step()).await;
             }
             tokio::time::sleep(REST).await;
         }

@@ -21,6 +21,7 @@ use super::StripeError;
 use super::calls::ApiCall;
 use super::pace::RequestPace;
 use crate::config::Secret;
+use crate::delays::{Delays, jittered};
 
 /// The version of Stripe's API whose shapes are read here. Sent explicitly, so that the account's
 /// default does not change them.
@@ -38,8 +39,8 @@ const ATTEMPT: Duration = Duration::from_secs(20);
 /// Most attempts of one call.
 const ATTEMPTS: u32 = 4;
 
-/// Pause before the second attempt; doubled for each further one, with jitter down to half.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Pauses between attempts, jittered: calls that failed together do not come back together.
+const PAUSES: Delays = Delays::doubling(Duration::from_millis(250), Duration::from_secs(1));
 
 /// Longest pause waited out, whatever `Retry-After` says: the next run comes anyway.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -142,7 +143,7 @@ impl Http {
 
     async fn call(&self, call: &ApiCall, key: Option<IdempotencyKey<'_>>) -> Called {
         let mut silence = String::new();
-        let mut repeats = false;
+        let (mut repeats, mut pauses) = (false, PAUSES);
         let pace = if call.path == EVENTS { &self.paces.events } else { &self.paces.others };
         for attempt in 0..ATTEMPTS {
             pace.turn().await;
@@ -166,7 +167,7 @@ impl Http {
                 }
             };
             if attempt + 1 < ATTEMPTS {
-                tokio::time::sleep(pause.max(jittered(PAUSE * 2_u32.pow(attempt)))).await;
+                tokio::time::sleep(pause.max(jittered(pauses.step()))).await;
             }
         }
         Called::Silence(silence)
@@ -187,7 +188,10 @@ impl Http {
             .header("stripe-version", VERSION);
         if let Some(key) = key {
             let key = match key {
-                IdempotencyKey::OfAttempt(key) => format!("{key}-{:016x}", random()),
+                IdempotencyKey::OfAttempt(key) => {
+                    // It only must differ.
+                    format!("{key}-{:016x}", crate::random::u64().unwrap_or_default())
+                }
                 IdempotencyKey::OfCall(key) => key.to_owned(),
             };
             request = request
@@ -253,17 +257,6 @@ impl Paces {
         let pace = |calls_per_s| Arc::new(RequestPace::new(calls_per_s));
         Self { events: pace(events_per_s), others: pace(others_per_s) }
     }
-}
-
-/// A random pause between half and all of it.
-fn jittered(pause: Duration) -> Duration {
-    let part = u32::try_from(random() % 500).unwrap_or(0);
-    pause * (500 + part) / 1_000
-}
-
-/// Random, for jitter and for keys that only must differ.
-fn random() -> u64 {
-    crate::random::u64().unwrap_or_default()
 }
 
 /// An error with its causes: the client's own message is just "client error".

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use super::super::log::LogWriter;
 use super::super::record::merge;
 use super::orders::out_of_time;
-use super::{Order, RETRY, Task, jittered, ticker};
+use super::{Order, RETRY, Task, ticker};
+use crate::delays::jittered;
 use crate::repeated::repeated;
 
 impl Task {
@@ -26,7 +27,7 @@ impl Task {
         rows.for_each(|row| row.ceiling = 0);
         merge(&mut self.pending, lacking);
         self.pending_since_ns = self.batch_since_ns.take().or(self.pending_since_ns);
-        let mut delay = RETRY.start;
+        let mut delays = RETRY;
         let mut collect = ticker(self.collect_every());
         let store = self.store.clone();
         loop {
@@ -59,9 +60,8 @@ impl Task {
             if self.wants_out(waiting) {
                 return false;
             }
-            let until = Instant::now() + jittered(delay);
+            let until = Instant::now() + jittered(delays.step());
             self.wait_until(until, &mut collect, inbox, waiting).await;
-            delay = (delay * 2).min(RETRY.end);
         }
     }
 }
