@@ -12,6 +12,7 @@ use crate::ids::Surrogate;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    until_known_at_once,
 };
 
 /// Format of an outbox item.
@@ -24,9 +25,6 @@ const BY: &str = "by";
 
 const LEDGER: &str = "ledger";
 const GENERATION: &str = "generation";
-
-/// Tries of an identical write before its outcome is given up as unknown.
-const TRIES: usize = 4;
 
 /// The identity of an item: amounts owed are kept apart by each of these.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,13 +162,7 @@ pub(super) async fn write(
 
 /// Repeats a write while its outcome is unknown.
 pub(super) async fn make(store: &dyn Store, write: Write) -> Result<Written, StoreError> {
-    for _ in 1..TRIES {
-        match store.write(write.clone()).await {
-            Err(error) if error.kind == StoreErrorKind::Unknown => {}
-            answer => return answer,
-        }
-    }
-    store.write(write).await
+    Ok(until_known_at_once(store, write).await?.0)
 }
 
 fn decode(item: &Item) -> Result<Versioned, StoreError> {

@@ -402,6 +402,27 @@ async fn a_change_overtaken_after_a_lost_reply_is_not_made_twice() {
     assert!(!bed.directory.has_happened(first.record(), 12_345).await.unwrap());
 }
 
+/// Its reply is lost, and the repeat does not get through.
+#[tokio::test]
+async fn a_change_that_was_made_is_not_said_to_be_unmade() {
+    use crate::testing::Fault::{LoseReply, Pass, Unavailable};
+    let mut made_unseen = 0;
+    for passed in 0..4 {
+        let bed = bed();
+        let tenant = bed.directory.tenant("acme").save().await.unwrap();
+        let script = [vec![Pass; passed], vec![LoseReply, Unavailable]].concat();
+        let store = Faulty::scripted(bed.store.clone(), script);
+        let directory = open(&store, &bed.clock, &bed.peppers);
+        let suspended = directory.tenant("acme").suspend().save().await;
+        let stands = bed.directory.lookup_tenant(tenant.record().surrogate).await.unwrap();
+        if let (Err(DirectoryError::Store(error)), true) = (suspended, stands.unwrap().suspended) {
+            made_unseen += 1;
+            assert_eq!(error.kind, StoreErrorKind::Unknown, "after {passed} writes");
+        }
+    }
+    assert_eq!(made_unseen, 1, "the write of the record");
+}
+
 #[tokio::test]
 async fn look_ups_own_what_they_need() {
     let bed = bed();

@@ -12,12 +12,13 @@
 
 use std::time::Duration;
 
+use crate::delays::Delays;
 use crate::ids::Surrogate;
 use crate::ledger::log;
 use crate::quota::lease::Writer;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
-    Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written, repeat,
 };
 
 /// Format of a claim.
@@ -32,10 +33,10 @@ const AT: &str = "at_ms";
 /// it dead: far longer than its own retries last.
 const IN_HAND: Duration = Duration::from_secs(20);
 
-/// Tries of a write whose outcome is unknown, or that did not get through, and the first pause
-/// between them: 3 s in all. The pauses double.
-const TRIES: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(50);
+/// Repeats of a call whose outcome is unknown, or that did not get through, and the pauses before
+/// them: 3 s in all.
+const REPEATS: usize = 5;
+const PAUSES: Delays = Delays::doubling(Duration::from_millis(50), Duration::from_secs(1));
 
 /// Rounds lost to faster processes: after more the event is in hand elsewhere.
 const ROUNDS: u32 = 4;
@@ -117,39 +118,16 @@ pub(crate) async fn claim(
     EventClaimed::InHand
 }
 
-/// Repeats the write until its outcome is definite, or the tries run out. The error is
-/// [`StoreErrorKind::Unknown`] if one of the tries may have been applied.
+/// Repeats the write until its outcome is definite, or the tries run out.
 pub(crate) async fn repeated(store: &dyn Store, write: Write) -> Result<Written, StoreError> {
-    let (mut unknown, mut pause) = (None, PAUSE);
-    for last in (0..TRIES).rev() {
-        let error = match store.write(write.clone()).await {
-            Ok(written) => return Ok(written),
-            Err(error) => error,
-        };
-        let pointless = matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Invalid);
-        if error.kind == StoreErrorKind::Unknown {
-            unknown = Some(error.clone());
-        }
-        if last == 0 || pointless {
-            return Err(unknown.unwrap_or(error));
-        }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-    }
-    unreachable!("the last try returns")
+    let write = || store.write(write.clone());
+    Ok(repeat(PAUSES.take(REPEATS), StoreError::is_temporary, write).await?.0)
 }
 
-/// A read, with the same retries as a write.
+/// A read, with the same repeats as a write.
 async fn item(store: &dyn Store, key: Key) -> Result<Option<Item>, StoreError> {
-    let mut pause = PAUSE;
-    for _ in 1..TRIES {
-        if let Ok(item) = store.read(key.clone()).await {
-            return Ok(item);
-        }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-    }
-    store.read(key).await
+    let read = || store.read(key.clone());
+    Ok(repeat(PAUSES.take(REPEATS), StoreError::is_temporary, read).await?.0)
 }
 
 fn write(key: Key, when: Vec<When>, event: EventToClaim<'_>, place: LogSlot, now_ms: i64) -> Write {

@@ -18,7 +18,7 @@ use crate::patience::Progress;
 use crate::places::Places;
 use crate::repeated::repeated;
 use crate::store::layout;
-use crate::store::{Change, StoreError, StoreErrorKind, When, Write, Written};
+use crate::store::{Change, StoreError, StoreErrorKind, When, Write, Written, repeat};
 use crate::wire::{self, Reply};
 
 /// Between two tries of a write that did not get through.
@@ -201,9 +201,11 @@ impl Inner {
         write: &Write,
         line: &InLine,
     ) -> Result<Written, StoreError> {
-        loop {
+        let in_place = || async {
             line.is_in_line.store(true, Ordering::Relaxed);
-            let place = self.recording.claims.place(of.as_u128()).await.ok_or_else(too_many)?;
+            let Some(place) = self.recording.claims.place(of.as_u128()).await else {
+                return Ok(None);
+            };
             line.is_in_line.store(false, Ordering::Relaxed);
             let begun = self.clock.now();
             let written = self.leasing.ctx.store.write(write.clone()).await;
@@ -211,15 +213,14 @@ impl Inner {
                 place.is_answered();
                 line.answers.fetch_add(1, Ordering::Relaxed);
             }
-            drop(place); // others go on while this one waits
             let took = self.clock.now().mono_ns.saturating_sub(begun.mono_ns);
             let error = written.as_ref().err().map(|error| error.kind.word());
             crate::telemetry::store_call("claim", took as f64 / 1e9, error);
-            match written {
-                Err(error) if error.is_temporary() => tokio::time::sleep(RETRY).await,
-                definite => return definite,
-            }
-        }
+            written.map(Some) // the place is free: others go on while this one waits
+        };
+        let pauses = std::iter::repeat(RETRY);
+        let (written, _) = repeat(pauses, StoreError::is_temporary, in_place).await?;
+        written.ok_or_else(too_many)
     }
 
     fn refuse_claim(&self, hold: Option<HoldBox>, reason: Reason) -> Answer {

@@ -17,21 +17,20 @@ use tokio::time::Instant;
 
 use crate::admission::claim::{self, Charge, Claim, ClaimQueue, ClaimUse, Settle};
 use crate::clock::Clock;
+use crate::delays::Delays;
 use crate::ids::Surrogate;
 use crate::places::Places;
 use crate::repeated::repeated;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::{CLAIM_SHARDS, Space};
-use crate::store::{
-    Item, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Write, Written,
-};
+use crate::store::{Item, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, repeat};
 use crate::task::{OwnedTask, Stop};
 
 /// Limit on claims being settled at once: the same as lease calls, for the same reason.
 const IN_FLIGHT: usize = 256;
 
-/// Delay between retries of a write, initial and maximum.
-const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(2);
+/// Pauses between tries of a write.
+const PAUSES: Delays = Delays::doubling(Duration::from_millis(25), Duration::from_secs(2));
 
 /// The owner's side of the task.
 #[derive(Debug)]
@@ -100,41 +99,25 @@ async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, clock: Arc<dyn Clock
     }
 }
 
-/// Settles one claim, however long it takes. Fails if it cannot be read.
+/// Settles one claim, however long it takes, with each write in one of the tenant's places. Fails
+/// if it cannot be read.
 async fn settle(
     store: &dyn Store,
-    room: (&Places, Surrogate),
+    (places, tenant): (&Places, Surrogate),
     claim: &Claim,
     used: &ClaimUse,
 ) -> Result<Charge, StoreError> {
     let mut write = claim.settle(used);
     loop {
-        let written = repeat(store, room, &write).await?;
+        let in_place = || async {
+            // Let go before the pause: others proceed while this one waits.
+            let _place = places.place(tenant.as_u128()).await;
+            store.write(write.clone()).await
+        };
+        let (written, _) = repeat(PAUSES, StoreError::is_temporary, in_place).await?;
         match claim.settled(written, used)? {
             Settle::Done(charge) => return Ok(charge),
             Settle::Write(next) => write = next,
-        }
-    }
-}
-
-/// Repeats a write until its outcome is known, each time in one of the tenant's places.
-async fn repeat(
-    store: &dyn Store,
-    (places, tenant): (&Places, Surrogate),
-    write: &Write,
-) -> Result<Written, StoreError> {
-    let mut delay = REPEAT.start;
-    loop {
-        let place = places.place(tenant.as_u128()).await;
-        let written = store.write(write.clone()).await;
-        drop(place); // others proceed while this one waits
-        match written {
-            Err(error) if error.is_temporary() => {
-                tracing::debug!(%error, "a claim could not be written: it will be retried");
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(REPEAT.end);
-            }
-            definite => return definite,
         }
     }
 }
@@ -204,7 +187,7 @@ mod tests {
     use crate::ledger::totals::Ledger;
     use crate::quota::lease::Writer;
     use crate::store::layout;
-    use crate::store::{Change, Memory, When};
+    use crate::store::{Change, Memory, When, Write};
 
     async fn claim(store: &Memory, space: &Space, key: &[u8], used: Option<&ClaimUse>) {
         let tenant = Surrogate::test(1);

@@ -43,7 +43,7 @@ mod memory;
 mod reach;
 #[cfg(feature = "redb")]
 mod redb;
-mod repeat;
+mod retry;
 
 #[cfg(feature = "dynamodb")]
 pub use self::dynamodb::{DynamoDb, WarmThroughput};
@@ -51,7 +51,7 @@ pub use self::dynamodb::{DynamoDb, WarmThroughput};
 pub use self::redb::Redb;
 pub use memory::Memory;
 pub(crate) use reach::{Reach, SUSPECT_AFTER};
-pub(crate) use repeat::until_known;
+pub(crate) use retry::{repeat, until_known, until_known_at_once};
 
 /// Largest item, keys and attribute names included: what a DynamoDB item may hold.
 pub const MAX_ITEM_BYTES: usize = 400 * 1024;
