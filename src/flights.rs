@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
+use crate::holders::{Holder, is_held_only_by};
+
 /// Work in progress, by name: never more entries than waiting requests.
 #[derive(Debug)]
 pub(crate) struct Flights<K, T>(Mutex<HashMap<K, Arc<OnceCell<T>>>>);
@@ -48,8 +50,8 @@ impl<K: Eq + Hash, T> Drop for Seat<'_, K, T> {
     fn drop(&mut self) {
         let mut flights = self.flights.locked();
         let is_listed = flights.get(self.name).is_some_and(|it| Arc::ptr_eq(it, &self.flight));
-        // Two references: the list and this seat. Others only join under the lock.
-        let is_last = Arc::strong_count(&self.flight) == 2;
+        // Others only join under the lock.
+        let is_last = is_held_only_by(&self.flight, [Holder::Table, Holder::Asker]);
         if is_listed && (self.flight.initialized() || is_last) {
             flights.remove(self.name);
         }

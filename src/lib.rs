@@ -112,6 +112,7 @@ mod clock;
 mod delays;
 mod error;
 mod flights;
+mod holders;
 mod ids;
 mod overrides;
 mod own_type;

@@ -36,12 +36,13 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 40] = [
+const ORDER: [&str; 41] = [
     "overrides",
     "clock",
     "random",
     "delays",
     "task",
+    "holders",
     "ids",
     "own_type",
     "patience",
@@ -81,8 +82,9 @@ const ORDER: [&str; 40] = [
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
-const VENDORS: [(&str, &[&str]); 11] = [
+const VENDORS: [(&str, &[&str]); 12] = [
     ("Surrogate::new", &["src/directory", "src/ids.rs"]),
+    ("strong_count", &["src/holders.rs"]),
     ("tokio::spawn", &["src/task.rs", "integrations/"]),
     ("redb::", &["src/store/redb"]),
     (

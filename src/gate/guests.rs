@@ -29,6 +29,7 @@ use crate::admission::permit::Hold;
 use crate::catalog::OnDirectoryError;
 use crate::clock::Clock;
 use crate::directory::TenantRecord;
+use crate::holders::{Holder, is_held_only_by};
 use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
 use crate::ledger::Mode;
@@ -133,8 +134,8 @@ impl Inner {
             }
         }
         self.tenants.guests.tenants.retain(|id, tenant| {
-            // Besides this table its sheet has it.
-            let is_alone = Arc::strong_count(tenant) == 1 && Arc::strong_count(&tenant.core) == 2;
+            let is_alone = is_held_only_by(tenant, [Holder::Table])
+                && is_held_only_by(&tenant.core, [Holder::Tenant, Holder::Sheet]);
             waiting.contains(id) || !is_alone || tenant.last_sheet().is_dirty()
         });
     }

@@ -16,6 +16,7 @@ use super::Inner;
 use super::callers::{KnownCaller, nanos};
 use super::tenants::ByCredential;
 use crate::clock::Now;
+use crate::holders::{Holder, is_held_only_by};
 use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
 use crate::renewal;
@@ -141,7 +142,8 @@ impl Inner {
         let idle: Vec<u128> = idle.map(|it| *it.key()).collect();
         for (i, probe) in idle.iter().enumerate() {
             self.tenants.callers.remove_if(probe, |_, caller| {
-                let leaves = is_idle(caller.looked_up_ns()) && Arc::strong_count(caller) == 1;
+                let is_unused = is_held_only_by(caller, [Holder::Table]);
+                let leaves = is_idle(caller.looked_up_ns()) && is_unused;
                 // One whose key was revoked since is looked up anew.
                 if leaves && !caller.is_outdated() {
                     self.tenants.idle.callers.insert(*probe, CompactCaller::of(caller));
@@ -179,9 +181,8 @@ impl Inner {
             let leases = woken.flat_map(|tenant| tenant.core.leases()).collect();
             kept += renewal::give_back(&self.leasing.ctx, leases, deadline).await;
             for surrogate in some {
-                self.tenants
-                    .active
-                    .remove_if(&surrogate, |_, tenant| Arc::strong_count(tenant) == 1);
+                let is_unused = |tenant: &_| is_held_only_by(tenant, [Holder::Table]);
+                self.tenants.active.remove_if(&surrogate, |_, tenant| is_unused(tenant));
             }
         }
     }

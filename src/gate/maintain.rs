@@ -19,6 +19,7 @@ use super::news;
 use super::open::MAX_CALLERS;
 use crate::clock::Now;
 use crate::error::Error;
+use crate::holders::{Holder, is_held_only_by};
 use crate::quota::lease::Lease;
 use crate::store::StoreError;
 use crate::task::OwnedTask;
@@ -353,7 +354,7 @@ impl Inner {
                 return true;
             }
             // A handle may be about to use it: only what no request holds goes back.
-            let is_kept = Arc::strong_count(tenant) > 1;
+            let is_kept = !is_held_only_by(tenant, [Holder::Table]);
             let sheet = tenant.last_sheet();
             let mut quiet = sheet.is_quiet(now);
             let running = |lease: &Arc<Lease>| lease.window().end_ms > now.wall_ms;

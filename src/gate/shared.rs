@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::Gate;
 use crate::admission::permit::{Hold, Spares};
 use crate::catalog::Plan;
+use crate::holders::is_shared;
 
 /// The content, and a handle on it. The last one that is dropped settles the hold.
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ impl Shared {
 
     /// Whether there is another handle.
     pub(super) fn is_shared(&self) -> bool {
-        self.0.as_ref().is_some_and(|place| Arc::strong_count(place) > 1)
+        self.0.as_ref().is_some_and(is_shared)
     }
 }
 
@@ -67,7 +68,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let Some(mut place) = self.0.take() else { return };
         // Two that let go at the same moment both see the other: then it is freed, not kept.
-        if Arc::strong_count(&place) == 1
+        if !is_shared(&place)
             && let Some(content) = Arc::get_mut(&mut place)
         {
             *content = None; // here the hold is settled, unless it was

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Mode;
 use super::record::{ByWriter, PoolRow};
 use crate::clock::Now;
+use crate::holders::is_gone;
 use crate::payers::late;
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
@@ -119,7 +120,7 @@ impl Ceilings {
         self.known.extend(leases.into_iter().map(|lease| (lease.as_ptr().addr(), lease)));
         if now.mono_ns.saturating_sub(self.pruned_ns) >= PRUNE_NS {
             self.pruned_ns = now.mono_ns;
-            self.known.retain(|_, lease| lease.strong_count() > 0);
+            self.known.retain(|_, lease| !is_gone(lease));
             self.known.shrink_to(2 * self.known.len());
             self.used.shrink_to(self.known.len());
         }

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::config::NoScope;
+use crate::holders::{Holder, is_held_only_by};
 use crate::ids::Surrogate;
 use crate::policy::bucket::BucketRule;
 use crate::quota::lease::Lease;
@@ -234,16 +235,19 @@ impl ScopedTable {
     pub(crate) fn sweep(&self, now: Now) -> Vec<Arc<Lease>> {
         let now_ns = now.mono_ns;
         let idle = |at: &AtomicU64| now_ns.saturating_sub(at.load(Ordering::Relaxed)) > IDLE_NS;
-        // What an open request still charges stays.
-        let is_used = |used: &Arc<_>| Arc::strong_count(used) > 1;
-        self.buckets.retain(|used| !idle(&used.at_ns) || !used.is_full(now_ns) || is_used(used));
+        self.buckets.retain(|used| {
+            // What an open request still charges stays.
+            let is_used = !is_held_only_by(used, [Holder::Table]);
+            !idle(&used.at_ns) || !used.is_full(now_ns) || is_used
+        });
         let mut to_return = Vec::new();
         self.leases.retain(|used| {
             let lease = &used.it;
             let end_ms = lease.window().end_ms;
             let is_over = end_ms <= now.wall_ms;
             let is_old_slot = lease.is_of_slot() && end_ms + SLOT_OVER_MS <= now.wall_ms;
-            if !is_old_slot && !idle(&used.at_ns) || Arc::strong_count(lease) > 1 {
+            let is_used = !is_held_only_by(lease, [Holder::Table]);
+            if !is_old_slot && !idle(&used.at_ns) || is_used {
                 return true;
             }
             let done = (is_over || lease.is_returned()) && !lease.is_unlogged();

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, Now};
+use crate::holders::{Holder, is_held_only_by};
 use crate::patience::Progress;
 use crate::policy::scoped::{ScopedTable, WithoutValue};
 use crate::quota::lease::{Lease, Listed};
@@ -455,7 +456,7 @@ impl Hub {
         }
         let is_done = lease.is_returned() && !lease.is_unlogged();
         let is_over = lease.is_over(now.wall_ms);
-        let is_alone = Arc::strong_count(lease) <= 2;
+        let is_alone = is_held_only_by(lease, [Holder::Tenant, Holder::Asker]);
         let is_closed = lease.open_holds() == 0;
         if !is_done && !is_over && (is_alone || is_closed) {
             if lease.incarnation() == self.incarnation() {

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use crate::catalog::{Anchors, Catalog, MeterId, Window, Zone};
 use crate::clock::Now;
 use crate::directory::TenantRecord;
+use crate::holders::{Holder, is_held_only_by};
 use crate::policy::bucket::Bucket;
 use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
 use crate::policy::scoped::ScopedKey;
@@ -208,7 +209,7 @@ impl Sheet {
             let lease = self.tenant.only_lease(self.new_lease(pool, 0));
             if !self.replaced.load(Ordering::Acquire) {
                 self.tenant.hub.unretire(&lease);
-            } else if Arc::strong_count(&lease) <= 2 {
+            } else if is_held_only_by(&lease, [Holder::Tenant, Holder::Asker]) {
                 // A request older than the sheet in force draws for the first time: no later sheet
                 // has this lease, so it must be given back from here.
                 self.tenant.hub.retire(lease.clone());
@@ -329,7 +330,8 @@ impl Sheet {
 
     /// Whether only its tenant and the calling code hold it.
     pub(crate) fn is_ours_alone(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) <= 2 && Arc::strong_count(&self.tenant) <= 2
+        is_held_only_by(self, [Holder::Tenant, Holder::Asker])
+            && is_held_only_by(&self.tenant, [Holder::Tenant, Holder::Sheet])
     }
 
     /// Whether all of its use is on record and its buckets are full: a bucket dropped earlier would

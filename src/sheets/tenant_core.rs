@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::directory::TenantRecord;
+use crate::holders::{Holder, is_held_only_by};
 use crate::ids::Surrogate;
 use crate::quota::lease::{Lease, SLOT_OVER_MS};
 use crate::sheets::hub::Hub;
@@ -86,7 +87,8 @@ impl TenantCore {
             // What is left of a past window has no further use.
             let over_ms = if lease.is_of_slot() { SLOT_OVER_MS } else { OVER_MS };
             let is_over = lease.window().end_ms.saturating_add(over_ms) < now_ms;
-            Arc::strong_count(lease) > 1 || lease.is_unlogged() || !is_over && !lease.is_returned()
+            let is_used = !is_held_only_by(lease, [Holder::Tenant]);
+            is_used || lease.is_unlogged() || !is_over && !lease.is_returned()
         });
         let new = Arc::new(new);
         leases.push(new.clone());

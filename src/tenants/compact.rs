@@ -5,13 +5,14 @@
 //! The bytes are this process's own and never leave it.
 
 use std::borrow::Cow;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Now;
 use crate::directory::PackedRecord;
+use crate::holders::{Holder, is_held_only_by};
 use crate::ids::Surrogate;
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
@@ -49,9 +50,7 @@ impl CompactTenant {
     /// The caller keeps others from getting at the table's entry meanwhile.
     pub(crate) fn of(tenant: &Arc<LiveTenant>, hub: &Hub, now: Now) -> Option<Self> {
         let sheet = tenant.last_sheet();
-        let is_alone = Arc::strong_count(tenant) == 1 && sheet.is_ours_alone();
-        // What others did before they let go is seen from here on.
-        fence(Ordering::Acquire);
+        let is_alone = is_held_only_by(tenant, [Holder::Table]) && sheet.is_ours_alone();
         let is_current = sheet.incarnation == hub.incarnation() && !hub.is_sealed();
         if !is_alone || !is_current || !tenant.core.is_idle() || !sheet.is_at_rest(now) {
             return None;
@@ -170,9 +169,10 @@ impl TenantCore {
     fn leases_at_rest(&self, sheet: &Sheet) -> Option<Vec<LeaseAtRest>> {
         let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         let at_rest = |lease: &Arc<Lease>| {
-            let holders = 1 + usize::from(sheet.has(lease));
-            let is_ours = Arc::strong_count(lease) == holders;
-            fence(Ordering::Acquire);
+            let is_ours = match sheet.has(lease) {
+                true => is_held_only_by(lease, [Holder::Tenant, Holder::Sheet]),
+                false => is_held_only_by(lease, [Holder::Tenant]),
+            };
             let is_current = lease.incarnation() == sheet.incarnation;
             if is_ours && is_current { lease.at_rest() } else { None }
         };
