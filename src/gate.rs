@@ -19,10 +19,10 @@ use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 use crate::identity::RequestView;
-use crate::payers::purse::NotAdmitted;
+use crate::payers::purse::NotDrawn;
 use crate::quota::lease::Lease;
 use crate::sheets::tenant_core::TenantCore;
-use crate::telemetry::Check;
+use crate::telemetry::CheckSpan;
 
 mod ask;
 mod balances;
@@ -200,7 +200,7 @@ impl Gate {
     /// Decides one request from memory, or says what to wait for. `waited` is what the last wait of
     /// this request returned; begin with `Waited::default()`.
     pub fn admit_request(&self, view: &dyn RequestView, waited: Waited) -> Step {
-        let check = Check::begin();
+        let check = CheckSpan::begin();
         let mut step = self.check(&check, view, waited, None);
         if let Step::Done(Answer::Refuse(refusal)) = &mut step {
             refusal.call = self.describe(view);
@@ -215,7 +215,7 @@ impl Gate {
     #[inline]
     pub(crate) fn check(
         &self,
-        check: &Check,
+        check: &CheckSpan,
         view: &dyn RequestView,
         waited: Waited,
         ahead: Option<u64>,
@@ -329,13 +329,13 @@ impl Gate {
     fn denied(
         &self,
         hold: &mut Hold,
-        stopped: NotAdmitted,
+        stopped: NotDrawn,
         waited: &Waited,
         now: Now,
     ) -> Option<Denied> {
         let inner = &*self.inner;
         let waits = waited.rounds < ROUNDS && !self.is_away(waited, &hold.of);
-        if let NotAdmitted::Need(..) = &stopped
+        if let NotDrawn::Need(..) = &stopped
             && waits
             && inner.hub.reach.is_away()
         {
@@ -345,25 +345,25 @@ impl Gate {
         }
         let (sheet, rules) = (&hold.of.sheet, hold.of.rules());
         match stopped {
-            NotAdmitted::Need(lease, n) if waits => {
+            NotDrawn::Need(lease, n) if waits => {
                 Some(Denied::Wait(self.wait_for(&hold.of, lease, n, waited.rounds)))
             }
             // The same code has decided; only the caller is not told.
-            NotAdmitted::Need(..) if rules.shadow => {
+            NotDrawn::Need(..) if rules.shadow => {
                 decide::enter_anyway(sheet, rules);
                 hold.open(AdmittedBy::Listed);
                 None
             }
-            NotAdmitted::Refused(refused) if rules.shadow && refused.reason.yields_to_shadow() => {
+            NotDrawn::Refused(refused) if rules.shadow && refused.reason.yields_to_shadow() => {
                 inner.count_shadow(&hold.of, &refused);
                 decide::enter_anyway(sheet, rules);
                 hold.open(AdmittedBy::Listed);
                 None
             }
-            NotAdmitted::Need(..) => {
+            NotDrawn::Need(..) => {
                 Some(Denied::Refuse(inner.turn_away(Reason::Unavailable, Some(&hold.of))))
             }
-            NotAdmitted::Refused(refused) => {
+            NotDrawn::Refused(refused) => {
                 inner.count_refused(&hold.of, &refused.by);
                 Some(Denied::Refuse(inner.refusal_of(&hold.of, &refused, now)))
             }

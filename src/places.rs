@@ -15,10 +15,10 @@ use crate::turns::Turns;
 
 /// See the [module](self). Clones share the places.
 #[derive(Clone, Debug)]
-pub(crate) struct Places(Arc<Shared>);
+pub(crate) struct Places(Arc<AllPlaces>);
 
 #[derive(Debug)]
-struct Shared {
+struct AllPlaces {
     turns: Mutex<Turns<Waits, u128>>,
     /// Calls that the store has answered.
     answered: AtomicU64,
@@ -43,7 +43,7 @@ impl Places {
     /// A number of places, and a limit on the callers that have one or wait for one.
     pub(crate) fn new(places: usize, most: usize) -> Self {
         let turns = Mutex::new(Turns::new(places, most));
-        Self(Arc::new(Shared { turns, answered: AtomicU64::new(0) }))
+        Self(Arc::new(AllPlaces { turns, answered: AtomicU64::new(0) }))
     }
 
     /// Waits for a place for `whose`. `None` if too many of its own calls already wait.

@@ -36,9 +36,9 @@ pub const EVENT_REFUSED: &str = "tallygate.refused";
 pub const EVENT_ALERT: &str = "tallygate.alert";
 
 /// The span around one admission, if enabled.
-pub(crate) struct Check(Option<tracing::span::EnteredSpan>);
+pub(crate) struct CheckSpan(Option<tracing::span::EnteredSpan>);
 
-impl Check {
+impl CheckSpan {
     /// Enters the span until dropped. The level is checked before the span is made: with the facade
     /// `log` enabled, even an unobserved span is work.
     #[inline]

@@ -18,7 +18,7 @@ use crate::decision::Reason;
 use crate::ids::LimitId;
 use crate::payers::lanes::Lanes;
 use crate::payers::late;
-use crate::payers::purse::{Draw, LimitRefused, NotAdmitted, Purse, bucket_of, refuse, take, undo};
+use crate::payers::purse::{Draw, LimitRefused, NotDrawn, Purse, bucket_of, refuse, take, undo};
 use crate::policy::resolve::Standing;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
 use crate::policy::taken::{CALLS, DrawnFrom, Limit, Taken, TakenList};
@@ -61,7 +61,7 @@ pub(crate) enum AdmittedBy {
 pub(crate) fn decide<'t>(
     q: &AdmissionInput<'_>,
     list: impl FnOnce() -> &'t mut TakenList,
-) -> Result<AdmittedBy, NotAdmitted> {
+) -> Result<AdmittedBy, NotDrawn> {
     if let Standing::Refused(reason) = &q.sheet.standing {
         return Err(refuse(reason.clone(), Limit::None));
     }
@@ -102,17 +102,14 @@ fn without_value<'q>(q: &'q AdmissionInput<'_>) -> Option<(&'q Scope, Limit)> {
     rates.chain(quotas).next()
 }
 
-fn decide_by_list(
-    q: &AdmissionInput<'_>,
-    taken: &mut TakenList,
-) -> Result<AdmittedBy, NotAdmitted> {
+fn decide_by_list(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Result<AdmittedBy, NotDrawn> {
     match draw_meters(q, taken).or_else(|| draw_rates(q, taken)) {
         None => Ok(AdmittedBy::Listed),
         Some(stopped) => {
             undo(q.sheet, taken, q.now);
             taken.clear();
             leave(q.sheet, q.route);
-            if let NotAdmitted::Need(..) = stopped {
+            if let NotDrawn::Need(..) = stopped {
                 ask_for_slots(q);
             }
             Err(stopped)
@@ -126,7 +123,7 @@ pub(crate) fn draw_more(
     ask: usize,
     n: u64,
     draw: u64,
-) -> Result<TakenList, NotAdmitted> {
+) -> Result<TakenList, NotDrawn> {
     let mut taken = TakenList::new();
     for (i, weight) in q.route.fed_by(ask) {
         let n = n.saturating_mul(weight);
@@ -166,7 +163,7 @@ fn enter(sheet: &Sheet, route: &RoutePolicy) -> bool {
         .is_ok()
 }
 
-fn draw_meters(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmitted> {
+fn draw_meters(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotDrawn> {
     let mut need = None;
     for (i, ask) in q.route.meters.iter().enumerate() {
         let n = amount(q, ask);
@@ -177,7 +174,7 @@ fn draw_meters(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmit
         match draw_meter(q, ask, i, n, 0, taken) {
             None => {}
             // Go on: the leases of the other meters are asked for in the same wait.
-            Some(NotAdmitted::Need(lease, n)) => need = need.or(Some(NotAdmitted::Need(lease, n))),
+            Some(NotDrawn::Need(lease, n)) => need = need.or(Some(NotDrawn::Need(lease, n))),
             refused => return refused,
         }
     }
@@ -267,7 +264,7 @@ fn draw_meter(
     n: u64,
     draw: u64,
     taken: &mut TakenList,
-) -> Option<NotAdmitted> {
+) -> Option<NotDrawn> {
     let (purse, payers) = (q.purse(), ask.payers());
     if let Some(stopped) = late::before(&purse, &payers) {
         return Some(stopped);
@@ -309,7 +306,7 @@ fn ask_for_slots(q: &AdmissionInput<'_>) {
     }
 }
 
-fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmitted> {
+fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotDrawn> {
     for &index in &q.route.rates {
         let Some((n, i)) = asked_of(q, index) else {
             continue;
@@ -347,7 +344,7 @@ fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmitt
                 if q.hub.shares_rates() {
                     tell(q, index, &from, n);
                 }
-                return Some(NotAdmitted::Refused(LimitRefused {
+                return Some(NotDrawn::Refused(LimitRefused {
                     reason: Reason::Exhausted,
                     by: Limit::Rate(index),
                     wait_ns: Some(not_before.wait_ns),
@@ -365,15 +362,15 @@ fn draw_slot(
     n: u64,
     i: u8,
     taken: &mut TakenList,
-) -> Option<NotAdmitted> {
+) -> Option<NotDrawn> {
     let pool = q.sheet.policy.rates[usize::from(index)].slot_pool?;
     match take(&q.purse(), pool, n) {
         Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw: 0 }),
         Draw::None => {}
-        Draw::Need(lease) => return Some(NotAdmitted::Need(lease, n)),
+        Draw::Need(lease) => return Some(NotDrawn::Need(lease, n)),
         Draw::Exhausted => {
             let left_ms = q.sheet.window(pool).end_ms.saturating_sub(q.now.wall_ms).max(1);
-            return Some(NotAdmitted::Refused(LimitRefused {
+            return Some(NotDrawn::Refused(LimitRefused {
                 reason: Reason::Exhausted,
                 by: Limit::Rate(index),
                 wait_ns: Some(left_ms.unsigned_abs().saturating_mul(1_000_000)),

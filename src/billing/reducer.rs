@@ -201,7 +201,7 @@ struct PlanPrice {
 }
 
 /// The payment of a subscription, by its invoices.
-struct Unpaid {
+struct UnpaidInvoices {
     /// The first failure among its open invoices.
     failed_s: i64,
     /// Whether its newest invoice was marked uncollectible, and none is open.
@@ -540,7 +540,7 @@ impl Facts {
     }
 
     /// What a subscription's invoices say of its payment.
-    fn unpaid(&self, id: &str, is: &Subscription) -> Unpaid {
+    fn unpaid(&self, id: &str, is: &Subscription) -> UnpaidInvoices {
         let of = || {
             let of = |i: &&Invoice| i.subscription.as_deref() == Some(id) && !i.doubtful;
             self.invoices.values().filter(of).filter(|invoice| invoice.stage > InvoiceStage::Draft)
@@ -550,12 +550,12 @@ impl Facts {
         let lost = newest.filter(|newest| newest.stage == InvoiceStage::Uncollectible);
         let first = open().filter_map(|invoice| invoice.failed_s).min();
         let failed_s = first.or(lost.and_then(|invoice| invoice.failed_s)).unwrap_or(is.period_s);
-        Unpaid { failed_s, given_up: lost.is_some() && open().next().is_none() }
+        UnpaidInvoices { failed_s, given_up: lost.is_some() && open().next().is_none() }
     }
 
     fn base(&self, id: &str, is: &Subscription, price: PlanPrice) -> Option<Base> {
         let PlanPrice { key: price, keys } = price;
-        let Unpaid { failed_s, given_up } = self.unpaid(id, is);
+        let UnpaidInvoices { failed_s, given_up } = self.unpaid(id, is);
         let (payment, since_s) = match is.status {
             Status::Expired | Status::Incomplete => return None,
             Status::Ended => (PaymentState::Canceled, is.over_s().unwrap_or(is.period_s)),

@@ -39,13 +39,13 @@ pub struct HistoryEntry {
     /// The reason.
     pub note: Option<String>,
     /// Whether it happened.
-    pub outcome: Outcome,
+    pub outcome: ChangeOutcome,
 }
 
 /// Whether an announced change happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum ChangeOutcome {
     /// It did.
     Happened,
     /// It still may: its writer is at work, or has died.
@@ -119,11 +119,13 @@ impl Directory {
         let chain = chain(&entries, change);
         let outcome = |id: u64, entry: &Announced| match entry.version {
             0 => of_key(&entry.edits, &keys),
-            _ if chain.contains(&id) => Outcome::Happened,
-            next if next == version.saturating_add(1) && entry.parent == change => Outcome::Pending,
+            _ if chain.contains(&id) => ChangeOutcome::Happened,
+            next if next == version.saturating_add(1) && entry.parent == change => {
+                ChangeOutcome::Pending
+            }
             // Announced and made between our two reads.
-            next if next > version => Outcome::Pending,
-            _ => Outcome::Never,
+            next if next > version => ChangeOutcome::Pending,
+            _ => ChangeOutcome::Never,
         };
         let marked = entries.iter().map(|(id, entry)| HistoryEntry {
             at: time_at(entry.at_ms),
@@ -157,7 +159,7 @@ fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
     chain
 }
 
-fn of_key(edits: &[Edit], keys: &[KeyInfo]) -> Outcome {
+fn of_key(edits: &[Edit], keys: &[KeyInfo]) -> ChangeOutcome {
     let state = |wanted: &str| keys.iter().find(|key| key.id == wanted).map(|key| key.state);
     let happened = |edit: &Edit| match edit {
         Edit::KeyMade { id, .. } => {
@@ -166,7 +168,7 @@ fn of_key(edits: &[Edit], keys: &[KeyInfo]) -> Outcome {
         Edit::KeyRevoked { id } => state(id) == Some(KeyState::Revoked),
         _ => false,
     };
-    if edits.iter().all(happened) { Outcome::Happened } else { Outcome::Pending }
+    if edits.iter().all(happened) { ChangeOutcome::Happened } else { ChangeOutcome::Pending }
 }
 
 fn read(item: &Item) -> Result<(u64, Announced), StoreError> {

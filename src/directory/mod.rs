@@ -53,7 +53,7 @@ pub use edit::{Edit, TenantEdit};
 pub use eras::{EraEdge, SubscriptionSpan};
 pub use error::DirectoryError;
 pub(crate) use feed::{Feed, FeedLook, FeedPosition, Hears, News, credential_tag, name_tag};
-pub use history::{HistoryEntry, Outcome};
+pub use history::{ChangeOutcome, HistoryEntry};
 pub use keys::{KeyInfo, KeyState, NewKey};
 pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
@@ -64,7 +64,7 @@ const MAX_LISTED: usize = 100_000;
 /// Validation of the names in a change against the catalog.
 ///
 /// A closure from a plan's name to whether it exists will do where nothing else is checked.
-pub(crate) trait Check: Send + Sync + 'static {
+pub(crate) trait PlanCheck: Send + Sync + 'static {
     /// Whether there is such a plan.
     fn has_plan(&self, name: &str) -> bool;
     /// Whether there is such a meter.
@@ -87,7 +87,7 @@ pub(crate) trait Check: Send + Sync + 'static {
     }
 }
 
-impl<F: Fn(&str) -> bool + Send + Sync + 'static> Check for F {
+impl<F: Fn(&str) -> bool + Send + Sync + 'static> PlanCheck for F {
     fn has_plan(&self, name: &str) -> bool {
         self(name)
     }
@@ -104,7 +104,7 @@ struct Inner {
     space: Space,
     clock: Arc<dyn Clock>,
     peppers: Peppers,
-    check: Box<dyn Check>,
+    check: Box<dyn PlanCheck>,
     feed: Feed,
 }
 
@@ -124,7 +124,7 @@ impl Directory {
         space: Space,
         clock: Arc<dyn Clock>,
         peppers: Peppers,
-        check: impl Check,
+        check: impl PlanCheck,
     ) -> Self {
         let check = Box::new(check);
         let feed = Feed::new(store.clone(), space.clone());

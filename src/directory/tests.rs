@@ -321,7 +321,7 @@ async fn a_key_whose_making_was_cut_short_never_works_once_it_is_revoked() {
     bed.store.fail(&[]);
     let listed = tenant.keys().await.unwrap();
     assert_eq!(listed[0].state, KeyState::Incomplete);
-    assert_eq!(tenant.history().await.unwrap()[1].outcome, Outcome::Pending);
+    assert_eq!(tenant.history().await.unwrap()[1].outcome, ChangeOutcome::Pending);
     tenant.revoke_key(&listed[0].id).await.unwrap();
     let error = tenant.import_key_sha256("legacy", hash).await.unwrap_err();
     assert!(matches!(error, DirectoryError::CredentialTaken));
@@ -356,12 +356,15 @@ async fn history_tells_what_happened_from_what_was_overtaken() {
     let (signed, lost) = ("signed up".to_owned(), "lost".to_owned());
     assert_eq!(
         outcomes().await,
-        [(signed.clone(), Outcome::Happened), (lost.clone(), Outcome::Pending)]
+        [(signed.clone(), ChangeOutcome::Happened), (lost.clone(), ChangeOutcome::Pending)]
     );
     bed.clock.advance(Duration::from_secs(1));
     tenant.suspend("abuse").await.unwrap();
-    let abuse = ("abuse".to_owned(), Outcome::Happened);
-    assert_eq!(outcomes().await, [(signed, Outcome::Happened), (lost, Outcome::Never), abuse]);
+    let abuse = ("abuse".to_owned(), ChangeOutcome::Happened);
+    assert_eq!(
+        outcomes().await,
+        [(signed, ChangeOutcome::Happened), (lost, ChangeOutcome::Never), abuse]
+    );
 }
 
 #[tokio::test]
@@ -378,7 +381,7 @@ async fn history_shows_edits_in_order_and_keys() {
     let plan = Edit::Plan(Some("pro".into()));
     let made = Edit::KeyMade { id: id.clone(), name };
     assert_eq!(edits, [Edit::Created, plan, made, Edit::KeyRevoked { id }]);
-    assert!(history.iter().all(|entry| entry.outcome == Outcome::Happened));
+    assert!(history.iter().all(|entry| entry.outcome == ChangeOutcome::Happened));
 }
 
 #[tokio::test]
@@ -398,7 +401,7 @@ async fn a_change_overtaken_after_a_lost_reply_is_not_made_twice() {
     assert_eq!(first.record(), resumed.record(), "what stands, and not suspended again");
     let history = tenant.history().await.unwrap();
     assert_eq!(history.len(), 3);
-    assert!(history.iter().all(|entry| entry.outcome == Outcome::Happened));
+    assert!(history.iter().all(|entry| entry.outcome == ChangeOutcome::Happened));
     assert!(!bed.directory.has_happened(first.record(), 12_345).await.unwrap());
 }
 
@@ -478,7 +481,7 @@ proptest! {
             prop_assert_eq!(record.version, 1);
             prop_assert_eq!(&record.grants, &[grant("pay-1", 50)]);
             let history = tenant.history().await.unwrap();
-            let happened = history.iter().filter(|entry| entry.outcome == Outcome::Happened);
+            let happened = history.iter().filter(|entry| entry.outcome == ChangeOutcome::Happened);
             prop_assert_eq!(happened.count(), 1);
             Ok(())
         })?;
@@ -505,7 +508,7 @@ proptest! {
             prop_assert_eq!(tenant.record().grants.len(), 4);
             prop_assert_eq!(tenant.record().version, 4);
             let history = tenant.history().await.unwrap();
-            let happened = history.iter().filter(|entry| entry.outcome == Outcome::Happened);
+            let happened = history.iter().filter(|entry| entry.outcome == ChangeOutcome::Happened);
             prop_assert_eq!(happened.count(), 4);
             Ok(())
         })?;

@@ -47,9 +47,9 @@ pub struct UsageEvent {
 /// The reason an event cannot be read. Includes names of keys, never values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Malformed(pub(crate) String);
+pub struct UnreadableEvent(pub(crate) String);
 
-impl Malformed {
+impl UnreadableEvent {
     pub(super) fn too_large() -> Self {
         Self("a quantity has at most 15 digits".into())
     }
@@ -78,9 +78,9 @@ impl UsageEvent {
     pub(crate) fn read(
         value: &Value,
         products: &BTreeMap<String, String>,
-    ) -> Result<Self, Malformed> {
+    ) -> Result<Self, UnreadableEvent> {
         let Value::Object(outer) = value else {
-            return Err(Malformed("an event is a JSON object".into()));
+            return Err(UnreadableEvent("an event is a JSON object".into()));
         };
         let empty = Map::new();
         let (inner, envelope) = match (outer.get("detail"), outer.contains_key("specversion")) {
@@ -88,7 +88,7 @@ impl UsageEvent {
             (_, true) => match outer.get("data") {
                 Some(Value::Object(data)) => (data, Envelope::CloudEvents),
                 None => (&empty, Envelope::CloudEvents),
-                Some(_) => return Err(Malformed("`data` is not a JSON object".into())),
+                Some(_) => return Err(UnreadableEvent("`data` is not a JSON object".into())),
             },
             _ => (outer, Envelope::None),
         };
@@ -113,12 +113,12 @@ impl UsageEvent {
     }
 
     /// Checks that apply to every event, even one built by a program.
-    pub(super) fn check(&self) -> Result<(), Malformed> {
+    pub(super) fn check(&self) -> Result<(), UnreadableEvent> {
         if self.id.is_empty() || self.id.len() > MAX_ID {
-            return Err(Malformed(format!("an id has 1 to {MAX_ID} bytes")));
+            return Err(UnreadableEvent(format!("an id has 1 to {MAX_ID} bytes")));
         }
         if self.quantity > MAX_QUANTITY {
-            return Err(Malformed::too_large());
+            return Err(UnreadableEvent::too_large());
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ enum Envelope {
 
 type Object = Map<String, Value>;
 
-fn id(outer: &Object, inner: &Object, envelope: Envelope) -> Result<String, Malformed> {
+fn id(outer: &Object, inner: &Object, envelope: Envelope) -> Result<String, UnreadableEvent> {
     let own = text(inner, &["id", "Id", "EventID"])?;
     let id = match envelope {
         // Only both together are unique: CloudEvents 1.0, section "id".
@@ -156,11 +156,11 @@ fn meter(
     inner: &Object,
     envelope: Envelope,
     products: &BTreeMap<String, String>,
-) -> Result<String, Malformed> {
+) -> Result<String, UnreadableEvent> {
     if let Some(code) = text(inner, &["ProductCode"])? {
         let meter = products.get(code).cloned();
         let unknown = "`[ingest.products]` has no such `ProductCode`";
-        return meter.ok_or_else(|| Malformed(unknown.into()));
+        return meter.ok_or_else(|| UnreadableEvent(unknown.into()));
     }
     let meter = match text(inner, &["meter"])? {
         None if envelope == Envelope::CloudEvents => text(outer, &["type"])?,
@@ -169,7 +169,7 @@ fn meter(
     meter.map(str::to_owned).ok_or_else(|| missing("meter"))
 }
 
-fn quantity(from: &Object) -> Result<u64, Malformed> {
+fn quantity(from: &Object) -> Result<u64, UnreadableEvent> {
     let value = from.get("quantity").or_else(|| from.get("Quantity"));
     let value = value.ok_or_else(|| missing("quantity"))?;
     let units = match value {
@@ -177,10 +177,10 @@ fn quantity(from: &Object) -> Result<u64, Malformed> {
         Value::String(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok(),
         _ => None,
     };
-    units.ok_or_else(|| Malformed("`quantity` is a whole number".into()))
+    units.ok_or_else(|| UnreadableEvent("`quantity` is a whole number".into()))
 }
 
-fn when(from: &Object, keys: &[&str]) -> Result<Option<i64>, Malformed> {
+fn when(from: &Object, keys: &[&str]) -> Result<Option<i64>, UnreadableEvent> {
     let Some((key, value)) = keys.iter().find_map(|key| Some((key, from.get(*key)?))) else {
         return Ok(None);
     };
@@ -192,21 +192,21 @@ fn when(from: &Object, keys: &[&str]) -> Result<Option<i64>, Malformed> {
         }
         _ => None,
     };
-    let wrong = || Malformed(format!("`{key}` is a time of RFC 3339, or seconds since 1970"));
+    let wrong = || UnreadableEvent(format!("`{key}` is a time of RFC 3339, or seconds since 1970"));
     at_ms.map(Some).ok_or_else(wrong)
 }
 
 /// The first of these keys, which is text.
-fn text<'a>(from: &'a Object, keys: &[&str]) -> Result<Option<&'a str>, Malformed> {
+fn text<'a>(from: &'a Object, keys: &[&str]) -> Result<Option<&'a str>, UnreadableEvent> {
     match keys.iter().find_map(|key| Some((key, from.get(*key)?))) {
         None | Some((_, Value::Null)) => Ok(None),
         Some((_, Value::String(text))) => Ok(Some(text)),
-        Some((key, _)) => Err(Malformed(format!("`{key}` is not text"))),
+        Some((key, _)) => Err(UnreadableEvent(format!("`{key}` is not text"))),
     }
 }
 
-fn missing(key: &str) -> Malformed {
-    Malformed(format!("`{key}` is missing"))
+fn missing(key: &str) -> UnreadableEvent {
+    UnreadableEvent(format!("`{key}` is missing"))
 }
 
 #[cfg(test)]

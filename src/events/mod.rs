@@ -16,7 +16,7 @@ mod event;
 mod row;
 mod writer;
 
-pub use event::{Malformed, UsageEvent};
+pub use event::{UnreadableEvent, UsageEvent};
 pub(crate) use row::EventEntry;
 use writer::Batch;
 
@@ -46,7 +46,7 @@ pub enum Counted {
 pub enum NotCounted {
     /// The event itself cannot be read.
     #[error("{0}")]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] UnreadableEvent),
     /// No tenant has this id.
     #[error("no tenant `{0}`")]
     UnknownTenant(String),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
+use super::{AHEAD, LATE, NotCounted, UnreadableEvent, UsageEvent};
 use crate::catalog::{MeterId, MeterSource, Over, Window, local_day};
 use crate::clock::Now;
 use crate::clock::unix_ms;
@@ -63,11 +63,12 @@ impl EventEntry {
             Some(past) => past.clone(),
             None => past.insert(tenant.sheet_of(live, now, at_ms)).clone(),
         };
-        let times = |units: u64, n: u64| units.checked_mul(n).ok_or_else(Malformed::too_large);
+        let times =
+            |units: u64, n: u64| units.checked_mul(n).ok_or_else(UnreadableEvent::too_large);
         let own = times(event.quantity, meter.scale)?;
         let fed = meter.feeds.iter().map(|(sum, n)| Ok((*sum, times(own, *n)?)));
         let atoms = std::iter::once(Ok((id, own))).chain(fed);
-        let atoms = atoms.collect::<Result<Vec<(MeterId, u64)>, Malformed>>()?;
+        let atoms = atoms.collect::<Result<Vec<(MeterId, u64)>, UnreadableEvent>>()?;
         let day = local_day(at_ms, &catalog.timezone);
         let row = |(id, atoms): &(MeterId, u64)| {
             let meter = &catalog.meters[usize::from(id.0)];

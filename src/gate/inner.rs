@@ -20,7 +20,7 @@ use super::unleased::PoolsRead;
 use crate::catalog::{Catalog, RouteId};
 use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
-use crate::directory::{Check, DirectoryError, Grant, TenantRecord};
+use crate::directory::{DirectoryError, Grant, PlanCheck, TenantRecord};
 use crate::error::Error;
 use crate::identity::RequestView;
 use crate::ledger::Mode;
@@ -184,7 +184,7 @@ pub(super) fn in_order(mut leases: Vec<Arc<Lease>>) -> Vec<Arc<Lease>> {
 /// The catalog in force, as the directory checks names against it.
 pub(super) struct CatalogCheck(pub(super) Arc<ArcSwap<LiveCatalog>>);
 
-impl Check for CatalogCheck {
+impl PlanCheck for CatalogCheck {
     fn has_plan(&self, name: &str) -> bool {
         self.0.load().catalog.plan(name).is_some()
     }

@@ -11,7 +11,7 @@ use crate::holders::is_shared;
 
 /// The content, and a handle on it. The last one that is dropped settles the hold.
 #[derive(Clone, Debug)]
-pub(super) struct Shared(Option<Arc<SpareSlot>>);
+pub(super) struct SharedSpare(Option<Arc<SpareSlot>>);
 
 /// Empty while it is a spare.
 type SpareSlot = Option<Content>;
@@ -28,7 +28,7 @@ thread_local! {
     static PLACES: Spares<Arc<SpareSlot>> = const { Spares::new() };
 }
 
-impl Shared {
+impl SharedSpare {
     pub(super) fn new(gate: Gate, hold: Hold) -> Self {
         let (tenant, plan) = (hold.of.sheet.tenant.id.clone(), hold.of.sheet.policy.plan.clone());
         let content = Content { gate, tenant, plan, hold: Mutex::new(hold) };
@@ -42,7 +42,7 @@ impl Shared {
     }
 }
 
-impl Shared {
+impl SharedSpare {
     /// Where it is in memory: another one as long as both live.
     pub(super) fn address(&self) -> usize {
         self.0.as_ref().map_or(0, |place| Arc::as_ptr(place).addr())
@@ -54,7 +54,7 @@ impl Shared {
     }
 }
 
-impl Deref for Shared {
+impl Deref for SharedSpare {
     type Target = Content;
 
     #[inline]
@@ -64,7 +64,7 @@ impl Deref for Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedSpare {
     fn drop(&mut self) {
         let Some(mut place) = self.0.take() else { return };
         // Two that let go at the same moment both see the other: then it is freed, not kept.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::callers::{REFRESH_AGE, nanos};
-use super::shared::Shared;
+use super::shared::SharedSpare;
 use super::{Gate, Pending, Running, Waited};
 use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmissionInput};
@@ -11,7 +11,7 @@ use crate::admission::permit::Hold;
 use crate::catalog::{Feature, MeterSource, Plan};
 use crate::clock::Now;
 use crate::decision::{LimitState, Reason, Refusal};
-use crate::payers::purse::NotAdmitted;
+use crate::payers::purse::NotDrawn;
 use crate::policy::AmountSource;
 use crate::policy::resolve::Standing;
 use crate::repeated::repeated;
@@ -20,7 +20,7 @@ use crate::tenants::tenant::LiveTenant;
 
 /// An admitted request, as the middleware leaves it in the request's extensions. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Admitted(Shared);
+pub struct Admitted(SharedSpare);
 
 /// The use of the request being handled: what it reports, and what it takes before spending.
 ///
@@ -49,7 +49,7 @@ pub struct Usage(Admitted);
 
 impl Admitted {
     pub(crate) fn new(gate: Gate, running: Running) -> Self {
-        Self(Shared::new(gate, running.hold.into_inner()))
+        Self(SharedSpare::new(gate, running.hold.into_inner()))
     }
 
     /// The tenant's outer id.
@@ -350,12 +350,12 @@ impl Gate {
                 hold.add_draw(ask, n, taken);
                 Took::Done
             }
-            Err(NotAdmitted::Need(..)) if is_away => self.cannot_draw(hold),
-            Err(NotAdmitted::Need(lease, n)) => {
+            Err(NotDrawn::Need(..)) if is_away => self.cannot_draw(hold),
+            Err(NotDrawn::Need(lease, n)) => {
                 Took::Wait(self.wait_for(&hold.of, lease, n, waited.rounds))
             }
-            Err(NotAdmitted::Refused(_)) if hold.of.rules().shadow => Took::Done,
-            Err(NotAdmitted::Refused(refused)) => {
+            Err(NotDrawn::Refused(_)) if hold.of.rules().shadow => Took::Done,
+            Err(NotDrawn::Refused(refused)) => {
                 Took::Refused(inner.refusal_of(&hold.of, &refused, now))
             }
         }

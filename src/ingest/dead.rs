@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use super::{Counted, Ingest, Malformed, NotCounted, UsageEvent};
+use super::{Counted, Ingest, NotCounted, UnreadableEvent, UsageEvent};
 use crate::clock::time_at;
 use crate::error::Error;
 use crate::events::claim::repeated;
@@ -64,9 +64,9 @@ impl Ingest {
     /// # Errors
     ///
     /// The missing or invalid field.
-    pub fn read(&self, json: &str) -> Result<UsageEvent, Malformed> {
+    pub fn read(&self, json: &str) -> Result<UsageEvent, UnreadableEvent> {
         let value: Json = serde_json::from_str(json)
-            .map_err(|error| Malformed(format!("not JSON, at column {}", error.column())))?;
+            .map_err(|error| UnreadableEvent(format!("not JSON, at column {}", error.column())))?;
         UsageEvent::read(&value, self.products())
     }
 

@@ -31,7 +31,7 @@ mod post;
 
 #[doc(hidden)]
 pub use crate::events::{AHEAD, LATE};
-pub use crate::events::{Counted, Malformed, NotCounted, UsageEvent};
+pub use crate::events::{Counted, NotCounted, UnreadableEvent, UsageEvent};
 pub use dead::DeadLetter;
 #[doc(hidden)]
 pub use dead::MAX_LETTER;

@@ -70,7 +70,7 @@ impl Ingest {
         let legal: Vec<UsageEvent> = read.iter().flatten().cloned().collect();
         let mut counted = self.events(legal).await.into_iter();
         let mut status = 202;
-        let result = |event: Result<UsageEvent, super::Malformed>| {
+        let result = |event: Result<UsageEvent, super::UnreadableEvent>| {
             let (id, answer) = match event {
                 Ok(event) => {
                     let answer = counted.next().unwrap_or(Err(NotCounted::Unavailable));

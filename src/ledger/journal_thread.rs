@@ -74,7 +74,7 @@ impl Work {
 
 /// What the flush task and the thread share.
 #[derive(Debug, Default)]
-struct Slot {
+struct JournalSlot {
     work: Work,
     /// Number of the newest work left here, and of the newest that is done.
     left: u64,
@@ -88,7 +88,7 @@ struct Slot {
 #[derive(Debug)]
 struct Writing {
     journal: Journal,
-    slot: Arc<Mutex<Slot>>,
+    slot: Arc<Mutex<JournalSlot>>,
     /// The newest cut, and the segment that began with it.
     cut: Option<(u64, u64)>,
 }
@@ -143,13 +143,13 @@ fn forget(journal: &mut Journal, (cut, segment): (u64, u64), stored: Option<u64>
     }
 }
 
-fn locked(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+fn locked(slot: &Mutex<JournalSlot>) -> MutexGuard<'_, JournalSlot> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who writes: the caller itself, or the thread.
 #[derive(Debug)]
-enum Writer {
+enum JournalWriter {
     Caller(Box<Writing>),
     Thread {
         /// Holds one stroke: the thread takes whatever is in the slot by then.
@@ -162,8 +162,8 @@ enum Writer {
 /// The flush task's side.
 #[derive(Debug)]
 pub(crate) struct JournalKeeper {
-    slot: Arc<Mutex<Slot>>,
-    writer: Writer,
+    slot: Arc<Mutex<JournalSlot>>,
+    writer: JournalWriter,
     cuts: u64,
     /// Number of the oldest work that may not be done, and when it was left.
     waits: Option<(u64, Instant)>,
@@ -175,7 +175,7 @@ impl JournalKeeper {
         if crate::random::is_seeded() {
             return Ok(Self::by_caller(journal));
         }
-        let slot = Arc::<Mutex<Slot>>::default();
+        let slot = Arc::<Mutex<JournalSlot>>::default();
         let mut writing = Writing { journal, slot: slot.clone(), cut: None };
         let (bell, strokes) = sync_channel(1);
         let (end, alive) = watch::channel(());
@@ -185,17 +185,17 @@ impl JournalKeeper {
             drop(end);
         };
         std::thread::Builder::new().name("tallygate-journal".into()).spawn(run)?;
-        Ok(Self::new(slot, Writer::Thread { bell, alive }))
+        Ok(Self::new(slot, JournalWriter::Thread { bell, alive }))
     }
 
     /// One without a thread: work is done when it is left.
     pub(super) fn by_caller(journal: Journal) -> Self {
-        let slot = Arc::<Mutex<Slot>>::default();
+        let slot = Arc::<Mutex<JournalSlot>>::default();
         let writing = Writing { journal, slot: slot.clone(), cut: None };
-        Self::new(slot, Writer::Caller(Box::new(writing)))
+        Self::new(slot, JournalWriter::Caller(Box::new(writing)))
     }
 
-    fn new(slot: Arc<Mutex<Slot>>, writer: Writer) -> Self {
+    fn new(slot: Arc<Mutex<JournalSlot>>, writer: JournalWriter) -> Self {
         Self { slot, writer, cuts: 0, waits: None }
     }
 
@@ -237,7 +237,7 @@ impl JournalKeeper {
     /// Ends the thread once it has done what was left, and waits for that: until the deadline, but
     /// no shorter than a disk that works takes, and no longer than [`END_WITHIN`].
     pub(crate) async fn end(self, deadline: Instant) {
-        let Writer::Thread { bell, mut alive } = self.writer else { return };
+        let JournalWriter::Thread { bell, mut alive } = self.writer else { return };
         drop(bell);
         let now = Instant::now();
         let until = deadline.min(now + END_WITHIN).max(now + ANSWER_WITHIN);
@@ -258,8 +258,8 @@ impl JournalKeeper {
             slot.left
         };
         match &mut self.writer {
-            Writer::Caller(writing) => writing.work(),
-            Writer::Thread { bell, .. } => {
+            JournalWriter::Caller(writing) => writing.work(),
+            JournalWriter::Thread { bell, .. } => {
                 let _ = bell.try_send(()); // one stroke that waits is enough
                 self.waits.get_or_insert_with(|| (number, Instant::now()));
             }
@@ -307,10 +307,10 @@ mod tests {
 
     /// A keeper whose thread works only when the test says so, as on a disk that stalls.
     fn stalling(journal: Journal) -> (JournalKeeper, Writing, (Receiver<()>, watch::Sender<()>)) {
-        let slot = Arc::<Mutex<Slot>>::default();
+        let slot = Arc::<Mutex<JournalSlot>>::default();
         let (bell, strokes) = sync_channel(1);
         let (end, alive) = watch::channel(());
-        let keeper = JournalKeeper::new(slot.clone(), Writer::Thread { bell, alive });
+        let keeper = JournalKeeper::new(slot.clone(), JournalWriter::Thread { bell, alive });
         (keeper, Writing { journal, slot, cut: None }, (strokes, end))
     }
 

@@ -39,7 +39,7 @@ pin_project! {
     #[project_replace = StateOwn]
     enum CallState<S, B, R, F, E> {
         /// Waiting as the gate asked; then the gate is asked again.
-        Waiting { waiting: Box<Waiting<S, B>> },
+        Waiting { waiting: Box<WaitingCall<S, B>> },
         Refused { refusal: Option<Box<Refusal>>, asked: RequestFacts },
         /// The service is running.
         Serving {
@@ -64,7 +64,7 @@ type Described = Option<Box<RefusedCall>>;
 
 /// A waiting request. Boxed, like every rare state: the future is moved several times, and its size
 /// is paid for each time.
-struct Waiting<S, B> {
+struct WaitingCall<S, B> {
     call: Option<(S, Request<B>)>,
     pending: Pending,
 }
@@ -134,7 +134,7 @@ where
 
     #[cold]
     fn waiting(service: S, request: Request<B>, pending: Pending) -> Self {
-        Self::Waiting { waiting: Box::new(Waiting { call: Some((service, request)), pending }) }
+        Self::Waiting { waiting: Box::new(WaitingCall { call: Some((service, request)), pending }) }
     }
 
     #[cold]

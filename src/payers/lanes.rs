@@ -18,7 +18,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::decision::{Payment, Reason};
-use crate::payers::purse::{Draw, NotAdmitted, Purse, lease_at, lease_of, missing, refuse, take};
+use crate::payers::purse::{Draw, NotDrawn, Purse, lease_at, lease_of, missing, refuse, take};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
 use crate::policy::{CounterHome, Payers, QuotaRule};
 use crate::quota::lease::Lease;
@@ -55,7 +55,7 @@ impl Lanes {
         q: &Purse<'_>,
         payers: &Payers<'_>,
         n: u64,
-    ) -> Result<(), NotAdmitted> {
+    ) -> Result<(), NotDrawn> {
         let mut need = None;
         for (index, rule) in quotas(q, payers).filter(|(_, rule)| !rule.tenant_wide) {
             match self.narrow(q, rule, n) {
@@ -74,7 +74,7 @@ impl Lanes {
 
     /// Draws from a quota of narrower scope than the tenant: included units first, then beyond.
     /// False: it does not have enough.
-    fn narrow(&mut self, q: &Purse<'_>, rule: &QuotaRule, n: u64) -> Result<bool, NotAdmitted> {
+    fn narrow(&mut self, q: &Purse<'_>, rule: &QuotaRule, n: u64) -> Result<bool, NotDrawn> {
         let mut lane = Lane::new();
         let mut rest = n;
         // All of it, unless something lies beyond: otherwise asking for a part would be in vain.
@@ -101,7 +101,7 @@ impl Lanes {
     }
 
     /// Draws from the quotas of the whole tenant and its grants.
-    fn whole(&mut self, q: &Purse<'_>, payers: &Payers<'_>, n: u64) -> Result<(), NotAdmitted> {
+    fn whole(&mut self, q: &Purse<'_>, payers: &Payers<'_>, n: u64) -> Result<(), NotDrawn> {
         let first = self.lanes.len();
         let included = self.included(q, payers, n, false)?;
         let mut rest = n - included;
@@ -110,7 +110,7 @@ impl Lanes {
         }
         let (granted, need) = self.granted(q, payers, first, (included, rest));
         if let Some((lease, n)) = need {
-            return Err(NotAdmitted::Need(lease, n));
+            return Err(NotDrawn::Need(lease, n));
         }
         rest -= granted;
         if rest == 0 {
@@ -168,7 +168,7 @@ impl Lanes {
             let mut give = |pool: Option<u16>, n: u64| {
                 let took = pool.map_or(Ok((None, 0)), |pool| most(q, pool, n));
                 let (from, n) = took.unwrap_or_else(|stopped| {
-                    if let NotAdmitted::Need(lease, n) = stopped {
+                    if let NotDrawn::Need(lease, n) = stopped {
                         need = need.take().or(Some((lease, n)));
                     }
                     (None, 0)
@@ -210,9 +210,9 @@ impl Lanes {
         q: &Purse<'_>,
         payers: &Payers<'_>,
         n: u64,
-        stopped: NotAdmitted,
+        stopped: NotDrawn,
     ) -> Through {
-        let NotAdmitted::Need(lease, want) = stopped else { return Through::default() };
+        let NotDrawn::Need(lease, want) = stopped else { return Through::default() };
         self.lanes.clear();
         let left = |pool: Option<u16>| pool.map_or(0, |pool| lease_of(q.sheet, pool).here());
         let here = of_tenant(q, payers).map(|(_, rule)| left(rule.included)).min().unwrap_or(0);
@@ -234,7 +234,7 @@ impl Lanes {
         payers: &Payers<'_>,
         n: u64,
         is_late: bool,
-    ) -> Result<u64, NotAdmitted> {
+    ) -> Result<u64, NotDrawn> {
         let first = self.lanes.len();
         self.lanes.extend(of_tenant(q, payers).map(|_| Lane::new()));
         if self.lanes.len() == first {
@@ -264,7 +264,7 @@ impl Lanes {
                 lane.drain(..).for_each(|piece| give_back(q, piece.from.as_ref(), piece.n));
             }
             match need {
-                Some(lease) if least == want => return Err(NotAdmitted::Need(lease, want)),
+                Some(lease) if least == want => return Err(NotDrawn::Need(lease, want)),
                 _ => want = least,
             }
         }
@@ -294,11 +294,11 @@ impl Lanes {
                     rest -= n;
                     lane.extend((n > 0).then_some(Piece { from, n }));
                 }
-                Err(NotAdmitted::Need(lease, n)) => {
+                Err(NotDrawn::Need(lease, n)) => {
                     need = Some((lease, n));
                     break;
                 }
-                Err(NotAdmitted::Refused(_)) => {}
+                Err(NotDrawn::Refused(_)) => {}
             }
         }
         let granted = n - rest;
@@ -359,13 +359,13 @@ impl Lanes {
 
 /// Raises what is waited for by what this ask has drawn there already: that goes back meanwhile,
 /// and would be taken for the missing units.
-fn beside(stopped: NotAdmitted, drawn: u64) -> NotAdmitted {
+fn beside(stopped: NotDrawn, drawn: u64) -> NotDrawn {
     match stopped {
-        NotAdmitted::Need(lease, n) => {
+        NotDrawn::Need(lease, n) => {
             lease.want(n + drawn);
-            NotAdmitted::Need(lease, n + drawn)
+            NotDrawn::Need(lease, n + drawn)
         }
-        refused @ NotAdmitted::Refused(_) => refused,
+        refused @ NotDrawn::Refused(_) => refused,
     }
 }
 
@@ -375,7 +375,7 @@ pub(crate) fn late_of_narrow(
     q: &Purse<'_>,
     rule: &QuotaRule,
     n: u64,
-) -> Result<[Part; 2], NotAdmitted> {
+) -> Result<[Part; 2], NotDrawn> {
     let drawn = |pool: Option<u16>, n| pool.map_or(Ok((None, 0)), |pool| most(q, pool, n));
     let within = drawn(rule.included, n)?;
     match drawn(rule.over, n - within.1) {
@@ -392,17 +392,13 @@ pub(crate) type Part = (Option<DrawnFrom>, u64);
 
 /// Draws as much of `n` as the pool has. Where the limit does not apply to this caller: all of it,
 /// from nothing.
-pub(crate) fn most(
-    q: &Purse<'_>,
-    pool: u16,
-    n: u64,
-) -> Result<(Option<DrawnFrom>, u64), NotAdmitted> {
+pub(crate) fn most(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), NotDrawn> {
     let mut want = n;
     while want > 0 {
         match take(q, pool, want) {
             Draw::Took(from) => return Ok((Some(from), want)),
             Draw::None => return Ok((None, n)),
-            Draw::Need(lease) => return Err(NotAdmitted::Need(lease, want)),
+            Draw::Need(lease) => return Err(NotDrawn::Need(lease, want)),
             Draw::Exhausted => want = left_of(q, pool).min(want - 1),
         }
     }
@@ -410,11 +406,11 @@ pub(crate) fn most(
 }
 
 /// Draws all of `n`, or nothing.
-fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), NotAdmitted> {
+fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), NotDrawn> {
     match take(q, pool, n) {
         Draw::Took(from) => Ok((Some(from), n)),
         Draw::None => Ok((None, n)),
-        Draw::Need(lease) => Err(NotAdmitted::Need(lease, n)),
+        Draw::Need(lease) => Err(NotDrawn::Need(lease, n)),
         Draw::Exhausted => Ok((None, 0)),
     }
 }

@@ -26,7 +26,7 @@ use crate::catalog::{MeterId, Over};
 use crate::clock::Now;
 use crate::decision::Reason;
 use crate::payers::lanes::{self, Lanes, Part, Through};
-use crate::payers::purse::{self, LimitRefused, NotAdmitted, Purse};
+use crate::payers::purse::{self, LimitRefused, NotDrawn, Purse};
 use crate::policy::scoped::{KeptScopes, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
 use crate::policy::{CounterHome, Payers, QuotaRule};
@@ -129,7 +129,7 @@ fn narrow_of(sheet: &Sheet, meter: MeterId) -> impl Iterator<Item = &QuotaRule> 
 /// What must happen before units of a meter are drawn: its late use is paid, and no quota is in
 /// debt.
 #[inline]
-pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
+pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
     let owes = |(_, rule): (u16, &QuotaRule)| {
         let lease = debtor_of(q.sheet, rule);
         lease.is_in_debt() || is_unread(payers, rule, lease)
@@ -149,18 +149,18 @@ fn is_unread(payers: &Payers<'_>, rule: &QuotaRule, lease: &Lease) -> bool {
 }
 
 #[cold]
-fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
+fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
     settle(q.sheet, q.now, q.store_away);
     if q.store_away {
         return None; // what is owed counts against what `on-lease-error` lets through
     }
     if let Some(unread) = read(q, payers) {
-        return Some(NotAdmitted::Need(unread.clone(), 1));
+        return Some(NotDrawn::Need(unread.clone(), 1));
     }
     let waiting = q.sheet.unpaid.lock();
     let before = waiting.before.clone();
     if let Some((lease, n)) = needs(q, q.sheet, &waiting, payers.meter) {
-        return Some(NotAdmitted::Need(lease, n));
+        return Some(NotDrawn::Need(lease, n));
     }
     let debtors = lanes::of_tenant(q, payers)
         .map(|(index, rule)| (Limit::Quota(index), debtor_of(q.sheet, rule)));
@@ -171,17 +171,17 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
             continue;
         }
         if waiting.pays(lease) || before.as_ref().is_some_and(|it| it.unpaid.lock().pays(lease)) {
-            return Some(NotAdmitted::Need(lease.clone(), 1));
+            return Some(NotDrawn::Need(lease.clone(), 1));
         }
         if let Some((_, at, n)) = waiting.asked.iter().find(|(of, ..)| Arc::ptr_eq(of, lease)) {
-            return Some(NotAdmitted::Need(at.clone(), *n));
+            return Some(NotDrawn::Need(at.clone(), *n));
         }
         if lease.debt() > 0 {
             // It is believed as long as any refusal by the pool: units may have come back since.
             if !lease.is_refused_now(q.now) && !lease.takes_no_more() {
                 lease.want(1);
                 q.hub.wake(lease);
-                return Some(NotAdmitted::Need(lease.clone(), 1));
+                return Some(NotDrawn::Need(lease.clone(), 1));
             }
             let reason = match limit {
                 Limit::Quota(_) => Reason::Exhausted,
@@ -189,7 +189,7 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
             };
             let refused = LimitRefused { reason, by: limit, wait_ns: None };
             q.hub.wake(lease); // if it was not charged yet
-            return Some(NotAdmitted::Refused(refused));
+            return Some(NotDrawn::Refused(refused));
         }
     }
     None
@@ -388,11 +388,11 @@ impl Use {
             match lanes::late_of_narrow(q, rule, self.atoms) {
                 Ok(parts) => drawn.push((rule, Some(parts))),
                 // Go on: the other leases are asked in the same wait.
-                Err(NotAdmitted::Need(lease, n)) => {
+                Err(NotDrawn::Need(lease, n)) => {
                     need = need.or(Some((lease, n)));
                     drawn.push((rule, None));
                 }
-                Err(NotAdmitted::Refused(_)) => drawn.push((rule, None)),
+                Err(NotDrawn::Refused(_)) => drawn.push((rule, None)),
             }
         }
         self.needs = need.filter(|(lease, _)| !away && !lease.takes_no_more());
@@ -592,7 +592,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
                 parts.push((owes, Taken { from, n, ask: 0, draw: 0 }));
             }
             stopped => {
-                if let Some(Err(NotAdmitted::Need(lease, need))) = stopped {
+                if let Some(Err(NotDrawn::Need(lease, need))) = stopped {
                     wait_for_units(&lease, need, owed, waiting);
                 }
                 n = 0;
@@ -621,8 +621,8 @@ fn pay_from(
             Ok((Some(from), n)) if n > 0 => {
                 return hand_over(q, Taken { from, n, ask: 0, draw: 0 }, owed, waiting);
             }
-            Ok(_) | Err(NotAdmitted::Refused(_)) => {}
-            Err(NotAdmitted::Need(lease, n)) => {
+            Ok(_) | Err(NotDrawn::Refused(_)) => {}
+            Err(NotDrawn::Need(lease, n)) => {
                 wait_for_units(&lease, n, owed, waiting);
                 return false;
             }

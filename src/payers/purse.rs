@@ -26,7 +26,7 @@ pub(crate) struct Purse<'a> {
 
 /// Why a request is not admitted now; nothing was taken.
 #[derive(Debug)]
-pub(crate) enum NotAdmitted {
+pub(crate) enum NotDrawn {
     /// A limit refuses.
     Refused(LimitRefused),
     /// Units of this lease are needed first.
@@ -44,8 +44,8 @@ pub(crate) struct LimitRefused {
 
 /// Refused by this limit, for this reason.
 #[cold]
-pub(crate) fn refuse(reason: Reason, by: Limit) -> NotAdmitted {
-    NotAdmitted::Refused(LimitRefused { reason, by, wait_ns: None })
+pub(crate) fn refuse(reason: Reason, by: Limit) -> NotDrawn {
+    NotDrawn::Refused(LimitRefused { reason, by, wait_ns: None })
 }
 
 /// The result of taking from one pool.

@@ -448,7 +448,7 @@ async fn make(ctx: &RenewerContext, call: LeaseCall) -> Result<PoolSeen, StoreEr
             Written::Refused(item) => PoolSeen { item, was_there: true, root: None },
         }),
         LeaseCall::Seek(wanted) => {
-            let seek::Found { item, root } = seek::seek(ctx, &wanted).await?;
+            let seek::SeekAnswer { item, root } = seek::seek(ctx, &wanted).await?;
             let root = root.filter(|_| wanted.shard.is_some());
             Ok(PoolSeen { item, was_there: true, root })
         }

@@ -52,11 +52,11 @@ const MAX_SEALED: usize = 64;
 pub(crate) struct Recovery {
     /// Writers of this very process, before it was restarted.
     dead: HashSet<u128>,
-    seen: Mutex<Seen>,
+    seen: Mutex<LogsSeen>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct LogsSeen {
     writers: HashMap<u128, Watch>,
     /// When a pool may be searched again.
     pools: HashMap<PoolId, u64>,
@@ -84,7 +84,7 @@ impl Recovery {
         Self { dead: dead.into_iter().collect(), seen: Mutex::default() }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, LogsSeen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -24,7 +24,7 @@ pub(super) const FRUITLESS: Delays =
     Delays::doubling(Duration::from_secs(2), Duration::from_secs(32));
 
 /// The result of a seek.
-pub(super) struct Found {
+pub(super) struct SeekAnswer {
     /// The item sought, as it now is.
     pub(super) item: Option<Item>,
     /// The root, if it was read.
@@ -33,17 +33,17 @@ pub(super) struct Found {
 
 /// Moves units to where they are wanted. An error leaves nothing that a later call would not
 /// finish.
-pub(super) async fn seek(ctx: &RenewerContext, seek: &Seek) -> Result<Found, StoreError> {
+pub(super) async fn seek(ctx: &RenewerContext, seek: &Seek) -> Result<SeekAnswer, StoreError> {
     let Seek { pool, shard, want } = seek;
     let mut item = match shard {
         Some(_) => ctx.store.read(pool.key_of(&ctx.space, *shard)).await?,
         None => None,
     };
     if let Some(item) = item.take_if(|item| Sub::read(item).is_ok_and(|sub| sub.has(want))) {
-        return Ok(Found { item: Some(item), root: None });
+        return Ok(SeekAnswer { item: Some(item), root: None });
     }
     let Some(mut split) = Split::read(ctx, pool).await? else {
-        return Ok(Found { item, root: Some(RootSeen::default()) });
+        return Ok(SeekAnswer { item, root: Some(RootSeen::default()) });
     };
     let mut is_fruitless = !split.is_due();
     loop {
@@ -65,7 +65,7 @@ pub(super) async fn seek(ctx: &RenewerContext, seek: &Seek) -> Result<Found, Sto
     }
     let root = split.root.seen();
     let item = if shard.is_none() { Some(split.item) } else { item };
-    Ok(Found { item, root: Some(root) })
+    Ok(SeekAnswer { item, root: Some(root) })
 }
 
 /// Brings free units of an unused sub-pool back to the root.

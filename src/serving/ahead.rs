@@ -13,7 +13,7 @@ use super::Serving;
 use crate::admission::reads::BytesRead;
 use crate::gate::{Answer, Gate, Pending, Running, Step, Waited};
 use crate::identity::{Decided, RequestView};
-use crate::telemetry::Check;
+use crate::telemetry::CheckSpan;
 use crate::wire::Reply;
 
 /// Decision about a request whose body may have to be read for its digest.
@@ -45,7 +45,7 @@ impl Gate {
         if !self.counts_once(view) || view.decided().is_some() {
             return AskedAhead::Untouched;
         }
-        let check = Check::begin();
+        let check = CheckSpan::begin();
         let step = self.check(&check, view, waited, Some(at_most as u64));
         check.came_to(|| "waits"); // the inner layer reports the decision
         match step {

@@ -44,7 +44,7 @@ pub use counting::{Ahead, Counting, StreamCut};
 
 /// An admitted request with its holds, optionally shared with its handler.
 #[derive(Debug)]
-pub struct Serving(Kind);
+pub struct Serving(ServingKind);
 
 /// A response whose head is settled.
 pub struct Head {
@@ -103,7 +103,7 @@ impl Owed {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ServingKind {
     Own(Running),
     Shared(Admitted),
     /// Not shared with the handler, but registered with the gate.
@@ -114,13 +114,13 @@ enum Kind {
 impl Serving {
     /// Not shared with the handler: no extractors, no allocation.
     pub fn own(running: Running) -> Self {
-        Self(Kind::Own(running))
+        Self(ServingKind::Own(running))
     }
 
     /// Shared with the handler: the second value goes where its extractors look.
     pub fn share(gate: &Gate, running: Running) -> (Self, Admitted) {
         let admitted = Admitted::new(gate.clone(), running);
-        (Self(Kind::Shared(admitted.clone())), admitted)
+        (Self(ServingKind::Shared(admitted.clone())), admitted)
     }
 
     /// Polls the handler. If it panics, the request ends as failed at once: an outer layer may
@@ -152,11 +152,11 @@ impl Serving {
         if self.with(|hold| hold.noted.is_some()) != Some(false) {
             return;
         }
-        self.0 = match std::mem::replace(&mut self.0, Kind::Ended) {
-            Kind::Own(running) => Kind::Noted(Admitted::new(gate.clone(), running)),
+        self.0 = match std::mem::replace(&mut self.0, ServingKind::Ended) {
+            ServingKind::Own(running) => ServingKind::Noted(Admitted::new(gate.clone(), running)),
             kind => kind,
         };
-        if let Kind::Shared(request) | Kind::Noted(request) = &self.0 {
+        if let ServingKind::Shared(request) | ServingKind::Noted(request) = &self.0 {
             let noted = gate.inner.teardown.in_hand.note(request);
             request.hold().noted = noted;
         }
@@ -164,7 +164,7 @@ impl Serving {
 
     /// Unregisters the request: it has ended.
     fn strike(&mut self) {
-        if let Kind::Shared(request) | Kind::Noted(request) = &self.0
+        if let ServingKind::Shared(request) | ServingKind::Noted(request) = &self.0
             && let Some(at) = { request.hold().noted.take() }
         {
             request.gate().inner.teardown.in_hand.strike(request, at);
@@ -256,7 +256,7 @@ impl Serving {
         let (rest, owed) = looked.unwrap_or_default();
         let Some(BodyRest { counted, is_keyed }) = rest else {
             self.strike();
-            self.0 = Kind::Ended;
+            self.0 = ServingKind::Ended;
             return Head { body: None, wait: gate.answer_waits(owed) };
         };
         let length = length();
@@ -283,7 +283,7 @@ impl Serving {
             (Owed::by(hold), hold.counts_in_flight())
         });
         let (owed, is_limited) = looked.unwrap_or_default();
-        let is_shared = matches!(&self.0, Kind::Shared(admitted) if admitted.is_shared());
+        let is_shared = matches!(&self.0, ServingKind::Shared(admitted) if admitted.is_shared());
         let upgraded = Upgraded { _place: self, is_alone: is_limited && !is_shared };
         (upgraded, gate.answer_waits(owed))
     }
@@ -323,14 +323,14 @@ impl Serving {
     }
 
     fn is_shared(&self) -> bool {
-        matches!(self.0, Kind::Shared(_))
+        matches!(self.0, ServingKind::Shared(_))
     }
 
     /// The gate, where the request has it.
     fn gate(&self) -> Option<&Gate> {
         match &self.0 {
-            Kind::Shared(admitted) | Kind::Noted(admitted) => Some(admitted.gate()),
-            Kind::Own(_) | Kind::Ended => None,
+            ServingKind::Shared(admitted) | ServingKind::Noted(admitted) => Some(admitted.gate()),
+            ServingKind::Own(_) | ServingKind::Ended => None,
         }
     }
 
@@ -338,12 +338,12 @@ impl Serving {
     fn with<T>(&mut self, look: impl FnOnce(&mut Hold) -> T) -> Option<T> {
         let mut guard: MutexGuard<'_, Hold>;
         let hold = match &mut self.0 {
-            Kind::Own(running) => &mut running.hold,
-            Kind::Shared(admitted) | Kind::Noted(admitted) => {
+            ServingKind::Own(running) => &mut running.hold,
+            ServingKind::Shared(admitted) | ServingKind::Noted(admitted) => {
                 guard = admitted.hold();
                 &mut *guard
             }
-            Kind::Ended => return None,
+            ServingKind::Ended => return None,
         };
         Some(look(hold))
     }
@@ -355,7 +355,7 @@ impl Serving {
             hold.end(outcome, now);
             Owed::by(hold)
         });
-        self.0 = Kind::Ended;
+        self.0 = ServingKind::Ended;
         owed.unwrap_or_default()
     }
 }
@@ -376,7 +376,7 @@ impl Drop for Serving {
     // Inlined: nearly always the request has ended, and there is nothing to do.
     #[inline]
     fn drop(&mut self) {
-        if !matches!(self.0, Kind::Ended) {
+        if !matches!(self.0, ServingKind::Ended) {
             self.end_by_drop();
         }
     }
