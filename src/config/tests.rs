@@ -114,6 +114,17 @@ fn a_full_file_says_what_it_says() {
 }
 
 #[test]
+fn stores_whose_names_differ_in_their_ending_have_a_journal_each() {
+    let journal = |name: &str| {
+        let config = parse(&format!("[store]\nkind = \"redb\"\npath = \"data/{name}\"")).unwrap();
+        config.flush.journal_path
+    };
+    assert_eq!(journal("x.redb"), PathBuf::from("data/x.redb.journal"));
+    assert_eq!(journal("x.db"), PathBuf::from("data/x.db.journal"));
+    assert_eq!(journal("x"), PathBuf::from("data/x.journal"));
+}
+
+#[test]
 fn an_empty_file_is_a_file_of_defaults() {
     let config = parse("").unwrap();
     assert_eq!(config.store.kind, StoreKind::Redb { path: DEFAULT_STORE_PATH.into() });

@@ -357,6 +357,23 @@ mod tests {
         assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11)), (2, rows(4))]);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn segments_are_their_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        for writer in [1, 2] {
+            Journal::open(&path, writer).unwrap().append(&of(writer, 3), 0).unwrap();
+        }
+        let segments = segments(&path).unwrap();
+        assert_eq!(segments.len(), 2);
+        for (_, segment) in segments {
+            assert_eq!(fs::metadata(&segment).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
     /// A disk that is full for a while, and tears a frame or a segment's head at any byte.
     #[test]
     fn a_frame_that_was_torn_hides_nothing_that_is_written_later() {

@@ -237,7 +237,9 @@ async fn overage_of(quota: &str, uses: &[(u32, u64)]) -> i64 {
     let team = r#"{ limit = "100/cycle", over = "bill", stop = "1k" }"#;
     let gate = bench.another_with(team, quota).await;
     bench.customer("acme").await;
-    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    let term = "term = { from = 2025-04-01, every = \"1y\" }";
+    let tenant = bench.gate.directory().tenant("acme").plan("team");
+    tenant.override_(term, None, "its contract").note("t").save().await.unwrap();
     let (mut day, mut shown) = (0, BTreeMap::new());
     for (at, units) in uses {
         bench.pass((at - day) * 86_400);
@@ -293,6 +295,8 @@ async fn overage_is_owed_whatever_window_the_quota_has() {
         ("100/week", &[(0, 60), (1, 60), (20, 160)], 80),
         ("100/cycle", &[(0, 150), (16, 50), (31, 110)], 110),
         ("0/cycle", &[(0, 5), (31, 6)], 11),
+        // A new term begins on the 1st of April, within the billing period.
+        ("100/term", &[(0, 120), (10, 5), (20, 110), (31, 7)], 42),
     ] {
         let quota = format!("{{ limit = \"{limit}\", over = \"bill\" }}");
         assert_eq!(overage_of(&quota, uses).await, owed, "{limit}");

@@ -98,6 +98,42 @@ fn refused_webhooks_write_a_line_a_second_however_many_come() {
     });
 }
 
+/// A webhook of this kind and API version whose object has no shape that is known: its status.
+async fn unreadable(gate: &Gate, id: u32, kind: &str, version: &str) -> u16 {
+    let now_s = testing::START_MS / 1_000;
+    let object = serde_json::json!({
+        "id": "sub_1", "object": "subscription", "customer": "cus_1", "status": "active",
+        "items": [],
+    });
+    let event = serde_json::json!({
+        "id": format!("evt_{id}"), "object": "event", "type": kind, "api_version": version,
+        "created": now_s, "livemode": false, "data": { "object": object },
+    });
+    let body = event.to_string();
+    let signed = stripe_sim::signature(&["whsec_flood".to_owned()], now_s, body.as_bytes());
+    gate.stripe_webhook(signed.as_bytes(), body.as_bytes()).await.status
+}
+
+#[test]
+fn webhooks_of_an_unknown_shape_write_a_line_for_each_kind_and_version() {
+    let (log, folder) = (Log::default(), tempfile::tempdir().unwrap());
+    log.over(async {
+        let clock = ManualClock::at_unix_ms(testing::START_MS);
+        let gate = with_webhooks(folder.path(), &clock).await;
+        let text = "a webhook has an unknown shape";
+        let kinds = ["customer.subscription.created", "customer.subscription.updated"];
+        for (at, kind) in kinds.into_iter().enumerate() {
+            for (nth, version) in ["2022-11-15", "2023-10-16"].into_iter().enumerate() {
+                for again in 0..50 {
+                    assert_eq!(unreadable(&gate, again % 7, kind, version).await, 422);
+                }
+                assert_eq!(log.count(text), 2 * at + nth + 1, "{kind}, {version}");
+                assert!(log.has(&format!("kind={kind} version=\"{version}\"")));
+            }
+        }
+    });
+}
+
 /// Every caller is `acme`, with no key, user or project.
 struct Acme;
 

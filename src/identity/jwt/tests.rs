@@ -160,6 +160,8 @@ fn issuer_audience_and_tenant_must_be_there_and_right() {
         assert_eq!(refused(&shared(), &with("org_id", bad)), JwtError::NoTenant);
     }
     assert_eq!(refused(&shared(), &without("org_id")), JwtError::NoTenant);
+    // Guests' own tenant is named by no token.
+    assert_eq!(refused(&shared(), &with("org_id", json!("~anonymous"))), JwtError::NoTenant);
     assert_eq!(shared().verify(&with("org_id", json!(42)), NOW_MS).unwrap().tenant, "42");
     assert_eq!(shared().verify(&without("sub"), NOW_MS).unwrap().user, None);
 }

@@ -177,12 +177,18 @@ async fn a_store_that_was_lost_is_not_made_anew() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_file_is_its_owners_alone() {
+async fn the_file_and_its_marker_are_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = tempfile::tempdir().unwrap();
-    let path = made(folder.path(), true).await;
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    made(folder.path(), true).await;
+    let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap());
+    let modes = files.map(|file| (file.file_name(), file.metadata().unwrap().permissions().mode()));
+    let modes: Vec<_> = modes.collect();
+    assert_eq!(modes.len(), 2, "a store and its marker: {modes:?}");
+    for (name, mode) in modes {
+        assert_eq!(mode & 0o777, 0o600, "{}", name.display());
+    }
 }
 
 /// Even with no call to the store, the loss is reported.
