@@ -179,6 +179,24 @@ async fn a_grant_pays_for_late_use() {
 }
 
 #[tokio::test]
+async fn a_grant_pays_for_late_use_beyond_a_hold() {
+    let held = |of_plan| plans(of_plan).replace("[meter.images]", "hold = \"1\"\n[meter.images]");
+    let (gate, clock) = testing::gate(&held("quota.tokens = \"10/day\""));
+    granted(&gate, &clock, "tokens", 100).await;
+    assert_eq!(admitted(&gate, 10).await, 11, "110 units in tens");
+    assert_eq!(used(&gate, "tokens").await, (110, 0, vec![10]));
+    // The grant is drawn before overage is charged.
+    let quota = "quota.tokens = { limit = \"10/day\", over = \"allow\", stop = \"14\" }";
+    let (gate, clock) = testing::gate(&held(quota));
+    granted(&gate, &clock, "tokens", 100).await;
+    assert_eq!(admitted(&gate, 10).await, 12, "114 units in tens");
+    let who = testing::identified(&gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let tokens = report.meters.iter().find(|m| &*m.name == "tokens").unwrap();
+    assert_eq!((tokens.used, tokens.over, tokens.grants[0].used), (120, 10, 100));
+}
+
+#[tokio::test]
 async fn late_use_is_split_between_the_quota_two_grants_and_what_is_beyond() {
     let quota = "quota.tokens = { limit = \"10/day\", over = \"allow\", stop = \"14\" }";
     let (gate, clock) = testing::gate(&plans(quota));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use sha2::Digest;
-use tallygate::directory::{Grant, Tenant};
+use tallygate::directory::{Grant, PaymentState, Tenant};
 use tallygate::middleware::{GateLayer, Peer};
 use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
@@ -321,11 +321,13 @@ async fn a_change_acts_in_other_processes_within_two_seconds() {
     assert_eq!(with_key(&there, &key).await, 200);
     assert_eq!(with_key(&there, old.expose()).await, 200);
     assert_eq!(with_key(&there, &key).await, 429);
-    for (n, served) in [("pro", 2), ("grant", 2)] {
+    let eight = "quota.requests = \"8/day\"";
+    for (n, served) in [("pro", 2), ("grant", 2), ("override", 4)] {
         w.pass(Duration::from_secs(3)).await;
         let edit = match n {
             "pro" => acme.edit().plan("pro"),
-            _ => acme.edit().grant(grant(2)),
+            "grant" => acme.edit().grant(grant(2)),
+            _ => acme.edit().override_(eight, None, "a favour"),
         };
         edit.note("more").save().await.unwrap();
         w.pass(Duration::from_secs(2)).await;
@@ -678,4 +680,43 @@ async fn streams_of_a_suspended_tenant_get_nothing_more() {
     assert!(usage.take("tokens", 200).await.is_err());
     acme.edit().plan("pro").note("upgraded").save().await.unwrap();
     usage.take("tokens", 200).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_gets_nothing_more_after_its_trial() {
+    let day = Duration::from_secs(86_400);
+    let trial = STREAMS.replace("[plan.free]", "[plan.free]\n    expires = \"14d\"");
+    let (gate, clock) = testing::gate(&trial);
+    let usage = kept(&gate).await;
+    for _ in 0..13 {
+        clock.advance(day);
+        usage.take("tokens", 10).await.unwrap();
+        usage.add("tokens", 10);
+    }
+    clock.advance(day);
+    let refused = usage.take("tokens", 1).await.unwrap_err();
+    let over = tallygate::Reason::PaymentRequired(tallygate::decision::Payment::TrialOver);
+    assert_eq!(refused.reason, over, "14 days after its first request");
+    usage.add("tokens", 5);
+    assert_eq!(tokens(&gate, &clock).await.1, 5, "what was used is counted all the same");
+    let acme = gate.directory().find("acme").await.unwrap().unwrap();
+    acme.edit().plan("pro").note("bought").save().await.unwrap();
+    usage.take("tokens", 200).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_gets_nothing_more_while_its_tenant_has_not_paid() {
+    let unpaid = format!("[billing]\nunpaid = \"payment-required\"\n{STREAMS}");
+    let plans = unpaid.replace("default-plan = \"free\"\n", "");
+    let (gate, clock) = testing::gate(&format!("default-plan = \"free\"\n{plans}"));
+    let usage = kept(&gate).await;
+    usage.take("tokens", 10).await.unwrap();
+    let acme = gate.directory().find("acme").await.unwrap().unwrap();
+    acme.edit().payment(PaymentState::Unpaid).note("a year late").save().await.unwrap();
+    let refused = usage.take("tokens", 1).await.unwrap_err();
+    assert!(matches!(refused.reason, tallygate::Reason::PaymentRequired(_)), "{refused:?}");
+    usage.add("tokens", 15);
+    assert_eq!(tokens(&gate, &clock).await.0, 15, "what was used is counted all the same");
+    acme.edit().payment(PaymentState::Good).note("paid").save().await.unwrap();
+    usage.take("tokens", 1).await.unwrap();
 }
