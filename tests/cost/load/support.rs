@@ -92,6 +92,10 @@ struct Trouble {
     tenants: BTreeSet<String>,
     /// Partitions of logs.
     logs: BTreeSet<String>,
+    /// Pools that were written.
+    written: BTreeSet<Key>,
+    /// Pools of which nothing is known but a write that was given up without an answer.
+    in_doubt: BTreeSet<Key>,
 }
 
 /// An unanswered write is given up after this time.
@@ -127,6 +131,11 @@ impl Troubled {
         self.trouble.lock().unwrap().logs.clone()
     }
 
+    /// How many pools were never written and have had a write that was given up without an answer.
+    pub(crate) fn in_doubt(&self) -> usize {
+        self.trouble.lock().unwrap().in_doubt.len()
+    }
+
     fn is_lost(&self, key: &Key) -> bool {
         let mut parts = key.pk.split('#').skip(2);
         let (Some(kind), Some(tenant)) = (parts.next(), parts.next()) else { return false };
@@ -139,9 +148,12 @@ impl Troubled {
         }
         if trouble.marks {
             trouble.tenants.insert(tenant.to_owned());
-            return false;
         }
-        trouble.everybody || trouble.tenants.contains(tenant)
+        let is_lost = !trouble.marks && (trouble.everybody || trouble.tenants.contains(tenant));
+        if !is_lost {
+            trouble.written.insert(key.clone());
+        }
+        is_lost
     }
 
     fn after<T: Send + 'static>(&self, call: StoreFuture<T>) -> StoreFuture<T> {
@@ -166,8 +178,13 @@ impl Store for Troubled {
             return Box::pin(std::future::pending());
         }
         if self.is_lost(&write.key) {
-            return Box::pin(async {
+            let (trouble, key) = (self.trouble.clone(), write.key);
+            return Box::pin(async move {
                 tokio::time::sleep(GIVEN_UP).await;
+                let mut trouble = trouble.lock().unwrap();
+                if !trouble.written.contains(&key) {
+                    trouble.in_doubt.insert(key);
+                }
                 Err(StoreError::new(StoreErrorKind::Unknown, "no answer"))
             });
         }
