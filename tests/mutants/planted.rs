@@ -1,6 +1,6 @@
 //! Mutations: known mistakes in lease protocols, and in what a tenant may use and owes, planted on
-//! purpose. Each has been made before, here or elsewhere, and the simulation (`simulation.rs`) or
-//! the plain model (`model.rs`) must catch every one by name.
+//! purpose. Each has been made before, here or elsewhere, and the simulation (`simulation.rs`), the
+//! plain model (`model.rs`) or a test of whole gates (`gate.rs`) must catch every one by name.
 //!
 //! This is a module of the copy that `run` makes of the crate; the patches beside it plant the
 //! mistakes there.
@@ -81,6 +81,24 @@ pub enum Plant {
     UnseenIsUnused,
     /// Raising a limit does not reduce a debt.
     RaisedLimitsPayNothing,
+    /// Of two costs of one meter the first stands alone.
+    FirstCostStands,
+    /// An upgraded connection is no longer in flight.
+    UpgradesAreOver,
+    /// Work that settles has used nothing of a reported meter, whatever it stated.
+    StatedCostsAreForgotten,
+    /// A handler draws all it takes, beside what its request holds.
+    HoldsAreNotTaken,
+    /// Use beyond a quota that denies is not reported.
+    UseBeyondIsHidden,
+    /// Overage is recorded for quotas of the billing cycle alone.
+    OnlyCyclesAreBilled,
+    /// Ingested usage is not paid by grants.
+    IngestLeavesGrants,
+    /// Units held of a sum are held for none of its parts.
+    SumsHoldForNoPart,
+    /// A stated `Content-Length` is charged, whatever is read.
+    StatedLengthsAreCharged,
 }
 
 impl Plant {
@@ -110,7 +128,7 @@ impl Plant {
 
     /// Mistakes in what a tenant may use and owes, which need one process only: the plain model
     /// (`tests/model/`) catches them.
-    pub const OF_THE_BOOK: [Self; 12] = [
+    pub const OF_THE_BOOK: [Self; 19] = [
         Self::LateUseLeavesGrants,
         Self::NoCostIsSplit,
         Self::LastExpiryFirst,
@@ -123,6 +141,13 @@ impl Plant {
         Self::PlansForgetLeases,
         Self::UnseenIsUnused,
         Self::RaisedLimitsPayNothing,
+        Self::FirstCostStands,
+        Self::UpgradesAreOver,
+        Self::StatedCostsAreForgotten,
+        Self::HoldsAreNotTaken,
+        Self::UseBeyondIsHidden,
+        Self::OnlyCyclesAreBilled,
+        Self::IngestLeavesGrants,
     ];
 }
 
@@ -140,6 +165,15 @@ pub fn plant(mistake: Option<Plant>, writer: u128) {
 
 pub(crate) fn is_planted(mistake: Plant) -> bool {
     PLANT.get() == Some(mistake)
+}
+
+/// Does this with another mistake where `mistake` is planted.
+pub(crate) fn as_if<T>(mistake: Plant, other: Plant, work: impl FnOnce() -> T) -> T {
+    let planted = is_planted(mistake);
+    PLANT.with(|it| planted.then(|| it.set(Some(other))));
+    let done = work();
+    PLANT.with(|it| planted.then(|| it.set(Some(mistake))));
+    done
 }
 
 /// The id of the next writer.
