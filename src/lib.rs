@@ -122,6 +122,7 @@ mod random;
 mod repeated;
 mod task;
 mod text_file;
+mod toml_file;
 mod turns;
 
 pub use catalog::{Feature, Plan};

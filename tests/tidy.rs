@@ -36,7 +36,7 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 41] = [
+const ORDER: [&str; 42] = [
     "overrides",
     "clock",
     "random",
@@ -53,6 +53,7 @@ const ORDER: [&str; 41] = [
     "places",
     "flights",
     "decision",
+    "toml_file",
     "catalog",
     "config",
     "identity",

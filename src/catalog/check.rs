@@ -5,17 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::{Findings, unknown_help};
 use super::limits::is_limited;
 use super::model::*;
-use super::shape::{PlanTable, TableLine};
 use super::{Catalog, Place};
+use crate::toml_file::{Findings, TableLine, TomlTable, unknown_help};
 
 /// Runs every check over a lowered file.
 pub(super) fn check(
     report: &mut Findings<'_>,
     catalog: &Catalog,
-    top: PlanTable<'_>,
+    top: TomlTable<'_>,
     send: &[bool],
 ) {
     features(report, catalog, top);
@@ -172,10 +171,10 @@ fn units(catalog: &Catalog, meter: MeterId, atoms: u64) -> String {
 
 /// Requires that a feature needed by a route, or extended by an addon, is in some plan, addon or
 /// exception.
-fn features(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
+fn features(report: &mut Findings<'_>, catalog: &Catalog, top: TomlTable<'_>) {
     let plans = catalog.plans.iter().flat_map(|plan| plan.features.keys());
     let tenants = tables(top, "tenant").into_iter().filter_map(|(_, t)| t.table("feature"));
-    let tenants: Vec<&str> = tenants.flat_map(PlanTable::entries).map(|entry| entry.name).collect();
+    let tenants: Vec<&str> = tenants.flat_map(TomlTable::entries).map(|entry| entry.name).collect();
     let in_plans: BTreeSet<&str> = plans.map(|name| &**name).chain(tenants).collect();
     let added = catalog.addons.iter().flat_map(|addon| &addon.features);
     let sold: BTreeSet<&str> = in_plans.iter().copied().chain(added.map(|(n, _)| &**n)).collect();
@@ -192,7 +191,7 @@ fn features(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     }
     for (_, table) in tables(top, "addon") {
         let added = table.table("adds").and_then(|adds| adds.table("feature"));
-        for entry in added.map(PlanTable::entries).unwrap_or_default() {
+        for entry in added.map(TomlTable::entries).unwrap_or_default() {
             if !useful.contains(entry.name) {
                 let message = format!("no plan has the feature `{}`", entry.name);
                 let help = unknown_help(entry.name, useful.iter().copied());
@@ -203,9 +202,9 @@ fn features(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
 }
 
 /// The tables of a kind, with the positions of their names.
-fn tables<'a>(top: PlanTable<'a>, kind: &str) -> Vec<(TableLine<'a>, PlanTable<'a>)> {
-    let entries = top.table(kind).map(PlanTable::entries).unwrap_or_default();
-    entries.into_iter().filter_map(|e| PlanTable::of(e.node).map(|table| (e, table))).collect()
+fn tables<'a>(top: TomlTable<'a>, kind: &str) -> Vec<(TableLine<'a>, TomlTable<'a>)> {
+    let entries = top.table(kind).map(TomlTable::entries).unwrap_or_default();
+    entries.into_iter().filter_map(|e| TomlTable::of(e.node).map(|table| (e, table))).collect()
 }
 
 /// Every quota of the file.
@@ -227,7 +226,7 @@ fn billed(catalog: &Catalog) -> (BTreeSet<MeterId>, BTreeSet<MeterId>) {
 }
 
 /// Requires an explicit `send`: it decides who gives the included amount away.
-fn written_send(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>, send: &[bool]) {
+fn written_send(report: &mut Findings<'_>, catalog: &Catalog, top: TomlTable<'_>, send: &[bool]) {
     let (_, included) = billed(catalog);
     for (entry, table) in tables(top, "meter") {
         let at = catalog.meters.iter().position(|meter| *meter.name == *entry.name);
@@ -246,7 +245,7 @@ fn written_send(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>
 
 /// Warns where Stripe would bill units that were paid for otherwise: it sees all use, but no
 /// top-ups.
-fn paid_twice(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
+fn paid_twice(report: &mut Findings<'_>, catalog: &Catalog, top: TomlTable<'_>) {
     let (billed, _) = billed(catalog);
     let all = |meter: &MeterId| {
         let stripe = catalog.meters[usize::from(meter.0)].stripe.as_ref();
@@ -273,13 +272,13 @@ fn paid_twice(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) 
 }
 
 /// Refuses top-ups of meters that no plan limits: they would never be spent.
-fn idle_topups(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
+fn idle_topups(report: &mut Findings<'_>, catalog: &Catalog, top: TomlTable<'_>) {
     let limits = |meter: MeterId| {
         let of_tenant = |quota: &Quota| quota.scope == Scope::Tenant && quota.limit.is_some();
         all_quotas(catalog).any(|quota| quota.meter == meter && of_tenant(quota))
     };
     for (_, table) in tables(top, "topup") {
-        for line in table.table("adds").map(PlanTable::entries).unwrap_or_default() {
+        for line in table.table("adds").map(TomlTable::entries).unwrap_or_default() {
             let name = line.name;
             if catalog.meter(name).is_some_and(|meter| !limits(meter)) {
                 let message = format!("no plan limits `{name}`: nothing of this would be spent");
@@ -291,7 +290,7 @@ fn idle_topups(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>)
 }
 
 /// Warns of each route that a plan may call without any limit.
-fn unlimited_routes(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
+fn unlimited_routes(report: &mut Findings<'_>, catalog: &Catalog, top: TomlTable<'_>) {
     let costs = Costs::of(catalog);
     for (entry, _) in tables(top, "plan") {
         let Some(id) = catalog.plan(entry.name) else {
@@ -325,7 +324,7 @@ fn is_streamed(catalog: &Catalog, meter: MeterId) -> bool {
 }
 
 /// Warns where an addon adds to nothing in a plan that is sold.
-fn idle_addons(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
+fn idle_addons(report: &mut Findings<'_>, catalog: &Catalog, top: TomlTable<'_>) {
     let sold = |plan: &&Plan| !plan.prices.is_empty();
     for (entry, _) in tables(top, "addon") {
         let Some(addon) = catalog.addons.iter().find(|a| *a.name == *entry.name) else {

@@ -2,26 +2,8 @@
 
 use std::ops::Range;
 
-use super::error::known_names;
 use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, exact, unit_meant, unit_of};
-
-/// A fault in a string: its position, the message, and what to write instead.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TextFault {
-    pub(super) at: Range<usize>,
-    pub(super) message: String,
-    pub(super) help: String,
-}
-
-impl TextFault {
-    pub(super) fn new(
-        at: Range<usize>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) -> Self {
-        Self { at, message: message.into(), help: help.into() }
-    }
-}
+use crate::toml_file::{TextFault, known_names};
 
 /// A number with its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,29 +1,32 @@
 //! Every key of a plan file, defined once: the parser checks files against these tables, and
-//! [`super::schema`] is printed from them, so that the two cannot drift.
+//! `docs/plans.schema.json` is printed from them, so that the two cannot drift.
 
-use super::form::{Form, FormKey, Names, Shape};
+use super::form::*;
+use super::words::{DURATION, TERM};
+use crate::toml_file::{Form, Shape, key};
 
-const fn key(name: &'static str, form: Form, about: &'static str) -> FormKey {
-    FormKey { name, form, about }
-}
+/// The name of a plan, in samples.
+const FREE: &str = "\"free\"";
 
 pub(super) static TOP: Shape = Shape {
     name: "plan file",
-    required: &["default-plan"],
+    required: &[&["default-plan"]],
     keys: &[
-        key("default-plan", Form::Text, "The plan of tenants without another. Must be written."),
-        key("timezone", Form::Text, "IANA time zone in which days and months begin. Default: UTC."),
+        key("default-plan", Form::Text, "The plan of tenants without another. Must be written.")
+            .like(FREE),
+        key("timezone", Form::Text, "IANA time zone in which days and months begin. Default: UTC.")
+            .like("\"UTC\""),
         key(
             "on-directory-error",
             Form::Word(&["deny", "default-plan"]),
             "A tenant that is not in cache while the store is away: 503, or the default plan.",
         ),
-        key("meter", Form::Each(Names::Unreserved, &Form::Table(&METER)), "What is counted."),
-        key("route", Form::Each(Names::Unreserved, &Form::Table(&ROUTE)), "Where."),
-        key("plan", Form::Each(Names::Plain, &Form::Table(&PLAN)), "What is sold."),
-        key("addon", Form::Each(Names::Plain, &Form::Table(&ADDON)), "Bought on top, many times."),
-        key("topup", Form::Each(Names::Plain, &Form::Table(&TOPUP)), "Units bought once."),
-        key("tenant", Form::Each(Names::Outer, &Form::Table(&TENANT)), "Exceptions."),
+        key("meter", Form::Each(&UNRESERVED, &Form::Table(&METER)), "What is counted."),
+        key("route", Form::Each(&UNRESERVED, &Form::Table(&ROUTE)), "Where."),
+        key("plan", Form::Each(&PLAIN, &Form::Table(&PLAN)), "What is sold."),
+        key("addon", Form::Each(&PLAIN, &Form::Table(&ADDON)), "Bought on top, many times."),
+        key("topup", Form::Each(&PLAIN, &Form::Table(&TOPUP)), "Units bought once."),
+        key("tenant", Form::Each(&OUTER, &Form::Table(&TENANT)), "Exceptions."),
         key("billing", Form::Table(&BILLING), "What a payment state does."),
     ],
 };
@@ -39,7 +42,7 @@ static METER: Shape = Shape {
         ),
         key(
             "sum",
-            Form::Each(Names::Plain, &Form::Fraction),
+            Form::Each(&PLAIN, &Form::Own(&FRACTION)),
             "A weighted sum of other meters, instead of `count`.",
         ),
         key(
@@ -48,7 +51,11 @@ static METER: Shape = Shape {
             "Parts of a unit that are counted; cannot be changed later. Default: a million of a \
              sum, else 1.",
         ),
-        key("hold", Form::Amount, "Units set aside on entry, or per chunk of a body. Bytes: 64KB."),
+        key(
+            "hold",
+            Form::Own(&AMOUNT),
+            "Units set aside on entry, or per chunk of a body. Bytes: 64KB.",
+        ),
         key("cut", Form::Flag, "Whether a stream ends when no units remain. Default: false."),
         key("stripe", Form::Table(&METER_STRIPE), "How it reaches Stripe."),
     ],
@@ -56,7 +63,7 @@ static METER: Shape = Shape {
 
 static METER_STRIPE: Shape = Shape {
     name: "meter's stripe",
-    required: &["event"],
+    required: &[&["event"]],
     keys: &[
         key("event", Form::Text, "`event_name` of the Stripe meter."),
         key("unit", Form::Text, "Unit of Stripe's number, on bytes: \"GB\". Default: 1."),
@@ -70,13 +77,14 @@ static METER_STRIPE: Shape = Shape {
 
 static ROUTE: Shape = Shape {
     name: "route",
-    required: &["match"],
+    required: &[&["match"]],
     keys: &[
-        key("match", Form::Texts, "Methods and paths: \"GET /v1/accounts/{account}\"."),
-        key("cost", Form::Each(Names::Plain, &Form::Fraction), "Units per request, by meter."),
+        key("match", Form::Texts(1), "Methods and paths: \"GET /v1/accounts/{account}\".")
+            .like("[\"GET /v1/search\"]"),
+        key("cost", Form::Each(&PLAIN, &Form::Own(&FRACTION)), "Units per request, by meter."),
         key(
             "meters",
-            Form::Texts,
+            Form::Texts(1),
             "The reported meters that concern it. Default: those of no route.",
         ),
         key("needs", Form::Text, "The feature a plan must have, else 403."),
@@ -99,15 +107,17 @@ static ROUTE: Shape = Shape {
 pub(super) const OUTCOMES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 const ENFORCE: &[&str] = &["on", "shadow"];
 
-const RATES: Form = Form::Each(Names::Rates, &Form::Limits(&Form::RateWords, &RATE));
-const QUOTAS: Form = Form::Each(Names::Plain, &Form::Limits(&Form::QuotaWords, &QUOTA));
-const FEATURES: Form = Form::Each(Names::Plain, &Form::Feature);
+const RATE_FORM: Form = Form::Own(&RATE_WORDS);
+const QUOTA_FORM: Form = Form::Own(&QUOTA_WORDS);
+const RATES: Form = Form::Each(&PLAIN, &Form::Several(&RATE_FORM, &RATE, "limit"));
+const QUOTAS: Form = Form::Each(&PLAIN, &Form::Several(&QUOTA_FORM, &QUOTA, "limit"));
+const FEATURES: Form = Form::Each(&PLAIN, &Form::Own(&FEATURE));
 
 static RATE: Shape = Shape {
     name: "rate",
-    required: &["limit"],
+    required: &[&["limit"]],
     keys: &[
-        key("limit", Form::RateWords, "The rate in words."),
+        key("limit", RATE_FORM, "The rate in words."),
         key(
             "strict",
             Form::Flag,
@@ -118,12 +128,12 @@ static RATE: Shape = Shape {
 
 static QUOTA: Shape = Shape {
     name: "quota",
-    required: &["limit"],
+    required: &[&["limit"]],
     keys: &[
-        key("limit", Form::QuotaWords, "The quota in words."),
+        key("limit", QUOTA_FORM, "The quota in words."),
         key("over", Form::Word(&["deny", "allow", "bill"]), "What happens beyond. Default: deny."),
-        key("stop", Form::Amount, "The hard ceiling above an `allow` or `bill` limit."),
-        key("alert", Form::Percents, "Percentages that raise an event. Default: [80, 100]."),
+        key("stop", Form::Own(&AMOUNT), "The hard ceiling above an `allow` or `bill` limit."),
+        key("alert", Form::Own(&PERCENTS), "Percentages that raise an event. Default: [80, 100]."),
     ],
 };
 
@@ -131,13 +141,18 @@ static PLAN: Shape = Shape {
     name: "plan",
     required: &[],
     keys: &[
-        key("extends", Form::Text, "The plan whose limits this one takes over, key by key."),
+        key("extends", Form::Text, "The plan whose limits this one takes over, key by key.")
+            .like(FREE),
         key("stripe", Form::Table(&PRICES), "What means this plan at Stripe. Not inherited."),
         key("rate", RATES, "Limits on speed: `all`, `default`, or by route."),
         key("quota", QUOTAS, "Limits on units, by meter."),
         key("feature", FEATURES, "What the plan has."),
         key("concurrency", Form::Count, "Requests of one tenant in flight, per process."),
-        key("expires", Form::Duration, "A trial's life, from the first request. Not inherited."),
+        key(
+            "expires",
+            Form::Counted(&DURATION),
+            "A trial's life, from the first request. Not inherited.",
+        ),
         key("charge-on", Form::Words(OUTCOMES), "Outcomes that are charged."),
         key(
             "enforce",
@@ -146,7 +161,7 @@ static PLAN: Shape = Shape {
         ),
         key(
             "on-lease-error",
-            Form::WordOr(&["deny"], &LEASE_ERROR),
+            Form::Or(&Form::Word(&["deny"]), &LEASE_ERROR),
             "No units and no store: deny, or admit a share of the limit.",
         ),
     ],
@@ -154,19 +169,21 @@ static PLAN: Shape = Shape {
 
 static LEASE_ERROR: Shape = Shape {
     name: "on-lease-error",
-    required: &["allow"],
-    keys: &[key("allow", Form::Text, "Share of the limit: \"2%\". The printed overshoot.")],
+    required: &[&["allow"]],
+    keys: &[key("allow", Form::Text, "Share of the limit: \"2%\". The printed overshoot.")
+        .like("\"2%\"")],
 };
 
 static PRICES: Shape = Shape {
     name: "stripe",
-    required: &["price"],
-    keys: &[key("price", Form::Texts, "Lookup keys of prices, so that test and live agree.")],
+    required: &[&["price"]],
+    keys: &[key("price", Form::Texts(1), "Lookup keys of prices, so that test and live agree.")
+        .like("\"pro_monthly\"")],
 };
 
 static ADDON: Shape = Shape {
     name: "addon",
-    required: &["adds"],
+    required: &[&["adds"]],
     keys: &[
         key("stripe", Form::Table(&PRICES), "What means this addon at Stripe."),
         key("adds", Form::Table(&ADDS), "What one of it adds."),
@@ -177,10 +194,10 @@ static ADDS: Shape = Shape {
     name: "addon's adds",
     required: &[],
     keys: &[
-        key("feature", Form::Each(Names::Plain, &Form::Count), "To features that are numbers."),
+        key("feature", Form::Each(&PLAIN, &Form::Count), "To features that are numbers."),
         key(
             "quota",
-            Form::Each(Names::Plain, &Form::Limits(&Form::QuotaWords, &ADDED)),
+            Form::Each(&PLAIN, &Form::Several(&QUOTA_FORM, &ADDED, "limit")),
             "To the quota with the same words.",
         ),
     ],
@@ -188,17 +205,17 @@ static ADDS: Shape = Shape {
 
 static ADDED: Shape = Shape {
     name: "addon's quota",
-    required: &["limit"],
-    keys: &[key("limit", Form::QuotaWords, "The quota in words.")],
+    required: &[&["limit"]],
+    keys: &[key("limit", QUOTA_FORM, "The quota in words.")],
 };
 
 static TOPUP: Shape = Shape {
     name: "topup",
-    required: &["adds"],
+    required: &[&["adds"]],
     keys: &[
         key("stripe", Form::Table(&PRICES), "What means this top-up at Stripe."),
-        key("adds", Form::Each(Names::Plain, &Form::Amount), "Units granted, by meter."),
-        key("expires", Form::Duration, "How long the grant lives. Default: forever."),
+        key("adds", Form::Each(&PLAIN, &Form::Own(&AMOUNT)), "Units granted, by meter."),
+        key("expires", Form::Counted(&DURATION), "How long the grant lives. Default: forever."),
     ],
 };
 
@@ -206,7 +223,7 @@ pub(super) static TENANT: Shape = Shape {
     name: "tenant",
     required: &[],
     keys: &[
-        key("plan", Form::Text, "Another plan as the base."),
+        key("plan", Form::Text, "Another plan as the base.").like(FREE),
         key("rate", RATES, "Rates that replace the plan's, by key."),
         key("quota", QUOTAS, "Quotas that replace the plan's, by meter."),
         key("feature", FEATURES, "Features that replace the plan's."),
@@ -216,18 +233,18 @@ pub(super) static TENANT: Shape = Shape {
             Form::Word(ENFORCE),
             "`shadow` decides and records, and refuses no request.",
         ),
-        key("term", Form::Table(&TERM), "The contract period."),
-        key("until", Form::Date, "The last day on which the exception holds."),
+        key("term", Form::Table(&CONTRACT), "The contract period."),
+        key("until", Form::Own(&DATE), "The last day on which the exception holds."),
         key("note", Form::Text, "Why it is there."),
     ],
 };
 
-static TERM: Shape = Shape {
+static CONTRACT: Shape = Shape {
     name: "term",
-    required: &["from", "every"],
+    required: &[&["from"], &["every"]],
     keys: &[
-        key("from", Form::Date, "Its first day."),
-        key("every", Form::Term, "Its length: \"1y\", \"6mo\"."),
+        key("from", Form::Own(&DATE), "Its first day."),
+        key("every", Form::Counted(&TERM), "Its length: \"1y\", \"6mo\"."),
     ],
 };
 
@@ -235,10 +252,10 @@ static BILLING: Shape = Shape {
     name: "billing",
     required: &[],
     keys: &[
-        key("trialing", PAYMENT, "In a trial. Default: full."),
-        key("past-due", PAYMENT, "A payment failed and is retried. Default: 7d of grace."),
-        key("unpaid", PAYMENT, "Retries have ended. Default: payment-required."),
-        key("canceled", PAYMENT, "The subscription has ended. Default: the default plan."),
+        key("trialing", STATE, "In a trial. Default: full."),
+        key("past-due", STATE, "A payment failed and is retried. Default: 7d of grace."),
+        key("unpaid", STATE, "Retries have ended. Default: payment-required."),
+        key("canceled", STATE, "The subscription has ended. Default: the default plan."),
         key(
             "on-payment-method",
             Form::Text,
@@ -252,16 +269,13 @@ static BILLING: Shape = Shape {
     ],
 };
 
-/// Payment rules that are words; a plan cannot have such a name.
-pub(super) const PAYMENT_WORDS: &[&str] = &["full", "payment-required"];
-
-const PAYMENT: Form = Form::Payment(PAYMENT_WORDS, &GRACE);
+const STATE: Form = Form::Or(&Form::Own(&PAYMENT), &GRACE);
 
 static GRACE: Shape = Shape {
     name: "grace",
-    required: &["grace", "then"],
+    required: &[&["grace"], &["then"]],
     keys: &[
-        key("grace", Form::Duration, "The whole plan for this long."),
-        key("then", Form::Text, "A plan, or `payment-required`."),
+        key("grace", Form::Counted(&DURATION), "The whole plan for this long."),
+        key("then", Form::Text, "A plan, or `payment-required`.").like(FREE),
     ],
 };

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::cursor::{TextFault, WrittenAmount};
-use super::error::{Findings, unknown_help};
+use super::cursor::WrittenAmount;
 use super::meters::{is_bytes, more_parts};
 use super::model::{Every, Feature, Meter, MeterId, Over, Quota, Route, Scope};
 use super::numbers::{BYTE_UNITS, Exact};
-use super::shape::{PlanTable, Text, TomlNode, fault, integer, items};
 use super::window::Zone;
 use super::words;
+use crate::toml_file::{
+    Findings, Text, TextFault, TomlNode, TomlTable, fault, integer, items, known_names,
+    unknown_help,
+};
 
 /// Most atoms an amount may have: an eighth of the range of the store's signed numbers, so that
 /// sums of use stay within it.
@@ -64,10 +66,10 @@ impl Scene<'_> {
     pub(super) fn quotas(
         &self,
         report: &mut Findings<'_>,
-        table: Option<PlanTable<'_>>,
+        table: Option<TomlTable<'_>>,
     ) -> BTreeMap<MeterId, Vec<Quota>> {
         let mut quotas = BTreeMap::new();
-        for entry in table.map(PlanTable::entries).unwrap_or_default() {
+        for entry in table.map(TomlTable::entries).unwrap_or_default() {
             let Some(meter) = self.meter(report, entry.name, entry.span) else {
                 continue;
             };
@@ -91,7 +93,7 @@ impl Scene<'_> {
         report: &mut Findings<'_>,
         meter: MeterId,
         text: &Text<'_>,
-        table: Option<PlanTable<'_>>,
+        table: Option<TomlTable<'_>>,
     ) -> Option<Quota> {
         let of = self.of(meter);
         let words = words::quota(text.text).map_err(|f| fault(report, text, f)).ok()?;
@@ -127,7 +129,7 @@ impl Scene<'_> {
         report: &mut Findings<'_>,
         quota: &Quota,
         text: &Text<'_>,
-        table: Option<PlanTable<'_>>,
+        table: Option<TomlTable<'_>>,
     ) {
         let name = &self.of(quota.meter).name;
         let over = table.and_then(|table| table.text("over"));
@@ -166,7 +168,7 @@ impl Scene<'_> {
         }
     }
 
-    fn stop(&self, report: &mut Findings<'_>, quota: &Quota, table: PlanTable<'_>) -> Option<u64> {
+    fn stop(&self, report: &mut Findings<'_>, quota: &Quota, table: TomlTable<'_>) -> Option<u64> {
         let node = table.node("stop")?;
         let stop = amount_of(report, node, Some(self.of(quota.meter)), words::amount)?;
         if quota.over == Over::Deny || quota.limit.is_none() {
@@ -180,9 +182,9 @@ impl Scene<'_> {
     }
 
     /// `feature.x`, by name.
-    pub(super) fn features(&self, table: Option<PlanTable<'_>>) -> BTreeMap<Arc<str>, Feature> {
+    pub(super) fn features(&self, table: Option<TomlTable<'_>>) -> BTreeMap<Arc<str>, Feature> {
         let mut features = BTreeMap::new();
-        for entry in table.map(PlanTable::entries).unwrap_or_default() {
+        for entry in table.map(TomlTable::entries).unwrap_or_default() {
             let feature = match entry.node.get_ref() {
                 DeValue::Boolean(on) => Feature::Flag(*on),
                 DeValue::String(text) if text == "unlimited" => Feature::Unlimited,
@@ -204,12 +206,12 @@ pub(super) fn is_limited(route: &Route) -> bool {
 }
 
 /// The words of each limit in a value, with the table they are in.
-pub(super) fn limits<'a>(node: &'a TomlNode<'a>) -> Vec<(Text<'a>, Option<PlanTable<'a>>)> {
-    let words = |item| match PlanTable::of(item) {
+pub(super) fn limits<'a>(node: &'a TomlNode<'a>) -> Vec<(Text<'a>, Option<TomlTable<'a>>)> {
+    let words = |item| match TomlTable::of(item) {
         Some(table) => Some((table.text("limit")?, Some(table))),
         None => Some((Text::of(item)?, None)),
     };
-    items(node).into_iter().filter_map(words).collect()
+    items(node).iter().filter_map(words).collect()
 }
 
 /// An integer or a string as atoms of a meter; errors are reported.
@@ -239,7 +241,7 @@ pub(super) fn atoms(amount: &WrittenAmount, meter: Option<&Meter>) -> Result<u64
     let is_bytes = meter.is_some_and(|m| is_bytes(m.count));
     let fault = |message: &str, help: String| TextFault::new(amount.at.clone(), message, help);
     if is_bytes && !amount.bytes && amount.value.num > 0 {
-        let help = format!("write {}", super::error::known_names(BYTE_UNITS.map(|(unit, _)| unit)));
+        let help = format!("write {}", known_names(BYTE_UNITS.map(|(unit, _)| unit)));
         return Err(fault("an amount of bytes needs its unit", help));
     }
     if amount.bytes && !is_bytes {
@@ -305,7 +307,7 @@ fn every_word(every: Every) -> &'static str {
     found.map_or("once", |(word, _)| word)
 }
 
-fn alerts(report: &mut Findings<'_>, quota: &Quota, table: Option<PlanTable<'_>>) -> Vec<u16> {
+fn alerts(report: &mut Findings<'_>, quota: &Quota, table: Option<TomlTable<'_>>) -> Vec<u16> {
     const DEFAULT: [u16; 2] = [80, 100];
     const HIGHEST: i64 = 1_000;
     let has_share = quota.limit.is_some_and(|limit| limit > 0);

@@ -7,12 +7,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::error::{Findings, unknown_help};
 use super::limits::amount_of;
 use super::model::{Meter, MeterId, MeterSource, MeterStripe, Send};
 use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, gcd, lcm};
-use super::shape::{PlanTable, TableLine, Text, fault, integer};
 use super::words;
+use crate::toml_file::{Findings, TableLine, Text, TomlTable, fault, integer, unknown_help};
 
 /// Most meters: each is a pool to query and a line to show.
 pub(crate) const MAX_METERS: usize = 64;
@@ -37,8 +36,8 @@ const BYTES_HOLD: u64 = 64_000;
 const REQUESTS: &str = "requests";
 
 /// The meters, `requests` first, and whether each has `send` written.
-pub(super) fn meters(report: &mut Findings<'_>, top: PlanTable<'_>) -> (Vec<Meter>, Vec<bool>) {
-    let mut entries = top.table("meter").map(PlanTable::entries).unwrap_or_default();
+pub(super) fn meters(report: &mut Findings<'_>, top: TomlTable<'_>) -> (Vec<Meter>, Vec<bool>) {
+    let mut entries = top.table("meter").map(TomlTable::entries).unwrap_or_default();
     let is_named = entries.iter().any(|entry| entry.name == REQUESTS);
     let most = if is_named { MAX_METERS } else { MAX_METERS - 1 };
     limit_number(report, &entries, most, "meters");
@@ -55,9 +54,9 @@ pub(super) fn meters(report: &mut Findings<'_>, top: PlanTable<'_>) -> (Vec<Mete
         meters.push(Meter { scale, ..meter(entry.name, count) });
     }
     let of = |n: usize| {
-        n.checked_sub(offset).and_then(|n| entries.get(n)).and_then(|e| PlanTable::of(e.node))
+        n.checked_sub(offset).and_then(|n| entries.get(n)).and_then(|e| TomlTable::of(e.node))
     };
-    let tables: Vec<Option<PlanTable<'_>>> = (0..meters.len()).map(of).collect();
+    let tables: Vec<Option<TomlTable<'_>>> = (0..meters.len()).map(of).collect();
     mark_named(top, &mut meters);
     sums(report, &tables, &mut meters);
     grains(top, &mut meters);
@@ -67,7 +66,7 @@ pub(super) fn meters(report: &mut Findings<'_>, top: PlanTable<'_>) -> (Vec<Mete
         }
     }
     refuse_many_reported(report, &entries, &meters);
-    let send = |table: &Option<PlanTable<'_>>| {
+    let send = |table: &Option<TomlTable<'_>>| {
         table.and_then(|t| t.table("stripe")).is_some_and(|stripe| stripe.node("send").is_some())
     };
     let written = tables.iter().map(send).collect();
@@ -94,7 +93,7 @@ fn meter(name: &str, count: MeterSource) -> Meter {
 }
 
 fn count(report: &mut Findings<'_>, entry: &TableLine<'_>) -> MeterSource {
-    let Some(table) = PlanTable::of(entry.node) else {
+    let Some(table) = TomlTable::of(entry.node) else {
         return MeterSource::Cost;
     };
     let written = table.text("count");
@@ -122,7 +121,7 @@ fn count(report: &mut Findings<'_>, entry: &TableLine<'_>) -> MeterSource {
 /// Parts of the meter's unit: as written, or the default of its kind.
 fn parts(report: &mut Findings<'_>, entry: &TableLine<'_>, count: MeterSource) -> u64 {
     let usual = if count == MeterSource::Sum { SUM_PARTS } else { 1 };
-    let Some(node) = PlanTable::of(entry.node).and_then(|table| table.node("parts")) else {
+    let Some(node) = TomlTable::of(entry.node).and_then(|table| table.node("parts")) else {
         return usual;
     };
     let is_whole = entry.name == REQUESTS || is_bytes(count);
@@ -143,9 +142,9 @@ fn parts(report: &mut Findings<'_>, entry: &TableLine<'_>, count: MeterSource) -
 }
 
 /// Marks the meters that some route names as concerning it.
-fn mark_named(top: PlanTable<'_>, meters: &mut [Meter]) {
-    let routes = top.table("route").map(PlanTable::entries).unwrap_or_default();
-    let named = routes.iter().filter_map(|route| PlanTable::of(route.node));
+fn mark_named(top: TomlTable<'_>, meters: &mut [Meter]) {
+    let routes = top.table("route").map(TomlTable::entries).unwrap_or_default();
+    let named = routes.iter().filter_map(|route| TomlTable::of(route.node));
     for text in named.flat_map(|route| route.texts("meters")) {
         if let Some(meter) = meters.iter_mut().find(|meter| *meter.name == *text.text) {
             meter.named = meter.count == MeterSource::Reported;
@@ -169,10 +168,10 @@ pub(super) fn more_parts(meter: &Meter, den: u128) -> Option<String> {
 }
 
 /// Computes the granularity of each meter in this file: see [`Meter::grain`].
-fn grains(top: PlanTable<'_>, meters: &mut [Meter]) {
-    let routes = top.table("route").map(PlanTable::entries).unwrap_or_default();
-    let costs = routes.iter().filter_map(|route| PlanTable::of(route.node)?.table("cost"));
-    let costs: Vec<TableLine<'_>> = costs.flat_map(PlanTable::entries).collect();
+fn grains(top: TomlTable<'_>, meters: &mut [Meter]) {
+    let routes = top.table("route").map(TomlTable::entries).unwrap_or_default();
+    let costs = routes.iter().filter_map(|route| TomlTable::of(route.node)?.table("cost"));
+    let costs: Vec<TableLine<'_>> = costs.flat_map(TomlTable::entries).collect();
     let mut grains: Vec<u64> = meters.iter().map(|meter| meter.scale).collect();
     let finer = |grain: &mut u64, atoms: u64| *grain = gcd((*grain).into(), atoms.into()) as u64;
     for entry in costs {
@@ -195,7 +194,7 @@ fn grains(top: PlanTable<'_>, meters: &mut [Meter]) {
 }
 
 /// Resolves `sum` into whole weights.
-fn sums(report: &mut Findings<'_>, tables: &[Option<PlanTable<'_>>], meters: &mut [Meter]) {
+fn sums(report: &mut Findings<'_>, tables: &[Option<TomlTable<'_>>], meters: &mut [Meter]) {
     for (n, table) in tables.iter().enumerate() {
         let Some(sum) = table.and_then(|table| table.table("sum")) else {
             continue;
@@ -261,7 +260,7 @@ fn sums(report: &mut Findings<'_>, tables: &[Option<PlanTable<'_>>], meters: &mu
 /// The parts of a sum: index of the meter, weight, and position.
 fn weights(
     report: &mut Findings<'_>,
-    sum: PlanTable<'_>,
+    sum: TomlTable<'_>,
     meters: &[Meter],
 ) -> Vec<(usize, Exact, Range<usize>)> {
     let mut weights = Vec::new();
@@ -295,7 +294,7 @@ fn weights(
     weights
 }
 
-fn rest_of_meter(report: &mut Findings<'_>, table: PlanTable<'_>, meter: &mut Meter) {
+fn rest_of_meter(report: &mut Findings<'_>, table: TomlTable<'_>, meter: &mut Meter) {
     let streams = matches!(
         meter.count,
         MeterSource::Reported | MeterSource::RequestBytes | MeterSource::ResponseBytes
@@ -329,7 +328,7 @@ fn rest_of_meter(report: &mut Findings<'_>, table: PlanTable<'_>, meter: &mut Me
 
 fn meter_stripe(
     report: &mut Findings<'_>,
-    table: PlanTable<'_>,
+    table: TomlTable<'_>,
     meter: &Meter,
 ) -> Option<MeterStripe> {
     let event = table.text("event")?;

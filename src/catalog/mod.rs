@@ -3,10 +3,10 @@
 //! Everything here is data and arithmetic, without a clock or I/O: a file is passed in as text. The
 //! small languages and the words of each table are described in `docs/plans.md`.
 //!
-//! The stages: `keys` defines the keys and their types, `shape` checks the file against them,
-//! `words` parses the strings. `meters`, `routes`, `rates`, `limits`, `plans`, `offers` and
+//! The stages: `keys` defines the keys and their types, and [`toml_file`] checks the file against
+//! them; `words` parses the strings. `meters`, `routes`, `rates`, `limits`, `plans`, `offers` and
 //! `tenants` lower the tables, `check` validates the whole. All of them continue after a mistake
-//! and record it in `error::Findings`.
+//! and record it in [`Findings`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,6 @@ use sha2::{Digest as _, Sha256};
 mod check;
 mod cursor;
 mod effective;
-mod error;
 mod form;
 mod keys;
 mod limits;
@@ -30,8 +29,6 @@ mod plans;
 mod rates;
 mod router;
 mod routes;
-mod schema;
-mod shape;
 mod tenants;
 mod window;
 mod words;
@@ -40,28 +37,30 @@ mod words;
 mod plan_files_tests;
 
 #[doc(hidden)]
-pub use error::Warning;
-pub use error::{PlanError, PlanErrors};
-#[doc(hidden)]
 pub use model::Window;
 pub(crate) use model::*;
-pub use model::{Feature, Place, Plan};
+pub use model::{Feature, Plan};
 pub(crate) use numbers::gcd as common_divisor;
 #[doc(hidden)]
 pub use router::Reads;
 pub(crate) use router::Routes;
-pub use schema::schema;
 pub(crate) use window::{Zone, local_day};
 
 use crate::clock::unix_ms;
-use crate::text_file;
-use error::{Findings, did_you_mean, unknown_help};
+#[doc(hidden)]
+pub use crate::toml_file::Warning;
+use crate::toml_file::{self, Findings, TomlTable, did_you_mean, unknown_help};
+pub use crate::toml_file::{FileError as PlanError, FileErrors as PlanErrors, Place};
 use limits::Scene;
-use shape::PlanTable;
 
 /// Identity of a plan file's content: SHA-256 of its bytes.
 pub(crate) fn content_hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
+}
+
+/// The JSON Schema of a plan file, as committed in `docs/plans.schema.json`.
+pub fn schema() -> serde_json::Value {
+    toml_file::schema(&keys::TOP, "tallygate plans.toml")
 }
 
 /// A plan file that is legal because it exists.
@@ -127,9 +126,9 @@ impl Catalog {
     /// rest would be guesswork.
     pub fn parse(file: &str, text: &str, now: SystemTime) -> Result<Self, PlanErrors> {
         let mut report = Findings::new(file, text);
-        let document = read(&mut report, text)?;
-        let top = PlanTable(document.get_ref());
-        shape::check_table(&mut report, &keys::TOP, top, 0..0);
+        let document = toml_file::read(&mut report, text)?;
+        let top = TomlTable(document.get_ref());
+        toml_file::check_table(&mut report, &keys::TOP, top, 0..0);
         let catalog = lower(&mut report, top, unix_ms(now), content_hash(text));
         let warnings = report.finish()?;
         Ok(Self { warnings, ..catalog })
@@ -143,9 +142,9 @@ impl Catalog {
     /// All errors at once; the file's name is `override`.
     pub(crate) fn parse_changes(&self, text: &str) -> Result<PlanChanges, PlanErrors> {
         let mut report = Findings::new("override", text);
-        let document = read(&mut report, text)?;
-        let top = PlanTable(document.get_ref());
-        shape::check_table(&mut report, &keys::TENANT, top, 0..0);
+        let document = toml_file::read(&mut report, text)?;
+        let top = TomlTable(document.get_ref());
+        toml_file::check_table(&mut report, &keys::TENANT, top, 0..0);
         for key in ["until", "note"] {
             if let Some(span) = top.key_span(key) {
                 let message = format!("`{key}` is kept beside an override");
@@ -193,51 +192,11 @@ impl Catalog {
     }
 }
 
-/// The file as TOML, or its syntax errors.
-fn read<'t>(
-    report: &mut Findings<'t>,
-    text: &'t str,
-) -> Result<toml::Spanned<toml::de::DeTable<'t>>, PlanErrors> {
-    match text_file::damage(text) {
-        Some(damage) => report.error(damage.at, damage.message, damage.help),
-        None => match toml::de::DeTable::parse(text) {
-            Ok(document) => return Ok(document),
-            Err(_) => syntax(report, text),
-        },
-    }
-    Err(std::mem::replace(report, Findings::new("", "")).into_errors())
-}
-
-/// Records the errors of a text that is not valid TOML.
-fn syntax(report: &mut Findings<'_>, text: &str) {
-    let mut twice_until = 0;
-    for error in text_file::syntax_errors(text) {
-        let span = error.span().unwrap_or(0..0);
-        let message = error.message().trim();
-        let before = text.get(..span.start).unwrap_or_default();
-        let line = before.rfind('\n').map_or(0, |at| at + 1);
-        let is_header = text[line..].trim_start().starts_with('[');
-        let help = match message {
-            // Keys below a duplicate header are duplicates for the same reason.
-            "duplicate key" if span.start < twice_until => continue,
-            "duplicate key" if is_header => {
-                let rest = text.get(span.start..).unwrap_or_default();
-                twice_until = span.start + rest.find("\n[").unwrap_or(rest.len());
-                "a table is made once: by its header, or by dotted keys such as \
-                 `quota.requests = ..` in the table above it. Put all of it in one place"
-            }
-            "duplicate key" => "write each key once",
-            _ => "see https://toml.io: strings are in double quotes, tables in square brackets",
-        };
-        report.error(span, message.replace('\n', ": "), help);
-    }
-}
-
 /// Lowers a file whose shape has been checked. With errors in the report the result is partial.
-fn lower(report: &mut Findings<'_>, top: PlanTable<'_>, now_ms: i64, hash: [u8; 32]) -> Catalog {
+fn lower(report: &mut Findings<'_>, top: TomlTable<'_>, now_ms: i64, hash: [u8; 32]) -> Catalog {
     let timezone = timezone(report, top);
     let (meters, send) = meters::meters(report, top);
-    let plan_entries = top.table("plan").map(PlanTable::entries).unwrap_or_default();
+    let plan_entries = top.table("plan").map(TomlTable::entries).unwrap_or_default();
     let names: Vec<Arc<str>> = plan_entries.iter().map(|entry| Arc::from(entry.name)).collect();
     let scene = Scene { meters: &meters, routes: &[], plans: &names, zone: &timezone };
     let mut routes = routes::routes(report, top, &scene);
@@ -289,7 +248,7 @@ fn rated<'a>(
     })
 }
 
-fn timezone(report: &mut Findings<'_>, top: PlanTable<'_>) -> Zone {
+fn timezone(report: &mut Findings<'_>, top: TomlTable<'_>) -> Zone {
     let Some(name) = top.text("timezone") else {
         return Zone::utc();
     };

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use crate::clock::time_at;
 use crate::decision::{Reason, Refusal};
 
+use crate::toml_file::Place;
+
 mod beyond_plan;
 
 pub(crate) use beyond_plan::*;
@@ -192,16 +194,6 @@ impl Scope {
             Self::Named(name) => name,
         }
     }
-}
-
-/// A position in the plan file, for errors and `explain`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Place {
-    /// Line, from 1.
-    pub line: u32,
-    /// Column in characters, from 1.
-    pub column: u32,
 }
 
 /// The requests that a rate applies to.

@@ -3,26 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::error::{Findings, known_names};
 use super::limits::{Scene, amount_of};
 use super::meters::limit_number;
 use super::model::*;
 use super::plans::{MAX_SOLD, duration, prices};
-use super::shape::{PlanTable, TableLine, Text, integer};
 use super::words;
+use crate::toml_file::{Findings, TableLine, Text, TomlTable, integer, known_names};
 
 /// The addons, in the order of the file.
 pub(super) fn addons(
     report: &mut Findings<'_>,
-    top: PlanTable<'_>,
+    top: TomlTable<'_>,
     scene: &Scene<'_>,
     plans: &[Plan],
 ) -> Vec<Addon> {
-    let entries = top.table("addon").map(PlanTable::entries).unwrap_or_default();
+    let entries = top.table("addon").map(TomlTable::entries).unwrap_or_default();
     limit_number(report, &entries, MAX_SOLD, "addons");
     let mut addons = Vec::new();
     for entry in entries {
-        let Some(table) = PlanTable::of(entry.node) else {
+        let Some(table) = TomlTable::of(entry.node) else {
             continue;
         };
         let adds = table.table("adds");
@@ -31,7 +30,7 @@ pub(super) fn addons(
         for quota in &quotas {
             check_added(report, scene, quota, plans);
         }
-        let features = adds.and_then(|adds| adds.table("feature")).map(PlanTable::entries);
+        let features = adds.and_then(|adds| adds.table("feature")).map(TomlTable::entries);
         let feature = |e: TableLine<'_>| Some((Arc::from(e.name), integer(e.node)?));
         addons.push(Addon {
             name: Arc::from(entry.name),
@@ -70,18 +69,18 @@ fn check_added(report: &mut Findings<'_>, scene: &Scene<'_>, quota: &Quota, plan
 /// The top-ups, in the order of the file.
 pub(super) fn topups(
     report: &mut Findings<'_>,
-    top: PlanTable<'_>,
+    top: TomlTable<'_>,
     scene: &Scene<'_>,
 ) -> Vec<Topup> {
-    let entries = top.table("topup").map(PlanTable::entries).unwrap_or_default();
+    let entries = top.table("topup").map(TomlTable::entries).unwrap_or_default();
     limit_number(report, &entries, MAX_SOLD, "top-ups");
     let mut topups = Vec::new();
     for entry in entries {
-        let Some(table) = PlanTable::of(entry.node) else {
+        let Some(table) = TomlTable::of(entry.node) else {
             continue;
         };
         let mut adds = Vec::new();
-        let lines = table.table("adds").map(PlanTable::entries).unwrap_or_default();
+        let lines = table.table("adds").map(TomlTable::entries).unwrap_or_default();
         if let Some(node) = table.node("adds").filter(|_| lines.is_empty()) {
             report.error(
                 node.span(),
@@ -116,16 +115,16 @@ pub(super) fn topups(
 }
 
 /// Refuses a price with two meanings, and an empty one.
-pub(super) fn check_prices(report: &mut Findings<'_>, top: PlanTable<'_>) {
+pub(super) fn check_prices(report: &mut Findings<'_>, top: TomlTable<'_>) {
     let mut seen: BTreeMap<&str, String> = BTreeMap::new();
     let kinds = ["plan", "addon", "topup"];
     let entries = kinds.iter().flat_map(|kind| {
-        let entries = top.table(kind).map(PlanTable::entries).unwrap_or_default();
+        let entries = top.table(kind).map(TomlTable::entries).unwrap_or_default();
         entries.into_iter().map(move |entry| (*kind, entry))
     });
     let mut found: Vec<(Text<'_>, String)> = Vec::new();
     for (kind, entry) in entries {
-        let stripe = PlanTable::of(entry.node).and_then(|table| table.table("stripe"));
+        let stripe = TomlTable::of(entry.node).and_then(|table| table.table("stripe"));
         let Some(stripe) = stripe else { continue };
         let texts = stripe.texts("price");
         if let Some(node) = stripe.node("price").filter(|_| texts.is_empty()) {

@@ -5,14 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::Findings;
-use super::keys::PAYMENT_WORDS;
+use super::form::PAYMENT_WORDS;
 use super::limits::Scene;
 use super::meters::limit_number;
 use super::model::*;
 use super::routes::{charge_on, enforce};
-use super::shape::{PlanTable, TableLine, Text, fault};
 use super::words;
+use crate::toml_file::{Findings, TableLine, Text, TomlTable, fault};
 
 /// Most plans, addons and top-ups, each.
 pub(crate) const MAX_SOLD: usize = 1024;
@@ -57,7 +56,7 @@ struct Draft {
 
 fn draft(report: &mut Findings<'_>, scene: &Scene<'_>, entry: &TableLine<'_>) -> Draft {
     let empty = Default::default();
-    let table = PlanTable::of(entry.node).unwrap_or(PlanTable(&empty));
+    let table = TomlTable::of(entry.node).unwrap_or(TomlTable(&empty));
     let extends = table.text("extends");
     Draft {
         name: Arc::from(entry.name),
@@ -142,9 +141,9 @@ fn merged(draft: &Draft, base: Option<Plan>) -> Plan {
     plan
 }
 
-fn on_lease_error(report: &mut Findings<'_>, table: PlanTable<'_>) -> Option<OnLeaseError> {
+fn on_lease_error(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<OnLeaseError> {
     let node = table.node("on-lease-error")?;
-    let Some(inner) = PlanTable::of(node) else {
+    let Some(inner) = TomlTable::of(node) else {
         return Some(OnLeaseError::Deny);
     };
     let allow = inner.text("allow")?;
@@ -157,7 +156,7 @@ fn on_lease_error(report: &mut Findings<'_>, table: PlanTable<'_>) -> Option<OnL
 }
 
 /// The lookup keys of a table's `stripe`.
-pub(super) fn prices(table: PlanTable<'_>) -> Vec<String> {
+pub(super) fn prices(table: TomlTable<'_>) -> Vec<String> {
     let stripe = table.table("stripe");
     stripe.map(|stripe| stripe.texts("price")).unwrap_or_default().iter().map(own).collect()
 }

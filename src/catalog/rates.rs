@@ -4,22 +4,21 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cursor::{TextFault, WrittenAmount};
-use super::error::{Findings, unknown_help};
+use super::cursor::WrittenAmount;
 use super::limits::{Scene, atoms, identity, is_limited, limits, refuse_twin};
 use super::model::{Rate, RateOn, RouteId};
-use super::shape::{PlanTable, Text, fault};
 use super::words;
+use crate::toml_file::{Findings, Text, TextFault, TomlTable, fault, unknown_help};
 
 impl Scene<'_> {
     /// `rate.x`, by key.
     pub(super) fn rates(
         &self,
         report: &mut Findings<'_>,
-        table: Option<PlanTable<'_>>,
+        table: Option<TomlTable<'_>>,
     ) -> BTreeMap<Arc<str>, Vec<Rate>> {
         let mut rates = BTreeMap::new();
-        for entry in table.map(PlanTable::entries).unwrap_or_default() {
+        for entry in table.map(TomlTable::entries).unwrap_or_default() {
             let on = self.rate_on(report, entry.name, entry.span);
             let mut list: Vec<Rate> = Vec::new();
             for (text, table) in limits(entry.node) {

@@ -20,9 +20,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Index;
 
-use super::error::did_you_mean;
 use super::model::{Auth, MeterId, Route, RouteId};
 use super::pattern::{Affix, Pattern, Segment, Wrong, cut, order};
+use crate::toml_file::did_you_mean;
 
 /// The routes of a catalog.
 #[derive(Clone, Default)]

@@ -3,24 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::error::Findings;
 use super::limits::{Scene, amount_of};
 use super::meters::limit_number;
 use super::model::{Auth, ChargeOn, Enforce, MeterId, MeterSource, Route};
 use super::router::{self, Routes};
-use super::shape::{PlanTable, Text};
 use super::words;
+use crate::toml_file::{Findings, Text, TomlTable};
 
 /// Most routes.
 pub(crate) const MAX_ROUTES: usize = 1024;
 
 /// The routes, in the order of the file.
-pub(super) fn routes(report: &mut Findings<'_>, top: PlanTable<'_>, scene: &Scene<'_>) -> Routes {
+pub(super) fn routes(report: &mut Findings<'_>, top: TomlTable<'_>, scene: &Scene<'_>) -> Routes {
     let mut routes = Routes::default();
-    let entries = top.table("route").map(PlanTable::entries).unwrap_or_default();
+    let entries = top.table("route").map(TomlTable::entries).unwrap_or_default();
     limit_number(report, &entries, MAX_ROUTES, "routes");
     for entry in entries.iter().take(MAX_ROUTES) {
-        let Some(table) = PlanTable::of(entry.node) else {
+        let Some(table) = TomlTable::of(entry.node) else {
             continue;
         };
         let id = routes.push(route(report, scene, entry.name, table));
@@ -47,7 +46,7 @@ pub(super) fn routes(report: &mut Findings<'_>, top: PlanTable<'_>, scene: &Scen
     routes
 }
 
-fn route(report: &mut Findings<'_>, scene: &Scene<'_>, name: &str, table: PlanTable<'_>) -> Route {
+fn route(report: &mut Findings<'_>, scene: &Scene<'_>, name: &str, table: TomlTable<'_>) -> Route {
     let route = Route {
         name: Arc::from(name),
         cost: table.table("cost").map(|cost| costs(report, scene, cost)).unwrap_or_default(),
@@ -81,7 +80,7 @@ fn route(report: &mut Findings<'_>, scene: &Scene<'_>, name: &str, table: PlanTa
 fn costs(
     report: &mut Findings<'_>,
     scene: &Scene<'_>,
-    table: PlanTable<'_>,
+    table: TomlTable<'_>,
 ) -> Vec<(MeterId, u64)> {
     let mut costs = BTreeMap::new();
     for entry in table.entries() {
@@ -104,7 +103,7 @@ fn costs(
 }
 
 /// `meters`: those whose numbers only some routes have.
-fn concerning(report: &mut Findings<'_>, scene: &Scene<'_>, table: PlanTable<'_>) -> Vec<MeterId> {
+fn concerning(report: &mut Findings<'_>, scene: &Scene<'_>, table: TomlTable<'_>) -> Vec<MeterId> {
     let mut named = Vec::new();
     let out = table.table("cost");
     for text in table.texts("meters") {
@@ -156,7 +155,7 @@ fn header_name(report: &mut Findings<'_>, text: &Text<'_>) -> Option<String> {
 }
 
 /// `charge-on`, if written.
-pub(super) fn charge_on(report: &mut Findings<'_>, table: PlanTable<'_>) -> Option<ChargeOn> {
+pub(super) fn charge_on(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<ChargeOn> {
     let node = table.node("charge-on")?;
     let texts = table.texts("charge-on");
     if texts.is_empty() {
@@ -180,7 +179,7 @@ pub(super) fn charge_on(report: &mut Findings<'_>, table: PlanTable<'_>) -> Opti
 }
 
 /// `enforce`, if written.
-pub(super) fn enforce(table: PlanTable<'_>) -> Option<Enforce> {
+pub(super) fn enforce(table: TomlTable<'_>) -> Option<Enforce> {
     table.text("enforce").map(|enforce| match enforce.text {
         "shadow" => Enforce::Shadow,
         _ => Enforce::On,

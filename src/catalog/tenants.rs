@@ -6,25 +6,24 @@ use std::time::Duration;
 
 use toml::value::Date;
 
-use super::error::{Findings, unknown_help};
-use super::keys::PAYMENT_WORDS;
+use super::form::PAYMENT_WORDS;
 use super::limits::Scene;
 use super::model::*;
 use super::plans::duration;
 use super::routes::enforce;
-use super::shape::{PlanTable, Text, TomlNode, fault};
 use super::words;
+use crate::toml_file::{Findings, Text, TomlNode, TomlTable, fault, unknown_help};
 
 /// The exceptions by tenant; those that have ended at `now_ms` are checked and left out.
 pub(super) fn tenants(
     report: &mut Findings<'_>,
-    top: PlanTable<'_>,
+    top: TomlTable<'_>,
     scene: &Scene<'_>,
     now_ms: i64,
 ) -> BTreeMap<Arc<str>, Exception> {
     let mut tenants = BTreeMap::new();
-    for entry in top.table("tenant").map(PlanTable::entries).unwrap_or_default() {
-        let Some(table) = PlanTable::of(entry.node) else {
+    for entry in top.table("tenant").map(TomlTable::entries).unwrap_or_default() {
+        let Some(table) = TomlTable::of(entry.node) else {
             continue;
         };
         let changes = changes(report, scene, table);
@@ -45,7 +44,7 @@ pub(super) fn tenants(
 pub(super) fn changes(
     report: &mut Findings<'_>,
     scene: &Scene<'_>,
-    table: PlanTable<'_>,
+    table: TomlTable<'_>,
 ) -> PlanChanges {
     let plan = table.text("plan").and_then(|name| scene.plan(report, &name));
     PlanChanges {
@@ -59,7 +58,7 @@ pub(super) fn changes(
     }
 }
 
-fn term(report: &mut Findings<'_>, scene: &Scene<'_>, table: PlanTable<'_>) -> Option<Term> {
+fn term(report: &mut Findings<'_>, scene: &Scene<'_>, table: TomlTable<'_>) -> Option<Term> {
     let from = table.node("from").and_then(|node| midnight(report, scene, node, 0));
     let every = table.text("every")?;
     let months = words::term(every.text).map_err(|f| fault(report, &every, f)).ok()?;
@@ -89,7 +88,7 @@ fn midnight(
 /// `[billing]`, with defaults for missing keys.
 pub(super) fn billing(
     report: &mut Findings<'_>,
-    top: PlanTable<'_>,
+    top: TomlTable<'_>,
     scene: &Scene<'_>,
     plans: &[Plan],
     default_plan: PlanId,
@@ -118,7 +117,7 @@ pub(super) fn billing(
 /// The plan of `on-payment-method`: it needs a price, or no customer could be subscribed to it.
 fn subscribes(
     report: &mut Findings<'_>,
-    table: Option<PlanTable<'_>>,
+    table: Option<TomlTable<'_>>,
     scene: &Scene<'_>,
     plans: &[Plan],
 ) -> Option<PlanId> {
@@ -140,7 +139,7 @@ fn payment(
     if let Some(text) = Text::of(node) {
         return payment_word(report, scene, &text);
     }
-    let table = PlanTable::of(node)?;
+    let table = TomlTable::of(node)?;
     let then = table.text("then").and_then(|text| payment_word(report, scene, &text));
     let grace = duration(report, table.text("grace"))?;
     Some(PaymentRule::Grace(grace, Box::new(then?)))

@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cursor::{Cursor, TextFault, WrittenAmount};
-use super::error::{did_you_mean, known_names};
+use super::cursor::{Cursor, WrittenAmount};
 use super::model::{Every, Scope};
 use super::numbers::Exact;
+use crate::toml_file::{TextFault, Units, counted, help_for};
 
 /// Periods of a rate, in seconds.
 pub(super) const RATE_PERIODS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3_600)];
@@ -30,44 +30,21 @@ pub(super) const QUOTA_PERIODS: [(&str, Every); 7] = [
     ("term", Every::Term),
 ];
 
-/// Units of a duration, in seconds.
-pub(super) const DURATIONS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3_600), ("d", 86_400)];
+/// Durations, in seconds.
+pub(super) static DURATION: Units = Units {
+    what: "a duration",
+    units: &[("s", 1), ("min", 60), ("h", 3_600), ("d", 86_400)],
+    most: (MAX_SECONDS, "100 years"),
+    examples: &["7d", "90min"],
+};
 
 /// Spans of a contract, in months.
-pub(super) const TERMS: [(&str, u64); 2] = [("mo", 1), ("y", 12)];
-
-/// Common spellings of the words above.
-const ALIASES: [(&str, &str); 29] = [
-    ("sec", "s"),
-    ("secs", "s"),
-    ("second", "s"),
-    ("seconds", "s"),
-    ("m", "min"),
-    ("mins", "min"),
-    ("minute", "min"),
-    ("minutes", "min"),
-    ("hr", "h"),
-    ("hour", "h"),
-    ("hours", "h"),
-    ("hours", "hour"),
-    ("h", "hour"),
-    ("hr", "hour"),
-    ("d", "day"),
-    ("days", "day"),
-    ("days", "d"),
-    ("day", "d"),
-    ("w", "week"),
-    ("weeks", "week"),
-    ("mo", "month"),
-    ("months", "month"),
-    ("months", "mo"),
-    ("month", "mo"),
-    ("y", "year"),
-    ("yr", "year"),
-    ("years", "year"),
-    ("year", "y"),
-    ("years", "y"),
-];
+pub(super) static TERM: Units = Units {
+    what: "a term",
+    units: &[("mo", 1), ("y", 12)],
+    most: (MAX_SECONDS, "100 years"),
+    examples: &["1y", "6mo"],
+};
 
 /// Words that cannot name a meter, scope or route, since a limit's words would be ambiguous.
 pub(super) fn is_reserved(name: &str) -> bool {
@@ -216,12 +193,12 @@ pub(super) fn fraction(text: &str) -> Result<WrittenAmount, TextFault> {
 
 /// `N(s|min|h|d)`, above zero.
 pub(super) fn duration(text: &str) -> Result<Duration, TextFault> {
-    counted(text, &DURATIONS, "a duration", "7d").map(Duration::from_secs)
+    counted(text, &DURATION).map(Duration::from_secs)
 }
 
 /// `N(mo|y)`, in months, at most [`MAX_TERM_MONTHS`].
 pub(super) fn term(text: &str) -> Result<u32, TextFault> {
-    let months = counted(text, &TERMS, "a term", "1y")?;
+    let months = counted(text, &TERM)?;
     u32::try_from(months).ok().filter(|months| *months <= MAX_TERM_MONTHS).ok_or_else(|| {
         TextFault::new(
             0..text.len(),
@@ -243,44 +220,6 @@ const MAX_TERM_MONTHS: u32 = 600;
 
 /// Longest duration: 100 years.
 const MAX_SECONDS: u64 = 100 * 366 * 86_400;
-
-fn counted(
-    text: &str,
-    units: &[(&'static str, u64)],
-    what: &str,
-    example: &str,
-) -> Result<u64, TextFault> {
-    let help = || format!("write a number and one of {}: \"{example}\"", names(units));
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let wrong = |message: String| TextFault::new(0..text.len(), message, help());
-    let number: u64 = number.parse().map_err(|_| wrong(format!("`{text}` is not {what}")))?;
-    let Some((_, each)) = units.iter().find(|(word, _)| *word == unit) else {
-        if unit.is_empty() {
-            return Err(wrong(format!("{what} needs a unit")));
-        }
-        let message = format!("`{unit}` is not a unit of {what}");
-        return Err(TextFault::new(digits..text.len(), message, help_for(unit, units, example)));
-    };
-    match number.checked_mul(*each) {
-        Some(0) => Err(wrong(format!("{what} must be longer than 0"))),
-        Some(n) if n <= MAX_SECONDS => Ok(n),
-        _ => Err(wrong(format!("{what} is at most 100 years"))),
-    }
-}
-
-fn names<T>(units: &[(&'static str, T)]) -> String {
-    known_names(units.iter().map(|(word, _)| *word))
-}
-
-fn help_for<T>(word: &str, units: &[(&'static str, T)], example: &str) -> String {
-    let known = |name: &str| units.iter().any(|(word, _)| *word == name);
-    let alias = ALIASES.iter().find(|(from, to)| *from == word && known(to)).map(|(_, to)| *to);
-    match alias.or_else(|| did_you_mean(word, units.iter().map(|(word, _)| *word))) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => format!("write one of {}, as in \"{example}\"", names(units)),
-    }
-}
 
 impl<'a> Cursor<'a> {
     fn rate_period(&mut self) -> Result<(&'static str, u64), TextFault> {

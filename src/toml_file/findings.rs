@@ -1,25 +1,27 @@
-//! Errors of a plan file, with their position and what to write instead.
+//! Errors of a file, with their position and what to write instead.
 //!
 //! Loading never stops at the first mistake: all are collected in a [`Findings`] and returned as
-//! one [`PlanErrors`], in the order of the file. One mistake is reported once, even if several
+//! one [`FileErrors`], in the order of the file. One mistake is reported once, even if several
 //! plans inherit it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::model::Place;
+use super::form::Shape;
+use super::mask::{HIDDEN, MASKED, Mask, looks_secret, unmask};
 use crate::text_file::{MAX_MISTAKES, around, list, quoted, said};
 
-/// All errors of a plan file, in the order of the file; only the first 50, if there are more. Never
+/// All errors of a file, in the order of the file; only the first 50, if there are more. Never
 /// empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlanErrors(Vec<PlanError>);
+pub struct FileErrors(Vec<FileError>);
 
-impl PlanErrors {
+impl FileErrors {
     /// The errors, by place.
-    pub fn iter(&self) -> std::slice::Iter<'_, PlanError> {
+    pub fn iter(&self) -> std::slice::Iter<'_, FileError> {
         self.0.iter()
     }
 
@@ -30,35 +32,36 @@ impl PlanErrors {
     }
 }
 
-impl<'a> IntoIterator for &'a PlanErrors {
-    type Item = &'a PlanError;
-    type IntoIter = std::slice::Iter<'a, PlanError>;
+impl<'a> IntoIterator for &'a FileErrors {
+    type Item = &'a FileError;
+    type IntoIter = std::slice::Iter<'a, FileError>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
 }
 
-impl fmt::Display for PlanErrors {
+impl fmt::Display for FileErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(f, &self.0, "\n\n")?;
         if self.0.len() < MAX_MISTAKES { Ok(()) } else { f.write_str("\n\nand perhaps more") }
     }
 }
 
-impl std::error::Error for PlanErrors {}
+impl std::error::Error for FileErrors {}
 
-/// One error in a plan file.
+/// One error in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PlanError {
-    /// The file, as named by its reader.
+pub struct FileError {
+    /// The file, as named by its reader, or the environment variable.
     pub file: Arc<str>,
-    /// Line, from 1.
+    /// Line, from 1; 0 in an environment variable.
     pub line: u32,
-    /// Column in characters, from 1, as an editor shows it.
+    /// Column in characters, from 1, as an editor shows it; 0 in an environment variable.
     pub column: u32,
-    /// The words at fault, as written; the first 160 characters of them.
+    /// The words at fault, as written; the first 160 characters of them. `***` for a value that
+    /// may be a secret.
     pub words: String,
     /// The error.
     pub message: String,
@@ -66,21 +69,23 @@ pub struct PlanError {
     pub help: String,
     /// The line, for display, or 160 characters around the words.
     source: String,
-    /// Column at which `source` begins in the line, in characters.
-    source_from: u32,
+    /// The words' place in `source`, in characters.
+    lead: usize,
 }
 
-impl fmt::Display for PlanError {
+impl fmt::Display for FileError {
     /// `plans.toml:12:18: message`, the line with a caret below the words, and `help: ...`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, words, message, help, source, source_from } = self;
+        let Self { file, line, column, words, message, help, source, lead } = self;
+        if *line == 0 {
+            return write!(f, "{file}: {message}\nhelp: {help}");
+        }
         writeln!(f, "{file}:{line}:{column}: {message}")?;
         let number = line.to_string();
         writeln!(f, " {number} | {source}")?;
-        let before = column.saturating_sub(1).saturating_sub(*source_from) as usize;
         // A tab stays a tab, so that the caret aligns with the word in the terminal.
         let lead: String =
-            source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            source.chars().take(*lead).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let first = words.lines().next().unwrap_or_default();
         let carets = "^".repeat(first.chars().count().max(1));
         writeln!(f, " {:1$} | {lead}{carets}", "", number.len())?;
@@ -88,9 +93,19 @@ impl fmt::Display for PlanError {
     }
 }
 
-impl std::error::Error for PlanError {}
+impl std::error::Error for FileError {}
 
-/// Something legal in a plan file that is probably a mistake.
+/// A position in a file, for errors and `explain`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Place {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+/// Something legal in a file that is probably a mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// Its position.
@@ -100,20 +115,24 @@ pub struct Warning {
 }
 
 /// The mistakes and warnings found so far, with the text they are about.
-pub(super) struct Findings<'s> {
+pub(crate) struct Findings<'s> {
     file: Arc<str>,
     text: &'s str,
     /// Byte offset of each line's first character.
     lines: Vec<usize>,
-    /// By byte offset and message, so that one mistake is kept once.
-    errors: BTreeMap<(usize, String), PlanError>,
+    /// Span and help by byte offset and message, so that one mistake is kept once.
+    errors: BTreeMap<(usize, String), (Range<usize>, String)>,
     /// The words behind each [`Place`] that was returned.
     marks: BTreeMap<(u32, u32), Range<usize>>,
     warnings: BTreeMap<(u32, u32, String), Warning>,
+    /// What of the text is hidden in errors; `None`: nothing.
+    pub(super) mask: Option<Mask>,
+    /// The environment variables that override the file; each has a place beyond the text's end.
+    variables: Vec<&'s str>,
 }
 
 impl<'s> Findings<'s> {
-    pub(super) fn new(file: &str, text: &'s str) -> Self {
+    pub(crate) fn new(file: &str, text: &'s str) -> Self {
         // A byte order mark is not a character of the first line.
         let first = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
@@ -124,37 +143,50 @@ impl<'s> Findings<'s> {
             errors: BTreeMap::new(),
             marks: BTreeMap::new(),
             warnings: BTreeMap::new(),
+            mask: None,
+            variables: Vec::new(),
         }
     }
 
+    /// The same of a file with secrets among these keys: errors hide every value except those that
+    /// the check of the shape shows.
+    pub(crate) fn masked(file: &str, text: &'s str, keys: &Shape) -> Self {
+        Self { mask: Some(Mask::new(keys)), ..Self::new(file, text) }
+    }
+
+    /// A value as errors name it.
+    pub(crate) fn named<'t>(&self, text: &'t str) -> &'t str {
+        if self.mask.is_some() && looks_secret(text) { MASKED } else { text }
+    }
+
+    /// The span of everything in this environment variable.
+    pub(crate) fn variable(&mut self, name: &'s str) -> Range<usize> {
+        self.variables.push(name);
+        let at = self.text.len() + self.variables.len();
+        at..at
+    }
+
+    /// Whether the words at `span` are those of an environment variable.
+    pub(crate) fn is_variable(&self, span: &Range<usize>) -> bool {
+        span.start > self.text.len()
+    }
+
     /// Records a mistake in the words at `span` (bytes).
-    pub(super) fn error(
+    pub(crate) fn error(
         &mut self,
         span: Range<usize>,
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let (place, line) = self.locate(span.start);
-        let message = said(&message.into());
-        let (source, source_from) = around(line, place.column.saturating_sub(1) as usize);
-        let error = PlanError {
-            file: self.file.clone(),
-            line: place.line,
-            column: place.column,
-            words: quoted(self.words(&span).lines().next().unwrap_or_default()),
-            message: message.clone(),
-            help: said(&help.into()),
-            source,
-            source_from: saturating(source_from),
-        };
-        self.errors.entry((span.start, message)).or_insert(error);
+        let (message, help) = (said(&message.into()), said(&help.into()));
+        self.errors.entry((span.start, message)).or_insert((span, help));
         if self.errors.len() > MAX_MISTAKES {
             self.errors.pop_last();
         }
     }
 
     /// Records a mistake in the words marked at `place`.
-    pub(super) fn error_at(
+    pub(crate) fn error_at(
         &mut self,
         place: Place,
         message: impl Into<String>,
@@ -164,7 +196,7 @@ impl<'s> Findings<'s> {
         self.error(span, message, help);
     }
 
-    pub(super) fn warn(&mut self, place: Place, message: impl Into<String>) {
+    pub(crate) fn warn(&mut self, place: Place, message: impl Into<String>) {
         let message = said(&message.into());
         let key = (place.line, place.column, message.clone());
         self.warnings.insert(key, Warning { place, message });
@@ -174,20 +206,20 @@ impl<'s> Findings<'s> {
     }
 
     /// The place of the words at `span`, which [`Findings::error_at`] finds again.
-    pub(super) fn mark(&mut self, span: Range<usize>) -> Place {
+    pub(crate) fn mark(&mut self, span: Range<usize>) -> Place {
         let (place, _) = self.locate(span.start);
         self.marks.insert((place.line, place.column), span);
         place
     }
 
     /// The words at `span`, as written.
-    pub(super) fn words(&self, span: &Range<usize>) -> &'s str {
+    pub(crate) fn words(&self, span: &Range<usize>) -> &'s str {
         self.text.get(span.clone()).unwrap_or_default()
     }
 
     /// The span of `part` within the string `content`, whose literal is at `span`. For a literal
     /// with escapes, the whole literal.
-    pub(super) fn within(
+    pub(crate) fn within(
         &self,
         span: Range<usize>,
         content: &str,
@@ -206,31 +238,70 @@ impl<'s> Findings<'s> {
     }
 
     /// The warnings if there are no errors, otherwise all errors.
-    pub(super) fn finish(self) -> Result<Vec<Warning>, PlanErrors> {
-        if self.errors.is_empty() {
-            Ok(self.warnings.into_values().collect())
-        } else {
-            Err(PlanErrors(self.errors.into_values().collect()))
+    pub(crate) fn finish(self) -> Result<Vec<Warning>, FileErrors> {
+        match self.errors.is_empty() {
+            true => Ok(self.warnings.into_values().collect()),
+            false => Err(self.into_errors()),
         }
     }
 
     /// The errors, if any.
-    pub(super) fn into_errors(self) -> PlanErrors {
-        PlanErrors(self.errors.into_values().collect())
+    pub(crate) fn into_errors(mut self) -> FileErrors {
+        let errors = std::mem::take(&mut self.errors);
+        let text = match &self.mask {
+            Some(mask) => Cow::Owned(mask.over(self.text)),
+            None => Cow::Borrowed(self.text),
+        };
+        let shown = |((_, message), (span, help))| self.shown(&text, span, message, help);
+        FileErrors(errors.into_iter().map(shown).collect())
     }
 
-    pub(super) fn is_clean(&self) -> bool {
+    /// An error with its line from `text`, the file's text under the mask.
+    fn shown(&self, text: &str, span: Range<usize>, message: String, help: String) -> FileError {
+        let variable = span.start.checked_sub(self.text.len() + 1);
+        let file = match variable.and_then(|n| self.variables.get(n)) {
+            Some(name) => format!("environment variable {name}").into(),
+            None => self.file.clone(),
+        };
+        let (place, line) = self.locate(span.start);
+        let unmasked = |part: &str| match self.mask {
+            Some(_) => unmask(part),
+            None => part.to_owned(),
+        };
+        let before = text.get(line.start..span.start).unwrap_or_default();
+        let words = text.get(span).unwrap_or_default();
+        let whole = text.get(line).unwrap_or_default().trim_end_matches(['\n', '\r']);
+        let mut lead = unmasked(before).chars().count();
+        if self.mask.is_some() && before.ends_with(HIDDEN) && words.starts_with(HIDDEN) {
+            lead -= MASKED.len();
+        }
+        let (source, from) = around(&unmasked(whole), lead);
+        FileError {
+            file,
+            line: place.line,
+            column: place.column,
+            words: quoted(&unmasked(words.lines().next().unwrap_or_default())),
+            message,
+            help,
+            source,
+            lead: lead - from,
+        }
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
         self.errors.is_empty()
     }
 
-    fn locate(&self, at: usize) -> (Place, &'s str) {
+    /// The place of a byte, and the span of its line; none in an environment variable.
+    fn locate(&self, at: usize) -> (Place, Range<usize>) {
+        if at > self.text.len() {
+            return (Place::default(), at..at);
+        }
         let line = self.lines.partition_point(|start| *start <= at).saturating_sub(1);
         let start = self.lines.get(line).copied().unwrap_or(0);
         let end = self.lines.get(line + 1).copied().unwrap_or(self.text.len());
-        let whole = self.text.get(start..end).unwrap_or_default();
         let before = self.text.get(start..at).map_or(0, |text| text.chars().count());
-        let place = Place { line: saturating(line + 1), column: saturating(before + 1) };
-        (place, whole.trim_end_matches(['\n', '\r']))
+        (Place { line: saturating(line + 1), column: saturating(before + 1) }, start..end)
     }
 }
 
@@ -240,89 +311,9 @@ fn saturating(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// "did you mean `x`?" for the known name closest to `word`, if one is close.
-pub(super) fn did_you_mean<'a>(
-    word: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let lower = word.to_lowercase();
-    known
-        .into_iter()
-        .map(|name| (distance(&lower, &name.to_lowercase()), name))
-        .filter(|(far, name)| *far <= 1 + name.chars().count() / 4)
-        .min_by_key(|(far, _)| *far)
-        .map(|(_, name)| name)
-}
-
-/// "write `a`", "write `a` or `b`", or a note that nothing of this kind is defined.
-pub(super) fn known_names<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
-    /// More names than this are no help.
-    const SHOWN: usize = 12;
-    let known: Vec<&str> = known.into_iter().collect();
-    let mut text = known.iter().take(SHOWN).map(|k| format!("`{k}`")).collect::<Vec<_>>();
-    if known.len() > SHOWN {
-        text.push("...".to_owned());
-    }
-    text.join(", ")
-}
-
-/// Help for an unknown name: the closest one, or all of them.
-pub(super) fn unknown_help<'a>(
-    word: &str,
-    known: impl IntoIterator<Item = &'a str> + Clone,
-) -> String {
-    match did_you_mean(word, known.clone()) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => match known_names(known) {
-            names if names.is_empty() => "there is none yet: define it first".to_owned(),
-            names => format!("write one of {names}"),
-        },
-    }
-}
-
-/// Edit distance from `a` to `b`: insertions, deletions, substitutions and swaps of neighbours
-/// (optimal string alignment). Words longer than any name are not compared.
-fn distance(a: &str, b: &str) -> usize {
-    const LONGEST: usize = 128;
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    if a.len() > LONGEST || b.len() > LONGEST {
-        return usize::MAX;
-    }
-    let mut older: Vec<usize> = vec![0; b.len() + 1];
-    let mut old: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut new = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let same = usize::from(a[i - 1] != b[j - 1]);
-            new[j] = (old[j] + 1).min(new[j - 1] + 1).min(old[j - 1] + same);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                new[j] = new[j].min(older[j - 2] + 1);
-            }
-        }
-        older = std::mem::replace(&mut old, new);
-    }
-    old[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_the_close_word_and_not_a_far_one() {
-        let known = ["requests", "egress", "credits"];
-        assert_eq!(did_you_mean("reqeusts", known), Some("requests"));
-        assert_eq!(did_you_mean("request", known), Some("requests"));
-        assert_eq!(did_you_mean("Egress", known), Some("egress"));
-        assert_eq!(did_you_mean("bananas", known), None);
-    }
-
-    #[test]
-    fn a_swap_of_neighbours_is_one_edit() {
-        assert_eq!(distance("ab", "ba"), 1);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-    }
 
     #[test]
     fn columns_count_characters_and_skip_the_byte_order_mark() {
