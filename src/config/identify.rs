@@ -1,98 +1,86 @@
 //! `[[identify]]`: the methods of identifying a caller.
 
-use super::reader::ServiceTable;
-use super::references::{secret, secret_ref};
-use super::tables::is_name;
-use super::tree::{Data, Node};
+use super::tables::{filled, is_name};
 use super::*;
+use crate::toml_file::{Text, TomlNode, TomlTable, items, looks_secret};
 
-/// Whether `[proxy] trust` names any proxy, without which no header is trusted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
-    /// It names a proxy, or has another error, which is reported there.
-    Somebody,
-    NoProxy,
-}
-
-pub(super) fn identify_list(root: &ServiceTable<'_>, trust: Trust) -> Vec<IdentifyTable> {
-    let Some(node) = root.get("identify") else {
+/// The methods, in order. `trusted`: whether `[proxy] trust` names a proxy, without which no header
+/// is trusted, or has an error of its own.
+pub(super) fn identify_list(
+    report: &mut Findings<'_>,
+    top: TomlTable<'_>,
+    trusted: bool,
+) -> Vec<IdentifyTable> {
+    let Some(node) = top.node("identify") else {
         let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
         return vec![IdentifyTable::ApiKey { headers, peppers: vec![default_pepper()] }];
     };
-    match &node.data {
-        Data::Array(nodes) if !nodes.is_empty() => nodes
-            .iter()
-            .filter_map(|node| identify(root.reader.table(node, "identify")?, trust))
-            .collect(),
-        _ => {
-            let help = "begin each way of knowing a caller with [[identify]]";
-            root.reader.wrong_secret(node, "`identify` is a list of tables", help);
-            Vec::new()
-        }
-    }
+    let tables = items(node).iter().filter_map(TomlTable::of);
+    tables.filter_map(|table| identify(report, table, trusted)).collect()
 }
 
-fn identify(table: ServiceTable<'_>, trust: Trust) -> Option<IdentifyTable> {
-    let way = table.one_of(&["api-key", "jwt", "header", "claim"], "write a second [[identify]]");
-    let belong = [("pepper", "api-key"), ("user-header", "header"), ("user-claim", "claim")];
-    for (key, of) in belong {
-        if let (Some(node), Some(way)) = (table.get(key), way)
-            && way != of
+fn identify(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    trusted: bool,
+) -> Option<IdentifyTable> {
+    for (key, of) in [("pepper", "api-key"), ("user-header", "header"), ("user-claim", "claim")] {
+        if let Some(span) = table.key_span(key)
+            && table.node(of).is_none()
         {
-            let message = format!("`{key}` belongs to `{of}`");
-            let help = "leave it out here";
-            table.reader.wrong_secret(node, &message, help);
+            report.error(span, format!("`{key}` belongs to `{of}`"), "leave it out here");
         }
     }
-    let identify = match way {
-        Some("api-key") => api_key(&table),
-        Some("jwt") => table.table("jwt").and_then(jwt_config).map(IdentifyTable::Jwt),
-        Some("header") => gateway(&table, trust),
-        Some(_) => table.text("claim").map(|tenant| IdentifyTable::Claim {
-            tenant: tenant.to_owned(),
-            user: table.text("user-claim").map(str::to_owned),
-        }),
-        None => None,
-    };
-    table.finish();
-    identify
+    if table.node("api-key").is_some() {
+        return Some(api_key(report, table));
+    }
+    if let Some(jwt) = table.table("jwt") {
+        return jwt_config(report, jwt).map(IdentifyTable::Jwt);
+    }
+    if let Some(tenant) = filled(table, "header") {
+        return gateway(report, table, &tenant, trusted);
+    }
+    let user = filled(table, "user-claim").map(|user| user.text.to_owned());
+    filled(table, "claim")
+        .map(|tenant| IdentifyTable::Claim { tenant: tenant.text.to_owned(), user })
 }
 
-fn api_key(table: &ServiceTable<'_>) -> Option<IdentifyTable> {
-    let headers = table
-        .texts("api-key")?
-        .into_iter()
-        .filter_map(|(node, name)| header(table, node, name))
-        .collect();
-    let peppers = match table.get("pepper") {
-        Some(node) => peppers(table, node),
+fn api_key(report: &mut Findings<'_>, table: TomlTable<'_>) -> IdentifyTable {
+    let headers = table.texts("api-key");
+    let peppers = match table.node("pepper") {
+        Some(node) => peppers(report, node),
         None => vec![default_pepper()],
     };
-    Some(IdentifyTable::ApiKey { headers, peppers })
+    let headers = headers.iter().filter_map(|name| header(report, name)).collect();
+    IdentifyTable::ApiKey { headers, peppers }
 }
 
-fn gateway(table: &ServiceTable<'_>, trust: Trust) -> Option<IdentifyTable> {
-    let user = table.text_node("user-header").and_then(|(node, name)| header(table, node, name));
-    let (node, name) = table.text_node("header")?;
-    let tenant = header(table, node, name)?;
-    if trust == Trust::NoProxy {
+fn gateway(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    tenant: &Text<'_>,
+    trusted: bool,
+) -> Option<IdentifyTable> {
+    let user = filled(table, "user-header").and_then(|name| header(report, &name));
+    let name = header(report, tenant)?;
+    if !trusted {
         let message = "`[proxy] trust` is empty: this header is only believed from a trusted proxy";
         let help =
             "name the networks of the gateway that sets it: [proxy] trust = [\"10.0.0.0/8\"]";
-        table.reader.wrong(node, message, help);
-        return None;
+        report.error(tenant.span.clone(), message, help);
     }
-    Some(IdentifyTable::Header { tenant, user })
+    Some(IdentifyTable::Header { tenant: name, user })
 }
 
 /// A header's name in lower case, if valid: a token of RFC 9110, section 5.6.2.
-fn header(table: &ServiceTable<'_>, node: &Node, name: &str) -> Option<String> {
+fn header(report: &mut Findings<'_>, name: &Text<'_>) -> Option<String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    if name.is_empty() || !name.chars().all(is_token) {
-        table.reader.wrong(node, "this is not a header name", "as in \"x-api-key\"");
+    if name.text.is_empty() || !name.text.chars().all(is_token) {
+        let message = "this is not a header name";
+        report.error(name.span.clone(), message, "as in \"x-api-key\"");
         return None;
     }
-    Some(name.to_ascii_lowercase())
+    Some(name.text.to_ascii_lowercase())
 }
 
 fn default_pepper() -> PepperConfig {
@@ -101,67 +89,74 @@ fn default_pepper() -> PepperConfig {
     PepperConfig { id: DEFAULT_PEPPER_ID.into(), secret }
 }
 
-fn peppers(table: &ServiceTable<'_>, node: &Node) -> Vec<PepperConfig> {
-    let help = "pepper = [{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]";
-    let Data::Array(nodes) = &node.data else {
-        table.reader.wrong_secret(node, "`identify.pepper` is a list of references", help);
-        return Vec::new();
-    };
-    if nodes.is_empty() {
-        table.reader.wrong_secret(node, "`identify.pepper` is empty", help);
-    }
+fn peppers(report: &mut Findings<'_>, node: &TomlNode<'_>) -> Vec<PepperConfig> {
     let mut peppers: Vec<PepperConfig> = Vec::new();
-    for node in nodes {
-        let Some(entry) = table.reader.table(node, "identify.pepper") else {
+    for table in items(node).iter().filter_map(TomlTable::of) {
+        let secret = source(report, table, "identify.pepper");
+        let (Some(id), Some(secret)) = (filled(table, "id"), secret) else {
             continue;
         };
-        let id = entry.required("id");
-        let secret = secret_ref(&entry, node, "identify.pepper");
-        entry.finish();
-        let (Some(id), Some(secret)) = (id, secret) else {
-            continue;
-        };
-        if !is_name(id, 16, "") {
+        if !is_name(id.text, 16, "") {
             let message = "the id of a pepper is 1 to 16 characters of a-z and 0-9";
-            table.reader.wrong_secret(node, message, help);
-        } else if peppers.iter().any(|earlier| earlier.id == id) {
-            let message = format!("two peppers have the id \"{id}\"");
-            table.reader.wrong_secret(node, &message, "give a new pepper a new id");
+            let help = "pepper = [{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]";
+            report.error(id.span, message, help);
+        } else if peppers.iter().any(|earlier| earlier.id == id.text) {
+            report.error(id.span, "two peppers have this id", "give a new pepper a new id");
         } else {
-            peppers.push(PepperConfig { id: id.into(), secret });
+            peppers.push(PepperConfig { id: id.text.into(), secret });
         }
     }
     peppers
 }
 
-fn jwt_config(table: ServiceTable<'_>) -> Option<JwtConfig> {
-    let keys = match table.one_of(&["jwks", "secret"], "leave one of them out") {
-        Some("jwks") => jwks(&table).map(JwtKeys::Jwks),
-        Some(_) => secret(&table, "secret").map(JwtKeys::Secret),
-        None => None,
-    };
-    let (issuer, tenant) = (table.required("issuer"), table.required("tenant"));
-    let user = table.text("user").map(str::to_owned);
-    let audience = table.texts("audience").unwrap_or_default();
-    let audience: Vec<String> =
-        audience.into_iter().map(|(_, name)| name.to_owned()).filter(|n| !n.is_empty()).collect();
-    if audience.is_empty() {
-        table.missing("audience");
+fn jwt_config(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<JwtConfig> {
+    let text = |key| filled(table, key).map(|text| text.text.to_owned());
+    let texts = table.texts("audience").into_iter();
+    let audience: Vec<_> =
+        texts.map(|name| name.text.to_owned()).filter(|name| !name.is_empty()).collect();
+    if let Some(span) = table.key_span("audience")
+        && audience.is_empty()
+    {
+        report.error(span, "`audience` is empty", "write `audience = \"..\"`");
     }
-    table.finish();
-    let (keys, issuer, tenant) = (keys?, issuer?.into(), tenant?.into());
+    let keys = match filled(table, "jwks") {
+        Some(jwks) => {
+            if is_plain_http_elsewhere(jwks.text) {
+                let message = "keys fetched unencrypted could be forged";
+                report.error(jwks.span, message, "write an https:// URL, or the path of a file");
+            }
+            JwtKeys::Jwks(jwks.text.to_owned())
+        }
+        None => JwtKeys::Secret(secret(report, table, "secret", "identify.jwt.secret")?),
+    };
+    let (issuer, tenant, user) = (text("issuer")?, text("tenant")?, text("user"));
     Some(JwtConfig { keys, issuer, audience, tenant, user })
 }
 
-fn jwks(table: &ServiceTable<'_>) -> Option<String> {
-    let (node, jwks) = table.text_node("jwks")?;
-    if is_plain_http_elsewhere(jwks) {
-        let message = "keys fetched unencrypted could be forged";
-        let help = "write an https:// URL, or the path of a file";
-        table.reader.wrong(node, message, help);
-        return None;
+/// The reference under a key.
+pub(super) fn secret(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    key: &str,
+    field: &str,
+) -> Option<SecretRef> {
+    table.table(key).and_then(|table| source(report, table, field))
+}
+
+/// The reference in a table that may hold other keys, too.
+fn source(report: &mut Findings<'_>, table: TomlTable<'_>, field: &str) -> Option<SecretRef> {
+    let text = |key| filled(table, key);
+    if let Some(name) = text("env").filter(|name| looks_secret(name.text)) {
+        let message = format!("`{field}` names an environment variable, but this is a secret");
+        let help = "put it into a variable and write the variable's name; replace the secret, too";
+        report.error(name.span, message, help);
     }
-    Some(jwks.to_owned())
+    let source = text("env")
+        .map(|name| SecretSource::Env(name.text.into()))
+        .or_else(|| text("file").map(|path| SecretSource::File(path.text.into())))
+        .or_else(|| text("secret").map(|name| SecretSource::SecretsManager(name.text.into())))
+        .or_else(|| text("ssm").map(|name| SecretSource::ParameterStore(name.text.into())));
+    Some(SecretRef { field: field.into(), source: source? })
 }
 
 /// Whether a URL uses plain HTTP to another machine.

@@ -4,16 +4,18 @@
 //! A [`Config`] that exists is legal: it was parsed and checked, and all errors were reported at
 //! once, with line, column and what to write instead. It is plain data. Nothing here opens a file,
 //! a store or a connection; only [`SecretRef::resolve`] reads, on request.
+//!
+//! The stages: `keys` defines the keys and their types, `overrides` lays the environment over the
+//! file, [`toml_file`] checks both against the keys, `tables` and `identify` lower them.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-mod error;
 mod identify;
-mod reader;
-mod references;
+mod keys;
+mod overrides;
 mod secret;
 #[cfg_attr(
     not(feature = "stripe"),
@@ -21,10 +23,8 @@ mod secret;
 )]
 mod stripe;
 mod tables;
-mod tree;
 
-pub(crate) use error::{ConfigError, ConfigErrors};
-pub(crate) use secret::{Secret, SecretRef, SecretSource};
+pub(crate) use secret::{Secret, SecretError, SecretRef, SecretSource};
 #[cfg(feature = "stripe")]
 pub use stripe::StripeConfig;
 #[cfg(not(feature = "stripe"))]
@@ -33,6 +33,8 @@ pub(crate) use stripe::{
     DEFAULT_REPORT_EVERY, DEFAULT_STRIPE_ACCOUNT, DEFAULT_STRIPE_API_BASE, MAX_REPORT_EVERY,
     MIN_REPORT_EVERY, StripeMode, TooOld,
 };
+
+use crate::toml_file::{self, FileErrors, Findings, TomlTable};
 
 /// Default of `store.path`.
 pub(crate) const DEFAULT_STORE_PATH: &str = "tallygate.redb";
@@ -104,20 +106,19 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// All errors, in the order of the file; TOML syntax errors come alone.
+    /// All errors, in the order of the file, the environment last; TOML syntax errors come alone.
     pub(crate) fn parse(
         file_name: &str,
         text: &str,
         env: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigErrors> {
-        let mut root = tree::parse(file_name, text)?;
-        let errors = tree::lay_over(&mut root, env);
-        let reader = reader::Reader::new(file_name, errors);
-        let config = tables::config(&reader, &root);
-        match (config, reader.into_errors()) {
-            (Some(config), errors) if errors.is_empty() => Ok(config),
-            (_, errors) => Err(ConfigErrors(errors)),
-        }
+    ) -> Result<Self, FileErrors> {
+        let ours = overrides::ours(env);
+        let mut report = Findings::masked(file_name, text, &keys::TOP);
+        let mut file = toml_file::read(&mut report, text)?.into_inner();
+        overrides::lay_over(&mut report, &mut file, &ours);
+        toml_file::check_table(&mut report, &keys::TOP, TomlTable(&file), 0..0);
+        let config = tables::config(&mut report, TomlTable(&file));
+        report.finish().map(|_| config)
     }
 }
 

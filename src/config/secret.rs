@@ -6,8 +6,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::ConfigError;
-
 /// Longest secret read from a file, in bytes. Peppers and keys have some dozens; anything longer is
 /// the wrong file.
 pub(crate) const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -38,6 +36,16 @@ impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
     }
+}
+
+/// A secret that cannot be read or used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}\nhelp: {help}")]
+pub(crate) struct SecretError {
+    /// The field it is for, and the error.
+    pub message: String,
+    /// The suggested fix.
+    pub help: String,
 }
 
 /// The source of a secret.
@@ -72,7 +80,7 @@ impl SecretRef {
     pub(crate) fn resolve(
         &self,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Secret, ConfigError> {
+    ) -> Result<Secret, SecretError> {
         let text = match &self.source {
             SecretSource::Env(name) => env(name).ok_or_else(|| {
                 self.error(
@@ -100,15 +108,8 @@ impl SecretRef {
         }
     }
 
-    pub(super) fn error(&self, message: String, help: &str) -> ConfigError {
-        ConfigError {
-            file: String::new(),
-            line: 0,
-            column: 0,
-            words: String::new(),
-            message: format!("{}: {message}", self.field),
-            help: Some(help.to_owned()),
-        }
+    pub(super) fn error(&self, message: String, help: &str) -> SecretError {
+        SecretError { message: format!("{}: {message}", self.field), help: help.to_owned() }
     }
 }
 

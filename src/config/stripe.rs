@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ConfigError, Secret, SecretRef, SecretSource};
+use super::{Secret, SecretError, SecretRef, SecretSource};
 
 /// Default of `stripe.account`.
 pub(crate) const DEFAULT_STRIPE_ACCOUNT: &str = "main";
@@ -74,7 +74,7 @@ impl StripeConfig {
     pub(crate) fn resolve_webhook_secrets(
         &self,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Vec<Secret>, ConfigError> {
+    ) -> Result<Vec<Secret>, SecretError> {
         let Some(reference) = &self.webhook_secret else { return Ok(Vec::new()) };
         let text = reference.resolve(env)?;
         let secrets = text.expose().split(',').map(str::trim).filter(|secret| !secret.is_empty());
@@ -90,7 +90,7 @@ impl StripeConfig {
     pub(crate) fn resolve_key(
         &self,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Secret, ConfigError> {
+    ) -> Result<Secret, SecretError> {
         let key = self.key.resolve(env)?;
         let is = |mode: &str| {
             ["sk", "rk"].iter().any(|kind| {

@@ -1,247 +1,217 @@
-//! The tables of the service file, one function each: their keys, types and defaults.
+//! From the checked tables of the service file to data, with defaults for missing keys.
 
-use std::path::PathBuf;
-
-use super::identify::{Trust, identify_list};
-use super::reader::{Reader, ServiceTable};
-use super::references::secret;
-use super::tree::{Data, Node, ValueLocation};
+use super::identify::{identify_list, secret};
+use super::keys::SPAN;
 use super::*;
+use crate::toml_file::{Findings, TableLine, Text, TomlTable, counted, fault, items};
 
-/// Reads all tables, even after errors in one of them. `None` only if an error was recorded.
-pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
-    let root = reader.table(root, "")?;
-    let store = root.table("store").map_or_else(|| Some(default_store()), store);
-    let plans = PlansConfig {
-        file: root.table("plans").and_then(plans_file).unwrap_or_else(|| DEFAULT_PLANS.into()),
-    };
-    let proxy = match root.get("proxy") {
-        Some(_) => root.table("proxy").and_then(proxy),
-        None => Some(ProxyConfig::default()),
-    };
-    let trust = match &proxy {
-        Some(proxy) if proxy.trust.is_empty() => Trust::NoProxy,
-        _ => Trust::Somebody,
-    };
-    let identify = identify_list(&root, trust);
-    let identity = root.table("identity").map_or(IDENTITY, identity);
-    let http = root.table("http").map(http).unwrap_or_default();
-    let stripe = match root.table("stripe") {
-        Some(table) => stripe(table).map(Some),
-        None => Some(None),
-    };
-    let flush = root.table("flush");
-    let flush = flush_config(flush, store.as_ref().map(|store| &store.kind));
-    let ingest = root.table("ingest").map(ingest).unwrap_or_default();
-    root.finish();
-    let (store, proxy, stripe) = (store?, proxy?, stripe?);
-    Some(Config { store, plans, identify, identity, proxy, http, stripe, flush, ingest })
-}
-
-fn default_store() -> StoreConfig {
-    StoreConfig {
-        kind: StoreKind::Redb { path: DEFAULT_STORE_PATH.into() },
-        space: DEFAULT_SPACE.into(),
+/// Lowers a file whose shape has been checked. With errors in the report the result is partial.
+pub(super) fn config(report: &mut Findings<'_>, top: TomlTable<'_>) -> Config {
+    let store = store(report, top.table("store"));
+    let plans = top.table("plans").and_then(|table| filled(table, "file"));
+    // An error in the list is one already.
+    let is_empty = |table: TomlTable<'_>| table.node("trust").is_none_or(|t| items(t).is_empty());
+    let trusted = top.node("proxy").is_some_and(|it| !TomlTable::of(it).is_some_and(is_empty));
+    let trust = top.table("proxy").map(|table| table.texts("trust")).unwrap_or_default();
+    Config {
+        plans: PlansConfig { file: plans.map_or(DEFAULT_PLANS, |file| file.text).into() },
+        identify: identify_list(report, top, trusted),
+        identity: identity(top.table("identity")),
+        proxy: ProxyConfig { trust: trust.iter().filter_map(|net| network(report, net)).collect() },
+        http: top.table("http").map(|table| http(report, table)).unwrap_or_default(),
+        stripe: top.table("stripe").and_then(|table| stripe(report, table)),
+        flush: flush(report, top.table("flush"), &store.kind),
+        ingest: top.table("ingest").map(|table| ingest(report, table)).unwrap_or_default(),
+        store,
     }
 }
 
-fn store(table: ServiceTable<'_>) -> Option<StoreConfig> {
-    let kinds = [("memory", 0), ("redb", 1), ("dynamodb", 2)];
-    let said = table.get("kind").is_some();
+/// A string that is not empty: an empty one has been reported.
+pub(super) fn filled<'t>(table: TomlTable<'t>, key: &str) -> Option<Text<'t>> {
+    table.text(key).filter(|text| !text.text.is_empty())
+}
+
+fn word<'t>(table: Option<TomlTable<'t>>, key: &str) -> &'t str {
+    table.and_then(|table| table.text(key)).map_or("", |word| word.text)
+}
+
+fn store(report: &mut Findings<'_>, table: Option<TomlTable<'_>>) -> StoreConfig {
+    let text = |key| table.and_then(|table| filled(table, key));
+    let kind = text("kind");
     // One file serves a laptop and a fleet: keys made unused by the environment are no error.
-    let overridden =
-        table.get("kind").is_some_and(|node| matches!(node.place, ValueLocation::Env(_)));
-    let kind = table.choice("kind", &kinds).or((!said).then_some(1));
-    let (path, name) = (table.text_node("path"), table.text_node("table"));
-    for (of, key, found) in [(1, "path", path), (2, "table", name)] {
-        if let (Some(kind), Some((node, _))) = (kind, found)
-            && kind != of
-            && !(overridden && matches!(node.place, ValueLocation::File(..)))
+    let overridden = kind.as_ref().is_some_and(|kind| report.is_variable(&kind.span));
+    let is = kind.map_or("redb", |kind| kind.text);
+    for (of, key) in [("redb", "path"), ("dynamodb", "table")] {
+        if let Some(found) = text(key).filter(|_| is != of)
+            && (!overridden || report.is_variable(&found.span))
+            && ["memory", "redb", "dynamodb"].contains(&is)
         {
-            let (of, is) = (kinds[of].0, kinds[kind].0);
             let message = format!("`store.{key}` belongs to kind = \"{of}\", and this is \"{is}\"");
-            table.reader.wrong(node, message, "leave it out, or change the kind");
+            report.error(found.span, message, "leave it out, or change the kind");
         }
     }
-    let space = table.text_node("space");
-    if let Some((node, space)) = space
-        && !is_name(space, MAX_SPACE_CHARS, "-")
-    {
+    let space = text("space");
+    if let Some(space) = space.as_ref().filter(|it| !is_name(it.text, MAX_SPACE_CHARS, "-")) {
         let message = "a space is 1 to 64 characters of a-z, 0-9 and -";
-        table.reader.wrong(node, message, "as in \"staging\" or \"eu-1\"");
+        report.error(space.span.clone(), message, "as in \"staging\" or \"eu-1\"");
     }
-    table.finish();
-    let kind = match kind? {
-        0 => StoreKind::Memory,
-        1 => StoreKind::Redb { path: path.map_or(DEFAULT_STORE_PATH, |(_, path)| path).into() },
-        _ => StoreKind::Dynamodb { table: name.map_or(DEFAULT_TABLE, |(_, name)| name).into() },
+    let or = |text: Option<Text<'_>>, default: &str| text.map_or(default, |it| it.text).to_owned();
+    let kind = match is {
+        "memory" => StoreKind::Memory,
+        "dynamodb" => StoreKind::Dynamodb { table: or(text("table"), DEFAULT_TABLE) },
+        _ => StoreKind::Redb { path: or(text("path"), DEFAULT_STORE_PATH).into() },
     };
-    Some(StoreConfig { kind, space: space.map_or(DEFAULT_SPACE, |(_, space)| space).into() })
+    StoreConfig { kind, space: or(space, DEFAULT_SPACE) }
 }
 
-fn plans_file(table: ServiceTable<'_>) -> Option<PathBuf> {
-    let file = table.text("file").map(PathBuf::from);
-    table.finish();
-    file
-}
-
-const IDENTITY: IdentityConfig =
-    IdentityConfig { unknown: OnUnknown::Reject, no_scope: NoScope::Tenant };
-
-fn identity(table: ServiceTable<'_>) -> IdentityConfig {
-    let unknown = [
-        ("reject", OnUnknown::Reject),
-        ("create", OnUnknown::Create),
-        ("anonymous", OnUnknown::Anonymous),
-    ];
-    let no_scope =
-        [("tenant", NoScope::Tenant), ("refuse", NoScope::Refuse), ("skip", NoScope::Skip)];
-    let identity = IdentityConfig {
-        unknown: table.choice("unknown", &unknown).unwrap_or(IDENTITY.unknown),
-        no_scope: table.choice("no-scope", &no_scope).unwrap_or(IDENTITY.no_scope),
+fn identity(table: Option<TomlTable<'_>>) -> IdentityConfig {
+    let unknown = match word(table, "unknown") {
+        "create" => OnUnknown::Create,
+        "anonymous" => OnUnknown::Anonymous,
+        _ => OnUnknown::Reject,
     };
-    table.finish();
-    identity
-}
-
-/// `None` if one of the ranges is invalid.
-fn proxy(table: ServiceTable<'_>) -> Option<ProxyConfig> {
-    let written = match table.get("trust").map(|node| &node.data) {
-        Some(Data::Array(nodes)) => nodes.len(),
-        Some(_) => 1,
-        None => 0,
+    let no_scope = match word(table, "no-scope") {
+        "refuse" => NoScope::Refuse,
+        "skip" => NoScope::Skip,
+        _ => NoScope::Tenant,
     };
-    let trust = table.texts("trust").unwrap_or_default();
-    let trust: Vec<_> =
-        trust.into_iter().filter_map(|(node, text)| network(&table, node, text)).collect();
-    table.finish();
-    (trust.len() == written).then_some(ProxyConfig { trust })
+    IdentityConfig { unknown, no_scope }
 }
 
-fn network(table: &ServiceTable<'_>, node: &Node, text: &str) -> Option<Network> {
-    let one = || text.parse::<IpAddr>().ok().map(ipnet::IpNet::from);
-    let Some(net) = text.parse::<ipnet::IpNet>().ok().or_else(one) else {
+fn network(report: &mut Findings<'_>, written: &Text<'_>) -> Option<Network> {
+    let span = || written.span.clone();
+    let one = || written.text.parse::<IpAddr>().ok().map(ipnet::IpNet::from);
+    let Some(net) = written.text.parse::<ipnet::IpNet>().ok().or_else(one) else {
         let help = "as in \"10.0.0.0/8\", \"fd00::/8\" or \"192.0.2.7\"";
-        table.reader.wrong(node, "this is not a range of addresses", help);
+        report.error(span(), "this is not a range of addresses", help);
         return None;
     };
     if net.prefix_len() == 0 {
         let message = "this trusts everybody: each caller could claim any address";
-        table.reader.wrong(node, message, "write the ranges of your own proxies");
-        return None;
-    }
-    if net.trunc() != net {
+        report.error(span(), message, "write the ranges of your own proxies");
+    } else if net.trunc() != net {
         let message = "the address has bits beyond its prefix";
-        table.reader.wrong(node, message, format!("did you mean \"{}\"?", net.trunc()));
-        return None;
+        report.error(span(), message, format!("did you mean \"{}\"?", net.trunc()));
     }
     Some(Network(net))
 }
 
-fn http(table: ServiceTable<'_>) -> HttpConfig {
-    let url = table.text_node("billing-url");
-    if let Some((node, url)) = url
+fn http(report: &mut Findings<'_>, table: TomlTable<'_>) -> HttpConfig {
+    let url = filled(table, "billing-url");
+    if let Some(Text { text: url, span }) = &url
         && (!(url.starts_with("https://") || url.starts_with("http://"))
             || url.contains(|c: char| c.is_whitespace() || c.is_control()))
     {
         let message = "`http.billing-url` is a URL that a browser opens";
-        table.reader.wrong(node, message, "as in \"https://example.com/billing\"");
+        report.error(span.clone(), message, "as in \"https://example.com/billing\"");
     }
-    let prefix = table.text_node("strip-prefix");
-    if let Some((node, prefix)) = prefix
+    let prefix = filled(table, "strip-prefix");
+    if let Some(Text { text: prefix, span }) = &prefix
         && (!prefix.starts_with('/')
             || prefix.ends_with('/')
             || prefix.contains(|c: char| "?#%".contains(c) || c.is_whitespace()))
     {
         let message = "`http.strip-prefix` is a path: it begins with / and does not end with it";
-        table.reader.wrong(node, message, "as in \"/prod\"");
+        report.error(span.clone(), message, "as in \"/prod\"");
     }
-    table.finish();
     HttpConfig {
-        billing_url: url.map(|(_, url)| url.to_owned()),
-        strip_prefix: prefix.map(|(_, prefix)| prefix.to_owned()),
+        billing_url: url.map(|url| url.text.to_owned()),
+        strip_prefix: prefix.map(|prefix| prefix.text.to_owned()),
     }
 }
 
-fn stripe(table: ServiceTable<'_>) -> Option<StripeConfig> {
-    let key = secret(&table, "key");
-    if table.get("key").is_none() {
-        table.missing("key");
-    }
-    let webhook_secret = secret(&table, "webhook-secret");
-    let modes = [("test", StripeMode::Test), ("live", StripeMode::Live)];
-    let mode = table.choice("mode", &modes).unwrap_or(StripeMode::Test);
-    let account = table.text_node("account");
-    if let Some((node, _)) = account.filter(|(_, name)| !is_name(name, MAX_SPACE_CHARS, "-_")) {
+fn stripe(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<StripeConfig> {
+    let key = secret(report, table, "key", "stripe.key");
+    let webhook_secret = secret(report, table, "webhook-secret", "stripe.webhook-secret");
+    let account = filled(table, "account");
+    if let Some(account) = account.as_ref().filter(|it| !is_name(it.text, MAX_SPACE_CHARS, "-_")) {
         let message = "an account's name is 1 to 64 characters of a-z, 0-9, - and _";
-        table.reader.wrong(
-            node,
-            message,
-            "as in \"main\": it names the Stripe account permanently",
-        );
+        let help = "as in \"main\": it names the Stripe account permanently";
+        report.error(account.span.clone(), message, help);
     }
-    let base = table.text("api-base").unwrap_or(DEFAULT_STRIPE_API_BASE);
     let bounds = (MIN_REPORT_EVERY, MAX_REPORT_EVERY);
-    let report_every = table.duration("report-every", bounds).unwrap_or(DEFAULT_REPORT_EVERY);
-    let fates = [("carry", TooOld::Carry), ("name", TooOld::Name)];
-    let too_old = table.choice("too-old", &fates).unwrap_or(TooOld::Carry);
-    table.finish();
+    let report_every = duration(report, table, "stripe", "report-every", bounds);
     Some(StripeConfig {
         key: key?,
         webhook_secret,
-        mode,
-        account: account.map_or(DEFAULT_STRIPE_ACCOUNT, |(_, name)| name).into(),
-        api_base: base.into(),
-        report_every,
-        too_old,
+        mode: match word(Some(table), "mode") {
+            "live" => StripeMode::Live,
+            _ => StripeMode::Test,
+        },
+        account: account.map_or(DEFAULT_STRIPE_ACCOUNT, |name| name.text).into(),
+        api_base: filled(table, "api-base").map_or(DEFAULT_STRIPE_API_BASE, |it| it.text).into(),
+        report_every: report_every.unwrap_or(DEFAULT_REPORT_EVERY),
+        too_old: match word(Some(table), "too-old") {
+            "name" => TooOld::Name,
+            _ => TooOld::Carry,
+        },
     })
 }
 
-fn flush_config(table: Option<ServiceTable<'_>>, store: Option<&StoreKind>) -> FlushConfig {
-    let beside = match store {
+fn flush(
+    report: &mut Findings<'_>,
+    table: Option<TomlTable<'_>>,
+    store: &StoreKind,
+) -> FlushConfig {
+    let path = table.and_then(|table| filled(table, "journal-path"));
+    let journal_path = match (&path, store) {
+        (Some(path), StoreKind::Redb { path: store }) if PathBuf::from(path.text) == *store => {
+            let message = "the journal and the store need a file each";
+            report.error(path.span.clone(), message, "name another file, or leave the key out");
+            path.text.into()
+        }
+        (Some(path), _) => path.text.into(),
         // After the whole name: `x.redb` and `x.db` have separate journals.
-        Some(StoreKind::Redb { path }) => {
+        (None, StoreKind::Redb { path }) => {
             let mut name = path.clone().into_os_string();
             name.push(".journal");
             name.into()
         }
-        _ => DEFAULT_JOURNAL_PATH.into(),
-    };
-    let mut flush = FlushConfig {
-        every: DEFAULT_FLUSH_EVERY,
-        mode: FlushMode::Journal,
-        journal_path: beside,
-        max_write_units: DEFAULT_MAX_WRITE_UNITS,
-    };
-    let Some(table) = table else {
-        return flush;
+        (None, _) => DEFAULT_JOURNAL_PATH.into(),
     };
     let bounds = (MIN_FLUSH_EVERY, MAX_FLUSH_EVERY);
-    flush.every = table.duration("every", bounds).unwrap_or(flush.every);
-    let modes = [
-        ("fast", FlushMode::Fast),
-        ("journal", FlushMode::Journal),
-        ("durable", FlushMode::Durable),
-    ];
-    flush.mode = table.choice("mode", &modes).unwrap_or(flush.mode);
-    let path = table.text_node("journal-path");
-    if let (Some((node, path)), Some(StoreKind::Redb { path: store })) = (path, store)
-        && std::path::Path::new(path) == store
-    {
-        let message = "the journal and the store need a file each";
-        table.reader.wrong(node, message, "name another file, or leave the key out");
+    let every = table.and_then(|table| duration(report, table, "flush", "every", bounds));
+    let units = table.and_then(|table| table.count("max-write-units"));
+    FlushConfig {
+        every: every.unwrap_or(DEFAULT_FLUSH_EVERY),
+        mode: match word(table, "mode") {
+            "fast" => FlushMode::Fast,
+            "durable" => FlushMode::Durable,
+            _ => FlushMode::Journal,
+        },
+        journal_path,
+        max_write_units: units.unwrap_or(DEFAULT_MAX_WRITE_UNITS),
     }
-    flush.journal_path = path.map_or(flush.journal_path, |(_, path)| path.into());
-    flush.max_write_units = table.count("max-write-units").unwrap_or(flush.max_write_units);
-    table.finish();
-    flush
 }
 
-fn ingest(table: ServiceTable<'_>) -> IngestConfig {
-    let token = secret(&table, "token");
-    let products = table.table("products").map(|products| products.all_texts());
-    table.finish();
-    IngestConfig { token, products: products.unwrap_or_default() }
+fn ingest(report: &mut Findings<'_>, table: TomlTable<'_>) -> IngestConfig {
+    let products = table.table("products").map(TomlTable::entries).unwrap_or_default();
+    let product = |line: &TableLine<'_>| {
+        Some((line.name.to_owned(), line.node.get_ref().as_str()?.to_owned()))
+    };
+    IngestConfig {
+        token: secret(report, table, "token", "ingest.token"),
+        products: products.iter().filter_map(product).collect(),
+    }
+}
+
+/// A duration within bounds.
+fn duration(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    name: &str,
+    key: &str,
+    (least, most): (Duration, Duration),
+) -> Option<Duration> {
+    let mut text = table.text(key)?;
+    text.text = report.named(text.text);
+    let found = counted(text.text, &SPAN).map_err(|wrong| fault(report, &text, wrong)).ok()?;
+    let duration = Duration::from_millis(found);
+    if duration < least || duration > most {
+        let message = format!("`{name}.{key}` is between {least:?} and {most:?}");
+        report.error(text.span, message, "write a duration within these bounds");
+    }
+    Some(duration)
 }
 
 /// Whether it is 1 to `most` characters of `a-z0-9` and those in `also`.

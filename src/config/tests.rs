@@ -3,21 +3,23 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::toml_file::schema_tests::{self, takes};
+use crate::toml_file::{FileError, Form};
 
-fn parse(text: &str) -> Result<Config, ConfigErrors> {
+fn parse(text: &str) -> Result<Config, FileErrors> {
     Config::parse("tallygate.toml", text, [])
 }
 
-fn with_env(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+fn with_env(text: &str, env: &[(&str, &str)]) -> Result<Config, FileErrors> {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Config::parse("tallygate.toml", text, env)
 }
 
 /// The only mistake in a text.
-fn error(text: &str) -> ConfigError {
-    let ConfigErrors(mut errors) = parse(text).expect_err(text);
-    assert_eq!(errors.len(), 1, "{errors:?}");
-    errors.remove(0)
+fn error(text: &str) -> FileError {
+    let errors = parse(text).expect_err(text);
+    assert_eq!(errors.len(), 1, "{errors}");
+    errors.iter().next().unwrap().clone()
 }
 
 const FULL: &str = r#"
@@ -150,18 +152,29 @@ fn the_file_in_the_documentation_loads() {
 }
 
 #[test]
+fn mistakes_are_shown_as_in_the_documentation() {
+    let text = "[store]\nkind  = \"redb\"\npth   = \"a.redb\"\nspace = \"No\"\n";
+    let shown = with_env(text, &[("TALLYGATE__FLUSH__EVERY", "5")]).unwrap_err().to_string();
+    let page = include_str!("../../docs/service-file.md");
+    for line in shown.lines().filter(|line| !line.is_empty()) {
+        assert!(page.contains(&format!("\n    {line}\n")), "no {line:?} in it");
+    }
+}
+
+#[test]
 fn all_mistakes_come_at_once_in_the_order_of_the_file() {
     let text = "[stroe]\n[store]\nkind = \"redis\"\npth = \"x\"\nspace = \"No\"\n[flush]\n\
                 every = 5\nmode = \"slow\"\nmax-write-units = 0\n[stripe]\n";
-    let ConfigErrors(errors) = parse(text).unwrap_err();
+    let errors = parse(text).unwrap_err();
     let places: Vec<_> = errors.iter().map(|error| (error.line, error.column)).collect();
     assert_eq!(places, [(1, 2), (3, 8), (4, 1), (5, 9), (7, 9), (8, 8), (9, 19), (10, 1)]);
-    let shown = ConfigErrors(errors).to_string();
-    assert!(
-        shown.contains("tallygate.toml:1:2: unknown key `stroe`\n  help: did you mean `store`?")
-    );
+    let shown = errors.to_string();
+    let first = "tallygate.toml:1:2: unknown key `stroe` in a service file\n 1 | [stroe]\n   |  \
+                 ^^^^^\nhelp: did you mean `store`?\n";
+    assert!(shown.starts_with(first), "{shown}");
     assert!(shown.contains("help: did you mean `path`?"));
-    assert!(shown.contains("write one of \"memory\", \"redb\", \"dynamodb\""));
+    assert!(shown.contains("help: did you mean `redb`?"));
+    assert!(shown.contains(" 5 | space = \"No\"\n   |         ^^^^\n"), "{shown}");
 }
 
 #[test]
@@ -186,69 +199,66 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[store]\ntable = \"x\"", "belongs to kind = \"dynamodb\""),
         ("[store]\nspace = \"a#b\"", "a space is 1 to 64"),
         ("[store]\nspace = \"\"", "is empty"),
-        ("[store]\nspace = 5", "this is text, not a number"),
-        ("store = \"redb\"", "`store` is a table, not text"),
-        ("[[identify]]", "`identify` needs one of `api-key`, `jwt`, `header`, `claim`"),
-        ("[[identify]]\njwt = \"x\"", "`identify.jwt` is a table"),
-        (
-            "[[identify]]\napi-key = \"a\"\nheader = \"b\"",
-            "one `identify` has `api-key` or `header`, not both",
-        ),
+        ("[store]\nspace = 5", "`space` cannot be an integer"),
+        ("store = \"redb\"", "`store` cannot be a string"),
+        ("[[identify]]", "[[identify]] needs one of `api-key`, `jwt`, `header`, `claim`"),
+        ("[[identify]]\njwt = \"x\"", "`jwt` cannot be a string"),
+        ("[[identify]]\napi-key = \"a\"\nheader = \"b\"", "`header` beside `api-key`"),
         ("[[identify]]\napi-key = \"a\"\nuser-header = \"b\"", "`user-header` belongs to `header`"),
         (
-            "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\npepper = []",
+            "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\n\
+             pepper = [{ id = \"1\", env = \"P\" }]",
             "`pepper` belongs to `api-key`",
         ),
         ("[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a b\"", "not a header name"),
         (
             "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\nuser-header = \"\"",
-            "`identify.user-header` is empty",
+            "`user-header` is empty",
         ),
-        ("identify = []", "list of tables"),
+        ("identify = []", "`identify` is empty"),
+        ("identify = 5", "`identify` is a list of tables"),
+        ("[stripe]\nkey = \"k\"", "`key` is a reference: secrets do not belong in this file"),
         ("[[identify]]\napi-key = \"a b\"", "not a header name"),
-        ("[[identify]]\napi-key = \"a\"\npepper = []", "`identify.pepper` is empty"),
-        (
-            "[[identify]]\napi-key = \"a\"\npepper = [{ env = \"P\" }]",
-            "`identify.pepper.id` is missing",
-        ),
-        ("[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]", "exactly one place"),
+        ("[[identify]]\napi-key = \"a\"\npepper = []", "`pepper` is empty"),
+        ("[[identify]]\napi-key = \"a\"\npepper = [{ env = \"P\" }]", "`id` is missing"),
+        ("[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]", "needs one of `env`"),
         (
             "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\", env = \"P\", ssm = \"p\" }]",
-            "exactly one place",
+            "`ssm` beside `env`",
         ),
         (
             "[[identify]]\napi-key = \"a\"\n\
              pepper = [{ id = \"1\", env = \"P\" }, { id = \"1\", env = \"Q\" }]",
             "two peppers",
         ),
-        ("[identity]\nunknown = \"allow\"", "no such choice"),
+        ("[identity]\nunknown = \"allow\"", "unknown word `allow`"),
         ("[proxy]\ntrust = [\"10.0.0.1/8\"]", "bits beyond its prefix"),
         ("[proxy]\ntrust = [\"0.0.0.0/0\"]", "trusts everybody"),
         ("[proxy]\ntrust = [\"proxy.local\"]", "not a range of addresses"),
         ("[http]\nbilling-url = \"example.com\"", "URL that a browser opens"),
         ("[http]\nstrip-prefix = \"prod/\"", "begins with /"),
-        ("[flush]\nevery = \"1m\"", "not a duration"),
+        ("[flush]\nevery = \"1m\"", "`m` is not a unit"),
         ("[flush]\nevery = \"1ms\"", "is between 50ms and 5s"),
         ("[flush]\nevery = \"1h\"", "is between"),
         ("[flush]\njournal-path = \"tallygate.redb\"", "a file each"),
-        ("[flush]\nmax-write-units = -1", "at least 1"),
-        ("[flush]\nmax-write-units = 99999999999", "at least 1"),
-        ("[stripe]\nmode = \"test\"", "`stripe.key` is missing"),
+        ("[flush]\nmax-write-units = -1", "a number from 1 on"),
+        ("[flush]\nmax-write-units = 99999999999", "a number from 1 on"),
+        ("[stripe]\nmode = \"test\"", "`key` is missing"),
     ];
     for (text, message) in cases {
         let error = error(text);
         assert!(error.message.contains(message), "{text}: {error}");
-        assert!(error.line > 0 && error.help.is_some(), "{text}: {error:?}");
+        assert!(error.line > 0 && !error.help.is_empty(), "{text}: {error:?}");
     }
     let both = format!("[[identify]]\napi-key = \"a\"\njwt = {{ {jwt} }}");
-    assert!(error(&both).message.contains("has `api-key` or `jwt`, not both"));
+    assert!(error(&both).message.contains("`jwt` beside `api-key`"));
     let both = format!("[[identify]]\njwt = {{ {jwt}, secret = {{ env = \"S\" }} }}");
-    assert!(error(&both).message.contains("has `jwks` or `secret`, not both"));
+    assert!(error(&both).message.contains("`secret` beside `jwks`"));
     for (part, message) in [
-        (r#"jwks = "https://x/j""#, "`identify.jwt` needs one of `jwks`, `secret`"),
-        ("audience = \"a\"", "`identify.jwt.audience` is missing"),
-        ("issuer = \"x\"", "`identify.jwt.issuer` is missing"),
-        ("tenant = \"t\"", "`identify.jwt.tenant` is missing"),
+        (r#"jwks = "https://x/j""#, "jwt needs one of `jwks`, `secret`"),
+        ("audience = \"a\"", "`audience` is missing"),
+        ("issuer = \"x\"", "`issuer` is missing"),
+        ("tenant = \"t\"", "`tenant` is missing"),
     ] {
         let without = jwt.replace(part, "user = \"u\"");
         assert!(error(&format!("[[identify]]\njwt = {{ {without} }}")).message.contains(message));
@@ -262,7 +272,7 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
         let error = error(&format!("{identify}{proxy}"));
         assert_eq!((error.line, error.column), (2, 10));
         assert!(error.message.contains("`[proxy] trust` is empty"));
-        assert!(error.help.unwrap().contains("[proxy] trust = ["));
+        assert!(error.help.contains("[proxy] trust = ["));
     }
     // The list's error is reported once, and not also as an empty list.
     for trust in ["5", "[5]", "[\"proxy.local\"]"] {
@@ -276,12 +286,58 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
 }
 
 #[test]
+fn the_committed_schema_is_that_of_the_parser() {
+    let schema = toml_file::schema(&keys::TOP, "tallygate.toml");
+    schema_tests::is_committed(schema, "docs/service-file.schema.json");
+}
+
+#[test]
+fn the_schema_takes_what_loads_and_refuses_what_does_not() {
+    let schema = toml_file::schema(&keys::TOP, "tallygate.toml");
+    let is_taken = |text: &str| takes(&schema, &toml::Value::Table(text.parse().unwrap()));
+    assert!(is_taken(FULL) && is_taken("") && is_taken("[proxy]\ntrust = []"));
+    for wrong in [
+        "[stroe]",
+        "[store]\nkind = \"redis\"",
+        "[store]\nspace = \"\"",
+        "identify = []",
+        "[[identify]]",
+        "[[identify]]\napi-key = \"a\"\nheader = \"b\"",
+        "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]",
+        "[stripe]",
+        "[stripe]\nkey = \"s3cret\"",
+        "[stripe]\nkey = { env = \"A\", file = \"b\" }",
+        "[flush]\nevery = \"1m\"",
+        "[flush]\nmax-write-units = 0",
+    ] {
+        assert!(parse(wrong).is_err() && !is_taken(wrong), "{wrong}");
+    }
+}
+
+/// Each key of the tables in the page's table of keys, and none beside them.
+#[test]
+fn every_key_is_described_in_the_documentation() {
+    let page = include_str!("../../docs/service-file.md");
+    let rows: String = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let described = |key: &str| rows.contains(&format!("{key}`"));
+    for table in keys::TOP.keys {
+        let (Form::Table(shape) | Form::Tables(shape)) = &table.form else {
+            panic!("`{}` is no table", table.name);
+        };
+        for key in shape.keys {
+            let name = format!("{}.{}", table.name, key.name);
+            assert!(described(&name) || described(&format!("{name}.jwks")), "{name}");
+        }
+    }
+}
+
+#[test]
 fn an_unknown_key_is_answered_with_each_key_once() {
     let text = "[[identify]]\napi-key = \"a\"\nzzzzzzzzzz = 1";
-    let help = error(text).help.unwrap();
+    let help = error(text).help;
     assert_eq!(
         help,
-        "the keys here are: api-key, jwt, header, claim, pepper, user-header, user-claim"
+        "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, `user-claim`"
     );
 }
 
@@ -303,10 +359,50 @@ fn signing_keys_come_over_tls_or_from_this_machine() {
 }
 
 #[test]
-fn mistakes_of_toml_have_a_place_and_show_no_line() {
-    let ConfigErrors(errors) = parse("[stripe]\nkey = { env = sk_live_9 }\n").unwrap_err();
-    assert_eq!(errors[0].line, 2);
-    assert!(!ConfigErrors(errors).to_string().contains("sk_live_9"));
+fn mistakes_of_toml_have_a_place_and_show_no_value() {
+    let errors = parse("[stripe]\nkey = { env = sk_live_9 }\n").unwrap_err();
+    assert_eq!(errors.iter().next().unwrap().line, 2);
+    let shown = errors.to_string();
+    assert!(shown.contains(" 2 | key = ***\n   |       ^"), "{shown}");
+    assert!(!format!("{shown} {errors:?}").contains("sk_live_9"), "{shown}");
+}
+
+#[test]
+fn a_torn_file_is_answered_shortly() {
+    let torn = format!("[stripe]\nkey = {{ env = \"{}", "\0".repeat(16 * 1024));
+    let shown = parse(&torn).unwrap_err().to_string();
+    assert!(shown.len() < 600 && shown.contains("rename it") && !shown.contains('\0'), "{shown}");
+    let wide = "sp\u{e9}ce = 's3cret'\n".repeat(2_000);
+    for text in [wide.replace('\n', ", "), wide.clone(), format!("[store]\n{wide}")] {
+        let shown = parse(&text).unwrap_err().to_string();
+        assert!(shown.len() < 20 * 1024 && !shown.contains("s3cret"), "{shown}");
+    }
+}
+
+/// Whatever is wrong with the rest of a line, a value that may be a secret is not on it.
+#[test]
+fn a_line_is_shown_without_its_secrets() {
+    for (line, shown) in [
+        ("key = { env = \"K\", s3cret = 1 }", "key = { env = ***, s3cret = *** }"),
+        ("key = { value = \"s3cret\", env = 5 }", "key = { value = ***, env = *** }"),
+        ("key = \"s3cret\" # s3cret", "key = *** ***"),
+        ("key = \"\"\"\ns3cret\"\"\"", "key = ***"),
+        ("kye = \"s3cret\"", "kye = ***"),
+        ("key = [\"s3cret\"]", "key = [***]"),
+        ("key = 's3cret'\nmode = \"s3cret", "mode = ***"),
+    ] {
+        let errors = parse(&format!("[stripe]\n{line}\n")).expect_err(line);
+        let written = errors.to_string();
+        assert!(written.contains(&format!(" | {shown}\n")), "{written}");
+        let quiet = format!("{written} {errors:?}").replace("s3cret =", "").replace("`s3cret`", "");
+        assert!(!quiet.replace("\"s3cret\"", "").contains("s3cret"), "{quiet}");
+    }
+    // The caret is below the words, whatever was hidden before them.
+    let line = "jwt = { secret = \"s3cret s3cret\", issuer = 5, audience = \"a\", tenant = \"t\" }";
+    let shown = parse(&format!("[[identify]]\n{line}\n")).unwrap_err().to_string();
+    let line = line.replace("\"s3cret s3cret\"", "***");
+    let lines = format!(" 2 | {line}\n   | {}^\n", " ".repeat(line.find('5').unwrap()));
+    assert!(shown.contains(&lines), "{shown}");
 }
 
 #[test]

@@ -1,0 +1,187 @@
+//! Every key of a service file, defined once: the parser checks files against these tables, and
+//! `docs/service-file.schema.json` is printed from them, so that the two cannot drift.
+
+use crate::toml_file::{Form, Names, Shape, Units, key};
+
+pub(super) static TOP: Shape = Shape {
+    name: "service file",
+    required: &[],
+    keys: &[
+        key("store", Form::Table(&STORE), "Where tenants, quotas and usage are kept."),
+        key("plans", Form::Table(&PLANS), "The plan file."),
+        key(
+            "identify",
+            Form::Tables(&IDENTIFY),
+            "How callers are identified: a table for each way, tried in order.",
+        ),
+        key("identity", Form::Table(&IDENTITY), "Treatment of unknown callers."),
+        key("proxy", Form::Table(&PROXY), "The proxies trusted for a caller's address."),
+        key("http", Form::Table(&HTTP), "The environment of the API."),
+        key("ingest", Form::Table(&INGEST), "Usage that other services report."),
+        key("stripe", Form::Table(&STRIPE), "Billing. Without this table nothing is billed."),
+        key("flush", Form::Table(&FLUSH), "How usage reaches the store."),
+    ],
+};
+
+static STORE: Shape = Shape {
+    name: "service file's [store]",
+    required: &[],
+    keys: &[
+        key("kind", Form::Word(&["memory", "redb", "dynamodb"]), "Default: redb."),
+        key("path", Form::Filled, "The file of a redb store. Default: tallygate.redb."),
+        key("table", Form::Filled, "The table of a dynamodb store. Default: tallygate."),
+        key("space", Form::Filled, "This service's part of the table. Default: default."),
+    ],
+};
+
+static PLANS: Shape = Shape {
+    name: "service file's [plans]",
+    required: &[],
+    keys: &[key("file", Form::Filled, "The plan file. Default: plans.toml.")],
+};
+
+static IDENTIFY: Shape = Shape {
+    name: "service file's [[identify]]",
+    required: &[&["api-key", "jwt", "header", "claim"]],
+    keys: &[
+        key("api-key", Form::Texts(1), "Headers that may hold an API key, read in order."),
+        key("pepper", Form::Tables(&PEPPER), "Keys of the hash of API keys, newest first.")
+            .like("[{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]")
+            .secret(),
+        key("jwt", Form::Table(&JWT), "Signed tokens."),
+        key("header", Form::Filled, "The header in which a trusted gateway names the tenant."),
+        key("user-header", Form::Filled, "The header in which it names the user."),
+        key("claim", Form::Filled, "The verified claim with the tenant."),
+        key("user-claim", Form::Filled, "The verified claim with the user."),
+    ],
+};
+
+const SOURCES: &[&str] = &["env", "file", "secret", "ssm"];
+
+static PEPPER: Shape = Shape {
+    name: "service file's pepper",
+    required: &[&["id"], SOURCES],
+    keys: &[
+        key("id", Form::Filled, "Stored with each hash that was made with it.").secret(),
+        key("env", Form::Filled, "The environment variable that holds the secret.").secret(),
+        key("file", Form::Filled, "The file that holds it.").secret(),
+        key("secret", Form::Filled, "Its name in AWS Secrets Manager.").secret(),
+        key("ssm", Form::Filled, "Its name in the AWS Parameter Store.").secret(),
+    ],
+};
+
+static SECRET: Shape = Shape {
+    name: "service file's reference to a secret",
+    required: &[SOURCES],
+    keys: PEPPER.keys.split_at(1).1,
+};
+
+const REFERENCE: Form = Form::Table(&SECRET);
+
+/// A correct reference, in errors.
+const LIKE: &str = "{ env = \"..\" }";
+
+static JWT: Shape = Shape {
+    name: "service file's jwt",
+    required: &[&["jwks", "secret"], &["issuer"], &["audience"], &["tenant"]],
+    keys: &[
+        key("jwks", Form::Filled, "The signing keys: an https URL, or a file."),
+        key("secret", REFERENCE, "The key shared with the issuer.").like(LIKE).secret(),
+        key("issuer", Form::Filled, "The required `iss`."),
+        key("audience", Form::Texts(1), "One of these must be in `aud`."),
+        key("tenant", Form::Filled, "The claim that holds the tenant."),
+        key("user", Form::Filled, "The claim that holds the user, for limits `per user`."),
+    ],
+};
+
+static IDENTITY: Shape = Shape {
+    name: "service file's [identity]",
+    required: &[],
+    keys: &[
+        key(
+            "unknown",
+            Form::Word(&["reject", "create", "anonymous"]),
+            "What an unknown caller is: refused, a new tenant, or the anonymous one. Default: \
+             reject.",
+        ),
+        key(
+            "no-scope",
+            Form::Word(&["tenant", "refuse", "skip"]),
+            "How a limit treats callers without its scope. Default: tenant.",
+        ),
+    ],
+};
+
+static PROXY: Shape = Shape {
+    name: "service file's [proxy]",
+    required: &[],
+    keys: &[key(
+        "trust",
+        Form::Texts(0),
+        "Address ranges whose `X-Forwarded-For` and `header` are trusted.",
+    )],
+};
+
+static HTTP: Shape = Shape {
+    name: "service file's [http]",
+    required: &[],
+    keys: &[
+        key("billing-url", Form::Filled, "The page for paying or upgrading, shown with 402."),
+        key("strip-prefix", Form::Filled, "Removed from paths before routes are matched: /prod."),
+    ],
+};
+
+static INGEST: Shape = Shape {
+    name: "service file's [ingest]",
+    required: &[],
+    keys: &[
+        key("token", REFERENCE, "The bearer token for `POST /usage`.").like(LIKE).secret(),
+        key(
+            "products",
+            Form::Each(&Names { pattern: None, fault: |_| None }, &Form::Text),
+            "The meter for each product code in events.",
+        ),
+    ],
+};
+
+static STRIPE: Shape = Shape {
+    name: "service file's [stripe]",
+    required: &[&["key"]],
+    keys: &[
+        key("key", REFERENCE, "The API key.").like(LIKE).secret(),
+        key("webhook-secret", REFERENCE, "The signing secret of webhooks.").like(LIKE).secret(),
+        key("mode", Form::Word(&["test", "live"]), "The mode of accepted keys. Default: test."),
+        key("account", Form::Filled, "The account's name in identifiers. Default: main."),
+        key("api-base", Form::Filled, "Stripe's address. Default: https://api.stripe.com."),
+        key("report-every", Form::Counted(&SPAN), "How often usage is sent. Default: 15min."),
+        key(
+            "too-old",
+            Form::Word(&["carry", "name"]),
+            "Usage that Stripe no longer accepts under its date: billed with the open period, or \
+             only named. Default: carry.",
+        ),
+    ],
+};
+
+static FLUSH: Shape = Shape {
+    name: "service file's [flush]",
+    required: &[],
+    keys: &[
+        key("every", Form::Counted(&SPAN), "How long a record waits for others. Default: 1s."),
+        key(
+            "mode",
+            Form::Word(&["fast", "journal", "durable"]),
+            "What a crash may lose: one interval, 50 ms, nothing. Default: journal.",
+        ),
+        key("journal-path", Form::Filled, "The local journal of mode `journal`."),
+        key("max-write-units", Form::Count, "Write units a second for records. Default: 50."),
+    ],
+};
+
+/// Durations, in milliseconds.
+pub(super) static SPAN: Units = Units {
+    what: "a duration",
+    units: &[("ms", 1), ("s", 1_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)],
+    most: (100 * 366 * 86_400_000, "100 years"),
+    examples: &["500ms", "1s"],
+};
