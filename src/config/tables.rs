@@ -1,5 +1,7 @@
 //! From the checked tables of the service file to data, with defaults for missing keys.
 
+use std::path::Path;
+
 use super::identify::{identify_list, secret};
 use super::keys::SPAN;
 use super::*;
@@ -155,7 +157,7 @@ fn flush(
 ) -> FlushConfig {
     let path = table.and_then(|table| filled(table, "journal-path"));
     let journal_path = match (&path, store) {
-        (Some(path), StoreKind::Redb { path: store }) if PathBuf::from(path.text) == *store => {
+        (Some(path), StoreKind::Redb { path: store }) if Path::new(path.text) == store => {
             let message = "the journal and the store need a file each";
             report.error(path.span.clone(), message, "name another file, or leave the key out");
             path.text.into()
