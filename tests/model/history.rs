@@ -323,12 +323,12 @@ pub(crate) fn with_falls(mut history: History, number: u32) -> History {
 /// where there is one. These are for one node, too.
 pub(crate) fn with_payments(mut history: History, number: u32) -> History {
     let mut drawn = Drawn((u64::from(number) << 32) + 2);
-    let at_stripe = history.setting.sends_all.is_some() && drawn.one_in(2);
+    let at_stripe = history.setting.sends_all.is_some() && !drawn.one_in(4);
     if !at_stripe && !drawn.one_in(3) {
         return history;
     }
     for at in (0..=history.events.len()).rev() {
-        if !drawn.one_in(6) {
+        if !drawn.one_in(if at_stripe { 4 } else { 6 }) {
             continue;
         }
         let (tenant, plan) = (drawn.below(TENANTS as u64) as usize, drawn.below(2) as usize);
@@ -341,6 +341,46 @@ pub(crate) fn with_payments(mut history: History, number: u32) -> History {
             (_, _) => Event::Pay { tenant, state: Payment::Unpaid },
         };
         history.events.insert(at, event);
+    }
+    history
+}
+
+/// Histories with a Stripe are one in twenty: what is rare anyway is more frequent in these, so that
+/// it meets Stripe's events.
+pub(crate) fn with_more_at_stripe(mut history: History, number: u32) -> History {
+    let mut drawn = Drawn((u64::from(number) << 32) + 3);
+    if history.setting.sends_all.is_none() {
+        return history;
+    }
+    for _ in 0..drawn.below(3) {
+        let at = drawn.below(history.events.len() as u64 + 1) as usize;
+        let (slot, tenant) = (drawn.below(SLOTS as u64) as usize, drawn.below(2) as usize);
+        let tokens = 1 + drawn.below(9);
+        let of_request = [
+            Event::End { slot, status: 200 },
+            Event::Begin { slot, tenant, user: 1, chats: true },
+            match drawn.below(3) {
+                0 => Event::Report { slot, tokens },
+                1 => Event::Take { slot, tokens },
+                _ => Event::Upgrade { slot },
+            },
+            Event::End { slot, status: 200 },
+            Event::ReportLate { slot, tokens },
+        ];
+        history.events.splice(at..at, of_request);
+    }
+    if drawn.one_in(3) {
+        let at = drawn.below(history.events.len() as u64 + 1) as usize;
+        let (plan, meter) = (drawn.below(2) as usize, drawn.below(2) as usize);
+        let edit = Event::Lower { plan, meter, quota: 0, by: 1 + drawn.below(9) };
+        history.events.insert(at, edit);
+    }
+    if drawn.one_in(4) {
+        let tenant = drawn.below(TENANTS as u64) as usize;
+        let at = drawn.below(history.events.len() as u64 + 1) as usize;
+        let until = history.events.len().min(at + 4);
+        history.events.insert(until, Event::Suspend { tenant, suspended: false });
+        history.events.insert(at, Event::Suspend { tenant, suspended: true });
     }
     history
 }
