@@ -185,15 +185,14 @@ async fn a_grant_pays_for_late_use_beyond_a_hold() {
     granted(&gate, &clock, "tokens", 100).await;
     assert_eq!(admitted(&gate, 10).await, 11, "110 units in tens");
     assert_eq!(used(&gate, "tokens").await, (110, 0, vec![10]));
-    // The grant is drawn before overage is charged.
+    // The grant is drawn before what is beyond, which lasts as long.
     let quota = "quota.tokens = { limit = \"10/day\", over = \"allow\", stop = \"14\" }";
     let (gate, clock) = testing::gate(&held(quota));
     granted(&gate, &clock, "tokens", 100).await;
-    assert_eq!(admitted(&gate, 10).await, 12, "114 units in tens");
-    let who = testing::identified(&gate, "acme").await;
-    let report = gate.usage_report(&who).await.unwrap();
-    let tokens = report.meters.iter().find(|m| &*m.name == "tokens").unwrap();
-    assert_eq!((tokens.used, tokens.over, tokens.grants[0].used), (120, 10, 100));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 12)]).await, 200);
+    assert_eq!(used(&gate, "tokens").await, (12, 0, vec![10]));
+    assert_eq!(admitted(&gate, 10).await, 11, "102 more, in tens");
+    assert_eq!(used(&gate, "tokens").await, (122, 12, vec![22]));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 //!
 //! Two features meet in a history that has both: its plans have the terms, and its events had an
 //! effect (an edit of a quota that no plan has is none). A window and a kind of `over` meet in one
-//! quota, which has one of each; two windows, or two kinds of `over`, in two quotas of one meter and
-//! plan, which a unit passes together.
+//! quota, which has one of each; two windows, or two kinds of `over`, in two quotas of one meter
+//! and plan, which a unit passes together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -72,8 +72,8 @@ const LEAST: (u32, u32) = (200, 100_000);
 /// Fewer histories are not judged: a pair as rare as that may be missing from them by chance.
 const FEWEST: u32 = 2_000;
 
-/// How often each pair is to meet in so many histories: up to those of [`LEAST`] less three standard
-/// deviations, and at least once.
+/// How often each pair is to meet in so many histories: up to those of [`LEAST`] less three
+/// standard deviations, and at least once.
 fn due(cases: u32) -> u32 {
     let share = u32::try_from(u64::from(cases) * u64::from(LEAST.0) / u64::from(LEAST.1)).unwrap();
     match cases {

@@ -345,8 +345,8 @@ pub(crate) fn with_payments(mut history: History, number: u32) -> History {
     history
 }
 
-/// Histories with a Stripe are one in twenty: what is rare anyway is more frequent in these, so that
-/// it meets Stripe's events.
+/// Histories with a Stripe are one in twenty: what is rare anyway is more frequent in these, so
+/// that it meets Stripe's events.
 pub(crate) fn with_more_at_stripe(mut history: History, number: u32) -> History {
     let mut drawn = Drawn((u64::from(number) << 32) + 3);
     if history.setting.sends_all.is_none() {
