@@ -51,6 +51,26 @@ fn secrets_are_in_no_log_no_error_and_no_debug() {
     }
 }
 
+#[test]
+fn a_secret_in_the_service_file_is_in_no_log_and_no_error() {
+    let log = crate::floods::Log::default();
+    log.over(async {
+        for service in [
+            "[stripe]\nkey = \"thekeythat9\"",
+            "[ingest]\ntoken = { value = \"thekeythat9\" }",
+            "[[identify]]\njwt = { secret = \"thekeythat9\", issuer = 5 } # thekeythat9",
+            "[stripe]\nkey = \"thekeythat9",
+        ] {
+            let builder = tallygate::GateBuilder::from_text(service);
+            let opened = builder.plans("default-plan = \"a\"\n[plan.a]").open().await;
+            let error = opened.err().expect(service);
+            let said = format!("{error} {error:?}");
+            assert!(said.contains("***") && !said.contains("thekeythat9"), "{said}");
+        }
+    });
+    assert!(!log.has("thekeythat9"));
+}
+
 /// Runs a session in which everything fails that can. Returns all of its output.
 async fn session() -> String {
     let bench = Bench::new().await;
