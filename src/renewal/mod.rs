@@ -271,8 +271,8 @@ async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         return ended;
     }
     // Even if no call was made, because the pool's refusal stands, a request has given units back
-    // or no more are taken; but not after an error, when a record must come first, or of units of a sealed lease:
-    // waiting use would ask again at once.
+    // or no more are taken; but not after an error, when a record must come first, or of units of a
+    // sealed lease: waiting use would ask again at once.
     let is_refused = lease.is_refused_now(ctx.hub.clock.now());
     let may_pay = is_refused || !lease.is_sealed() && (lease.here() > 0 || lease.takes_no_more());
     if ended == Ended::Done && may_pay && !lease.is_capped() {

@@ -5,8 +5,8 @@
 //!
 //! 1. A call is repeated unchanged. A repeated write may be answered [`Written::Refused`] because
 //!    of what an earlier try has written: the caller judges by the item.
-//! 2. A write that may have been applied stays so: once the outcome of a try is unknown, the failure
-//!    of a later one says nothing about it, and the error is of kind [`StoreErrorKind::Unknown`].
+//! 2. A write that may have been applied stays so: once the outcome of a try is unknown, a failed
+//!    repeat says nothing about it, and the error is of kind [`StoreErrorKind::Unknown`].
 
 use std::time::Duration;
 
