@@ -63,7 +63,7 @@ fn a_secret_in_the_service_file_is_in_no_log_and_no_error() {
         ] {
             let builder = tallygate::GateBuilder::from_text(service);
             let opened = builder.plans("default-plan = \"a\"\n[plan.a]").open().await;
-            let error = opened.err().expect(service);
+            let error = opened.expect_err(service);
             let said = format!("{error} {error:?}");
             assert!(said.contains("***") && !said.contains("thekeythat9"), "{said}");
         }
