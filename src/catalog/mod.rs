@@ -3,10 +3,10 @@
 //! Everything here is data and arithmetic, without a clock or I/O: a file is passed in as text. The
 //! small languages and the words of each table are described in `docs/plans.md`.
 //!
-//! The stages: `keys` defines the keys and their types, and [`toml_file`] checks the file against
+//! The stages: `keys` defines the keys and their types, and `toml_file` checks the file against
 //! them; `words` parses the strings. `meters`, `routes`, `rates`, `limits`, `plans`, `offers` and
 //! `tenants` lower the tables, `check` validates the whole. All of them continue after a mistake
-//! and record it in [`Findings`].
+//! and record it in `Findings`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
