@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::time_at;
 use crate::decision::{Reason, Refusal};
-
 use crate::toml_file::Place;
 
 mod beyond_plan;

@@ -35,7 +35,7 @@ const CHANGE: &str = "change";
 const RECORD: &str = "record";
 const FIRST: &str = "first";
 
-/// The directory's record of a tenant. Its times are Unix milliseconds.
+/// The directory's record of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TenantRecord {
