@@ -33,8 +33,11 @@ enum Op {
         lease: usize,
         n: u64,
     },
-    /// Both processes learn of it and ask the pool.
-    Limit(i64),
+    /// Both processes learn of it, and ask the pool or wait until they need units.
+    Limit {
+        limit: i64,
+        asks: bool,
+    },
     /// Makes the calls of a lease. A write whose reply is lost is applied.
     Drive {
         lease: usize,
@@ -54,7 +57,7 @@ fn ops() -> impl Strategy<Value = (usize, Vec<Op>)> {
             3 => lease().prop_map(Op::Settle),
             3 => lease().prop_map(Op::Release),
             1 => (lease(), 1..40u64).prop_map(|(lease, n)| Op::Late { lease, n }),
-            2 => (1..80i64).prop_map(Op::Limit),
+            2 => (1..80i64, any::<bool>()).prop_map(|(limit, asks)| Op::Limit { limit, asks }),
             2 => (lease(), any::<bool>()).prop_map(|(lease, loses)| Op::Drive { lease, loses }),
             2 => lease().prop_map(Op::Record),
             1 => lease().prop_map(Op::Rest),
@@ -121,6 +124,16 @@ impl World {
         self.leases.iter().map(|lease| lease.total() + lease.open_holds()).sum()
     }
 
+    /// What a lone process shows is what is left, once it knows the pool and owes nothing.
+    fn shows_what_is_left(&self) {
+        let [lease] = &self.leases[..] else { return };
+        if lease.debt() > 0 {
+            return;
+        }
+        let left = self.terms.limit.unsigned_abs().saturating_sub(self.used());
+        assert_eq!(lease.remaining(), left, "{lease:?}");
+    }
+
     async fn take(&mut self, at: usize, n: u64) -> bool {
         if self.leases[at].debt() > 0 {
             self.drive(at, false).await;
@@ -172,10 +185,10 @@ impl World {
                     self.is_sure &= self.leases.len() == 1;
                 }
             }
-            Op::Limit(limit) => {
+            Op::Limit { limit, asks } => {
                 self.terms = Terms { limit, rev: self.terms.rev + 1 };
                 self.leases.iter().for_each(|lease| lease.retarget(self.terms));
-                for at in 0..self.leases.len() {
+                for at in (0..self.leases.len()).filter(|_| asks) {
                     self.leases[at].want(1); // a resting lease would not look
                     self.drive(at, false).await;
                 }
@@ -218,6 +231,7 @@ proptest! {
             let mut world = World::new(leases);
             for op in ops {
                 world.apply(op).await;
+                world.shows_what_is_left();
             }
             world.end().await;
         };

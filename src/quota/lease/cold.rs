@@ -379,7 +379,8 @@ impl Lease {
         // Units that only a ceiling keeps from being served count as free.
         let capped = signed(held.saturating_sub(bound));
         let unmade = if cold.shard.is_some() { 0 } else { cold.terms.limit };
-        let free = view.map_or(unmade, |v| v.free).saturating_add(capped);
+        let free =
+            view.map_or(unmade, |v| v.free).saturating_add(cold.moved()).saturating_add(capped);
         let free = free.saturating_add(cold.elsewhere.max(-signed(cold.owed_elsewhere)));
         self.free_seen.store(free.saturating_add(signed(cold.withheld)), Ordering::Release);
         self.set_apart(cold);
@@ -552,11 +553,14 @@ impl Cold {
     /// limit was lowered.
     fn lacking(&self) -> u64 {
         let Some(view) = self.view else { return 0 };
-        let is_behind = self.is_outdated(&view);
-        let moved =
-            if is_behind { view.free_under(self.terms).saturating_sub(view.free) } else { 0 };
         let free = if self.shard.is_some() { view.free.min(self.elsewhere) } else { view.free };
-        free.saturating_add(moved).min(0).unsigned_abs()
+        free.saturating_add(self.moved()).min(0).unsigned_abs()
+    }
+
+    /// How far a limit that is not written to the pool yet moves what is free there.
+    fn moved(&self) -> i64 {
+        let behind = self.view.filter(|view| self.is_outdated(view));
+        behind.map_or(0, |view| view.free_under(self.terms).saturating_sub(view.free))
     }
 
     /// Whether another process closed our entry, which happens only after our log is sealed. An
