@@ -154,14 +154,14 @@ impl Gate {
             inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         let age_ms = now.wall_ms.saturating_sub(inner.recording.ledger.read_at_ms());
         let staleness = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
-        let view = WithUnleased::read(LimitReader {
-            inner,
-            sheet: &sheet,
-            scopes: who.scopes(&inner.hub.without_value),
-            now,
-            hold: None,
-        })
-        .await?;
+        let read = || {
+            let scopes = who.scopes(&inner.hub.without_value);
+            WithUnleased::read(LimitReader { inner, sheet: &sheet, scopes, now, hold: None })
+        };
+        let mut view = read().await?;
+        if inner.pay_unseen_debts(&view).await {
+            view = read().await?;
+        }
         let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Inner;
 use super::balances::Balances;
 use super::standing::LimitReader;
+use super::{Inner, LEASE_WAIT};
 use crate::flights::Flights;
 use crate::ledger::totals::is_fresh;
+use crate::payers::late;
+use crate::payers::purse::lease_of;
 use crate::policy::{CounterHome, Policy};
 use crate::quota::lease::Lease;
 use crate::quota::pool::PoolId;
@@ -92,8 +94,46 @@ impl<'a> WithUnleased<'a> {
         Ok(Self { view, stored })
     }
 
+    /// The tenant's pools with a debt that no lease here knows of: from before this process started,
+    /// or of a plan that applies again.
+    pub(super) fn unseen_debts(&self) -> impl Iterator<Item = u16> {
+        let policy = self.policy();
+        let owes = |pool: u16| self.stored(pool).is_some_and(|of| of.owed > 0);
+        let is_tenants =
+            |pool: u16| matches!(policy.pools[usize::from(pool)].place, CounterHome::Sheet(_));
+        let is_new =
+            |pool: u16| self.view.lease(pool).flatten().is_none_or(|lease| lease.is_unseen());
+        let pools = 0..u16::try_from(policy.pools.len()).unwrap_or(u16::MAX);
+        pools.filter(move |pool| owes(*pool) && is_tenants(*pool) && is_new(*pool))
+    }
+
     fn stored(&self, pool: u16) -> Option<Stored> {
         self.stored.get(usize::from(pool)).copied().flatten()
+    }
+}
+
+impl Inner {
+    /// Has debts read that only the store knows of, so that what can pay them now does so before
+    /// they are shown. True: there are some.
+    pub(super) async fn pay_unseen_debts(&self, view: &WithUnleased<'_>) -> bool {
+        let leases: Vec<_> = view.unseen_debts().map(|pool| lease_of(view.sheet, pool)).collect();
+        if leases.is_empty() || self.hub.reach.is_away() {
+            return false;
+        }
+        for lease in &leases {
+            lease.look_first();
+            lease.want(1);
+            self.hub.wake(lease);
+        }
+        let read = async {
+            for lease in &leases {
+                self.hub.answer_for(lease, 1).await;
+            }
+        };
+        self.within(LEASE_WAIT, read).await;
+        late::settle(view.sheet, self.clock.now(), false);
+        self.wait_for_late(Some(view.sheet)).await;
+        true
     }
 }
 

@@ -496,11 +496,6 @@ impl Book {
         (0..self.tenants.len()).filter(|tenant| self.owes(*tenant)).collect()
     }
 
-    /// Whether a tenant that is refused everything owes anything.
-    pub(crate) fn owes_refused(&self, tenant: usize) -> bool {
-        self.stands_refused(tenant).is_some() && self.owes(tenant)
-    }
-
     /// Whether anything is owed of units granted once.
     pub(crate) fn owes_unlimited(&self, tenant: usize) -> bool {
         self.tenants[tenant].unpaid.iter().any(|unpaid| *unpaid > 0)

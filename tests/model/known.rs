@@ -13,3 +13,6 @@ pub(crate) const BILLS_WHAT_COMES_BACK: bool = false;
 /// Each change of plans, limits and windows decides by itself what pays a debt, not all changes
 /// together since the tenant last asked: in the histories a debtor asks between them.
 pub(crate) const PAYS_BY_EACH_CHANGE: bool = false;
+
+/// What was carried into a later period is still known to the audit after 400 days.
+pub(crate) const AUDITS_OLD_CARRIES: bool = false;

@@ -312,3 +312,22 @@ fn a_raised_limit_has_paid_of_a_debt_though_another_limit_refuses_who_owes() {
     ];
     equal(history(None, plans, events));
 }
+
+/// 5123, without Stripe: requests of a refused tenant find no debt, and a look at its usage does.
+#[test]
+fn a_grant_pays_what_a_suspended_tenant_owes_from_before_a_restart() {
+    let plans = [
+        [unlimited(), limited(&[(5, Every::Cycle, Over::Deny)])],
+        [unlimited(), limited(&[(7, Every::Year, Over::Deny)])],
+    ];
+    let events = vec![
+        Event::Ingest { tenant: 0, meter: 1, units: 6 },
+        Event::Move { tenant: 0, plan: 1 },
+        Event::Suspend { tenant: 0, suspended: true },
+        Event::Restart,
+        Event::Grant { tenant: 0, meter: 1, units: 1, lasts: 5 * DAY },
+        Event::Move { tenant: 0, plan: 0 },
+        Event::Look { tenant: 0 },
+    ];
+    equal(history(None, plans, events));
+}
