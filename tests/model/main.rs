@@ -188,6 +188,7 @@ fn run_one(
         *n += 1;
         return None;
     }
+    println!("history {number} differs ({why}); it is being shrunk");
     let differs =
         |history: &History| (way.run)(history, number).is_err_and(|why| self::kind(&why) == kind);
     let history = shrink::smallest(history, differs);
