@@ -382,8 +382,9 @@ impl Gate {
                 waited.refused = (!is_shadow).then_some(Reason::Unavailable);
                 return waited;
             };
-            inner.hub.wake(&lease);
-            let (answer, line) = (inner.hub.answer_for(&lease, n), || inner.hub.progress(&lease));
+            inner.hub.renewals.wake(&lease);
+            let (answer, line) =
+                (inner.hub.renewals.answer_for(&lease, n), || inner.hub.answers.progress(&lease));
             let most = u32::from(ROUNDS.saturating_sub(rounds));
             let (answered, rounds) = inner.while_it_moves(LEASE_WAIT, most, line, answer).await;
             waited.store_away = answered.is_none();

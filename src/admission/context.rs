@@ -65,7 +65,7 @@ impl HoldContext {
             self.late_use().pay(meter, n);
             self.charge_rates(meter, n, now);
         }
-        self.hub().mark_sheet_dirty(&self.sheet);
+        self.hub().unrecorded.add_sheet(&self.sheet);
     }
 
     /// Where use that no hold covers is charged.

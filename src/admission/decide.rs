@@ -215,7 +215,7 @@ fn draw_plain(q: &AdmissionInput<'_>) -> bool {
         let is_moved = lease.has_moved(); // then what lies beyond may count, too
         match if is_moved { Take::Need } else { lease.take(ask.n, q.now) } {
             Take::Taken { renew: false } => {}
-            Take::Taken { renew: true } => q.hub.wake(lease),
+            Take::Taken { renew: true } => q.hub.renewals.wake(lease),
             Take::Need | Take::Exhausted => {
                 undo_plain(q, &asks[..i]);
                 return false;
@@ -341,7 +341,7 @@ fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotDrawn>
                 }
             }
             Err(not_before) => {
-                if q.hub.shares_rates() {
+                if q.hub.throttled.is_shared() {
                     tell(q, index, &from, n);
                 }
                 return Some(NotDrawn::Refused(LimitRefused {
@@ -396,9 +396,9 @@ fn tell(q: &AdmissionInput<'_>, index: u16, from: &DrawnFrom, n: u64) {
         _ => bucket_of(q.sheet, index).1,
     };
     if let (Some(scope), Some(bucket)) = (scope, bucket)
-        && rate.rule.refused(bucket, rate.rule.cells(n), q.hub.slot())
+        && rate.rule.refused(bucket, rate.rule.cells(n), q.hub.throttled.slot())
     {
         let tenant = q.sheet.tenant.surrogate;
-        q.hub.tell(LimitId { tenant, rate: rate.id.clone(), scope });
+        q.hub.throttled.add(LimitId { tenant, rate: rate.id.clone(), scope });
     }
 }

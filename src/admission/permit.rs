@@ -156,7 +156,7 @@ impl Hold {
         self.has_used |= n > 0;
         self.of.sheet.count_used(meter, n);
         self.of.late_use().pay(meter, n);
-        self.of.hub().mark_sheet_dirty(&self.of.sheet);
+        self.of.hub().unrecorded.add_sheet(&self.of.sheet);
     }
 
     /// Units it holds, included in this quota or paid by grants, for numbers still to be reported.
@@ -380,7 +380,7 @@ impl Hold {
             news = true;
         }
         if news {
-            hub.mark_sheet_dirty(sheet);
+            hub.unrecorded.add_sheet(sheet);
             self.has_used = true;
         }
     }

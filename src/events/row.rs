@@ -109,7 +109,7 @@ impl EventEntry {
         let now = hub.clock.now();
         let late = LateUse { sheet, scopes: ScopesOf::default(), now };
         self.atoms.iter().filter(|(_, n)| *n > 0).for_each(|(meter, n)| late.pay(*meter, *n));
-        hub.mark_sheet_dirty(sheet);
+        hub.unrecorded.add_sheet(sheet);
     }
 }
 

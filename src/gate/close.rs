@@ -100,9 +100,9 @@ impl Inner {
     /// Waits until all late use has been paid; what is not by then is owed by its quotas.
     async fn settle_late(&self, deadline: Instant) {
         let until = deadline.min(Instant::now() + PAY_WITHIN);
-        if tokio::time::timeout_at(until, self.hub.all_paid(None)).await.is_err() {
+        if tokio::time::timeout_at(until, self.hub.answers.all_paid(None)).await.is_err() {
             let now = self.clock.now();
-            for sheet in self.hub.take_all_after() {
+            for sheet in self.hub.answers.take_all() {
                 late::settle(&sheet, now, true);
             }
         }
@@ -110,7 +110,7 @@ impl Inner {
 
     /// The same of one tenant, before its numbers are told, or of all.
     pub(super) async fn wait_for_late(&self, of: Option<&Arc<Sheet>>) {
-        let _ = tokio::time::timeout(super::LEASE_WAIT, self.hub.all_paid(of)).await;
+        let _ = tokio::time::timeout(super::LEASE_WAIT, self.hub.answers.all_paid(of)).await;
     }
 
     /// Waits until it is known what these tenants' late use owes, and that is on record, within
@@ -118,7 +118,7 @@ impl Inner {
     pub(crate) async fn record_owed(&self, tenants: impl Iterator<Item = Arc<Sheet>>) {
         let recorded = async {
             for sheet in tenants {
-                self.hub.all_paid(Some(&sheet)).await;
+                self.hub.answers.all_paid(Some(&sheet)).await;
             }
             self.recording.flusher.flush_now().await
         };
@@ -202,7 +202,7 @@ impl Gate {
         inner.settle_late(before_flush).await;
         inner.leasing.renewer.close().await;
         let flushed = inner.recording.flusher.close(deadline).await;
-        let unrecorded = inner.hub.ends();
+        let unrecorded = inner.hub.unrecorded.end();
         let (log, flushed) = match flushed {
             Ok(log) => (log, Ok(())),
             Err(error) => (None, Err(error)),

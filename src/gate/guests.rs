@@ -34,9 +34,10 @@ use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
 use crate::ledger::Mode;
 use crate::repeated::repeated;
-use crate::sheets::hub::{Dirty, Hub};
+use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
 use crate::sheets::tenant_core::TenantCore;
+use crate::sheets::unrecorded::Dirty;
 use crate::tenants::caller::SheetRef;
 use crate::tenants::tenant::LiveTenant;
 
@@ -122,13 +123,13 @@ impl Inner {
         }
         // No wait from here on: what is taken is handed over.
         let mut waiting = HashSet::new();
-        for dirty in self.tenants.guests.hub.take_dirty() {
+        for dirty in self.tenants.guests.hub.unrecorded.take() {
             let Dirty::Sheet(sheet) = dirty else { continue };
             sheet.clear_dirty(); // what is added from now on marks it again
             match found.get(&sheet.tenant.id) {
                 Some(tenant) => self.hand_over(&sheet, tenant.as_deref()),
                 None => {
-                    self.tenants.guests.hub.mark_sheet_dirty(&sheet);
+                    self.tenants.guests.hub.unrecorded.add_sheet(&sheet);
                     waiting.insert(sheet.tenant.id.clone());
                 }
             }
@@ -166,11 +167,11 @@ impl Inner {
 
     /// The last try, as the gate closes.
     pub(super) async fn close_guests(&self, until: Instant) {
-        if self.tenants.guests.hub.soiled_len() == 0 {
+        if self.tenants.guests.hub.unrecorded.len() == 0 {
             return;
         }
         let _ = tokio::time::timeout_at(until, self.settle_guests()).await;
-        let lost = self.tenants.guests.hub.soiled_len();
+        let lost = self.tenants.guests.hub.unrecorded.len();
         if lost > 0 {
             tracing::error!(tenants = lost, "the directory is away: what guests used is lost");
         }

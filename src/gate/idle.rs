@@ -157,7 +157,7 @@ impl Inner {
         for (i, surrogate) in idle.iter().enumerate() {
             self.tenants.active.remove_if(surrogate, |_, tenant| {
                 let Some(compact) = CompactTenant::of(tenant, &self.hub, now) else { return false };
-                self.hub.idle_hold_until(compact.unused_until_ms());
+                self.hub.idle_units.hold_until(compact.unused_until_ms());
                 self.tenants.idle.tenants.insert(*surrogate, compact);
                 true
             });
@@ -189,7 +189,7 @@ impl Inner {
 
     /// Restores tenants that hold units under a sealed incarnation, some at a time.
     pub(super) fn restore_sealed(&self, now_ms: i64) {
-        let current = self.hub.incarnation();
+        let current = self.hub.incarnation.current();
         let holds =
             |it: &CompactTenant| it.unused_until_ms() > now_ms && it.incarnation() != current;
         let all = self.tenants.idle.tenants.iter().filter(|it| holds(it.value()));
@@ -216,7 +216,7 @@ impl Inner {
             }
             !is_old(compact.read_ns()) || compact.has_leases()
         });
-        self.hub.idle_hold_only_until(held_until_ms);
+        self.hub.idle_units.hold_only_until(held_until_ms);
         leased.sort_unstable(); // a table has no order of its own
         for surrogate in leased {
             // From here on it is a tenant that has been idle for long: see `sweep`.

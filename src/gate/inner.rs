@@ -163,7 +163,7 @@ impl Inner {
     /// Every lease that may have to be given back.
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
         // The retired ones are still their tenant's.
-        drop(self.hub.take_all_retired());
+        drop(self.hub.retired.take_all());
         let mut all = self.tenant_leases();
         all.extend(self.hub.scoped.all_leases());
         in_order(all)

@@ -148,7 +148,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
                 if inner.tenants.idle.are_sealed() {
                     inner.return_sealed().await;
                 }
-                inner.hub.return_retired().await;
+                inner.hub.retired.give_back().await;
             }
             refresh = refreshes.recv() => {
                 let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };
@@ -162,7 +162,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
 async fn new_writer(inner: &Weak<Inner>) {
     let hub = inner.upgrade().map(|inner| inner.hub.clone());
     match hub {
-        Some(hub) => hub.new_writer_notified().await,
+        Some(hub) => hub.incarnation.changed().await,
         None => std::future::pending().await,
     }
 }
@@ -177,7 +177,7 @@ async fn upkeep(inner: Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         inner.compact_idle(IDLE_AFTER, IDLE).await;
         inner.sweep();
-        let (own, now_ms) = (inner.hub.incarnation(), inner.clock.now().wall_ms);
+        let (own, now_ms) = (inner.hub.incarnation.current(), inner.clock.now().wall_ms);
         if let Err(error) = inner.recording.ledger.fold_runs(own, now_ms).await {
             tracing::warn!(%error, "usage logs could not be folded");
         }
@@ -277,13 +277,13 @@ impl Inner {
     async fn return_sealed(&self) {
         let now_ms = self.clock.now().wall_ms;
         self.restore_sealed(now_ms);
-        let incarnation = self.hub.incarnation();
+        let incarnation = self.hub.incarnation.current();
         for lease in self.tenant_leases() {
             if lease.incarnation() != incarnation && lease.window().end_ms > now_ms {
-                self.hub.retire(lease);
+                self.hub.retired.add(lease);
             }
         }
-        self.hub.return_retired().await;
+        self.hub.retired.give_back().await;
     }
 
     /// Looks at the plan file. What has changed since the last look waits for the next: it may be
@@ -369,7 +369,7 @@ impl Inner {
             is_kept || !quiet
         });
         to_return.extend(self.hub.scoped.sweep(now));
-        in_order(to_return).iter().for_each(|lease| self.hub.wake(lease));
+        in_order(to_return).iter().for_each(|lease| self.hub.renewals.wake(lease));
         self.forget_idle(now, keep, IDLE);
         crate::telemetry::tenants_cached(
             (self.tenants.active.len() + self.tenants.idle.tenants()) as u64,

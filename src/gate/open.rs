@@ -256,10 +256,10 @@ impl GateBuilder {
         let writer = log.writer().clone();
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
-        hub.set_writer(writer.incarnation);
+        hub.incarnation.begin(writer.incarnation);
         hub.without_value.be(config.identity.no_scope);
         if store.promise().shared {
-            hub.expect_pools();
+            hub.first_reads.expect_pools();
         }
         let flush = FlushSettings {
             mode: settings.mode,
@@ -324,7 +324,7 @@ impl GateBuilder {
         let hears: Weak<Inner> = Arc::downgrade(&inner);
         inner.tenants.directory.feed().heard_by(hears);
         if let Some(joined) = joined {
-            inner.hub.share_rates();
+            inner.hub.throttled.share();
             inner.leasing.sharing.get_or_init(|| Sharing::start(joined, Arc::downgrade(&inner)));
         }
         #[cfg(feature = "stripe")]

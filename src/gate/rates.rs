@@ -74,7 +74,7 @@ impl Inner {
 
 impl Buckets for Inner {
     fn asked(&self, shared: &[LimitId]) -> BTreeMap<LimitId, Asked> {
-        let mut ids: BTreeSet<LimitId> = self.hub.take_told();
+        let mut ids: BTreeSet<LimitId> = self.hub.throttled.take();
         ids.extend(shared.iter().cloned());
         let asked = |id: LimitId| {
             let asked = self.with_bucket(&id, |rule, bucket| Asked {

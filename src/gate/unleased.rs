@@ -94,8 +94,8 @@ impl<'a> WithUnleased<'a> {
         Ok(Self { view, stored })
     }
 
-    /// The tenant's pools with a debt that no lease here knows of: from before this process started,
-    /// or of a plan that applies again.
+    /// The tenant's pools with a debt that no lease here knows of: from before this process
+    /// started, or of a plan that applies again.
     pub(super) fn unseen_debts(&self) -> impl Iterator<Item = u16> {
         let policy = self.policy();
         let owes = |pool: u16| self.stored(pool).is_some_and(|of| of.owed > 0);
@@ -123,11 +123,11 @@ impl Inner {
         for lease in &leases {
             lease.look_first();
             lease.want(1);
-            self.hub.wake(lease);
+            self.hub.renewals.wake(lease);
         }
         let read = async {
             for lease in &leases {
-                self.hub.answer_for(lease, 1).await;
+                self.hub.renewals.answer_for(lease, 1).await;
             }
         };
         self.within(LEASE_WAIT, read).await;

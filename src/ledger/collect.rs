@@ -7,8 +7,8 @@ use super::journal::Journal;
 use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, PoolRow, UseKey};
 use crate::quota::lease::{Lease, Writer};
-use crate::sheets::hub::Dirty;
 use crate::sheets::sheet::Sheet;
+use crate::sheets::unrecorded::Dirty;
 use crate::store::{Store, StoreError, StoreErrorKind, until_known};
 
 /// The rows that changed, by the writer that counted them, with current totals, and the leases that

@@ -128,7 +128,7 @@ impl Flusher {
     /// caller chose `durable`, and an answer before the record would be a lie.
     pub(crate) async fn barrier(&self) {
         let target = self.begun.load(Ordering::Acquire) + 1;
-        self.hub.dirtied.notify_one();
+        self.hub.unrecorded.hurry();
         let mut written = self.written.clone();
         // An error means that the task has ended: the gate is closed and nothing more is recorded.
         let _ = written.wait_for(|done| *done >= target).await;
@@ -169,7 +169,7 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         // A dirty sheet in the hub holds the hub: break the cycle. The journal keeps what it was
         // given.
-        self.hub.take_dirty();
+        self.hub.unrecorded.take();
     }
 }
 
@@ -266,10 +266,10 @@ impl Task {
                         flush.reset_after(wait);
                     }
                 },
-                () = self.hub.dirtied.notified(), if self.settings.mode == Mode::Durable => {
+                () = self.hub.unrecorded.due(), if self.settings.mode == Mode::Durable => {
                     self.flush_in(FlushPart::All, &mut inbox, &mut waiting).await;
                 }
-                () = self.hub.hurry.notified() => {
+                () = self.hub.raises.due() => {
                     self.collect_until(self.flushed + HURRY, &mut collect).await;
                     let durable = self.settings.mode == Mode::Durable;
                     let part = if durable { FlushPart::All } else { FlushPart::Ceilings };
@@ -297,7 +297,7 @@ impl Task {
     ) {
         self.collect();
         let mut part = part;
-        if self.hub.is_sealed() {
+        if self.hub.incarnation.is_sealed() {
             if !self.restart_as_new_writer(inbox, waiting).await {
                 return;
             }
@@ -330,7 +330,8 @@ impl Task {
                     self.succeeded();
                 }
                 Ok(Wrote::Sealed) => {
-                    self.hub.note_sealed(self.log.incarnation());
+                    self.hub.incarnation.note_sealed(self.log.incarnation());
+                    self.hub.raises.hurry();
                     if !self.restart_as_new_writer(inbox, waiting).await {
                         return;
                     }

@@ -180,7 +180,7 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
             // It is believed as long as any refusal by the pool: units may have come back since.
             if !lease.is_refused_now(q.now) && !lease.takes_no_more() {
                 lease.want(1);
-                q.hub.wake(lease);
+                q.hub.renewals.wake(lease);
                 return Some(NotDrawn::Need(lease.clone(), 1));
             }
             let reason = match limit {
@@ -188,7 +188,7 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
                 _ => Reason::PaymentRequired(crate::decision::Payment::GrantUsedUp),
             };
             let refused = LimitRefused { reason, by: limit, wait_ns: None };
-            q.hub.wake(lease); // if it was not charged yet
+            q.hub.renewals.wake(lease); // if it was not charged yet
             return Some(NotDrawn::Refused(refused));
         }
     }
@@ -244,7 +244,7 @@ fn read<'a>(q: &Purse<'a>, payers: &Payers<'_>) -> Option<&'a Arc<Lease>> {
     for (lease, over) in granted.filter(|(lease, _)| lease.is_unknown()).into_iter().chain(quotas) {
         for lease in [lease].into_iter().chain(over.map(|pool| purse::lease_of(q.sheet, pool))) {
             lease.want(1);
-            q.hub.wake(lease);
+            q.hub.renewals.wake(lease);
         }
         first = first.or(Some(lease));
     }
@@ -274,7 +274,7 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
 /// False: a lease that is now waited for has been answered meanwhile.
 fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) -> bool {
     let hub = &*sheet.tenant.hub;
-    let seen = hub.answers();
+    let seen = hub.answers.count();
     let scopes = ScopesOf::default();
     let q = Purse { hub, sheet, scopes, now, store_away: false };
     waiting.before.take_if(|before| {
@@ -311,12 +311,12 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
     }
     give_up_unneeded(sheet, waiting);
     if moved {
-        hub.mark_sheet_dirty(sheet);
+        hub.unrecorded.add_sheet(sheet);
     }
     let asked = waiting.asked.iter().map(|(_, lease, _)| lease);
     let needed = waiting.uses.iter().filter_map(|it| Some(&it.needs.as_ref()?.0));
     let paid = waiting.payments.iter().flat_map(|paying| &paying.debtors);
-    asked.chain(needed).chain(paid).all(|lease| hub.settle_after(lease, sheet, seen))
+    asked.chain(needed).chain(paid).all(|lease| hub.answers.wait_for(lease, sheet, seen))
 }
 
 impl Use {
@@ -353,7 +353,7 @@ impl Use {
         if let Some((lease, n)) = need {
             if !away && !lease.takes_no_more() {
                 lease.want(n);
-                q.hub.wake(&lease);
+                q.hub.renewals.wake(&lease);
                 self.needs = Some((lease, n));
                 return false;
             }
@@ -401,7 +401,7 @@ impl Use {
                 lanes::give_back(q, from.as_ref(), n);
             }
             lease.want(*n);
-            hub.wake(lease);
+            hub.renewals.wake(lease);
             self.narrow = Some(kept);
             return false;
         }
@@ -449,7 +449,7 @@ fn owe_narrow(q: &Purse<'_>, rule: &QuotaRule, n: u64) -> (u64, u64) {
 fn settle_late(hub: &Hub, lease: &Arc<Lease>, n: u64) {
     if n > 0 {
         owe(hub, lease, n);
-        hub.mark_lease_dirty(lease);
+        hub.unrecorded.add_lease(lease);
     }
 }
 
@@ -464,7 +464,7 @@ fn owe(hub: &Hub, debtor: &Arc<Lease>, n: u64) {
         _ if debtor.is_sealed() => debtor.settle_late(n),
         _ => debtor.owe(n),
     }
-    hub.wake(debtor);
+    hub.renewals.wake(debtor);
 }
 
 impl Paying {
@@ -495,7 +495,7 @@ fn give_up_unneeded(sheet: &Sheet, waiting: &mut Waiting) {
     }
     for lease in std::mem::take(&mut waiting.brought) {
         lease.rest();
-        sheet.tenant.hub.wake(&lease);
+        sheet.tenant.hub.renewals.wake(&lease);
     }
 }
 
@@ -518,7 +518,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
         && let Some((unknown, _)) = unknown.next()
     {
         unknown.want(1);
-        q.hub.wake(unknown);
+        q.hub.renewals.wake(unknown);
         wait_for(unknown, 1, all().map(|(debtor, _)| *debtor), waiting);
         return false;
     }
@@ -532,7 +532,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
         && let Some((older, _)) = older.next()
     {
         older.want(1);
-        q.hub.wake(older);
+        q.hub.renewals.wake(older);
         wait_for(older, 1, of_quotas.iter().map(|(debtor, _)| *debtor), waiting);
         return false;
     }
@@ -637,7 +637,7 @@ fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waitin
     for (debtor, owed, _) in owed.iter().filter(|(_, owed, _)| *owed > 0) {
         let part = with.n.min(*owed);
         if debtor.pay(part) {
-            q.hub.wake(debtor);
+            q.hub.renewals.wake(debtor);
             debtors.push((*debtor).clone());
         }
     }
@@ -672,7 +672,7 @@ fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiti
     if !paying.is_paying() {
         return;
     }
-    q.hub.wake(paying);
+    q.hub.renewals.wake(paying);
     for (debtor, ..) in owed {
         waiting.asked.push(((*debtor).clone(), paying.clone(), 1));
     }
@@ -680,7 +680,7 @@ fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiti
 
 /// A lease has been answered: use waiting for it is paid now, before a request takes its units.
 pub(crate) fn answered(hub: &Hub, lease: &Arc<Lease>) {
-    let answered = hub.take_after(lease);
+    let answered = hub.answers.take(lease);
     for sheet in &answered.sheets {
         settle(sheet, hub.clock.now(), false);
     }

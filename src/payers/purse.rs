@@ -85,7 +85,7 @@ pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
     match lease.take(n, q.now) {
         Take::Taken { renew } => {
             if renew {
-                q.hub.wake(lease);
+                q.hub.renewals.wake(lease);
             }
             Draw::Took(took())
         }
@@ -99,7 +99,7 @@ pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
             }
         }
         Take::Need => {
-            q.hub.wake(lease);
+            q.hub.renewals.wake(lease);
             Draw::Need(lease.clone())
         }
     }
@@ -138,7 +138,7 @@ pub(crate) fn missing(
         && let Some(old) = [&other, lease].into_iter().find(is_old)
     {
         old.want(n);
-        q.hub.wake(old);
+        q.hub.renewals.wake(old);
         return Err(old.clone());
     }
     Ok(match beside {
@@ -195,7 +195,7 @@ pub(crate) fn settle(hub: &Hub, sheet: &Arc<Sheet>, took: &Taken, n: u64) {
         DrawnFrom::Pool(pool) => lease_of(sheet, *pool).settle(n),
         DrawnFrom::ScopedPool(_, lease) => {
             lease.settle(n);
-            hub.mark_lease_dirty(lease);
+            hub.unrecorded.add_lease(lease);
         }
         DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => {}
     }

@@ -33,7 +33,7 @@ enum Op {
         lease: usize,
         n: u64,
     },
-    /// Both processes learn of it, and ask the pool or wait until they need units.
+    /// All processes learn of it and ask the pool; a lone one may wait until it needs units.
     Limit {
         limit: i64,
         asks: bool,
@@ -188,6 +188,8 @@ impl World {
             Op::Limit { limit, asks } => {
                 self.terms = Terms { limit, rev: self.terms.rev + 1 };
                 self.leases.iter().for_each(|lease| lease.retarget(self.terms));
+                // One of several that has not asked does not know what the others have used.
+                let asks = asks || self.leases.len() > 1;
                 for at in (0..self.leases.len()).filter(|_| asks) {
                     self.leases[at].want(1); // a resting lease would not look
                     self.drive(at, false).await;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::machine::Asked;
 use super::task::{Buckets, Sharing, bound, join};
-use super::told::ThrottledLimits;
+use super::throttled::ThrottledLimits;
 use crate::clock::{Clock, Now};
 use crate::ids::LimitId;
 use crate::ids::Surrogate;
@@ -81,7 +81,7 @@ struct Node {
 struct Cells {
     rule: BucketRule,
     buckets: Vec<Bucket>,
-    told: ThrottledLimits,
+    throttled: ThrottledLimits,
     slot: u16,
     nodes: usize,
 }
@@ -91,7 +91,7 @@ impl Node {
         let bucket = &cells.buckets[limit];
         let admitted = cells.rule.take(bucket, 1, now_ns).is_ok();
         if !admitted && cells.rule.refused(bucket, 1, cells.slot) {
-            cells.told.tell(self.ids[limit].clone());
+            cells.throttled.add(self.ids[limit].clone());
         }
         admitted
     }
@@ -101,7 +101,7 @@ impl Buckets for Node {
     fn asked(&self, shared: &[LimitId]) -> BTreeMap<LimitId, Asked> {
         let mut cells = self.cells.lock().unwrap();
         cells.slot += 1;
-        let mut ids = std::mem::take(&mut cells.told).ids();
+        let mut ids = std::mem::take(&mut cells.throttled).ids();
         ids.extend(shared.iter().cloned());
         let interval_ns = self.whole.whole_interval_ns();
         let asked = |id: LimitId| {
@@ -176,7 +176,7 @@ async fn measured(crowd: &Crowd) -> (f64, f64, bool) {
         let cells = Cells {
             rule: rule(crowd.rate).among(joined.nodes),
             buckets: vec![Bucket::default(); ids.len()],
-            told: ThrottledLimits::default(),
+            throttled: ThrottledLimits::default(),
             slot: 1,
             nodes: joined.nodes,
         };

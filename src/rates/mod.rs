@@ -15,7 +15,7 @@ mod nodes;
 mod pressure;
 mod shares;
 mod task;
-mod told;
+mod throttled;
 
 #[cfg(test)]
 mod crowd_tests;
@@ -25,7 +25,7 @@ mod fleet_tests;
 pub(crate) use crate::ids::LimitId;
 pub(crate) use machine::Asked;
 pub(crate) use task::{Buckets, Joined, Sharing, bound, join};
-pub(crate) use told::ThrottledLimits;
+pub(crate) use throttled::Throttled;
 
 /// A slot: the interval at which a node writes its heartbeat, reads the list of limits under
 /// pressure, and moves its shares.

@@ -279,7 +279,7 @@ async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         late::answered(&ctx.hub, lease);
     }
     if lease.is_capped() {
-        ctx.hub.raise(lease);
+        ctx.hub.raises.add(lease);
     }
     raise_alerts(ctx, lease).await;
     if lease.is_refused_now(ctx.hub.clock.now()) {
@@ -287,7 +287,7 @@ async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
             Ok(false) => {}
             Ok(true) => {
                 lease.forget_refusal();
-                ctx.hub.wake(lease);
+                ctx.hub.renewals.wake(lease);
             }
             Err(error) => {
                 let now_ms = ctx.hub.clock.now().wall_ms;
@@ -302,7 +302,7 @@ async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
 async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
     let writer = Writer { space: ctx.space.clone(), incarnation: lease.incarnation() };
     let now = || ctx.hub.clock.now();
-    if ctx.hub.others_make_pools() {
+    if ctx.hub.first_reads.are_cheaper() {
         lease.look_first();
     }
     let (mut anew, mut is_left) = (false, false);
@@ -310,7 +310,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         let unseen = lease.is_unseen();
         let answer = ask(ctx, call).await;
         if let (true, Ok(seen)) = (unseen, &answer) {
-            ctx.hub.pool_was_there(seen.was_there);
+            ctx.hub.first_reads.pool_was_there(seen.was_there);
             if let Some(shard) = sub_pool_of(ctx, lease, seen) {
                 lease.divert(shard);
                 continue;
@@ -324,10 +324,10 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
         let answered = lease.answered(&writer, now(), answer);
         if answered.is_ok() {
-            ctx.hub.note_reclaimable(lease);
+            ctx.hub.raises.note_reclaimable(lease);
             late::answered(&ctx.hub, lease);
             if unseen && lease.is_unlogged() {
-                ctx.hub.mark_lease_dirty(lease);
+                ctx.hub.unrecorded.add_lease(lease);
             }
         }
         match answered {
@@ -347,7 +347,8 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
             }
         }
         if lease.is_sealed() {
-            ctx.hub.note_sealed(lease.incarnation());
+            ctx.hub.incarnation.note_sealed(lease.incarnation());
+            ctx.hub.raises.hurry();
         }
         if root.is_some_and(|root| root.owed > 0) {
             lease.follow_debt();
@@ -578,7 +579,7 @@ mod tests {
 
     /// Acts as the recorder, on a log that never fails.
     fn log_ceilings(hub: &Hub) {
-        for lease in hub.take_capped() {
+        for lease in hub.raises.take() {
             let ceiling = lease.propose_ceiling(hub.clock.now(), AHEAD);
             ceiling.into_iter().for_each(|ceiling| lease.ceiling_logged(ceiling));
         }
@@ -593,13 +594,13 @@ mod tests {
                     lease.settle(n);
                     (served, refused) = (served + n, 0);
                     if renew {
-                        hub.wake(&lease);
+                        hub.renewals.wake(&lease);
                     }
                     tokio::time::sleep(Duration::from_millis(n)).await;
                 }
                 Take::Need => {
-                    hub.wake(&lease);
-                    let answer = hub.answer_for(&lease, n);
+                    hub.renewals.wake(&lease);
+                    let answer = hub.renewals.answer_for(&lease, n);
                     let _ = tokio::time::timeout(Duration::from_millis(250), answer).await;
                 }
                 Take::Exhausted => {
@@ -643,10 +644,10 @@ mod tests {
                 let pause = tokio::time::sleep(Duration::from_millis(300));
                 tokio::select! {
                     Some(ended) = tasks.join_next() => served += ended.unwrap(),
-                    () = hub.hurry.notified() => log_ceilings(&hub),
+                    () = hub.raises.due() => log_ceilings(&hub),
                     () = pause => {
                         lease.rest();
-                        hub.wake(&lease);
+                        hub.renewals.wake(&lease);
                     }
                 }
             }
@@ -857,11 +858,11 @@ mod tests {
         let lease = lease();
         lease.settle_late(5);
         assert_eq!(lease.unlogged(), Some(5));
-        ctx.hub.take_dirty();
+        ctx.hub.unrecorded.take();
         lease.want(1);
         drive(&ctx, &lease).await;
         assert_eq!((lease.total(), lease.is_unlogged()), (16, true));
-        assert_eq!(ctx.hub.take_dirty().len(), 1, "without another request");
+        assert_eq!(ctx.hub.unrecorded.take().len(), 1, "without another request");
 
         lease.rest();
         drive(&ctx, &lease).await;
@@ -879,7 +880,7 @@ mod tests {
         let ctx = hands(Memory::new(), &clock);
         let (hub, mut queue) = Hub::new(Arc::new(clock));
         let ctx = RenewerContext { hub: hub.clone(), ..ctx };
-        hub.set_writer(7);
+        hub.incarnation.begin(7);
         let lease = lease();
         for n in [8, 1] {
             take(&ctx, &lease, n).await;
@@ -889,9 +890,9 @@ mod tests {
         assert!(lease.capped() > 0, "only a ceiling keeps the rest from being served");
         assert_eq!(lease.take(left + 1, hub.clock.now()), Take::Need);
 
-        hub.set_writer(8);
-        hub.retire(lease.clone());
-        hub.return_retired().await;
+        hub.incarnation.begin(8);
+        hub.retired.add(lease.clone());
+        hub.retired.give_back().await;
         drive(&ctx, &queue.recv().await.unwrap()).await;
         assert!(lease.is_returned());
         assert_eq!(pool(&ctx, &lease).await.free, LIMIT as i64 - 9);

@@ -179,7 +179,7 @@ async fn look_through(
     let (mut gained, pool) = (false, lease.pool());
     let key = pool.key_of(&ctx.space, shard);
     for (incarnation, entry) in pool::entries(item)? {
-        if incarnation == lease.incarnation() || incarnation == ctx.hub.incarnation() {
+        if incarnation == lease.incarnation() || incarnation == ctx.hub.incarnation.current() {
             continue;
         }
         let writer = Writer { space: ctx.space.clone(), incarnation };

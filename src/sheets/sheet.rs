@@ -132,7 +132,7 @@ impl Sheet {
         let now = Now { wall_ms: at_ms, ..now };
         let zone = &catalog.timezone;
         let period = era.period(now.wall_ms, zone);
-        let incarnation = tenant.hub.incarnation();
+        let incarnation = tenant.hub.incarnation.current();
         // Leases and counts of an earlier incarnation stay with that one.
         let before_row = match &before {
             Before::Sheet(sheet) if sheet.incarnation == incarnation => {
@@ -208,11 +208,11 @@ impl Sheet {
         self.leases[usize::from(slot)].get_or_init(|| {
             let lease = self.tenant.only_lease(self.new_lease(pool, 0));
             if !self.replaced.load(Ordering::Acquire) {
-                self.tenant.hub.unretire(&lease);
+                self.tenant.hub.retired.remove(&lease);
             } else if is_held_only_by(&lease, [Holder::Tenant, Holder::Asker]) {
                 // A request older than the sheet in force draws for the first time: no later sheet
                 // has this lease, so it must be given back from here.
-                self.tenant.hub.retire(lease.clone());
+                self.tenant.hub.retired.add(lease.clone());
             }
             lease
         })
@@ -354,7 +354,7 @@ impl Sheet {
             if let Some((pool, slot)) = self.pool_of(&id.limit, id.start_ms, lease.incarnation()) {
                 lease.retarget(Terms { limit: pool.limit, rev: self.rev });
                 lease.realert(&self.tenant.id, pool.alerts.as_ref());
-                self.tenant.hub.unretire(&lease);
+                self.tenant.hub.retired.remove(&lease);
                 // The slot is empty in a sheet not yet published.
                 let _ = self.leases[usize::from(slot)].set(lease);
             }
@@ -369,13 +369,13 @@ impl Sheet {
             let alerting = here.and_then(|(pool, _)| self.alerting(pool));
             let lease = at_rest.wake(self.tenant.surrogate, incarnation, alerting);
             let lease = self.tenant.only_lease(lease);
-            self.tenant.hub.note_reclaimable(&lease);
+            self.tenant.hub.raises.note_reclaimable(&lease);
             match here {
                 Some((pool, slot)) => {
                     lease.retarget(Terms { limit: pool.limit, rev: self.rev });
                     let _ = self.leases[usize::from(slot)].set(lease);
                 }
-                None => self.tenant.hub.retire(lease),
+                None => self.tenant.hub.retired.add(lease),
             }
         }
     }

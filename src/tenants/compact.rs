@@ -51,7 +51,8 @@ impl CompactTenant {
     pub(crate) fn of(tenant: &Arc<LiveTenant>, hub: &Hub, now: Now) -> Option<Self> {
         let sheet = tenant.last_sheet();
         let is_alone = is_held_only_by(tenant, [Holder::Table]) && sheet.is_ours_alone();
-        let is_current = sheet.incarnation == hub.incarnation() && !hub.is_sealed();
+        let is_current =
+            sheet.incarnation == hub.incarnation.current() && !hub.incarnation.is_sealed();
         if !is_alone || !is_current || !tenant.core.is_idle() || !sheet.is_at_rest(now) {
             return None;
         }

@@ -57,7 +57,7 @@ impl LiveTenant {
     pub(crate) fn wake(woken: Woken, live: &LiveCatalog, hub: &Arc<Hub>, now: Now) -> Self {
         let Woken { record, read_ns, incarnation, epoch, row, leases } = woken;
         let core = Arc::new(TenantCore::new(&record, hub));
-        let goes_on = epoch == live.epoch && incarnation == hub.incarnation();
+        let goes_on = epoch == live.epoch && incarnation == hub.incarnation.current();
         let before = if goes_on { Before::Sleep(Arc::new(row.wake())) } else { Before::Nothing };
         let sheet = Sheet::new(core.clone(), before, &record, live, now);
         sheet.wake_leases(leases, incarnation);
@@ -188,7 +188,7 @@ impl LiveTenant {
         before.replaced.store(true, Ordering::Release);
         // After that: what the old one opens from now on it retires by itself.
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
-            self.core.hub.retire(lease.clone());
+            self.core.hub.retired.add(lease.clone());
         }
         late::settle_debts(&sheet, now); // with a grant that was just given
         sheet

@@ -72,7 +72,7 @@ impl Plans {
 
 /// The incarnation under which a gate currently leases and records.
 pub fn incarnation(gate: &Gate) -> u128 {
-    gate.inner.hub.incarnation()
+    gate.inner.hub.incarnation.current()
 }
 
 /// Atoms of all quotas of a tenant that requests in flight hold in this process and have not used

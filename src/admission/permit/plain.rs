@@ -35,7 +35,7 @@ impl Hold {
             }
         }
         if news {
-            self.of.hub().mark_sheet_dirty(sheet);
+            self.of.hub().unrecorded.add_sheet(sheet);
             self.has_used = true;
         }
         self.plain = if charged { Plain::Charged } else { Plain::Forgiven };

@@ -16,14 +16,14 @@ impl Task {
     /// Collects what changed since the last time: totals to `pending`, and to the journal.
     pub(super) fn collect(&mut self) {
         let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let (rows, used) = rows_of(&self.hub.take_dirty());
+        let (rows, used) = rows_of(&self.hub.unrecorded.take());
         for lease in used {
             // Held units that could have paid a debt were used instead: it is charged now.
             if lease.is_in_debt() {
-                self.hub.wake(&lease);
+                self.hub.renewals.wake(&lease);
             }
             if lease.due_alert(None).is_some() {
-                self.hub.wake(&lease); // the renewer that asks for its units also raises its alerts
+                self.hub.renewals.wake(&lease); // the renewer that asks for its units also raises its alerts
             }
             self.ceilings.note(lease);
         }
@@ -70,12 +70,12 @@ impl Task {
             return;
         }
         let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
-        self.hub.take_capped().into_iter().for_each(|lease| self.ceilings.note(lease));
-        self.ceilings.note_reclaimable(self.hub.take_reclaimable(), now);
+        self.hub.raises.take().into_iter().for_each(|lease| self.ceilings.note(lease));
+        self.ceilings.note_reclaimable(self.hub.raises.take_reclaimable(), now);
         self.ceilings.propose(writer, now, &mut self.pending);
         if self.pending.is_empty() {
             let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
-            let asleep = self.hub.asleep_hold_units(now.wall_ms);
+            let asleep = self.hub.idle_units.are_held(now.wall_ms);
             if silent && (self.ceilings.holds_units(now) || asleep) {
                 self.batch = vec![Rows::pack_nothing(now.wall_ms)];
                 self.batch_covers = self.begun.load(Ordering::Acquire);
@@ -98,7 +98,7 @@ impl Task {
     fn begin_ceilings(&mut self) {
         let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
         let mut rows = ByWriter::new();
-        self.ceilings.propose_at_once(self.hub.take_capped(), writer, now, &mut rows);
+        self.ceilings.propose_at_once(self.hub.raises.take(), writer, now, &mut rows);
         if rows.is_empty() {
             return;
         }
@@ -136,7 +136,7 @@ impl Task {
             news
         });
         if !self.pending.is_empty() && self.settings.mode == Mode::Durable {
-            self.hub.dirtied.notify_one();
+            self.hub.unrecorded.hurry();
         }
     }
 

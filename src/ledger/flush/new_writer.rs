@@ -49,7 +49,7 @@ impl Task {
                     );
                     self.log = log;
                     self.succeeded(); // there may be nothing to write that would show it
-                    self.hub.set_writer(self.log.incarnation());
+                    self.hub.incarnation.begin(self.log.incarnation());
                     return true;
                 }
                 Err(error) => error,
