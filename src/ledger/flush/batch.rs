@@ -23,7 +23,8 @@ impl Task {
                 self.hub.renewals.wake(&lease);
             }
             if lease.due_alert(None).is_some() {
-                self.hub.renewals.wake(&lease); // the renewer that asks for its units also raises its alerts
+                // The renewer that asks for its units also raises its alerts.
+                self.hub.renewals.wake(&lease);
             }
             self.ceilings.note(lease);
         }
