@@ -273,6 +273,11 @@ impl Hold {
             let charged = self.of.rules().charges(outcome);
             self.charge(charged, now);
         }
+        // Most requests: nothing goes back, and nothing else is to be settled.
+        if self.is_spent() {
+            self.state = HoldState::Over;
+            return true;
+        }
         self.end_reads(now);
         self.state = HoldState::Over;
         self.end_keyed(now);
