@@ -9,6 +9,7 @@
 //! | `audit` (feature `stripe`) | whether use, debt, sends and the service's counts agree |
 //! | [`webhook`] | authenticity and content of webhooks |
 //! | `reducer` | plan and payment state from a customer's events |
+//! | `follower` (feature `stripe`) | a tenant's record made what its customer's events say |
 //! | `stripe` (feature `stripe`) | Stripe as such a service |
 
 mod advance;
@@ -17,6 +18,8 @@ pub mod audit;
 #[cfg(feature = "stripe")]
 pub(crate) mod customers;
 mod dates;
+#[cfg(feature = "stripe")]
+pub(crate) mod follower;
 mod item;
 #[cfg(feature = "stripe")]
 pub(crate) mod lock;

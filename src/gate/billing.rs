@@ -9,14 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::customers::Polls;
 use super::ends::Ends;
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Mark, customer_of};
+use crate::billing::follower::{EffectFailed, Polls};
 use crate::billing::lock::Lock;
 use crate::billing::reducer::{EventTaken, Facts, prices};
 use crate::billing::report::Reporter;
-use crate::billing::sink::SinkError;
 use crate::billing::stripe::{Stripe, StripeSettings};
 use crate::billing::webhook::{self, WebhookEvent};
 use crate::clock::Clock;
@@ -61,23 +60,6 @@ pub(super) struct Billing {
     unreadable: Mutex<BTreeSet<(String, Option<String>)>>,
     pub(super) ends: Ends,
     pub(super) task: Mutex<Option<OwnedTask>>,
-}
-
-/// Why what a customer's events say could not be put into force now. Stripe sends a webhook again.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum EffectFailed {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    #[error("the events do not decide yet")]
-    Undecided,
-    #[error("concurrent changes to this customer")]
-    Busy,
-    #[error("its shape is unknown")]
-    Unreadable,
 }
 
 /// Reads the secrets and checks them against the mode.
@@ -237,7 +219,7 @@ impl Inner {
                  subscriptions still run"
             );
         }
-        match self.link(tenant, customer).await {
+        match self.follower().link(tenant, customer).await {
             Ok(()) => Ok(Mark::Applied),
             Err(EffectFailed::Directory(error)) if is_final(&error) => {
                 tracing::error!(event = %event.id, %error, "a Checkout links no tenant");
@@ -289,7 +271,7 @@ impl Inner {
         for (price, waits) in waiting {
             let mut settled = BTreeSet::new();
             for customer in waits {
-                match self.settle_customer(&customer, note).await {
+                match self.follower().settle_customer(&customer, note).await {
                     Ok(()) => drop(settled.insert(customer)),
                     Err(EffectFailed::Store(error)) if !is_damaged(&error) => {
                         return Err(error.into());
@@ -334,7 +316,7 @@ impl Inner {
                     facts.take(event);
                 };
                 customers.change(customer, take).await?;
-                self.settle_customer(customer, &note).await?;
+                self.follower().settle_customer(customer, &note).await?;
                 self.settle_waiting(customers, waiting, &note).await?;
                 Ok(Mark::Applied)
             }

@@ -197,7 +197,7 @@ impl Inner {
                 billing.ends.begin(&due, &failed, self.clock.now().wall_ms);
                 let customers = customers_of(&due);
                 log(billing.reporter.run(due).await.map(|report| report.with_failed(failed)));
-                self.poll(billing, customers).await;
+                self.follower().poll(&billing.stripe, &billing.polls, customers).await;
             }
             Err(error) => log(Err(error)),
         }
@@ -207,7 +207,8 @@ impl Inner {
         let (due, failed) = self.due_now(billing, None).await?;
         let customers = customers_of(&due);
         let report = billing.reporter.run(due).await?.with_failed(failed);
-        let polled = self.poll(billing, customers);
+        let follower = self.follower();
+        let polled = follower.poll(&billing.stripe, &billing.polls, customers);
         if tokio::time::timeout(POLL_WITHIN, polled).await.is_err() {
             tracing::warn!("not every customer was queried: the next report continues");
         }
