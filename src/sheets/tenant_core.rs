@@ -59,12 +59,6 @@ impl TenantCore {
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(sheet);
     }
 
-    /// Atoms that requests in flight hold.
-    pub(crate) fn held(&self) -> u64 {
-        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.open_holds()))
-    }
-
     /// Every lease of the tenant as a whole: of its sheet, and of earlier ones that a request still
     /// draws on.
     pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {

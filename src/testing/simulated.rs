@@ -78,7 +78,7 @@ pub fn incarnation(gate: &Gate) -> u128 {
 /// Atoms of all quotas of a tenant that requests in flight hold in this process and have not used
 /// yet. Limits of its keys, users and addresses are not among them.
 pub fn held(tenant: &TenantHandle) -> u64 {
-    tenant.0.core.held()
+    tenant.0.core.leases().iter().map(|lease| lease.open_holds()).sum()
 }
 
 /// An admitted request that has not ended.
