@@ -25,7 +25,10 @@ use crate::repeated::repeated;
 use crate::store::StoreError;
 
 mod act;
+mod events;
 mod record;
+
+pub(crate) use events::EventsOf;
 
 /// How often a tenant is brought in step anew because its customer's facts changed meanwhile.
 const ROUNDS: usize = 8;

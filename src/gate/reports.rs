@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::billing::{Billing, is_damaged};
+use super::billing::Billing;
 use super::{Gate, Inner};
 use crate::billing::audit::Audit;
 use crate::billing::report::{DueUse, RecordedUse, Report, ReportError, StoppedEntry};
@@ -118,7 +118,7 @@ impl Gate {
                 match inner.due(billing, used.clone(), &mut records).await {
                     Ok(due) => uses.push((used, due)),
                     // The others are audited without it.
-                    Err(ReportError::Store(error)) if is_damaged(&error) => {
+                    Err(ReportError::Store(error)) if !error.is_temporary() => {
                         failed.insert(used.tenant, error.to_string());
                     }
                     Err(error) => return Err(error),
