@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dates::{Dates, dates, starts_s};
+use super::due::{BillingTerms, DueUse, Overrun};
 use super::item::{self, ItemId, Origin, Versioned};
 use super::outbox::{
     OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
 };
 use super::reconcile::Kin;
-use super::report::{BillingTerms, DueUse, Overrun, Report, ReportError};
 use super::restored::Word;
+use super::result::{Report, ReportError};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::clock::{Clock, Now};
 use crate::ledger::totals::Ledger;

@@ -15,9 +15,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::due::{DueUse, RecordedUse};
 use super::item::ItemId;
 use super::outbox::Outbox;
-use super::report::{DueUse, RecordedUse, ReportError, Reporter};
+use super::report::Reporter;
+use super::result::ReportError;
 use super::sink::Sum;
 use crate::clock::time_at;
 use crate::ids::Surrogate;

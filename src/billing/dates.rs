@@ -1,9 +1,9 @@
 //! The minutes in which an entry may be dated: inside the period in which its units were used, and
 //! inside what the service takes.
 
+use super::due::DueUse;
 use super::item::ItemId;
 use super::outbox::{MAX_VALUE, OLDEST_S, Outbox, VERIFY_S};
-use super::report::DueUse;
 
 /// Minutes tried of one span before the next one is.
 const MINUTES: usize = 120;

@@ -18,6 +18,7 @@ pub mod audit;
 #[cfg(feature = "stripe")]
 pub(crate) mod customers;
 mod dates;
+pub(crate) mod due;
 #[cfg(feature = "stripe")]
 pub(crate) mod follower;
 mod item;
@@ -31,6 +32,7 @@ mod reconcile;
 pub(crate) mod reducer;
 pub mod report;
 pub(crate) mod restored;
+pub(crate) mod result;
 pub(crate) mod sink;
 pub(crate) mod snapshot;
 #[cfg(feature = "stripe")]

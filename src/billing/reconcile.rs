@@ -19,10 +19,11 @@ use std::sync::{Arc, PoisonError};
 
 use super::advance::{ReporterContext, next_step, owed_then};
 use super::dates::starts_s;
+use super::due::DueUse;
 use super::item::{self, Versioned};
 use super::outbox::{Outbox, OutboxEntry, PendingEntry, SendStep};
-use super::report::{DueUse, ReportError};
 use super::restored::{SentSinceCopy, Word};
+use super::result::ReportError;
 use super::sink::{SinkError, Sum};
 
 /// The longest billing period, in seconds.

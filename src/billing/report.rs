@@ -17,15 +17,15 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::advance::{Anchor, Pass, ReporterContext};
+use super::due::{DueUse, RecordedUse};
 use super::item::{self, ItemId, Origin};
 use super::outbox::Outbox;
 use super::restored::{self, Word};
-use super::sink::{BillingSink, SinkError};
+pub use super::result::{Report, ReportError, StoppedEntry};
+use super::sink::BillingSink;
 use crate::clock::Clock;
-use crate::ids::Surrogate;
-use crate::ledger::totals::{Ledger, PeriodUse};
+use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
-use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
 
@@ -38,155 +38,6 @@ const ASKED: usize = 10_000;
 
 /// Lifetime of a noted rejection: far longer than until verification, which runs daily.
 const KEEP_REJECTED_S: i64 = 80 * 86_400;
-
-/// Use of one item, and the terms it is billed under.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DueUse {
-    /// The item.
-    pub id: ItemId,
-    /// Atoms used in the period so far.
-    pub used: u64,
-    /// Of these: used beyond a quota that bills.
-    pub over: u64,
-    /// The terms they are billed under.
-    pub terms: BillingTerms,
-}
-
-impl DueUse {
-    /// Atoms owed.
-    pub(crate) fn owed(&self) -> u64 {
-        if self.terms.overage { self.over } else { self.used }
-    }
-}
-
-/// Billing terms of an item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BillingTerms {
-    /// The customer at the service.
-    pub customer: String,
-    /// The event name of the meter at the service.
-    pub event: String,
-    /// Atoms to one unit of the service; at least 1.
-    pub atoms_per_unit: u64,
-    /// Whether only use beyond a quota that bills is owed (`send = "overage"`).
-    pub overage: bool,
-    /// When the billing period ends, Unix milliseconds.
-    pub ends_ms: i64,
-    /// Units used after that, if its end was learned of late.
-    pub overrun: Option<Overrun>,
-    /// Whether use too old to be dated into its period is dated into the open one, rather than
-    /// never sent.
-    pub carry: bool,
-}
-
-/// Units recorded in a period after its end, before that was learned of. Unix milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Overrun {
-    /// The periods into which they are dated, each from its begin to its end, in order; at least
-    /// one. They are the units recorded from a begin to the next.
-    pub parts: Vec<(i64, i64)>,
-    /// When every process had learned of the end.
-    pub known_ms: i64,
-    /// Atoms owed that were recorded by the begin of each part, and by the time at which the end
-    /// was known; empty if that was not looked up, because nothing waits to be sent.
-    pub owed: Vec<u64>,
-}
-
-impl Overrun {
-    /// The instants by which recorded units are looked up.
-    pub(super) fn instants(&self) -> Vec<i64> {
-        let begins = self.parts.iter().map(|(from_ms, _)| *from_ms);
-        begins.chain([self.known_ms]).collect()
-    }
-}
-
-/// Use on record in the ledger, before its terms are known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RecordedUse {
-    /// The item; `None` for use without an account, which is never billed later.
-    pub id: Option<ItemId>,
-    /// The tenant.
-    pub tenant: Surrogate,
-    /// The meter.
-    pub meter: Arc<str>,
-    /// Atoms.
-    pub atoms: u64,
-    /// Of these: used beyond a quota that bills.
-    pub over: u64,
-    /// Atoms to the meter's unit when it was counted.
-    pub scale: u64,
-    /// When the billing period began, Unix milliseconds.
-    pub period_ms: i64,
-}
-
-impl From<PeriodUse> for RecordedUse {
-    fn from(row: PeriodUse) -> Self {
-        let PeriodUse { account, tenant, meter, scale, period_ms, atoms } = row;
-        let (Atoms { used: atoms, over }, name) = (atoms, meter.clone());
-        let id = account.map(|account| ItemId { account, tenant, meter: name, scale, period_ms });
-        Self { id, tenant, meter, atoms, over, scale, period_ms }
-    }
-}
-
-/// An entry that waits for an operator: [`super::Stopped`] is the reason, in the audit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StoppedEntry {
-    /// Its item.
-    pub item: ItemId,
-    /// Its number in the item.
-    pub k: u64,
-}
-
-/// The result of one run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Report {
-    /// Entries accepted.
-    pub sent: u64,
-    /// Their units.
-    pub units: u64,
-    /// Entries verified.
-    pub verified: u64,
-    /// Open entries: sent without an answer, or waiting.
-    pub open: u64,
-    /// Entries that wait for an operator.
-    pub stopped: Vec<StoppedEntry>,
-    /// Items with an accepted entry that the service does not count, without a reported rejection.
-    pub doubtful: Vec<ItemId>,
-    /// Items with units that are too old to be sent, and are not carried.
-    pub too_old: Vec<ItemId>,
-    /// Items not fully processed, and why.
-    pub failed: Vec<(ItemId, String)>,
-}
-
-/// Why a run, or a part of it, did not succeed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReportError {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The service.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// There is no billing service in the service file.
-    #[error("the service file has no [stripe]")]
-    NoService,
-    /// Use could not be written to the ledger.
-    #[error(transparent)]
-    Flush(#[from] crate::ledger::flush::FlushError),
-    /// The table came back from a backup, and no operator has yet stated what was sent since the
-    /// copy.
-    #[error(
-        "the table was restored from a backup: nothing is sent until Gate::resume_reports says \
-         what was sent since the copy was made"
-    )]
-    Restored,
-    /// A clock stepped, or this process was suspended: nothing was sent after that.
-    #[error("a clock moved during the run")]
-    ClockMoved,
-}
 
 /// See the [module](self).
 #[derive(Clone)]

@@ -9,12 +9,15 @@ use stripe_sim::{Settings, Sim};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::billing::due::BillingTerms;
 use crate::billing::outbox::OutboxEntry;
 use crate::billing::sink::SinkFuture;
-use crate::billing::sink::{Delivery, MeterEvent, Sum};
+use crate::billing::sink::{Delivery, MeterEvent, SinkError, Sum};
 use crate::billing::stripe::{Stripe, StripeSettings};
 use crate::clock::ManualClock;
 use crate::config::{Secret, StripeMode};
+use crate::ids::Surrogate;
+use crate::ledger::totals::PeriodUse;
 use crate::store::{Item, Key, Memory, Page, Promise, Query, StoreFuture, Written};
 use crate::testing::{Faulty, Odds};
 

@@ -13,7 +13,7 @@
 
 use super::ItemId;
 use super::dates::minutes_of;
-use super::report::{BillingTerms, Overrun};
+use super::due::{BillingTerms, Overrun};
 use crate::catalog::{Catalog, Send, Zone};
 use crate::directory::{EraEdge, TenantRecord};
 

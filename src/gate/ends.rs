@@ -14,7 +14,7 @@ use super::Inner;
 use super::billing::Billing;
 use super::reports::SETTLED_MS;
 use crate::billing::ItemId;
-use crate::billing::report::{DueUse, RecordedUse};
+use crate::billing::due::{DueUse, RecordedUse};
 use crate::directory::{FeedPosition, News};
 use crate::ids::Surrogate;
 use crate::repeated::repeated;
