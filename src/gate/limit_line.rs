@@ -45,7 +45,7 @@ impl RouteLine {
         let items: Vec<(Limit, HeaderItem)> = limits(rules)
             .filter_map(|limit| Some((limit, HeaderItem::new(&static_state(view, limit)?))))
             .collect();
-        let policy = join(items.iter().map(|(_, item)| item)).map(PolicyText::of_route);
+        let policy = join(items.iter().map(|(_, item)| item)).map(PolicyText::new);
         Self { policy, items }
     }
 

@@ -24,7 +24,6 @@ use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal};
 mod amount;
 mod fields;
 mod grpc;
-mod kept;
 mod policy_text;
 
 #[doc(hidden)]

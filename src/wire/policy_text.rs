@@ -1,15 +1,12 @@
 //! The value of `RateLimit-Policy`, built and validated once per route: it is the longest of the
 //! limit headers, and validating each byte of it per response would cost more than the rest.
 
-use std::borrow::Cow;
-
-use super::kept::keep;
 use crate::own_type::OwnType;
 
 /// The value of `RateLimit-Policy`.
 #[derive(Debug)]
 pub struct PolicyText {
-    text: Cow<'static, str>,
+    text: String,
     /// `None` if it is no legal header value, which a list of limits always is.
     #[cfg(feature = "tower")]
     value: Option<http::HeaderValue>,
@@ -18,23 +15,10 @@ pub struct PolicyText {
 }
 
 impl PolicyText {
-    /// The policy of one response.
     pub(crate) fn new(text: String) -> Self {
-        Self::of(text.into())
-    }
-
-    /// The policy of all responses of a route.
-    pub(crate) fn of_route(text: String) -> Self {
-        Self::of(keep(&text).map_or_else(|| text.into(), Cow::Borrowed))
-    }
-
-    fn of(text: Cow<'static, str>) -> Self {
         Self {
             #[cfg(feature = "tower")]
-            value: http::HeaderValue::from_str(&text).ok().map(|value| match text {
-                Cow::Borrowed(text) => http::HeaderValue::from_static(text),
-                Cow::Owned(_) => value,
-            }),
+            value: http::HeaderValue::from_str(&text).ok(),
             text,
             own: OwnType::default(),
         }
@@ -43,12 +27,6 @@ impl PolicyText {
     /// The value as text.
     pub fn as_str(&self) -> &str {
         &self.text
-    }
-
-    /// The text, if it lives as long as the process: a value made from it is cloned without a
-    /// reference count.
-    pub fn kept(&self) -> Option<&'static str> {
-        if let Cow::Borrowed(text) = self.text { Some(text) } else { None }
     }
 
     /// The value as the `http` crate's type.
@@ -71,15 +49,14 @@ mod tests {
     #[test]
     fn each_form_is_the_same_text() {
         let text = "\"day\";q=1, \"50 % off\";q=2;w=60";
-        for policy in [PolicyText::new(text.to_owned()), PolicyText::of_route(text.to_owned())] {
-            assert_eq!(policy.as_str(), text);
-            assert_eq!(policy.value().and_then(|value| value.to_str().ok()), Some(text));
-            assert_eq!(policy.own(str::to_owned).map(String::as_str), Some(text));
-        }
+        let policy = PolicyText::new(text.to_owned());
+        assert_eq!(policy.as_str(), text);
+        assert_eq!(policy.value().and_then(|value| value.to_str().ok()), Some(text));
+        assert_eq!(policy.own(str::to_owned).map(String::as_str), Some(text));
     }
 
     #[test]
     fn what_can_be_no_header_has_no_value() {
-        assert!(PolicyText::of_route("\n".to_owned()).value().is_none());
+        assert!(PolicyText::new("\n".to_owned()).value().is_none());
     }
 }

@@ -65,9 +65,6 @@ pub(crate) fn expose(gate: &Gate, headers: &mut HeaderMap) {
 
 /// A policy header, validated once per route.
 fn policy(text: &PolicyText) -> Option<HeaderValue> {
-    let checked = |given: &str| {
-        let value = HeaderValue::from_str(given).ok()?;
-        Some(text.kept().map_or(value, HeaderValue::from_static))
-    };
+    let checked = |given: &str| HeaderValue::from_str(given).ok();
     text.own(checked).cloned().unwrap_or_else(|| checked(text.as_str()))
 }
