@@ -34,7 +34,8 @@ pub(super) trait Balances {
         let over = match rule.over {
             Some(pool) => {
                 let whole = u64::try_from(self.policy().pools[usize::from(pool)].limit).ok()?;
-                whole.saturating_sub(self.left(pool)?)
+                let more = if rule.tenant_wide { self.overdrawn(pool) } else { 0 };
+                whole.saturating_sub(self.left(pool)?).saturating_add(more)
             }
             None => 0,
         };

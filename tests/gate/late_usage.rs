@@ -493,6 +493,37 @@ async fn what_is_owed_beyond_a_limit_of_0_is_known_once_that_is_raised() {
     }
 }
 
+/// Units beyond a limit that were drawn before its `stop` was lowered are still shown as used.
+#[tokio::test]
+async fn a_lowered_stop_shows_all_that_was_used_before() {
+    let plans = |limit: u64, stop: u64| {
+        format!(
+            r#"
+            default-plan = "pro"
+            [meter.jobs]
+            [plan.pro]
+            quota.jobs = {{ limit = "{limit}/day", over = "allow", stop = "{stop}" }}
+            "#
+        )
+    };
+    let file = testing::Plans::new(&plans(20, 100));
+    let gate = file.read_by(testing::builder("")).store(Memory::new()).open().await.unwrap();
+    let acme = gate.tenant("acme").await.unwrap();
+    let work = async |n| gate.admit(Ask::new(&acme, "job").cost("jobs", n)).await;
+    for _ in 0..14 {
+        work(7).await.unwrap().settle();
+    }
+    for (limit, stop) in [(20, 100), (20, 30), (10, 30), (10, 100), (20, 100)] {
+        file.set(&plans(limit, stop));
+        gate.reload().await.unwrap();
+        let refused = work(7).await.unwrap_err();
+        assert_eq!(refused.limit.unwrap().used, 98, "of {limit}, to {stop}, when refused");
+        let report = gate.usage_report(&tallygate::Identified::from(&acme)).await.unwrap();
+        let meter = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap();
+        assert_eq!((meter.limits[0].used, meter.used), (98, 98), "of {limit}, to {stop}");
+    }
+}
+
 #[tokio::test]
 async fn a_lowered_stop_holds_after_a_restart_whatever_a_raised_limit_includes() {
     let of = |limit: u64, stop: u64| {
