@@ -314,16 +314,27 @@ impl Gate {
     }
 
     /// Reads a tenant again when what is known of it grows old: in the background from half of the
-    /// age bound on, and before going on when the bound has passed.
+    /// age bound on, and before going on when the bound has passed, or when its trial begins.
     pub(super) fn refresh(&self, tenant: &Arc<LiveTenant>, now: Now) -> Option<Pending> {
         let age = tenant.age_ns(now);
         if age < nanos(REFRESH_AGE) {
             return None;
         }
-        if age < nanos(MAX_AGE) {
+        let begins = tenant.lacks_first_request(&self.inner.catalogs.live.load(), now);
+        if age < nanos(MAX_AGE) && !begins {
             self.inner.refresh_soon(tenant);
             return None;
         }
+        self.reread(tenant, true)
+    }
+
+    /// The same for a look at its usage, which begins no trial.
+    pub(super) fn refresh_for_look(&self, tenant: &Arc<LiveTenant>, now: Now) -> Option<Pending> {
+        if tenant.age_ns(now) < nanos(MAX_AGE) { None } else { self.reread(tenant, false) }
+    }
+
+    /// Reads a tenant again, for a request of it or for a look at its usage.
+    fn reread(&self, tenant: &Arc<LiveTenant>, for_request: bool) -> Option<Pending> {
         if self.inner.hub.reach.is_away() {
             self.inner.keep_tenant(tenant);
             return None;
@@ -333,7 +344,7 @@ impl Gate {
             let key = tenant.core.surrogate.as_u128();
             let read = async {
                 let place = inner.tenants.reads.place(key).await.ok_or(LoadFailed::Busy)?;
-                if inner.read_again(&tenant).await {
+                if inner.read_again(&tenant, for_request).await {
                     place.is_answered();
                 }
                 Ok::<(), LoadFailed>(())
@@ -344,7 +355,9 @@ impl Gate {
             let read = inner.within(wait, inner.tenants.loads.once(&key, read)).await;
             if !matches!(read, Some(Ok(()))) {
                 inner.keep_tenant(&tenant);
-                inner.refresh_soon(&tenant);
+                if for_request {
+                    inner.refresh_soon(&tenant);
+                }
             }
             Waited::default()
         }))

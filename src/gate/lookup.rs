@@ -221,7 +221,6 @@ impl Inner {
         let Some(record) = self.tenants.directory.lookup_tenant(surrogate).await? else {
             return Ok(None);
         };
-        let record = self.first_request(record).await?;
         let (live, now) = (self.catalogs.live.load(), self.clock.now());
         let tenant = self.tenant_or(surrogate, || {
             let tenant = LiveTenant::new(record.clone(), &live, &self.hub, now);
@@ -232,15 +231,15 @@ impl Inner {
             Some(Arc::new(tenant))
         });
         let Some(tenant) = tenant else { return Ok(None) };
-        tenant.learn(record, &live, now);
+        self.learn(&tenant, record);
         self.doubt_if_changed(&tenant, as_of, now);
         Ok(Some(tenant))
     }
 
     /// Reads a tenant again that is in use. False: that has failed, and it stays as it was last
     /// known.
-    pub(super) async fn read_again(&self, tenant: &LiveTenant) -> bool {
-        let is_read = !self.hub.reach.is_away() && self.read_anew(tenant, true).await;
+    pub(super) async fn read_again(&self, tenant: &LiveTenant, for_request: bool) -> bool {
+        let is_read = !self.hub.reach.is_away() && self.read_anew(tenant, for_request).await;
         if !is_read {
             self.keep_tenant(tenant);
         }
@@ -294,7 +293,8 @@ impl Inner {
         let (live, now) = (self.catalogs.live.load(), self.clock.now());
         tenant.learn(record, &live, now);
         if tenant.lacks_first_request(&live, now) {
-            // A trial begins to run with the next request, which has it read again.
+            // A trial begins to run with the next request, which has it read again; no look at
+            // `GET /usage` does.
             tenant.read_by(now.mono_ns.saturating_sub(nanos(REFRESH_AGE)));
         }
     }
@@ -308,7 +308,7 @@ impl Inner {
         }
     }
 
-    /// A plan that expires counts from the tenant's first request: noted when it is first loaded.
+    /// A plan that expires counts from the tenant's first request: noted when it is read for one.
     async fn first_request(
         &self,
         record: Arc<crate::directory::TenantRecord>,
@@ -321,7 +321,7 @@ impl Inner {
         }
         let first = self.tenants.directory.first_request(record.surrogate, now_ms).await?;
         let mut record = (*record).clone();
-        record.first_request_ms = first;
+        record.first_request_ms = first.or(Some(now_ms));
         Ok(Arc::new(record))
     }
 }

@@ -239,7 +239,7 @@ impl Inner {
         match refresh {
             Refresh::Tenant(tenant) => {
                 match self.tenants.reads.place(tenant.core.surrogate.as_u128()).await {
-                    Some(_place) => _ = self.read_again(&tenant).await,
+                    Some(_place) => _ = self.read_again(&tenant, true).await,
                     None => tenant.unwant_refresh(),
                 }
             }

@@ -137,7 +137,7 @@ impl Gate {
     pub async fn usage_report(&self, who: &Identified) -> Result<UsageReport, StoreError> {
         let inner = &*self.inner;
         // A handle that was kept may be old.
-        if let Some(read) = self.refresh(&who.tenant.0, inner.clock.now()) {
+        if let Some(read) = self.refresh_for_look(&who.tenant.0, inner.clock.now()) {
             read.await;
         }
         let now = inner.clock.now();

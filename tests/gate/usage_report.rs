@@ -67,6 +67,8 @@ async fn the_status_says_why_every_call_is_refused() {
     let (gate, clock) = testing::gate(PLANS);
     let acme = gate.directory().tenant("acme").plan("trial").save().await.unwrap();
     let status = async || usage(&gate).await["status"].as_str().unwrap().to_owned();
+    let handle = gate.tenant("acme").await.unwrap();
+    gate.admit(Ask::new(&handle, "job").cost("jobs", 1)).await.unwrap().settle();
     assert_eq!(status().await, "active");
     clock.advance(std::time::Duration::from_secs(2 * 86_400));
     assert_eq!(status().await, "trial-over");
@@ -80,6 +82,28 @@ async fn the_status_says_why_every_call_is_refused() {
     acme.suspend("abuse").await.unwrap();
     clock.advance(std::time::Duration::from_secs(31));
     assert_eq!(status().await, "suspended");
+}
+
+/// A customer that looks at its usage page after signing up has used nothing of its trial.
+#[tokio::test]
+async fn a_look_at_the_usage_begins_no_trial() {
+    let (gate, clock) = testing::gate(PLANS);
+    gate.directory().tenant("acme").plan("trial").save().await.unwrap();
+    let status = async || usage(&gate).await["status"].as_str().unwrap().to_owned();
+    for _ in 0..3 {
+        assert_eq!(status().await, "active");
+        clock.advance(std::time::Duration::from_secs(2 * 86_400));
+    }
+    let acme = gate.tenant("acme").await.unwrap(); // nor does a worker that makes ready
+    clock.advance(std::time::Duration::from_secs(2 * 86_400));
+    let work = async || gate.admit(Ask::new(&acme, "job").cost("jobs", 1)).await;
+    work().await.unwrap().settle();
+    clock.advance(std::time::Duration::from_secs(86_399));
+    work().await.unwrap().settle();
+    assert_eq!(status().await, "active");
+    clock.advance(std::time::Duration::from_secs(1));
+    assert_eq!(status().await, "trial-over");
+    work().await.unwrap_err();
 }
 
 #[tokio::test]
