@@ -117,7 +117,7 @@ impl LateUse<'_> {
 
 /// Late use that no quota has paid for yet.
 fn used(meter: MeterId, atoms: u64, whole: bool) -> Use {
-    Use { meter, atoms, narrow: None, whole, over: 0, owed: 0, needs: None }
+    Use { meter, atoms, narrow: None, whole, over: 0, owed: 0, needs: None, since: None }
 }
 
 /// The quotas of a meter of narrower scope than the tenant.
@@ -297,6 +297,10 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
         sheet.row.add_over(meter, waiting.pays_over(&sheet.policy, pool, n));
     }
     waiting.uses.retain_mut(|it| {
+        if it.waits_still(hub, away) {
+            return true;
+        }
+        it.since = None;
         let before = it.atoms;
         let is_open = !it.pay(&q, away);
         moved |= !is_open || it.atoms != before;
@@ -314,19 +318,12 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
         hub.unrecorded.add_sheet(sheet);
     }
     let asked = waiting.asked.iter().map(|(_, lease, _)| lease);
-    let needed = waiting.uses.iter().filter_map(|it| Some(&it.needs.as_ref()?.0));
     let paid = waiting.payments.iter().flat_map(|paying| &paying.debtors);
-    asked.chain(needed).chain(paid).all(|lease| hub.answers.wait_for(lease, sheet, seen))
+    asked.chain(paid).all(|lease| hub.answers.wait_for(lease, sheet, seen))
+        && waiting.uses.iter_mut().all(|it| it.settles_after(sheet, seen))
 }
 
 impl Use {
-    /// More of the same.
-    fn join(&mut self, more: Self) {
-        self.atoms = self.atoms.saturating_add(more.atoms);
-        self.over = self.over.saturating_add(more.over);
-        self.owed = more.owed;
-    }
-
     /// True: all of it is paid, or owed.
     fn pay(&mut self, q: &Purse<'_>, away: bool) -> bool {
         let policy = &q.sheet.policy;

@@ -11,6 +11,8 @@ use crate::policy::Policy;
 use crate::policy::scoped::KeptScopes;
 use crate::policy::taken::Taken;
 use crate::quota::lease::Lease;
+use crate::sheets::hub::Hub;
+use crate::sheets::sheet::Sheet;
 
 /// A sheet's late use that is not paid yet. `S` is the sheet, which is defined above this.
 #[derive(Debug)]
@@ -56,6 +58,9 @@ pub(crate) struct Use {
     pub(crate) over: u64,
     pub(crate) owed: u64,
     pub(crate) needs: Option<(Arc<Lease>, u64)>,
+    /// The number of answers to leases that had come when it was last to be settled after that
+    /// lease's; `None`: it is not to be yet.
+    pub(crate) since: Option<u64>,
 }
 
 /// Units taken to pay debts, until each debtor has answered how many it took.
@@ -168,6 +173,44 @@ impl<S> WaitingUse<S> {
             None => self.paid_over.push((pool, n)),
         }
         most(&self.paid_over) - before
+    }
+}
+
+impl Use {
+    /// More of the same.
+    pub(crate) fn join(&mut self, more: Self) {
+        self.atoms = self.atoms.saturating_add(more.atoms);
+        self.over = self.over.saturating_add(more.over);
+        self.owed = more.owed;
+        self.since = None;
+    }
+
+    /// Whether nothing has changed for it since it was tried: a caller's lease has not been
+    /// answered, and lacks the units. So many callers may wait without each being tried for all
+    /// the others.
+    pub(crate) fn waits_still(&self, hub: &Hub, away: bool) -> bool {
+        let Some(((lease, n), since)) = self.needs.as_ref().zip(self.since) else { return false };
+        let waits = self.narrow.is_some()
+            && !away
+            && lease.answer_no.load(Ordering::Relaxed) <= since
+            && lease.here() < *n
+            && !lease.takes_no_more();
+        if waits {
+            lease.want(*n);
+            hub.renewals.wake(lease); // the queue may have been full
+        }
+        waits
+    }
+
+    /// Has it settled again once the lease that it needs has been answered. False: that has
+    /// happened meanwhile.
+    pub(crate) fn settles_after(&mut self, sheet: &Arc<Sheet>, seen: u64) -> bool {
+        let Some((lease, _)) = self.needs.as_ref().filter(|_| self.since.is_none()) else {
+            return true;
+        };
+        let settles = sheet.tenant.hub.answers.wait_for(lease, sheet, seen);
+        self.since = settles.then_some(seen);
+        settles
     }
 }
 
