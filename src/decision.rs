@@ -107,6 +107,9 @@ pub enum Reason {
     LengthRequired,
     /// The same idempotency key was used for another request.
     IdempotencyConflict,
+    /// The program asks for units of this meter, which the plan file lacks, or has as a sum of
+    /// others: a mistake of the program or of the plan file, which waiting does not cure.
+    NotMetered(Arc<str>),
 }
 
 impl Reason {

@@ -212,13 +212,15 @@ impl Gate {
             let Some(meter) = live.catalog.meter(name) else {
                 const TEXT: &str = "admit: the plan file has no such meter";
                 repeated!(error, now.wall_ms, TEXT; meter = %name);
-                return Err(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet))));
+                let reason = Reason::NotMetered(name.clone());
+                return Err(Denied::Refuse(inner.refusal(reason, Some(&sheet))));
             };
             let rules = &live.catalog.meters[usize::from(meter.0)];
             if rules.count == MeterSource::Sum {
                 const TEXT: &str = "admit: a sum counts its parts; ask for those instead";
                 repeated!(error, now.wall_ms, TEXT; meter = %name);
-                return Err(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet))));
+                let reason = Reason::NotMetered(name.clone());
+                return Err(Denied::Refuse(inner.refusal(reason, Some(&sheet))));
             }
             costs.push((meter, units.saturating_mul(rules.scale)));
         }

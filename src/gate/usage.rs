@@ -195,8 +195,8 @@ impl Usage {
         let Some((ask, n)) = found else {
             const TEXT: &str = "usage.take: nothing on this route counts such a meter";
             repeated!(error, shared.gate.inner.clock.now().wall_ms, TEXT; meter);
-            let inner = &shared.gate.inner;
-            return Took::Refused(inner.refusal(Reason::Unavailable, Some(&hold.of.sheet)));
+            let reason = Reason::NotMetered(meter.into());
+            return Took::Refused(shared.gate.inner.refusal(reason, Some(&hold.of.sheet)));
         };
         shared.gate.take(&mut hold, ask, n, waited)
     }

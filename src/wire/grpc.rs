@@ -109,6 +109,7 @@ fn code(name: &str) -> i32 {
         "PERMISSION_DENIED" => 7,
         "RESOURCE_EXHAUSTED" => 8,
         "FAILED_PRECONDITION" => 9,
+        "INTERNAL" => 13,
         "UNAVAILABLE" => 14,
         "UNAUTHENTICATED" => 16,
         _ => 2, // UNKNOWN
@@ -265,8 +266,9 @@ mod tests {
             Reason::Unavailable,
             Reason::LengthRequired,
             Reason::IdempotencyConflict,
+            Reason::NotMetered("x".into()),
         ];
         let codes = reasons.map(|reason| code(Mapping::of(&reason).grpc));
-        assert_eq!(codes, [16, 8, 8, 9, 7, 7, 14, 9, 6]);
+        assert_eq!(codes, [16, 8, 8, 9, 7, 7, 14, 9, 6, 13]);
     }
 }

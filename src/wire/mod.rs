@@ -176,6 +176,9 @@ impl Mapping {
                 "Idempotency key used for another request",
                 false,
             ),
+            Reason::NotMetered(_) => {
+                (500, "INTERNAL", "/problems/not-metered", "Misconfigured meter", false)
+            }
         };
         Self { status, grpc, problem: problem.into(), title: title.into(), retry }
     }
@@ -333,6 +336,9 @@ pub(crate) fn detail(refusal: &Refusal) -> String {
         (Reason::IdempotencyConflict, _) => "This idempotency key was used with another request. \
              Use a new key for a new request."
             .into(),
+        (Reason::NotMetered(meter), _) => {
+            format!("The service cannot count {meter} here. Retrying does not help.")
+        }
     }
 }
 

@@ -530,3 +530,29 @@ fn clock_ms(clock: &tallygate::ManualClock) -> i64 {
     use tallygate::Clock;
     clock.now().wall_ms
 }
+
+/// A worker that retries what cannot succeed would do so for ever.
+#[tokio::test]
+async fn units_of_a_meter_that_is_not_there_are_refused_for_good() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.small]
+        [meter.credits]
+        sum = { small = "2" }
+        [plan.free]
+        quota.credits = "100/day"
+        "#,
+    );
+    let acme = gate.tenant("acme").await.unwrap();
+    for meter in ["nope", "credits"] {
+        let ask = Ask::new(&acme, "job").cost(meter, 1);
+        let refusal = gate.admit(ask).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::NotMetered(meter.into()));
+        let reply = gate.refusal_reply(&refusal);
+        let retry = reply.headers.iter().any(|(name, _)| *name == "retry-after");
+        assert_eq!((reply.status, retry), (500, false), "{meter}");
+        let said = refusal.to_string();
+        assert!(said.contains(meter) && said.contains("Retrying does not help"), "{said}");
+    }
+}

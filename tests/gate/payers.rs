@@ -208,7 +208,7 @@ async fn work_that_says_what_it_reports_is_charged_that() {
     }
     // A sum consists of its parts.
     let refused = gate.admit(ask("work").cost("credits", 1)).await.unwrap_err();
-    assert_eq!(refused.reason, Reason::Unavailable);
+    assert_eq!(refused.reason, Reason::NotMetered("credits".into()));
 }
 
 const PREPAID: &str = r#"
