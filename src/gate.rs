@@ -1,8 +1,8 @@
-//! The gate: the one place where the whole flow of a request is read.
+//! The gate: the whole flow of a request, on one page.
 //!
 //! [`Gate::admit`] (for work) and [`Gate::admit_request`] (for a request) walk the same steps. Each
-//! answers from memory, or says what it waits for; the caller waits, and asks again from the
-//! start. So the admitted path borrows nothing across a wait, and no step knows what an await is.
+//! step answers from memory, or returns what to wait for; the caller awaits that and starts again
+//! from the first step. So nothing is borrowed across an await, and no step awaits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -91,11 +91,15 @@ pub const LEASE_WAITERS: u32 = 16_384;
 /// than that is a store that does not keep up.
 const ROUNDS: u8 = 24;
 
-/// Identification, limits and metering for one service. Clones share everything; the last one to go
-/// should [`close`](Gate::close) it.
+/// The gate of one service: identifies callers, decides their limits, and counts what they use.
+/// Clones are handles on the same gate. Call [`close`](Gate::close) before the process ends: it
+/// writes what was counted and gives leases back.
 ///
-/// [`Gate::open`] reads the service file; [`GateBuilder`] takes what the host already has. Requests
-/// go through a layer (`middleware`, or an adapter's crate), other work through
+/// Open a gate with [`Gate::open`] from the service file, or with [`GateBuilder`] to supply a
+/// store, a clock or hooks. Tenants and their keys are in [`Gate::directory`], their usage is in
+/// [`Gate::usage_report`], and usage that other services report goes to [`Gate::ingest`].
+///
+/// Requests go through a layer (`middleware`, or an adapter's crate), other work through
 /// [`Gate::admit`]:
 ///
 /// ```
@@ -124,16 +128,16 @@ pub struct Gate {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// What came of asking, without waiting.
+/// The outcome of [`Gate::admit_request`], which never waits itself.
 pub enum Step {
     /// The answer.
     Done(Answer),
-    /// Wait for this, then ask again. It owns all it needs.
+    /// Await this, then call [`Gate::admit_request`] again with its result. It borrows nothing.
     Wait(Pending),
 }
 
 impl Step {
-    /// As the span of the admission names it.
+    /// The name of this outcome in the span of the admission.
     fn word(&self) -> &'static str {
         match self {
             Self::Done(Answer::Refuse(_)) => "refused",
@@ -146,19 +150,20 @@ impl Step {
 /// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// Admitted. What it holds is settled when it ends.
+    /// Admitted: serve it with [`Serving`](crate::adapter::Serving), which settles its units.
     Admit(Running),
-    /// The route identifies no caller: nothing is limited or counted.
+    /// The route has `auth = "none"`: nothing is limited or counted.
     Pass,
-    /// Refused.
+    /// Refused: [`Gate::refusal_reply`] writes the response.
     Refuse(Box<Refusal>),
 }
 
-/// Something on its way: a directory read, a lease. The only boxed future of a request, and only
-/// made when memory does not have the answer.
+/// A wait for the store: for a read of the directory, or for units of a lease. The only boxed
+/// future of a request, made only when memory does not have the answer.
 pub type Pending = Pin<Box<dyn Future<Output = Waited> + Send>>;
 
-/// What a wait came to: ask again with this.
+/// The result of awaiting a [`Pending`], for the next call. The first call of a request takes
+/// `Waited::default()`.
 #[derive(Debug, Default)]
 pub struct Waited {
     rounds: u8,
@@ -168,37 +173,44 @@ pub struct Waited {
     pub(crate) answer: Option<Box<Answer>>,
 }
 
-/// An admitted request with what it holds.
+/// An admitted request and the units that it holds. [`Serving`](crate::adapter::Serving) takes it.
 #[derive(Debug)]
 pub struct Running {
     pub(crate) hold: HoldBox,
 }
 
 impl Running {
-    /// Where what is read of the request's body is to be counted; `None`: it is not.
+    /// The counter for the bytes read of the request's body; `None` if no meter counts them.
     pub fn reads(&self) -> Option<BytesRead> {
         self.hold.read.clone()
     }
 }
 
 impl Gate {
-    /// Opens a gate by its service file: reads it and the plan file, opens the store, checks what
-    /// would fail later, and logs what it promises here.
+    /// Opens a gate from its service file (`tallygate.toml`): reads that and the plan file that it
+    /// names, opens the store, checks what would fail later, and logs each exception to the
+    /// promises.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, at once where files are concerned: see [`Error`].
+    /// See [`Error`]. All mistakes of a file are reported at once, each with line, column and what
+    /// to write instead.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub async fn open(service_file: &str) -> Result<Self, Error> {
         Self::builder(service_file).open().await
     }
 
-    /// The same with clients, stores and hooks that the host already has.
+    /// Begins a gate of this service file, to supply a store, a clock or hooks: see
+    /// [`GateBuilder`].
     pub fn builder(service_file: &str) -> GateBuilder {
         GateBuilder::file(service_file)
     }
 
-    /// Decides one request from memory, or says what to wait for. `waited` is what the last wait of
-    /// this request returned; begin with `Waited::default()`.
+    /// Decides one request from memory, or returns what to wait for. `waited` is what the last wait
+    /// of this request returned; begin with `Waited::default()`. For adapters: a host uses a layer.
     pub fn admit_request(&self, view: &dyn RequestView, waited: Waited) -> Step {
         let check = CheckSpan::begin();
         let mut step = self.check(&check, view, waited, None);
@@ -292,8 +304,8 @@ impl Gate {
         }
     }
 
-    /// Steps 3 and what follows from it, the same for requests and for other work: fills the hold
-    /// (in place, for it is large), or says why not.
+    /// Step 3 and its consequences, the same for requests and for other work: fills the hold (in
+    /// place, because it is large), or returns why not.
     #[inline]
     fn decide(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Denied> {
         let policy = hold.of.rules();
@@ -317,14 +329,14 @@ impl Gate {
         }
     }
 
-    /// Whether units are not to be waited for: the store has not answered, or never will, to a
-    /// guest.
+    /// Whether a wait for units is pointless: the store has not answered, or the tenant is a guest,
+    /// whose leases are never renewed.
     #[inline]
     fn is_away(&self, waited: &Waited, of: &HoldContext) -> bool {
         waited.store_away || self.inner.tenants.guests.has(&of.sheet.tenant)
     }
 
-    /// What a decision against a request comes to: a wait, a refusal, or neither under `shadow`.
+    /// The outcome of a decision against a request: a wait, a refusal, or neither under `shadow`.
     #[cold]
     fn denied(
         &self,

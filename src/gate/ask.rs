@@ -1,4 +1,5 @@
-//! Work that is no HTTP request: the same gate, with the tenant and the costs named by the program.
+//! Work other than HTTP requests: the same gate, with the tenant and the costs named by the
+//! program.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,9 +16,10 @@ use crate::repeated::repeated;
 use crate::tenants::caller::SheetRef;
 use crate::tenants::tenant::LiveTenant;
 
-/// A tenant, found and kept in memory: what work is asked for on behalf of.
+/// A tenant held in memory, for work on its behalf ([`Ask::new`]). [`Gate::tenant`] returns it; it
+/// may be kept and cloned.
 ///
-/// Only a gate has one: a name alone is no tenant.
+/// A name in its place does not compile, so a mistyped id is an error before any work is asked for:
 ///
 /// ```
 /// # use tallygate::{Ask, Error, Gate};
@@ -33,7 +35,8 @@ use crate::tenants::tenant::LiveTenant;
 #[derive(Clone, Debug)]
 pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 
-/// What a piece of work asks for.
+/// A piece of work that asks for admission: its tenant, its operation and its costs. Pass it to
+/// [`Gate::admit`].
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -61,11 +64,12 @@ pub struct Ask {
     costs: Vec<(Arc<str>, u64)>,
 }
 
-/// Admitted work. Settle it when it is done, cancel it when it was not; dropped, it counts as
-/// failed (`charge-on` decides, as for a 5xx). End it before the gate is closed
-/// ([`Gate::close`]): what is settled afterwards is on no record.
+/// Admitted work and the units that it holds. [`settle`](Self::settle) it when the work is done, or
+/// [`cancel`](Self::cancel) it when it was not done. A dropped permit counts as failed work, and
+/// `charge-on` of the plan file decides about its cost as for a 5xx. End it before [`Gate::close`]:
+/// units that are settled later are on no record.
 ///
-/// It ends once:
+/// Both methods consume it, so it ends once:
 ///
 /// ```
 /// fn deliver(permit: tallygate::Permit, done: bool) {
@@ -86,17 +90,18 @@ pub struct Permit {
 }
 
 impl Ask {
-    /// Asks for an operation on behalf of a tenant. If the plan file has a route of this name, its
-    /// costs, feature and rates hold; otherwise only the costs named here and the rates for all.
+    /// An operation for a tenant, without costs of its own. If the plan file has a route named
+    /// `op`, that route's costs, required feature and rates apply; otherwise only the costs added
+    /// here and the rates for all routes.
     pub fn new(tenant: &TenantHandle, op: impl Into<Arc<str>>) -> Self {
         Self { tenant: tenant.clone(), op: op.into(), costs: Vec::new() }
     }
 
-    /// For so many units of a meter, in place of what a route of this name costs of it. The costs
-    /// of one meter add up.
+    /// Adds a cost in whole units of a meter, by its name in the plan file. It replaces the route's
+    /// own cost on that meter; several costs on one meter add up.
     ///
-    /// Of a meter that is `reported` the number said here is the one that counts: it is set aside,
-    /// and used when the work is [settled](Permit::settle).
+    /// On a meter with `count = "reported"` this number is the usage: it is held at admission, and
+    /// used when the work is [settled](Permit::settle).
     #[must_use]
     pub fn cost(mut self, meter: impl Into<Arc<str>>, units: u64) -> Self {
         let meter = meter.into();
@@ -114,8 +119,8 @@ impl TenantHandle {
         &self.0.core.id
     }
 
-    /// Requests and other work of it in flight in this process. They are counted where its plan
-    /// limits their number (`concurrency`); elsewhere `None`.
+    /// The number of this tenant's requests and other work in flight in this process; `None` if its
+    /// plan does not limit them (`concurrency`), because they are not counted then.
     pub fn in_flight(&self) -> Option<u32> {
         self.0.last_sheet().policy.plan.concurrency?;
         Some(self.0.core.in_flight.load(Ordering::Acquire))
@@ -128,7 +133,7 @@ impl Permit {
         Self { hold }
     }
 
-    /// The work was done: its costs are used, those of meters that are reported among them.
+    /// Ends the work as done: its costs are used, including those on `reported` meters.
     pub fn settle(mut self) {
         let now = self.hold.now();
         self.hold.use_stated(now);
@@ -136,7 +141,7 @@ impl Permit {
         self.hold.end(Outcome::Complete { status: 200 }, now);
     }
 
-    /// The work was not done: everything goes back.
+    /// Ends the work as not done: the units that it holds go back, and nothing is counted.
     pub fn cancel(mut self) {
         let now = self.hold.now();
         self.hold.charge(false, now);
@@ -156,21 +161,25 @@ impl Drop for Permit {
 }
 
 impl Gate {
-    /// The tenant with this outer id, loaded into memory.
+    /// The tenant with this outer id, read from the directory if it is not in memory. With
+    /// `identity.unknown = "create"` in the service file a missing tenant is created on the default
+    /// plan.
     ///
     /// # Errors
     ///
-    /// [`Error::NoTenant`], or the store's error.
+    /// [`Error::NoTenant`] if the tenant does not exist, or [`Error::Store`] if the store fails.
     pub async fn tenant(&self, id: &str) -> Result<TenantHandle, Error> {
         let none = || Error::NoTenant(id.to_owned());
         Ok(TenantHandle(self.inner.tenant_named(id).await?.ok_or_else(none)?))
     }
 
-    /// Admits work, waiting for a lease where memory does not have the answer.
+    /// Admits work, or refuses it. It decides from memory, and waits for the store only where units
+    /// of a lease or the tenant's record are missing there.
     ///
     /// # Errors
     ///
-    /// The refusal.
+    /// The [`Refusal`], with its reason, the limit and when to retry. An unknown meter, or one that
+    /// is a sum, is refused as [`Reason::Unavailable`] and logged as an error.
     pub async fn admit(&self, ask: Ask) -> Result<Permit, Refusal> {
         let mut waited = Waited::default();
         loop {
@@ -182,7 +191,7 @@ impl Gate {
         }
     }
 
-    /// The same from memory alone: `None` if it would have to wait.
+    /// [`admit`](Self::admit) from memory alone; `None` if it would have to wait.
     pub fn try_admit_now(&self, ask: &Ask) -> Option<Result<Permit, Refusal>> {
         match self.try_admit(ask, &Waited::default()) {
             Ok(hold) => Some(Ok(Permit::new(hold))),

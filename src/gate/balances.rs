@@ -1,5 +1,5 @@
-//! What was used of a quota, worked out from its pools: the same for a refusal, which knows leases
-//! alone, and for a report, which reads the store as well.
+//! Usage of a quota, computed from its pools by the same code for a refusal, which has leases only,
+//! and for a report, which reads the store as well.
 
 use crate::policy::{Policy, QuotaRule};
 

@@ -100,13 +100,20 @@ impl Billing {
 }
 
 impl Gate {
-    /// Takes a webhook of Stripe: `signature` is the value of `Stripe-Signature`, `body` the raw
-    /// body, at most [`webhook::MAX_BODY`] long. Answered with 200 once what it says is durable
-    /// and, in this process, in force; with 4xx if it is not genuine, with 503 if it could not be
-    /// applied now, and with 422 if it would say something and is in the shape of no API version
-    /// that is known here: Stripe sends it again, and shows that it fails.
+    /// Handles a webhook from Stripe, for a route of your own; the adapters have one ready.
+    /// `signature` is the value of the header `Stripe-Signature`, `body` the raw body, at most 1
+    /// MiB.
     ///
-    /// Other processes hold the tenant to its new plan when what they know of it has aged.
+    /// | status | when |
+    /// |---|---|
+    /// | 200 | its effect is durable and, in this process, in force |
+    /// | 400, 413 | it is not genuine, or too long |
+    /// | 404 | the service file has no `stripe.webhook-secret` |
+    /// | 422 | a subscription or invoice in an unknown shape or state; Stripe shows it as failed |
+    /// | 503 | it could not be applied now; Stripe sends it again |
+    ///
+    /// Other processes apply the tenant's new plan within two seconds. `docs/billing.md` lists the
+    /// events to subscribe to.
     pub async fn stripe_webhook(&self, signature: &[u8], body: &[u8]) -> Reply {
         let inner = &self.inner;
         let Some(billing) = inner.billing.as_ref().filter(|billing| !billing.secrets.is_empty())

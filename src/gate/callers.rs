@@ -1,10 +1,9 @@
 //! Step 1, identify: from what a request presents to a tenant in memory.
 //!
-//! The hot path is one look-up by a keyed 128-bit hash of the credential. What it misses is loaded
-//! from the directory once for all who wait, at most [`READS`] loads at a time, in turn by whose
-//! they are; an unknown credential is remembered in a
-//! table of fixed size. So a flood of forged credentials costs neither memory nor other callers'
-//! requests.
+//! The hot path is one look-up by a keyed 128-bit hash of the credential. A miss is loaded from the
+//! directory once for all waiting requests, at most [`READS`] loads at a time, with tenants taking
+//! turns; an unknown credential is remembered in a table of fixed size. So a flood of forged
+//! credentials costs neither memory nor other callers' requests.
 
 use std::net::IpAddr;
 use std::num::NonZeroU128;
@@ -94,7 +93,7 @@ pub(crate) enum Wanted {
 }
 
 impl Gate {
-    /// Who is calling; `rounds`: how often this request has waited so far.
+    /// Identifies the caller. `rounds`: how often this request has waited so far.
     pub(super) fn identify(
         &self,
         view: &dyn RequestView,
@@ -258,7 +257,7 @@ impl Gate {
         }
     }
 
-    /// Loads a caller, once for all who wait for it; they wait by whose they are.
+    /// Loads a caller, once for all requests that wait for it; tenants (`whose`) take turns.
     fn load(&self, probe: CredentialKey, wanted: Wanted, whose: u128) -> Pending {
         let inner = self.inner.clone();
         Box::pin(async move {
@@ -390,7 +389,8 @@ impl KnownCaller {
 }
 
 impl Inner {
-    /// The directory is not to be had: who is in memory stays as last known, and a guest is let in.
+    /// The directory cannot be read: a caller in memory stays as last known, and a guest is
+    /// admitted.
     fn without_directory(&self, probe: CredentialKey, wanted: Wanted) -> Waited {
         if self.keep_as_known(probe) || self.let_in(probe, wanted) {
             return Waited::default();

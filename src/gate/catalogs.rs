@@ -56,7 +56,7 @@ impl Catalogs {
 /// Where plans come from.
 #[derive(Clone, Debug)]
 pub(crate) enum PlanSource {
-    /// A file, which is looked at again and again, and who looks at it.
+    /// A file that is checked again and again, read off the runtime.
     File(String, OffRuntime),
     /// Text that the host has handed in.
     Text(Arc<str>),

@@ -1,4 +1,4 @@
-//! The end of a gate, and the flush before it.
+//! Closing a gate, and flushing it on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use crate::renewal;
 use crate::sheets::sheet::Sheet;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long closing waits for what is in hand: then it says what is left.
+/// Longest time that closing waits for open work; then it reports what is left.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A year: the most that a close waits. An instant further off is none on some platforms.
@@ -108,7 +108,7 @@ impl Inner {
         }
     }
 
-    /// The same of one tenant, before its numbers are told, or of all.
+    /// The same for one tenant, before its numbers are reported, or for all.
     pub(super) async fn wait_for_late(&self, of: Option<&Arc<Sheet>>) {
         let _ = tokio::time::timeout(super::LEASE_WAIT, self.hub.answers.all_paid(of)).await;
     }
@@ -137,31 +137,32 @@ fn still_open() -> StoreError {
 }
 
 impl Gate {
-    /// Drains and ends: settles as aborted the requests that are still being handled or answered,
-    /// waits a quarter of the time for permits and for other work that holds units, flushes what
-    /// was counted, gives leases back, closes the store.
+    /// Closes the gate within 10 seconds: settles requests that are still being handled or answered
+    /// as aborted, waits up to a quarter of the time for permits and other work that holds units,
+    /// flushes what was counted, gives leases back, and closes the store.
     ///
-    /// Call it after the server has stopped and work outside of requests has ended. Work that is
-    /// open after that quarter is logged, with its number and units: these stay spent until their
-    /// windows end, because it may still use them. What it settles, or reports through a kept
-    /// [`Usage`](super::Usage), once the gate is closed is on no record, which is logged as well.
+    /// Call it after the server has stopped and other work has ended. Work that is still open after
+    /// that quarter is logged with its number and units. These units stay spent until their windows
+    /// end, because the work may still use them. Units that are settled, or reported through a kept
+    /// [`Usage`](super::Usage), after the gate is closed are on no record; that is logged as well.
     ///
-    /// Several calls are one: those made while the gate closes wait for that, and those made later
-    /// have nothing left to do. After an error, or a close that was dropped, the next call goes on.
+    /// It may be called repeatedly: a call while the gate closes waits for that, and a later one
+    /// has nothing left to do. After an error, or if the future was dropped, the next call
+    /// continues.
     ///
     /// # Errors
     ///
-    /// What could not be written within [`CLOSE_WITHIN`]; it is in the journal where there is one.
+    /// Usage could not be written in time; it is in the journal if there is one. Or the store has
+    /// not closed in time.
     pub async fn close(&self) -> Result<(), Error> {
         self.close_within(CLOSE_WITHIN).await
     }
 
-    /// The same in as much time as the platform leaves; a year at most.
+    /// [`close`](Self::close) within the time that the platform leaves; at most a year.
     ///
     /// # Errors
     ///
-    /// What could not be written by then; it is in the journal where there is one. Or that the
-    /// store has not let go of its file by then.
+    /// As [`close`](Self::close).
     pub async fn close_within(&self, time: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + time.min(FAR);
         let closed = self.inner.teardown.closed.get_or_try_init(|| self.end(deadline));
@@ -239,11 +240,11 @@ impl Gate {
         Ok(closed.unwrap_or_else(|_| Err(still_open()))?)
     }
 
-    /// Writes what has been counted so far to the store.
+    /// Writes all usage that was counted so far to the store, instead of at the next flush.
     ///
     /// # Errors
     ///
-    /// What could not be written; it stays in memory and is tried again.
+    /// Usage could not be written; it stays in memory and is tried again.
     pub async fn flush_now(&self) -> Result<(), Error> {
         Ok(self.inner.recording.flusher.flush_now().await?)
     }

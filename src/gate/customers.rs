@@ -7,14 +7,14 @@ use crate::directory::DirectoryError;
 use crate::error::Error;
 
 impl Gate {
-    /// Links a tenant to its Stripe customer (`cus_..`), and puts into force what that customer's
-    /// events have said by now. Use that was admitted before is never billed.
+    /// Links a tenant to its Stripe customer (`cus_..`), and applies that customer's earlier events
+    /// to it. Usage that was admitted before the link is never billed.
     ///
     /// # Errors
     ///
-    /// If there is no such tenant, the customer is another tenant's, or the store does not do it:
-    /// then link again. Where Stripe does not answer, the link stands, and what it would have said
-    /// is asked for again within a day.
+    /// The tenant does not exist, the customer belongs to another tenant, or the store fails: then
+    /// link again. If Stripe does not answer, the link is made all the same, and Stripe is queried
+    /// again within a day.
     pub async fn link_customer(&self, tenant: &str, customer: &str) -> Result<(), Error> {
         match self.inner.follower().link(tenant, customer).await {
             Ok(()) => Ok(()),
@@ -31,13 +31,13 @@ impl Gate {
         }
     }
 
-    /// The tenant's Stripe customer: the one it is linked to, or else one that was made for it
-    /// before, or a new one. Linked when this returns.
+    /// Returns the id of the tenant's Stripe customer, linked to the tenant: the customer that is
+    /// linked already, or else one that was created for the tenant earlier, or a new one.
     ///
     /// # Errors
     ///
-    /// As [`link_customer`](Self::link_customer), and if Stripe does not answer or there is none in
-    /// the service file.
+    /// As [`link_customer`](Self::link_customer). Also if Stripe does not answer, or the service
+    /// file has no `[stripe]`.
     pub async fn ensure_customer(&self, tenant: &str) -> Result<String, Error> {
         let found = self.directory().find(tenant).await?;
         let found = found.ok_or_else(|| Error::NoTenant(tenant.to_owned()))?;

@@ -1,5 +1,5 @@
-//! Parts of a request's way through the gate, one at a time: what benches and tests of cost
-//! measure. They go through the code that requests go through, and skip nothing of their part.
+//! Single stages of a request, for benches and tests of cost. They run the code that requests run,
+//! and skip none of their stage.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +85,7 @@ impl Gate {
             || sheets.into_iter().any(|sheet| sheet.open_leases().any(is_queued))
     }
 
-    /// Puts everybody to sleep who can be. How many tenants sleep then, and how many are awake.
+    /// Compacts every tenant that can be. Returns the numbers of idle and of active tenants.
     pub(crate) async fn doze(&self) -> (usize, usize) {
         self.inner.compact_idle(Duration::ZERO, Duration::MAX).await;
         self.inner.forget_idle(self.inner.clock.now(), Duration::MAX, Duration::MAX);

@@ -1,5 +1,5 @@
-//! When the billing periods of used items end: what a period leaves is reported then, whenever the
-//! next whole report is due.
+//! Watches for the ends of billing periods: the rest of a period is reported then, before the next
+//! whole report is due.
 //!
 //! A whole report knows every item. Items first used after it are found in the logs, which the
 //! reporting process reads on from where it was once a minute; claims on idempotency keys, which

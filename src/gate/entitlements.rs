@@ -1,5 +1,5 @@
-//! What a tenant has bought, for a host that passes it on: a login that puts it into a token, a
-//! support page. Nothing is decided or counted, and nothing that was used is read.
+//! A tenant's plan, status and features, for a host that passes them on: a login that puts them
+//! into a token, a support page. Decides and counts nothing, and reads no usage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,27 +9,50 @@ use super::statement::status;
 use crate::catalog::Feature;
 use crate::error::Error;
 
-/// What a tenant has at an instant, by its record and the plan file in force.
+/// A tenant's plan, status and features at one instant, by its record and the plan file in force.
+/// [`Gate::entitlements`] returns it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Entitlements {
-    /// Its plan's name: what payment has left of the one that was bought.
+    /// The name of the plan in force. For an unpaid tenant `[billing]` of the plan file may set
+    /// another one than it bought.
     pub plan: Arc<str>,
-    /// How it stands, in the words of `GET /usage`: `active`, `suspended`, `trial-over`,
-    /// `payment-required`.
+    /// Whether the tenant may call, in the words of `GET /usage`: `active`, `suspended`,
+    /// `trial-over`, `payment-required`.
     pub status: Arc<str>,
-    /// What the plan includes, exceptions and addons applied.
+    /// The plan's features, by name, with exceptions and addons applied.
     pub features: BTreeMap<Arc<str>, Feature>,
 }
 
 impl Gate {
-    /// What the tenant with this outer id has now; `None` if there is no such tenant. Read from the
-    /// store, so that what was bought a moment ago is there. It is no request of the tenant's: no
-    /// trial begins with it, and the tenant is not made.
+    /// The plan, status and features of the tenant with this outer id; `None` if there is no such
+    /// tenant. It reads the store, so a purchase of a moment ago is included. It does not count as
+    /// a request: it begins no trial and creates no tenant.
+    ///
+    /// ```
+    /// # let mut runtime = tokio::runtime::Builder::new_current_thread();
+    /// # runtime.enable_all().build().unwrap().block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// let (gate, _clock) = tallygate::testing::gate(r#"
+    ///     default-plan = "free"
+    ///     [plan.free]
+    ///     rate.all = "5/s"
+    ///     [plan.pro]
+    ///     extends = "free"
+    ///     feature.export = true
+    /// "#);
+    /// gate.directory().tenant("acme").plan("pro").note("upgraded").save().await?;
+    ///
+    /// let acme = gate.entitlements("acme").await?.expect("it was saved");
+    /// assert_eq!((&*acme.plan, &*acme.status), ("pro", "active"));
+    /// assert!(acme.features["export"].is_on());
+    /// # }
+    /// # Ok::<(), tallygate::Error>(()) }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// The store's error.
     pub async fn entitlements(&self, tenant: &str) -> Result<Option<Entitlements>, Error> {
         let inner = &self.inner;
         let Some(found) = inner.tenants.directory.find(tenant).await? else { return Ok(None) };

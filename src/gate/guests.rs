@@ -1,5 +1,5 @@
-//! Guests: tenants that the directory cannot be asked about, served on the default plan until it
-//! can (`on-directory-error = "default-plan"`).
+//! Guests: tenants served on the default plan while the directory cannot be read
+//! (`on-directory-error = "default-plan"`).
 //!
 //! # Laws
 //!
@@ -41,8 +41,8 @@ use crate::sheets::unrecorded::Dirty;
 use crate::tenants::caller::SheetRef;
 use crate::tenants::tenant::LiveTenant;
 
-/// Most guests at once; the next gets 503. Who passes for a tenant with a trusted proxy may name
-/// anybody, and each takes memory.
+/// Most guests at once; the next gets 503. A client that a trusted proxy lets name its tenant may
+/// invent names, and each takes memory.
 pub(crate) const MAX_GUESTS: usize = 1_024;
 
 /// How long a closing gate tries to hand over what guests used.

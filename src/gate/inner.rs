@@ -1,4 +1,4 @@
-//! What the gate's parts share.
+//! The state that all parts of a gate share.
 
 use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
@@ -96,7 +96,7 @@ pub(crate) struct Settings {
     pub(crate) on_refusal: Option<OnRefusal>,
 }
 
-/// Fewest bytes of the token of `POST /usage`: anybody may try one.
+/// Fewest bytes of the token of `POST /usage`, because any client may try to guess it.
 const MIN_INGEST_TOKEN: usize = 16;
 
 impl Settings {

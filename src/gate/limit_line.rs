@@ -1,6 +1,6 @@
-//! The limits of an admitted request as header text: what every response of it pays for, so that
-//! it is written from memory without a state per limit. Other styles, refusals and reports go
-//! through [`LimitState`]; both write the same (a test compares them).
+//! Writes the limit headers of an admitted request straight from its counters. Every response pays
+//! for them, so no [`LimitState`] is made per limit. Other styles, refusals and reports go through
+//! [`LimitState`]; both ways write the same text (a test compares them).
 
 use super::Inner;
 use super::standing::LimitReader;

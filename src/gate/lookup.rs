@@ -24,8 +24,8 @@ use crate::tenants::tenant::LiveTenant;
 const LOOKS: usize = 4;
 
 impl Inner {
-    /// The name in memory of a caller named by a trusted source. Its parts are told apart by
-    /// a byte that is in none of them.
+    /// The name in memory of a caller named by a trusted source. Its parts are separated by a byte
+    /// that is in none of them.
     pub(super) fn probe_of(&self, caller: &Caller) -> CredentialKey {
         let mut name = Vec::with_capacity(64);
         let mut push = |kind: u8, text: &str| {

@@ -1,5 +1,5 @@
-//! What goes on beside requests: the plan file is looked at, tenants are read again before they
-//! grow old, and what is unused leaves memory. Several tasks, owned by the gate.
+//! Maintenance beside requests: tasks, owned by the gate, that check the plan file, reread tenants
+//! before they are outdated, and free unused memory.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -119,7 +119,7 @@ async fn watch_plans(inner: Weak<Inner>) {
 struct Looked {
     /// The content, if it could be read.
     content: Option<[u8; 32]>,
-    /// What was told of it, if it failed.
+    /// The failure that was logged, if it failed.
     failed: Option<String>,
     /// The content that is broken, and need not be parsed again.
     broken: Option<[u8; 32]>,
@@ -286,9 +286,8 @@ impl Inner {
         self.hub.retired.give_back().await;
     }
 
-    /// Looks at the plan file. What has changed since the last look waits for the next: it may be
-    /// half of what somebody is writing, and a half can be a file that parses. The same failure is
-    /// told once, not every second.
+    /// Checks the plan file. A change since the last check waits for the next one: the file may be
+    /// half written, and half a file may parse. The same failure is logged once, not every second.
     async fn poll_plans(&self, last: &mut Looked) {
         let _turn = self.catalogs.reloads.lock().await;
         let mut broken = None;

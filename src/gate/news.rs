@@ -1,8 +1,8 @@
-//! Changes of the directory, as they are heard of: at once where this process made them, within two
-//! seconds where another did.
+//! Applies changes of the directory to what is in memory: at once if this process made them, within
+//! two seconds if another did.
 //!
-//! What is in memory is replaced, or read again; what is being read while a change is heard of is
-//! read once more (see [`Recent`]). So age (`MAX_AGE`) is left for changes that were not announced.
+//! Cached records are replaced or reread; a read under way when a change arrives is repeated (see
+//! [`Recent`]). Age (`MAX_AGE`) only covers changes that were never announced.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -222,7 +222,7 @@ impl Changed {
         }
     }
 
-    /// Begins to read what is to be read, by turns with those who wait for a look-up.
+    /// Begins the reads that are due, taking turns with waiting look-ups.
     fn read(&mut self, inner: &Arc<Inner>) {
         for surrogate in std::mem::take(&mut self.again) {
             let Some(tenant) = inner.tenants.active.get(&surrogate).map(|it| it.clone()) else {

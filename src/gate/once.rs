@@ -1,7 +1,7 @@
-//! Requests that count once: the claim on an idempotency key, between the decision and the handler.
+//! Idempotent requests: the claim on an idempotency key, between the decision and the handler.
 //!
-//! The claim is written while the request holds its units, and before it is answered for. This is
-//! the one wait that ends with the answer itself: what was decided is held, not looked up again.
+//! The claim is written while the request holds its units, before its handler runs. This is the one
+//! wait after which a request is not decided anew, because its units are held.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -67,8 +67,8 @@ impl Gate {
         }
     }
 
-    /// Whether a request presents a key to be counted once, by its route alone: then a digest of
-    /// its body ([`RequestView::body_digest`]) tells it from others with the same key. For
+    /// Whether a request has an idempotency key, on a route with `once-by`. Then a digest of its
+    /// body ([`RequestView::body_digest`]) distinguishes it from others with the same key. For
     /// adapters.
     pub fn counts_once(&self, view: &dyn RequestView) -> bool {
         let live = self.inner.catalogs.live.load();
@@ -77,7 +77,8 @@ impl Gate {
         presented(rules, view).is_some()
     }
 
-    /// What a request is answered whose body is longer than what is read of it. For adapters.
+    /// The reply, a 413, to a request with a body longer than the `at_most` bytes that are read for
+    /// a digest. For adapters.
     pub fn body_too_long_reply(&self, at_most: usize) -> Reply {
         let detail = format!(
             "A request with an idempotency key may have a body of at most {at_most} bytes here."
@@ -194,7 +195,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes a write until its outcome is known; whoever asks bounds the wait.
+    /// Repeats a write until its outcome is known; the caller bounds the wait.
     async fn write_claim(
         &self,
         of: Surrogate,

@@ -1,5 +1,4 @@
-//! Opening and closing: what is checked before the first request, what is started, and in which
-//! order it is drained.
+//! Opening a gate: the checks before the first request, and the start of its tasks.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -56,10 +55,12 @@ pub(crate) const MAX_CALLERS: usize = 2_000_000;
 /// Longest that one step of opening waits for the store: each takes a few calls, of 3 s at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// Writes a refusal as the host wants it; `None` leaves it as it is.
+/// The host's own form of refusals ([`GateBuilder::on_refusal`]): returns the reply to send, or
+/// `None` for the default one.
 pub type OnRefusal = Arc<dyn Fn(&Refusal) -> Option<Reply> + Send + Sync>;
 
-/// Builds a [`Gate`] from a service file and what the host already has.
+/// Builds a [`Gate`] from a service file and from parts that the host supplies: a store, a clock,
+/// identification, hooks. Begin with [`Gate::builder`], end with [`open`](Self::open).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -103,7 +104,7 @@ impl GateBuilder {
         Self::from(ConfigSource::File(path.to_owned()))
     }
 
-    /// A gate whose service file is this text; environment overrides do not apply to it.
+    /// Begins a gate with this text as its service file. Environment variables do not override it.
     pub fn from_text(text: &str) -> Self {
         Self::from(ConfigSource::Text(text.to_owned()))
     }
@@ -124,19 +125,19 @@ impl GateBuilder {
         }
     }
 
-    /// A store the host has made, instead of the one in the service file.
+    /// Uses this store instead of the one in the service file.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// Another plan file than the one in the service file.
+    /// Reads the plan file at this path instead of the one in the service file.
     pub fn plans_file(mut self, path: impl Into<String>) -> Self {
         self.plans = Some(PlanSource::file(path));
         self
     }
 
-    /// Plans from text: no file, no reload.
+    /// Uses this text as the plan file. Without a file there is nothing to reload.
     pub fn plans(mut self, text: &str) -> Self {
         self.plans = Some(PlanSource::Text(text.into()));
         self
@@ -148,20 +149,44 @@ impl GateBuilder {
         self
     }
 
-    /// Another clock than the system's.
+    /// Uses this clock instead of the system's, for tests ([`ManualClock`](crate::ManualClock)).
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// The host's own identification, asked before the sources of the service file.
+    /// Identifies callers by the host's own code, before the `[[identify]]` tables of the service
+    /// file are tried.
     pub fn identify(mut self, identify: impl Identify) -> Self {
         self.custom = Some(Arc::new(identify));
         self
     }
 
-    /// The host's own refusals. The refusal names the tenant, the plan and, in `call`, the route
-    /// and the request; what of that an answer shows is the host's choice.
+    /// Replaces the default problem responses: `hook` returns the reply to send, or `None` for the
+    /// default one. The [`Refusal`] names the tenant, the plan and, in [`call`](Refusal::call), the
+    /// route and the request; the hook chooses which of these the client sees. It is not called for
+    /// gRPC.
+    ///
+    /// ```
+    /// # let mut runtime = tokio::runtime::Builder::new_current_thread();
+    /// # runtime.enable_all().build().unwrap().block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// use tallygate::wire::Reply;
+    /// use tallygate::{Reason, Refusal};
+    ///
+    /// let plans = "default-plan = \"free\"\n[plan.free]\nrate.all = \"5/s\"";
+    /// let gate = tallygate::testing::builder(plans)
+    ///     .on_refusal(|refusal| {
+    ///         let is_rate = matches!(refusal.reason, Reason::Exhausted);
+    ///         is_rate.then(|| Reply { status: 429, headers: vec![], body: b"slow down".to_vec() })
+    ///     })
+    ///     .open()
+    ///     .await?;
+    /// let reply = gate.refusal_reply(&Refusal::new(Reason::Exhausted));
+    /// assert_eq!(reply.body, b"slow down");
+    /// # }
+    /// # Ok::<(), tallygate::Error>(()) }).unwrap();
+    /// ```
     pub fn on_refusal(
         mut self,
         hook: impl Fn(&Refusal) -> Option<Reply> + Send + Sync + 'static,
@@ -170,25 +195,26 @@ impl GateBuilder {
         self
     }
 
-    /// What to do when a tenant passes an `alert` percentage of a quota: called once per window and
-    /// percentage, over all processes, on a task of the gate: it must not block.
+    /// Calls `hook` when a tenant passes an `alert` percentage of a quota, once per window and
+    /// percentage over all processes. It runs on a task of the gate and must not block.
     pub fn on_alert(mut self, hook: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
         self.on_alert = Some(Arc::new(hook));
         self
     }
 
-    /// How decisions are written into headers and bodies.
+    /// Sets which limit headers are sent and how problem bodies name their types.
     pub fn wire(mut self, options: WireOptions) -> Self {
         self.wire = options;
         self
     }
 
-    /// Whether a rate that does not say `strict` is leased by the slot where several processes
-    /// share the store: for many that live shortly or stand still, as on Lambda, and cannot tell
-    /// each other how many they are. Then this process is counted among those that share rates only
-    /// if the plan file it is opened with has a rate with `strict = false`.
+    /// Sets whether rates without `strict` in the plan file are strict: leased from the store in
+    /// slots of five seconds, instead of shared among the processes. Off by default. Switch it on
+    /// for many short-lived or frozen processes that cannot count one another, as on Lambda. Such a
+    /// process shares rates only if its plan file has one with `strict = false` when it opens.
     ///
-    /// Processes of both kinds on one table admit up to a rate each: let the plan file say it then.
+    /// If processes with and without this setting use one table, each kind admits up to the whole
+    /// rate: write `strict` in the plan file then.
     pub fn strict_rates(mut self, strict: bool) -> Self {
         self.strict_rates = strict;
         self
@@ -201,13 +227,13 @@ impl GateBuilder {
         self
     }
 
-    /// The DynamoDB table that the service file names, or the environment over it; `None` where the
-    /// store is of another kind. For hosts, which make the client of the table themselves and hand
-    /// it in as [`store`](Self::store). It waits for the disk that the file is on.
+    /// The name of the DynamoDB table in the service file, or in the environment variable that
+    /// overrides it; `None` if the store is of another kind. The host makes a client for the table
+    /// and passes the store to [`store`](Self::store). Blocks while the file is read.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or all that is wrong with it.
+    /// [`Error::File`] if the file cannot be read, [`Error::Config`] with all its mistakes.
     pub fn dynamodb_table(&self) -> Result<Option<String>, Error> {
         match self.config()?.store.kind {
             StoreKind::Dynamodb { table } => Ok(Some(table)),
@@ -220,12 +246,16 @@ impl GateBuilder {
         self.source.read()
     }
 
-    /// Opens the gate: reads, checks, recovers what a dead process left, starts the tasks, and logs
-    /// what is promised here. Must be called within a tokio runtime.
+    /// Opens the gate: reads and checks the files, opens the store, recovers the journal of a dead
+    /// process, starts the tasks, and logs each exception to the promises.
     ///
     /// # Errors
     ///
-    /// Whatever would fail later, said now.
+    /// See [`Error`]: whatever would make requests fail later is reported now.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub async fn open(self) -> Result<Gate, Error> {
         let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let now = clock.now();
@@ -450,17 +480,19 @@ async fn begin(
 }
 
 impl Gate {
-    /// Looks at the plan file now, and puts it into force at once, instead of when two polls in a
-    /// row have found it the same. `Ok(true)`: another one is in force.
+    /// Reads the plan file now and applies it at once. Otherwise a changed file is applied once two
+    /// checks, a second apart, have found it the same. Returns whether the plans in force have
+    /// changed.
     ///
     /// # Errors
     ///
-    /// What is wrong with it; the catalog in force stays.
+    /// [`Error::Plans`] with all mistakes of the file, or another reason why it is not applied. The
+    /// plans in force stay.
     pub async fn reload(&self) -> Result<bool, Error> {
         self.inner.reload().await
     }
 
-    /// Tenants, their plans and keys.
+    /// The directory: finds, creates and changes tenants, their plans, grants and keys.
     pub fn directory(&self) -> &Directory {
         &self.inner.tenants.directory
     }
@@ -470,7 +502,7 @@ impl Gate {
         self.inner.catalogs.live.load().catalog.clone()
     }
 
-    /// How refusals and limits are written.
+    /// The settings for headers and problem bodies, from [`GateBuilder::wire`].
     pub fn wire_options(&self) -> &WireOptions {
         &self.inner.settings.wire
     }

@@ -1,5 +1,5 @@
-//! Whether the peppers are those that the keys of this table were made with: under another one
-//! every key is unknown, and nothing else would say so.
+//! Checks that the configured peppers are those that the table's keys were hashed with: under
+//! another pepper every key is unknown, without any other sign of the mistake.
 
 use crate::error::Error;
 use crate::identity::Peppers;

@@ -1,4 +1,4 @@
-//! What a gate promises here, logged once when it opens.
+//! The promises of a gate under its settings, logged once when it opens.
 
 use crate::catalog::{Catalog, OnDirectoryError, OnLeaseError, Over, Quota};
 use crate::config::{Config, FlushMode};

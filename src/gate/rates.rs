@@ -1,4 +1,4 @@
-//! The buckets of rates that are shared with other nodes, as the task that shares them sees them.
+//! Gives the task that shares rates among nodes access to their buckets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

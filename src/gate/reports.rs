@@ -1,7 +1,8 @@
-//! Step 8, bill: the one task that reports usage, and what it reports on which terms.
+//! Step 8, bill: the task that reports usage to Stripe, and the terms under which it does.
 //!
-//! Everything is reported every `stripe.report-every`, and what a billing period leaves within two
-//! minutes after its end: Stripe closes the invoice an hour later, unless it is told to wait.
+//! All usage is reported every `stripe.report-every`, and the rest of a billing period within two
+//! minutes after its end: Stripe closes the invoice an hour later, unless a grace period is set
+//! there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -36,8 +37,8 @@ const LOOK: Duration = Duration::from_secs(60);
 /// used before.
 pub(super) const SETTLED_MS: i64 = 60_000;
 
-/// How long a report that was asked for goes on asking about customers: whoever waits for it, such
-/// as a function with a timeout, wants its answer. The others are asked about in the next.
+/// Longest time that a requested report goes on querying customers, because its caller, such as a
+/// function with a timeout, waits for it. The others are queried in the next report.
 const POLL_WITHIN: Duration = Duration::from_secs(60);
 
 /// Tenants whose terms are read at once.
@@ -50,14 +51,14 @@ const RELEASE: Duration = Duration::from_millis(500);
 type FailedItems = Vec<(ItemId, String)>;
 
 impl Gate {
-    /// Sends to Stripe what is owed by now, instead of at the next report: what was used is written
-    /// down first. Then asks about customers that were not asked about for a day, for events that
-    /// never came. Several at once, in any process, are harmless.
+    /// Reports to Stripe now, instead of at the next `stripe.report-every`: flushes usage, sends
+    /// what is owed, and then queries customers that were not queried for a day, in case their
+    /// webhooks were lost. Concurrent reports, in any process, are harmless.
     ///
     /// # Errors
     ///
-    /// If there is no `[stripe]` in the service file, what was used cannot be written or read, or
-    /// Stripe cannot be reached: then nothing was sent. What fails later is in the [`Report`].
+    /// The service file has no `[stripe]`, usage cannot be written or read, or Stripe cannot be
+    /// reached: nothing was sent. Later failures are in the [`Report`].
     pub async fn report_now(&self) -> Result<Report, ReportError> {
         let inner = &self.inner;
         let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
@@ -67,27 +68,32 @@ impl Gate {
 }
 
 impl Gate {
-    /// Says what was sent to Stripe between the copy that the table came back from and its
-    /// [`restore`](crate::GateBuilder::restore): until then nothing is reported, for it would be
-    /// sent a second time. Look at [`audit`](Self::audit) first. False if the table was never
-    /// restored; of two words the last one counts for what is not decided yet.
+    /// Resumes reports after the table was restored from a backup
+    /// ([`restore`](crate::GateBuilder::restore)). Until this call nothing is sent to Stripe,
+    /// because usage sent after the backup would be sent twice. `sent` is your statement of what
+    /// was sent between the backup and the restore; read the [`audit`](Self::audit) first.
+    ///
+    /// Returns `false` if the table was never restored. A second statement replaces the first one
+    /// for items that are not decided yet.
     ///
     /// # Errors
     ///
-    /// If there is no `[stripe]` in the service file, or the store does not do it.
+    /// The service file has no `[stripe]`, or the store fails.
     pub async fn resume_reports(&self, sent: SentSinceCopy) -> Result<bool, ReportError> {
         let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
         Ok(billing.reporter.resume(sent).await?)
     }
 
-    /// Decides whether an entry in [`Report::stopped`] counts: `true` if it was billed by other
-    /// means than the meter, or is forgiven; it is settled then. `false` if it is owed: it is sent
-    /// anew with the next report. Returns false if this entry is not stopped (any more); a later
-    /// entry of its item, with other units, is never decided instead.
+    /// Decides about an entry in [`Report::stopped`], which waits for an operator. If `counts` is
+    /// true, the entry is settled: it was billed by other means than the meter, or is forgiven. If
+    /// it is false, its units are owed and sent anew with the next report.
+    ///
+    /// Returns `false` if the entry is not stopped any more. A later entry of the same item is
+    /// never decided instead.
     ///
     /// # Errors
     ///
-    /// If there is no `[stripe]` in the service file, or the store does not do it.
+    /// The service file has no `[stripe]`, or the store fails.
     pub async fn decide_stopped(
         &self,
         entry: &StoppedEntry,
@@ -97,14 +103,15 @@ impl Gate {
         Ok(billing.reporter.decide(entry, counts).await?)
     }
 
-    /// Holds against each other what was recorded, what is owed, what was sent and what Stripe
-    /// counts; what was used in this process is written down first. Reads every log from its
-    /// beginning, and asks Stripe twice for each customer and meter: once a day is often enough.
+    /// Compares what was recorded, what is owed, what was sent and what Stripe counts, after a
+    /// flush of this process's usage. It reads every log from its beginning and queries Stripe
+    /// twice for each customer and meter: once a day is often enough. Check the result with
+    /// [`Audit::is_clean`], and list the differences with [`Audit::gaps`].
     ///
     /// # Errors
     ///
-    /// If there is no `[stripe]` in the service file, or the store or Stripe does not answer. A gap
-    /// is no error, nor is a tenant whose record is damaged: see [`Audit::is_clean`].
+    /// The service file has no `[stripe]`, or the store or Stripe does not answer. A gap is not an
+    /// error; nor is a tenant with a damaged record, which is in [`Audit::failed`].
     pub async fn audit(&self) -> Result<Audit, ReportError> {
         let inner = &self.inner;
         let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
@@ -162,8 +169,8 @@ async fn run(inner: Weak<Inner>, every: Duration) {
 }
 
 impl Inner {
-    /// Stops the task, and reports what is owed one last time, until the deadline: what is left is
-    /// written down, and sent by whoever reports next.
+    /// Stops the task, and reports what is owed one last time, until the deadline: the rest is
+    /// recorded, and sent by the next report of any process.
     pub(super) async fn close_reports(self: &Arc<Self>, deadline: Instant) {
         let Some(billing) = &self.billing else { return };
         let task = billing.task.lock().unwrap_or_else(|e| e.into_inner()).take();
@@ -181,7 +188,7 @@ impl Inner {
     }
 
     /// Reports, unless another process does: all that is owed, or no more than these items, whose
-    /// period has ended. After all of it customers are asked about whose events may be missing.
+    /// period has ended. After a whole report, customers are queried whose events may be missing.
     async fn report_in_turn(self: &Arc<Self>, billing: &Billing, ended: Option<HashSet<ItemId>>) {
         let hold = billing.every.saturating_add(billing.every / 2).saturating_add(SILENT);
         match billing.lock.take(self.clock.now().wall_ms, hold).await {
@@ -308,7 +315,7 @@ impl Inner {
     }
 }
 
-/// Whose use is due, each once.
+/// The customers with due use, each once.
 fn customers_of(due: &[DueUse]) -> Vec<String> {
     let customers: BTreeSet<String> = due.iter().map(|due| due.terms.customer.clone()).collect();
     customers.into_iter().collect()

@@ -1,19 +1,20 @@
-//! A table that came back from a backup: nothing that was leased before is valid any more.
+//! Restoring from a backup: makes a restored table fit for use. No earlier lease is valid any more.
 //!
-//! The copy does not know what was used after it was made. Its writers may have served all that
-//! their entries hold and more, so that nothing of it is given out again; and it is for the
-//! operator to say what becomes of the units that were free in it ([`SinceCopy`]).
+//! The copy does not contain what was used after it was made. Its writers may have served all that
+//! their entries hold, and more, so none of that is given out again. The operator decides about the
+//! units that were free in the copy ([`SinceCopy`]).
 //!
 //! # What is promised
 //!
-//! 1. No writer of before writes or leases on: its log ends with a seal, and its entries are gone.
-//! 2. Units that anybody held when the copy was made are spent, and so are those of a sub-pool
+//! 1. No earlier writer can write or lease any more: its log ends with a seal, and its entries are
+//!    gone.
+//! 2. Units that a process held when the copy was made are spent, and so are those of a sub-pool
 //!    whose pool was copied at another instant, where the two disagree.
 //! 3. With [`SinceCopy::Spent`] no pool of the copy gives out another unit in its window: with what
 //!    was used after the copy, no tenant is above a limit by any of them. With [`SinceCopy::Free`]
 //!    tenants may use again, at most, what they were granted after the copy was made.
-//! 4. Identifiers of billing entries never meet those of before: the ledger has another generation.
-//! 5. Nothing is sent to the billing service before an operator has said what was sent since the
+//! 4. Identifiers of billing entries never equal earlier ones: the ledger has another generation.
+//! 5. Nothing is sent to the billing service before an operator has stated what was sent since the
 //!    copy was made (`billing/restored.rs`).
 //!
 //! Not promised: pools that were made after the copy are not in it, and are made anew, full; use
@@ -40,34 +41,38 @@ const GENERATION: &str = "generation";
 /// How often a pool is read anew because it had changed meanwhile: there should be no other writer.
 const TRIES: usize = 64;
 
-/// What becomes of units that were free in the copy: some of them may have been used since.
+/// Whether units that were free in the backup count as used: some of them may have been used since
+/// it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinceCopy {
-    /// They count as used: a limit is rather served short than passed.
+    /// They count as used: no limit is exceeded, but a tenant may get less than its limit until the
+    /// window ends.
     Spent,
-    /// They are free: a tenant may get again what it was granted after the copy was made.
+    /// They are free: a tenant may use again, at most, what it was granted after the backup.
     Free,
 }
 
-/// What [`GateBuilder::restore`] did.
+/// The numbers of a [`GateBuilder::restore`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {
-    /// Logs that were ended.
+    /// Number of logs that were ended.
     pub logs: usize,
-    /// Pools that were looked through.
+    /// Number of pools that were examined.
     pub pools: usize,
-    /// Atoms that were taken out of them: held, and free where these count as used.
+    /// Atoms of those pools that now count as used: those held, and with [`SinceCopy::Spent`] those
+    /// free.
     pub spent: u64,
 }
 
 impl GateBuilder {
-    /// Makes the store fit for use after it was restored from a backup. Stop every process that
-    /// uses it before, and open gates after. It can be repeated, also after it was cut short.
+    /// Makes a store fit for use after it was restored from a backup. Stop every process that uses
+    /// it, call this once, then open gates; with `[stripe]`, continue with `Gate::resume_reports`.
+    /// It may be repeated, also after it was interrupted.
     ///
     /// # Errors
     ///
-    /// If the service file is wrong, the store fails, or somebody else writes to it.
+    /// The service file is wrong, the store fails, or another process writes to it.
     pub async fn restore(&self, since: SinceCopy) -> Result<Restored, Error> {
         let config = self.config()?;
         let store = match self.store.clone() {

@@ -1,5 +1,6 @@
-//! Scopes that limits go by, held against what identification can tell: what no caller will ever
-//! have a value of is said at start, and is an error where it is a name that only code could give.
+//! Checks, at start, that identification can yield the scopes that limits use. A scope for which no
+//! caller can have a value is logged; a named scope, which only the host's code can yield, is an
+//! error without such code.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What an admitted request and its handler share: one allocation, which its thread keeps for the
-//! next one when both have let go of it.
+//! State shared by an admitted request and its handler: one allocation, which the thread keeps for
+//! the next request once both have dropped it.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! How limits stand: what headers, refusals and reports say about them.
+//! The state of limits, for headers, refusals and reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +25,13 @@ use crate::sheets::sheet::Sheet;
 use crate::telemetry;
 use crate::wire::{self, LimitReading};
 
-/// A request is told about so many limits without an allocation.
+/// The state of this many limits needs no allocation.
 pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
 
 impl Gate {
-    /// What a refusal says of this request, should its handler return one
-    /// ([`Serving::complete`](crate::adapter::Serving::complete)). `None` if the host has no form
-    /// of its own for refusals. For adapters.
+    /// The description of this request for [`Refusal::call`](crate::Refusal::call), in case its
+    /// handler returns a refusal ([`Serving::complete`](crate::adapter::Serving::complete)). `None`
+    /// without an `on_refusal` hook. For adapters.
     #[inline]
     pub fn describe(&self, view: &dyn RequestView) -> Option<Box<RefusedCall>> {
         self.inner.settings.on_refusal.as_ref()?;
@@ -197,7 +197,8 @@ pub(super) struct LimitReader<'a> {
     pub(super) sheet: &'a Arc<Sheet>,
     pub(super) scopes: ScopesOf<'a>,
     pub(super) now: Now,
-    /// The request that is told: what it has set aside and not used is still to be had.
+    /// The request that the state is for: units that it holds and has not used are still available
+    /// to it.
     pub(super) hold: Option<&'a Hold>,
 }
 

@@ -1,5 +1,5 @@
-//! What a tenant is shown of its own use: the numbers behind `GET /usage` and its history. Free,
-//! never limited, and answered also while the tenant is over its limit.
+//! A tenant's view of its own usage: the numbers of `GET /usage` and `GET /usage/history`. Free,
+//! never limited, and answered even while the tenant is over its limit.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU128;
@@ -29,8 +29,9 @@ use crate::store::StoreError;
 use crate::tenants::caller::KnownCaller;
 use crate::wire::{self, Reply};
 
-/// A caller that has been identified and nothing more: who may see what it has used. Made from a
-/// [`TenantHandle`] it is the tenant itself, without a key, user or address.
+/// An identified caller, for reports on its usage. An adapter gets it from
+/// [`Gate::identify_request`]; a program makes it from a [`TenantHandle`], as the whole tenant
+/// without a key, user or address.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -58,18 +59,19 @@ pub struct Identified {
     ip: Option<NonZeroU128>,
 }
 
-/// What came of identifying, without waiting.
+/// The outcome of [`Gate::identify_request`], which never waits itself.
 pub enum IdentifyStep {
-    /// Who it is.
+    /// The caller.
     Done(Identified),
     /// The caller is unknown.
     Refused(Box<Refusal>),
-    /// Wait for this, then ask again.
+    /// Await this, then call [`Gate::identify_request`] again with its result.
     Wait(Pending),
 }
 
 impl Gate {
-    /// Who is calling, and nothing decided: for routes that show a tenant its own numbers.
+    /// Identifies the caller of a request, and decides nothing: for routes that show a tenant its
+    /// own usage. `waited` is as in [`admit_request`](Self::admit_request). For adapters.
     pub fn identify_request(&self, view: &dyn RequestView, waited: Waited) -> IdentifyStep {
         let inner = &self.inner;
         let now = inner.clock.now();
@@ -94,7 +96,8 @@ impl Gate {
         }
     }
 
-    /// The response to `GET /usage` for this caller.
+    /// The response to `GET /usage` for this caller; 304 if it already has it by its
+    /// `If-None-Match`.
     pub async fn usage_reply(&self, who: &Identified, if_none_match: Option<&str>) -> Reply {
         if let Some(reply) = self.reply_if_away() {
             return reply;
@@ -105,7 +108,7 @@ impl Gate {
         }
     }
 
-    /// The response to `GET /usage/history?QUERY` for this caller.
+    /// The response to `GET /usage/history?QUERY` for this caller; 400 if the query is not valid.
     pub async fn history_reply(&self, who: &Identified, query: &str) -> Reply {
         let now = self.inner.clock.now();
         let query = match HistoryQuery::parse(query, now.wall()) {
@@ -129,11 +132,11 @@ impl Gate {
         }
     }
 
-    /// How a caller's limits and use stand.
+    /// A caller's limits and usage, as in `GET /usage`.
     ///
     /// # Errors
     ///
-    /// The store's, where the numbers of other processes cannot be read.
+    /// The store's error, if the numbers of other processes cannot be read.
     pub async fn usage_report(&self, who: &Identified) -> Result<UsageReport, StoreError> {
         let inner = &*self.inner;
         // A handle that was kept may be old.
@@ -192,12 +195,12 @@ impl Gate {
         })
     }
 
-    /// A caller's use of one meter over time, the first 1,100 rows of it; `None`: there is
-    /// no such meter.
+    /// A caller's usage of one meter by day or month, at most the first 1,100 rows; `None` if the
+    /// plan file has no such meter.
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// The store's error.
     pub async fn history(
         &self,
         who: &Identified,
@@ -230,7 +233,9 @@ impl Gate {
         }))
     }
 
-    /// A refusal as a response: the host's own where it has one. For adapters.
+    /// A refusal as a response: the host's own
+    /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)), or the default one. For
+    /// adapters.
     pub fn refusal_reply(&self, refusal: &Refusal) -> Reply {
         let inner = &self.inner;
         let own = inner.settings.on_refusal.as_ref().and_then(|hook| hook(refusal));
@@ -240,8 +245,8 @@ impl Gate {
         })
     }
 
-    /// A refusal as the answer to a gRPC call. The host's own form of refusals (`on_refusal`) is
-    /// one of HTTP, and not asked. For adapters.
+    /// A refusal as the response to a gRPC call. The hook `on_refusal` is for HTTP and is not
+    /// called. For adapters.
     pub fn grpc_refusal_reply(&self, refusal: &Refusal) -> Reply {
         let inner = &self.inner;
         let now = inner.clock.now();

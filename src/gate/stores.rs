@@ -1,4 +1,4 @@
-//! The store that the service file names, opened; or what to write where the program has to make
+//! Opens the store that the service file names, or reports what to write if the program has to make
 //! it.
 
 use std::sync::Arc;

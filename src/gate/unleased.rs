@@ -1,7 +1,8 @@
-//! Pools that this process has not leased from: their numbers are only in the store, and a report
-//! reads them there. So a tenant sees after a restart what it had used before.
+//! Reads pools that this process has not leased from, for reports: their numbers are in the store
+//! only. So a tenant sees after a restart what it had used before.
 //!
-//! Each is read once for all who look within a second, and no tenant waits for another's reading.
+//! A pool is read at most once a second for all its reports, and no tenant waits for the read of
+//! another tenant's pool.
 
 use std::collections::HashMap;
 use std::ops::Deref;

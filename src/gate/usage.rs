@@ -1,4 +1,4 @@
-//! What a handler sees of its own request: who is calling, on which plan, and what it uses.
+//! A handler's view of its own request: the tenant, its plan, and the usage that it reports.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -18,11 +18,13 @@ use crate::repeated::repeated;
 use crate::tenants::caller::SheetRef;
 use crate::tenants::tenant::LiveTenant;
 
-/// An admitted request, as the middleware leaves it in the request's extensions. Clones share it.
+/// An admitted request, for its handler: the layer puts it into the request's extensions. Clones
+/// are handles on the same request. [`usage`](Self::usage) reports and takes units.
 #[derive(Clone, Debug)]
 pub struct Admitted(SharedSpare);
 
-/// The use of the request being handled: what it reports, and what it takes before spending.
+/// The usage of the request being handled: [`add`](Self::add) reports units that were used,
+/// [`take`](Self::take) takes units before they are used.
 ///
 /// It may outlive the response (a job, an upgraded connection): what is reported after the response
 /// has ended is a late cost and is recorded all the same. After a 101 the connection counts as in
@@ -62,19 +64,20 @@ impl Admitted {
         &self.0.plan
     }
 
-    /// The route of the plan file that this request is on, by its name there; `None`: on none.
+    /// The name of this request's route in the plan file; `None` if it matches none.
     pub fn route(&self) -> Option<Arc<str>> {
         let hold = self.hold();
         let route = hold.of.route?;
         Some(hold.of.sheet.catalog.routes[route].name.clone())
     }
 
-    /// What the plan says of a feature.
+    /// The plan's value of a feature; `None` if the plan does not have it. [`Plan::require`]
+    /// refuses a request without it.
     pub fn feature(&self, name: &str) -> Option<&Feature> {
         self.0.plan.features.get(name)
     }
 
-    /// How the limits of this request stand now: also those past a soft limit
+    /// The state of this request's limits now, including exceeded soft limits
     /// ([`LimitState::past_soft`]), which headers leave out.
     pub fn limits(&self) -> Vec<LimitState> {
         let hold = self.hold();
@@ -83,7 +86,7 @@ impl Admitted {
         inner.limit_states(&hold, now).into_vec()
     }
 
-    /// The use of this request.
+    /// The handle that reports and takes units for this request.
     pub fn usage(&self) -> Usage {
         Usage(self.clone())
     }
@@ -108,8 +111,9 @@ impl Admitted {
 }
 
 impl Usage {
-    /// Reports that `units` of a meter were used: the true number, whenever it is known, as often
-    /// as there is more. Never fails: what no hold and no lease covers is recorded as over.
+    /// Reports that whole `units` of a meter were used. Call it whenever a number is known: reports
+    /// add up. It never fails: units that no hold and no lease covers are recorded beyond the
+    /// limit.
     ///
     /// A meter that the plan file does not name, or that is the sum of others, is a mistake in the
     /// program: it is logged as an error and nothing is counted.
@@ -150,17 +154,17 @@ impl Usage {
         }
     }
 
-    /// Takes `units` of a meter before they are spent: out of what the request holds of it (the
-    /// meter's `hold`) as far as that goes and was not taken before, and the rest in addition. They
-    /// are settled by what [`add`](Self::add) reports; what is not used goes back at the end. They
-    /// come from quotas and grants: metered rates are charged when use is reported.
+    /// Takes whole `units` of a meter before they are used: first from the units that the request
+    /// already holds (the meter's `hold`), then from quotas and grants. What [`add`](Self::add)
+    /// reports is charged against them, and the rest goes back at the end of the request. Rates of
+    /// the meter are charged when usage is reported, not here.
     ///
     /// A retry that an idempotency key makes free takes as much as the charged request used, and
     /// beyond that is charged like any other.
     ///
     /// # Errors
     ///
-    /// The refusal, which is a response: the limit does not have them.
+    /// The refusal, if a limit has too few units left. A handler returns it as its response.
     pub async fn take(&self, meter: &str, units: u64) -> Result<(), Refusal> {
         let mut waited = Waited::default();
         loop {
