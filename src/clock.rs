@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {
-    /// Nanoseconds on the monotonic clock, from an arbitrary start. Never falls.
+    /// Nanoseconds on the monotonic clock, from an arbitrary start. Never goes back.
     pub mono_ns: u64,
-    /// Milliseconds since the Unix epoch, UTC. May step.
+    /// Milliseconds since the Unix epoch, UTC. May step forward or back.
     pub wall_ms: i64,
 }
 
@@ -33,7 +33,8 @@ impl Now {
     }
 }
 
-/// A source of time. Included are [`SystemClock`] and [`ManualClock`].
+/// A source of time, for [`GateBuilder::clock`](crate::GateBuilder::clock). Included are
+/// [`SystemClock`] and [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
     /// The time now, on both clocks.
     fn now(&self) -> Now;

@@ -1,5 +1,5 @@
-//! Admission decisions: allowed, or refused with the reason, the limit and when to come back. Never
-//! a bool. [`crate::wire`] turns them into responses.
+//! Decisions on admission: allowed, or refused with the reason, the limit and when to retry.
+//! [`wire`](crate::wire) turns them into responses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -43,13 +43,14 @@ pub enum Unit {
     Other,
 }
 
-/// State of one limit at the moment of a decision. Amounts are atoms; divide by `scale` to show.
+/// State of one limit at the moment of a decision. Amounts are atoms: divide by
+/// [`scale`](Self::scale) for whole units.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LimitState {
     /// Its name in headers and reports: `search`, `requests/month`.
     pub name: Arc<str>,
-    /// Rate, quota or concurrency.
+    /// The kind: rate, quota or concurrency.
     pub kind: LimitKind,
     /// The meter it counts; `None` counts calls.
     pub meter: Option<Arc<str>>,
@@ -72,7 +73,9 @@ pub struct LimitState {
     pub(crate) resets_at_ms: Option<i64>,
     /// Origin of the numbers.
     pub source: Source,
-    /// Past a soft limit (`over = "allow"` or `"bill"`): no header item, a warning instead.
+    /// Whether a soft limit (`over = "allow"` or `"bill"`) is exceeded. It has no item in the limit
+    /// headers then, but one in the header of warnings
+    /// ([`warnings`](crate::wire::WireOptions::warnings)).
     pub past_soft: bool,
 }
 
@@ -83,29 +86,30 @@ impl LimitState {
     }
 }
 
-/// Why a request was refused.
+/// Why a request was refused, with the HTTP status of each reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// No credential, or an unknown one.
+    /// No credential, or an unknown one (401).
     Unidentified,
-    /// A rate, or a quota that resets by itself.
+    /// A rate is exceeded, or a quota that resets by itself is used up (429).
     Exhausted,
-    /// Too many requests of this tenant in flight.
+    /// Too many requests of this tenant are in flight (429).
     Concurrency,
-    /// Waiting will not help: trial over, unpaid, a grant used up.
+    /// Waiting does not help: the trial is over, an invoice is unpaid, or a grant is used up (402).
     PaymentRequired(Payment),
-    /// The plan lacks this feature.
+    /// The plan lacks this feature (403).
     FeatureMissing(Arc<str>),
-    /// A limit uses this scope, and the caller has no value for it (`no-scope = "refuse"`).
+    /// A limit uses this scope and the caller has no value for it, with `no-scope = "refuse"` in
+    /// the service file (403).
     ScopeMissing(Arc<str>),
-    /// An operator suspended the tenant.
+    /// An operator suspended the tenant (403).
     Suspended,
-    /// The gate cannot decide and fails closed.
+    /// The gate cannot decide and fails closed (503).
     Unavailable,
-    /// The request states no length, and its bytes are counted.
+    /// The request states no length, and its bytes are counted (411).
     LengthRequired,
-    /// The same idempotency key was used for another request.
+    /// The same idempotency key was used for another request (409).
     IdempotencyConflict,
     /// The program asks for units of this meter, which the plan file lacks, or has as a sum of
     /// others: a mistake of the program or of the plan file, which waiting does not cure.
@@ -134,7 +138,7 @@ pub enum Outcome {
     Failed,
 }
 
-/// The missing payment.
+/// Why a payment is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Payment {
@@ -146,16 +150,18 @@ pub enum Payment {
     GrantUsedUp,
 }
 
-/// A refusal. It is a response, never an error of the service; where work has no response, it is
-/// an [`Error`](std::error::Error) that says the reason in a sentence.
+/// The gate's decision not to admit a request or a piece of work. For a request it becomes a
+/// response ([`Gate::refusal_reply`](crate::Gate::refusal_reply)), never an error of the service.
+/// Work without a response gets it as an [`Error`](std::error::Error), which gives the reason in
+/// one sentence.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Refusal {
     /// The reason.
     pub reason: Reason,
-    /// The limit that refused, if it was one.
+    /// The limit that refused; `None` if the reason is not a limit.
     pub limit: Option<LimitState>,
-    /// When to come back, if waiting helps.
+    /// Time to wait before a retry; `None` if waiting does not help.
     pub retry_after: Option<Duration>,
     /// The tenant's plan, if known.
     pub plan: Option<Arc<str>>,

@@ -19,34 +19,37 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// `tallygate.toml` has settings that cannot work; all of them are listed.
+    /// The service file has settings that cannot work. The text lists all of them, each with line,
+    /// column and what to write instead.
     #[error("{0}")]
     Config(String),
-    /// `plans.toml` has settings that cannot work; all of them are listed.
+    /// The plan file has settings that cannot work. The text lists all of them, each with line,
+    /// column and what to write instead.
     #[error("{0}")]
     Plans(#[from] crate::catalog::PlanErrors),
-    /// A plan file splits a meter's unit differently from its stored amounts.
+    /// The plan file divides a meter's unit into another number of `parts` than its stored amounts
+    /// are counted in.
     #[error("{0}")]
     Parts(String),
-    /// The store did not do what was needed.
+    /// A call to the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The directory refused.
+    /// The directory refused a change.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The usage journal cannot be used.
     #[error("{0}")]
     Journal(String),
-    /// Usage was left unwritten at close.
+    /// Usage could not be written to the store by a flush or at close.
     #[error(transparent)]
     Flush(#[from] FlushError),
-    /// There is no such tenant.
+    /// There is no tenant with this outer id.
     #[error("no tenant `{0}`: create it with `gate.directory().tenant(..).save()`")]
     NoTenant(String),
     /// A call to Stripe failed.
     #[error(transparent)]
     Stripe(#[from] crate::billing::sink::SinkError),
-    /// Stripe is not configured.
+    /// The service file has no `[stripe]`.
     #[error("the service file has no [stripe]")]
     NoStripe,
     /// The system provided no randomness.

@@ -44,11 +44,41 @@
 //! # });
 //! ```
 //!
-//! A service opens its gate from two files: [`Gate::open`]. Its framework's adapter is a crate of
-//! its own (`tallygate-axum`, `tallygate-actix-web`, `tallygate-lambda`); others are written with
-//! [`adapter`]. Tests of a host make a gate as above, with the feature `testing`.
+//! # Getting started
 //!
-//! Modules stand in the order in which a request meets them. Start at [`Gate`].
+//! 1. Write two files: the plan file (`plans.toml`, what you sell) and the service file
+//!    (`tallygate.toml`, where it runs and how callers are identified).
+//! 2. Open them with [`Gate::open`], and create tenants and their keys with [`Gate::directory`].
+//! 3. Put the gate in front of your routes with the layer of your framework: `tallygate-axum`,
+//!    `tallygate-actix-web`, `tallygate-lambda`, or `middleware::GateLayer` for any other tower
+//!    service. For another framework write an [`adapter`].
+//! 4. In handlers, read the tenant and its plan and report what was used: [`Admitted`], [`Usage`].
+//!    Work other than HTTP requests goes through [`Gate::admit`].
+//! 5. Call [`Gate::close`] before the process ends.
+//!
+//! Tests make a gate as above, with the feature `testing`.
+//!
+//! # Words
+//!
+//! A **tenant** is the party that is limited and billed; its **outer id** is its name as the host
+//! knows it. A **meter** counts **units** (`requests`, bytes, tokens). Methods that take a number
+//! take whole units. Reports and limits give numbers in **atoms**, the smallest part of a unit,
+//! with a `scale` beside them: atoms divided by `scale` are units. `docs/vocabulary.md` has all the
+//! words.
+//!
+//! # Features
+//!
+//! | feature | for |
+//! |---|---|
+//! | `redb` (default) | the embedded store, one file |
+//! | `tower` (default) | the tower layer, in the module `middleware` |
+//! | `dynamodb` | a DynamoDB table as the store, for several processes |
+//! | `jwt` | callers identified by verified JWTs |
+//! | `stripe` | billing through Stripe |
+//! | `metrics` | counters and histograms through the `metrics` facade |
+//! | `testing` | gates for a host's own tests, in the module `testing` |
+//!
+//! Next: [`Gate`]. In `lib.rs` the modules are in the order in which a request meets them.
 
 pub mod identity;
 

@@ -1,4 +1,5 @@
-//! Every name this crate emits, in one place, with its unit and labels.
+//! The names of all metrics, spans and log targets of this crate, with units and labels.
+//! [`Metric::ALL`] lists the metrics.
 //!
 //! Metrics go through the `metrics` facade with the feature `metrics`, and are empty inline
 //! functions without it. A tenant is never a label, only a field of spans. Labels hold words from

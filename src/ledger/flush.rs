@@ -68,7 +68,8 @@ enum Order {
     Close(Instant, oneshot::Sender<Result<(), FlushError>>),
 }
 
-/// Usage could not be written.
+/// Usage could not be written to the store. It is kept in memory and tried again, unless the gate
+/// is closing.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{rows} usage rows could not be written: {cause}")]
 pub struct FlushError {

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::catalog::Window;
 
-/// A quota has passed one of its `alert` percentages.
+/// A tenant has passed an `alert` percentage of a quota: the argument of the hook in
+/// [`GateBuilder::on_alert`](crate::GateBuilder::on_alert).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Alert {
@@ -21,7 +22,7 @@ pub struct Alert {
     pub limit: Arc<str>,
     /// The percentage of the limit that was passed; above 100 beyond a soft limit.
     pub percent: u16,
-    /// The window it was passed in.
+    /// The window in which it was passed, with its start and end.
     pub window: Window,
 }
 

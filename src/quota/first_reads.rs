@@ -1,5 +1,5 @@
-//! Whether a pool is read before it is created: where other processes have probably created it, a
-//! read costs a fifth of a refused write.
+//! Decides whether a pool is read before it is created: where other processes have probably created
+//! it, a read costs a fifth of a refused write.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

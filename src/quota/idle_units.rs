@@ -1,5 +1,5 @@
-//! Until when compacted tenants hold units: as long as they do, the recorder shows that this
-//! process lives.
+//! Tracks until when compacted tenants hold units: as long as they do, the recorder shows that this
+//! process is alive.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
