@@ -16,13 +16,14 @@ use crate::identity::{Decided, RequestView};
 use crate::telemetry::CheckSpan;
 use crate::wire::Reply;
 
-/// Decision about a request whose body may have to be read for its digest.
+/// The outcome of [`Gate::ask_ahead`]: a decision on a request, before its body is read for a
+/// digest.
 pub enum AskedAhead {
     /// Not idempotent, or not gated at all: pass it on unchanged.
     Untouched,
     /// Pass it on with this in its extensions, and its body unread.
     Refused(Decided),
-    /// Wait for this, then ask again.
+    /// Await this, then call [`Gate::ask_ahead`] again with its result.
     Wait(Pending),
     /// Admitted: read its body.
     Read(Reading),

@@ -30,7 +30,7 @@ pub struct Counting {
     owed: Owed,
     /// The end may have to be waited for.
     ends_late: bool,
-    /// It has lasted, and the gate knows of it.
+    /// The body has lasted, and is registered with the gate.
     lasts: bool,
 }
 
@@ -128,8 +128,8 @@ impl Counting {
         }
     }
 
-    /// Whether its end may have to be waited for: then the part that is ready goes out with its
-    /// head ([`take_ahead`](Self::take_ahead)).
+    /// Whether the end of the body may have to wait for a record. If so, pass the part that is
+    /// ready to [`take_ahead`](Self::take_ahead) before the head is sent.
     pub fn ends_late(&self) -> bool {
         self.ends_late
     }
@@ -173,8 +173,8 @@ impl Counting {
         self.serving.is_none() && matches!(self.wait, Some(Wait::Record(_)))
     }
 
-    /// The body goes on after this moment: it waits for its next chunk, or has more of them. From
-    /// the first time on, it is settled as aborted if the gate is closed meanwhile.
+    /// Notes that the body goes on: it waits for its next chunk, or has more of them. From the
+    /// first call on, the request is settled as aborted if the gate is closed meanwhile.
     #[inline]
     pub fn goes_on(&mut self) {
         if !self.lasts {
@@ -191,7 +191,8 @@ impl Counting {
         }
     }
 
-    /// The body failed: the client got what passed so far.
+    /// Ends the request as aborted, because the body failed. The bytes that have passed stay
+    /// counted.
     pub fn abort(&mut self) {
         self.end(Outcome::Aborted);
     }

@@ -1,16 +1,7 @@
 //! Serving of an admitted request: the steps common to all adapters, whatever framework's types
 //! they write into. The tower layer and the actix-web middleware are thin wrappers over it.
 //!
-//! 1. [`Serving::own`] or [`Serving::share`] with the request that [`Gate::admit_request`]
-//!    admitted.
-//! 2. [`Serving::guard`] around each poll of the handler, which registers with [`Gate::close`] at
-//!    its first wait; [`Serving::answer`] with 500 if it fails.
-//! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`], which
-//!    returns what the head must wait for; [`Serving::answer`] if the body is not the handler's,
-//!    after [`Serving::complete`] if it is a refusal of the handler's. A
-//!    response that switches protocols goes to [`Serving::upgrade`] instead. If the head waits,
-//!    [`Counting::take_ahead`] with the part of the body that is ready by then.
-//! 4. [`Counting`] with each chunk before it passes, and at the end of the body.
+//! [`Serving`] lists the steps in order.
 //!
 //! # Laws
 //!
@@ -42,7 +33,20 @@ pub use crate::identity::{Decided, stated_length};
 pub use ahead::{AskedAhead, Reading};
 pub use counting::{Ahead, Counting, StreamCut};
 
-/// An admitted request with its holds, optionally shared with its handler.
+/// An admitted request with its holds, optionally shared with its handler. An adapter takes these
+/// steps, in order:
+///
+/// 1. Make it with [`own`](Self::own) or [`share`](Self::share) from the request that
+///    [`Gate::admit_request`] admitted.
+/// 2. Put [`guard`](Self::guard) around each poll of the handler: it registers the request with
+///    [`Gate::close`] at its first wait. If the handler fails, call [`answer`](Self::answer) with
+///    500.
+/// 3. At the head of the response call [`limit_headers`](Self::limit_headers), then
+///    [`into_body`](Self::into_body), which returns what the head must wait for. If the handler
+///    returned a refusal, call [`complete`](Self::complete) and then [`answer`](Self::answer)
+///    instead; if the response switches protocols, [`upgrade`](Self::upgrade). If the head waits,
+///    pass the part of the body that is ready by then to [`Counting::take_ahead`].
+/// 4. Call [`Counting`] with each chunk before it passes, and at the end of the body.
 #[derive(Debug)]
 pub struct Serving(ServingKind);
 
@@ -54,8 +58,8 @@ pub struct Head {
     pub wait: Option<Pending>,
 }
 
-/// A request whose connection was switched to another protocol. It is in flight as long as this or
-/// a handle of its handler's ([`Usage`](crate::Usage), [`Admitted`]) lives.
+/// A request whose connection was switched to another protocol. The request stays in flight until
+/// this value and the handler's handles ([`Usage`](crate::Usage), [`Admitted`]) are dropped.
 #[derive(Debug)]
 pub struct Upgraded {
     _place: Serving,
@@ -68,7 +72,7 @@ pub fn is_upgrade(status: u16, is_connect: bool) -> bool {
     status == 101 || is_connect && (200..300).contains(&status)
 }
 
-/// Waits for both, one after the other.
+/// One wait for both, one after the other; `None` if there is neither.
 pub fn wait_for_both(one: Option<Pending>, other: Option<Pending>) -> Option<Pending> {
     match (one, other) {
         (Some(one), Some(other)) => Some(Box::pin(async move {
@@ -112,12 +116,13 @@ enum ServingKind {
 }
 
 impl Serving {
-    /// Not shared with the handler: no extractors, no allocation.
+    /// Serves a request without handles for its handler: no extractors, no allocation.
     pub fn own(running: Running) -> Self {
         Self(ServingKind::Own(running))
     }
 
-    /// Shared with the handler: the second value goes where its extractors look.
+    /// Serves a request with handles for its handler: put the [`Admitted`] where its extractors
+    /// look, such as the request's extensions.
     pub fn share(gate: &Gate, running: Running) -> (Self, Admitted) {
         let admitted = Admitted::new(gate.clone(), running);
         (Self(ServingKind::Shared(admitted.clone())), admitted)
@@ -172,7 +177,7 @@ impl Serving {
     }
 
     /// Completes a refusal that the handler returns, such as one for a feature that the plan lacks:
-    /// whose request it was, and which ([`Gate::describe`]).
+    /// adds the tenant, and the request as [`Gate::describe`] returned it.
     pub fn complete(&mut self, refusal: &mut Refusal, call: Option<Box<RefusedCall>>) {
         refusal.call = refusal.call.take().or(call);
         self.with(|hold| {
@@ -185,8 +190,8 @@ impl Serving {
         self.end_in_place(outcome);
     }
 
-    /// Ends the request with a response that is not the handler's. The response waits for the
-    /// result.
+    /// Ends the request with a response of this status that is not the handler's. If it returns a
+    /// wait, await that before sending the response.
     pub fn answer(mut self, gate: &Gate, status: u16) -> Option<Pending> {
         gate.answer_waits(self.end_in_place(Outcome::Complete { status }))
     }
@@ -234,8 +239,8 @@ impl Serving {
 
     /// Settles what the head determines: a status that is free of charge never costs anything, and
     /// a chargeable one is charged now, unless a disconnect would be forgiven. The body settles the
-    /// rest. `None` if nothing is left to settle, or there is no body (`is_empty`: HEAD, 204, 304,
-    /// no bytes), because the request has then ended.
+    /// rest: [`Head::body`] is `None` if nothing is left to settle, or there is no body
+    /// (`is_empty`: HEAD, 204, 304, no bytes), because the request has then ended.
     ///
     /// `length` finds the exact length of the body, from the body or from the header that is sent;
     /// it is called only if something is left to the body.
@@ -383,8 +388,8 @@ impl Drop for Serving {
 }
 
 impl Upgraded {
-    /// Whether the connection stops counting as in flight once this is dropped, although the plan
-    /// limits the number: its handler keeps no handle.
+    /// Whether the plan limits requests in flight and the handler has kept no handle: then the
+    /// connection stops counting as in flight once this is dropped.
     pub fn is_alone(&self) -> bool {
         self.is_alone
     }
@@ -412,13 +417,14 @@ impl Gate {
     }
 
     /// The additional `Access-Control-Expose-Headers` line for a response to a cross-origin page (a
-    /// request with `Origin`). `told` are the lines it already has.
+    /// request with `Origin`); `None` if nothing is missing. `told` are the lines that the response
+    /// already has. For adapters.
     pub fn expose_headers(&self, told: &[&[u8]]) -> Option<Cow<'static, str>> {
         let style = self.inner.settings.wire.style;
         (style != HeaderStyle::Off).then(|| wire::expose(told, style)).flatten()
     }
 
-    /// Adds the same line to a refusal, which may have only a `Retry-After`.
+    /// Adds that line to a refusal, which may have no other of these headers than `Retry-After`.
     pub fn expose_refusal(&self, reply: &mut Reply) {
         const NAME: &str = "access-control-expose-headers";
         let told = reply.headers.iter().filter(|(name, _)| *name == NAME);
