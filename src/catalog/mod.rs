@@ -1,4 +1,6 @@
-//! The plan file: parsed, checked and lowered into a [`Catalog`] that is legal because it exists.
+//! The plan file (`plans.toml`): parsed, checked, and lowered into a `Catalog`. A `Catalog` that
+//! exists is legal. Handlers see its [`Plan`]s and their [`Feature`]s; [`PlanErrors`] says what is
+//! wrong with a file.
 //!
 //! Everything here is data and arithmetic, without a clock or I/O: a file is passed in as text. The
 //! small languages and the words of each table are described in `docs/plans.md`.
@@ -58,12 +60,12 @@ pub(crate) fn content_hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// The JSON Schema of a plan file, as committed in `docs/plans.schema.json`.
+/// The JSON Schema of a plan file, for editors; the same as `docs/plans.schema.json`.
 pub fn schema() -> serde_json::Value {
     toml_file::schema(&keys::TOP, "tallygate plans.toml")
 }
 
-/// A plan file that is legal because it exists.
+/// A plan file that was parsed and checked: it is legal if it exists.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Catalog {

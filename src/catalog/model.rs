@@ -295,21 +295,22 @@ impl Quota {
     }
 }
 
-/// A plan's value of a feature.
+/// A plan's value of a feature: `feature.NAME` in the plan file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// Present or not.
+    /// `true` or `false`: present or not.
     Flag(bool),
-    /// A number.
+    /// A number, such as a number of seats.
     Number(i64),
-    /// As many as wanted.
+    /// `"unlimited"`: as many as wanted.
     Unlimited,
-    /// A word.
+    /// A text.
     Text(Arc<str>),
 }
 
 impl Feature {
-    /// Whether a route that `needs` the feature may be called.
+    /// Whether a route that `needs` the feature may be called: it is `true`, above 0, unlimited, or
+    /// a text that is not empty.
     pub fn is_on(&self) -> bool {
         match self {
             Feature::Flag(on) => *on,
@@ -332,7 +333,8 @@ pub(crate) enum OnLeaseError {
     },
 }
 
-/// A named set of limits, with everything it extends merged in.
+/// A named set of limits and features, with everything it extends merged in. A handler gets the
+/// plan of its request from [`Admitted::plan`](crate::Admitted::plan).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Plan {
@@ -344,11 +346,11 @@ pub struct Plan {
     pub(crate) rates: BTreeMap<Arc<str>, Vec<Rate>>,
     /// Its quotas, by meter.
     pub(crate) quotas: BTreeMap<MeterId, Vec<Quota>>,
-    /// Its features.
+    /// Its features, by name.
     pub features: BTreeMap<Arc<str>, Feature>,
-    /// Requests of one tenant in flight, per process.
+    /// Most requests of one tenant in flight in each process; `None`: not limited.
     pub concurrency: Option<u32>,
-    /// A trial's life, from the tenant's first request.
+    /// Length of the trial, from the tenant's first request; `None`: the plan is no trial.
     pub expires: Option<Duration>,
     /// Outcomes that are charged.
     pub(crate) charge_on: ChargeOn,
@@ -359,12 +361,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Refuses unless this plan has the feature, as `needs` of a route in the plan file does: for
-    /// features sold within a route.
+    /// Refuses a request if this plan lacks the feature, as `needs` of a route in the plan file
+    /// does. For handlers whose features are sold separately within one route.
     ///
     /// # Errors
     ///
-    /// The refusal: 403, problem type `/problems/feature-not-in-plan`.
+    /// The refusal, for the handler to return: 403, problem type `/problems/feature-not-in-plan`.
     #[expect(clippy::result_large_err, reason = "the type of every other refusal")]
     pub fn require(&self, feature: &str) -> Result<(), Refusal> {
         if self.features.get(feature).is_some_and(Feature::is_on) {

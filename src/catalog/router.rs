@@ -37,10 +37,11 @@ pub(crate) struct Routes {
 /// Path decoding of a host's router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
-    /// Undecoded; a parameter within a path may be empty, but neither one at its end nor a rest:
-    /// axum, and the default for hosts.
+    /// The router matches the path undecoded, as axum does; the default. A parameter within the
+    /// path may be empty, but neither a parameter at its end nor a rest.
     AsItCame,
-    /// Decoded except for `%25`, `%2F` and `%2B`; a rest may be empty, a parameter not: actix-web.
+    /// The router matches the path decoded except for `%25`, `%2F` and `%2B`, as actix-web does. A
+    /// rest may be empty, a parameter may not.
     Decoded,
 }
 

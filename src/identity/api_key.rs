@@ -16,12 +16,18 @@ const CHECK: usize = 6;
 /// Bytes at or above this would favour the first characters of the alphabet: 4 * 62.
 const FAIR: u8 = 248;
 
-/// A freshly generated API key, in plain text. It is hashed for the store and shown once.
+/// A freshly generated API key, in plain text. It is hashed for the store and shown once. To give a
+/// tenant a key use [`Tenant::new_key`](crate::directory::Tenant::new_key), which stores it as
+/// well.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// Generates a key. Fails if the system has no randomness.
+    /// Generates a key.
+    ///
+    /// # Errors
+    ///
+    /// The system has no randomness.
     pub fn draw() -> Result<Self, crate::random::Error> {
         let mut key = String::with_capacity(KEY_PREFIX.len() + BODY + CHECK);
         key.push_str(KEY_PREFIX);

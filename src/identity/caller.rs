@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::RequestView;
 
-/// Identifies the caller, before the `[[identify]]` tables do.
+/// The host's own identification of callers, tried before the `[[identify]]` tables. Pass it to
+/// [`GateBuilder::identify`](crate::GateBuilder::identify).
 ///
 /// It is synchronous and makes no calls: lookups over the network (a session table, an
-/// introspection endpoint) belong in a layer of the host's in front, which leaves its result as a
+/// introspection endpoint) belong in the host's own layer in front, which leaves its result as a
 /// claim.
 ///
 /// ```
@@ -28,7 +29,7 @@ use super::RequestView;
 /// }
 /// ```
 pub trait Identify: Send + Sync + 'static {
-    /// Identifies the caller.
+    /// Identifies the caller of this request. Called for each request, so it must not block.
     fn identify(&self, view: &dyn RequestView) -> Identity;
 }
 
@@ -67,21 +68,21 @@ impl Caller {
         Self { tenant: tenant.into(), key: None, user: None, named: Vec::new() }
     }
 
-    /// With this credential.
+    /// Sets the credential's id, for limits of scope `key`.
     #[must_use]
     pub fn key(mut self, id: impl Into<Arc<str>>) -> Self {
         self.key = Some(id.into());
         self
     }
 
-    /// As this user.
+    /// Sets the user, for limits of scope `user`.
     #[must_use]
     pub fn user(mut self, user: impl Into<Arc<str>>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// Within this host-defined scope; the last value of a name counts.
+    /// Adds a value of a host-defined scope; the last value of a name counts.
     #[must_use]
     pub fn scope(mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
         let name = name.into();

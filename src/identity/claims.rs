@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Claims that the host or a gateway in front has verified about the caller, left by an adapter or
 /// a host's layer in the extensions of a request: the source for `[[identify]] claim = ".."`. All
-/// of it is trusted.
+/// of them are trusted, so no client may be able to set them.
 ///
 /// ```
 /// use tallygate::identity::Claims;

@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The gate's answer to a request from before its layer is asked: for the request's extensions,
-/// where [`RequestView::decided`](super::RequestView::decided) finds it. Only the gate can read the
+/// The gate's decision on a request, made before its body was read
+/// ([`Gate::ask_ahead`](crate::Gate::ask_ahead)). Put it into the request's extensions, where
+/// [`RequestView::decided`](super::RequestView::decided) finds it. Only the gate can read the
 /// contents.
 #[derive(Clone, Debug)]
 pub struct Decided(Arc<Mutex<Option<Box<dyn Any + Send>>>>);

@@ -21,7 +21,7 @@ impl BodyDigest {
         &self.hash
     }
 
-    /// Bytes of the body.
+    /// Length of the body in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }

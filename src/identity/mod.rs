@@ -1,10 +1,17 @@
-//! Identification of callers. It is synchronous: it turns a borrowed view of the request into what
-//! the request presents, without access to plans, counters or the store.
+//! Identification of callers: which tenant a request belongs to, and which of its keys and users
+//! made it.
+//!
+//! Most hosts only write `[[identify]]` tables in the service file (`docs/identity.md`). A host
+//! with its own notion of a caller implements [`Identify`] and passes it to
+//! [`GateBuilder::identify`](crate::GateBuilder::identify). A layer or gateway in front that has
+//! verified the caller leaves its [`Claims`] in the request. An adapter implements [`RequestView`].
+//!
+//! Identification is synchronous: it turns a borrowed view of the request into what the request
+//! presents, without access to plans, counters or the store.
 //!
 //! `Identifier::present` reads the request, `Identifier::probe` derives the in-memory cache key of
 //! the credential, and only on a cache miss is it hashed (`Identifier::hashes`) or verified, and
-//! then looked up in the [directory](crate::directory). A host with its own notion of a caller
-//! implements an [`Identify`] instead.
+//! then looked up in the [directory](crate::directory).
 //!
 //! The tenant is never read from a body or a query.
 

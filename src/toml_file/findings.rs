@@ -95,7 +95,7 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// A position in a file, for errors and `explain`.
+/// A position in a file, for errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {

@@ -1,5 +1,5 @@
-//! What errors hide of a file that may hold secrets by mistake: every value that is not known to be
-//! harmless, comments, and of a text that is not TOML all but its known keys.
+//! Hides possible secrets in errors about a file: all comments, every value that is not known to be
+//! harmless and, in a text that is not TOML, everything but its known keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! The files that a user writes in TOML: parsed, checked against a table of their keys, and
-//! answered with all mistakes at once, each with its position and what to write instead.
+//! The reader of both TOML files: parses them, checks them against tables of their keys, and
+//! reports all mistakes at once, each with its position and what to write instead.
 //!
 //! A file's keys are data (`form`): from them the parser checks (`shape`), and the JSON Schema of
 //! the file is printed (`schema`). What a file means is for `catalog` and `config` to say: they

@@ -1,4 +1,4 @@
-//! Names that are unknown: the known one that was probably meant, or all of them.
+//! Suggestions for unknown names: the known name that was probably meant, or all known names.
 
 /// "did you mean `x`?" for the known name closest to `word`, if one is close.
 pub(crate) fn did_you_mean<'a>(
