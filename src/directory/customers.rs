@@ -27,7 +27,7 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// If the store cannot be read.
+    /// The store's error.
     pub async fn lookup_customer(&self, customer: &str) -> Result<Option<Surrogate>, StoreError> {
         let item = self.inner.store.read(self.inner.space.customer(customer)).await?;
         Ok(item.as_ref().map(tenant_of).transpose()?.flatten())
@@ -35,16 +35,16 @@ impl Directory {
 }
 
 impl Tenant {
-    /// Links it to its customer at the billing service (Stripe's `cus_..`): from now on its use is
-    /// billed to that customer, and that customer's subscriptions decide its plan. Use from before
-    /// is never billed.
+    /// Links the tenant to its customer at the billing service (Stripe's `cus_..`): from now on its
+    /// usage is billed to that customer, and that customer's subscriptions decide its plan. Usage
+    /// from before is never billed.
     ///
     /// This alone does not apply the customer's earlier events: where there is a gate, link with
     /// `Gate::link_customer`.
     ///
     /// # Errors
     ///
-    /// If the customer belongs to another tenant, or the store fails.
+    /// The customer belongs to another tenant, or the store fails.
     pub async fn link_customer(&self, customer: &str) -> Result<Self, DirectoryError> {
         super::error::check_text(customer, "a customer", MAX_CUSTOMER)?;
         let (inner, tenant) = (&self.directory.inner, self.record.surrogate);

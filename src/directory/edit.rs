@@ -41,35 +41,35 @@ const MAX_CHANGES: usize = 1_024;
 pub enum Edit {
     /// The tenant was created.
     Created,
-    /// It was assigned this plan, or the default plan.
+    /// The tenant was assigned this plan; `None`: the default plan.
     Plan(Option<String>),
-    /// An operator suspended it (`true`) or resumed it.
+    /// An operator suspended (`true`) or resumed (`false`) the tenant.
     Suspended(bool),
-    /// Its payment state changed.
+    /// The payment state changed.
     Payment(PaymentState),
-    /// Its payment state changed at this instant, Unix milliseconds.
+    /// The payment state changed at this instant, Unix milliseconds.
     PaymentSince(PaymentState, i64),
-    /// It got an exception.
+    /// An exception was added.
     Override(Override),
-    /// All its overrides were ended.
+    /// All exceptions were ended.
     OverridesEnded,
-    /// It was given units once.
+    /// Units were granted once.
     Grant(Grant),
-    /// The grant of this id was ended: the remainder is gone.
+    /// The grant with this id was ended: its remainder can no longer be spent.
     GrantEnded(String),
-    /// It has exactly these addons, by name, with their quantities.
+    /// The addons were set to exactly these, by name, with their quantities.
     Addons(BTreeMap<String, u64>),
-    /// It has exactly these addons, as they were sold.
+    /// The addons were set to exactly these, as they were sold.
     SoldAddons(Vec<SoldAddon>),
-    /// Anchor of its cycles, Unix milliseconds.
+    /// The anchor of the billing cycles was set, Unix milliseconds.
     Anchor(i64),
-    /// State of its subscription.
+    /// The subscription changed to this state.
     Subscribed(Subscribed),
-    /// Its subscription means no plan any more: the assignments are in force.
+    /// The subscription means no plan any more: the assignments are in force.
     Unsubscribed,
-    /// Begin, end and anchor of its customer's subscriptions.
+    /// Begin, end and anchor of the customer's subscriptions were recorded.
     Subscriptions(Vec<SubscriptionSpan>),
-    /// It belongs to this billing account.
+    /// The tenant was moved to this billing account; `None`: to none.
     Account(Option<String>),
     /// A key was made or imported: its id and name.
     KeyMade {
@@ -177,7 +177,29 @@ impl Edit {
     }
 }
 
-/// Changes of one tenant that are applied together by [`save`](Self::save).
+/// Changes of one tenant, at most 32, applied together by [`save`](Self::save).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # #[cfg(feature = "testing")] {
+/// use tallygate::directory::Grant;
+///
+/// # let (gate, _clock) = tallygate::testing::gate(r#"
+/// #     default-plan = "free"
+/// #     [meter.credits]
+/// #     [plan.free]
+/// #     quota.credits = "100/month"
+/// #     [plan.pro]
+/// #     quota.credits = "1000/month"
+/// # "#);
+/// let welcome = Grant::new("welcome", "credits", 500);
+/// let acme = gate.directory().tenant("acme").plan("pro").grant(welcome).note("signed up");
+/// let acme = acme.save().await?;
+/// assert_eq!(acme.record().plan.as_deref(), Some("pro"));
+/// assert_eq!(acme.record().grants.len(), 1);
+/// # }
+/// # Ok::<(), tallygate::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing changes before `save`"]
 pub struct TenantEdit {
@@ -223,7 +245,7 @@ impl TenantEdit {
         self.with(Edit::Plan(None))
     }
 
-    /// Suspends it: every request is refused until it is resumed.
+    /// Suspends the tenant: every request is refused with 403 until it is resumed.
     pub fn suspend(self) -> Self {
         self.with(Edit::Suspended(true))
     }
@@ -233,19 +255,19 @@ impl TenantEdit {
         self.with(Edit::Suspended(false))
     }
 
-    /// Sets its payment state, for tenants without a live subscription.
+    /// Sets the payment state, for tenants without a live subscription.
     pub fn payment(self, state: PaymentState) -> Self {
         self.with(Edit::Payment(state))
     }
 
-    /// Sets its payment state as of an instant: grace is counted from there, whenever this is
+    /// Sets the payment state as of an instant: grace is counted from there, whenever this is
     /// saved. Otherwise like [`payment`](Self::payment).
     pub fn payment_since(self, state: PaymentState, since: SystemTime) -> Self {
         self.with(Edit::PaymentSince(state, unix_ms(since)))
     }
 
     /// Adds an exception: `changes` are TOML in the words of a `[tenant.x]` table, `until` the
-    /// first instant at which it no longer holds, `note` the reason.
+    /// first instant at which it no longer holds (`None`: it has no end), `note` the reason.
     pub fn override_(
         self,
         changes: impl Into<String>,
@@ -257,7 +279,7 @@ impl TenantEdit {
         self.with(Edit::Override(Override { changes, until_ms, note, at_ms }))
     }
 
-    /// Ends all overrides.
+    /// Ends all exceptions.
     pub fn end_overrides(self) -> Self {
         self.with(Edit::OverridesEnded)
     }
@@ -295,7 +317,8 @@ impl TenantEdit {
         self.with(Edit::SoldAddons(sold))
     }
 
-    /// Sets the anchor of its cycles; a live subscription's anchor takes precedence.
+    /// Sets the anchor of the billing cycles, from which they are counted month by month. A live
+    /// subscription's anchor takes precedence.
     pub fn anchor(self, at: SystemTime) -> Self {
         self.with(Edit::Anchor(unix_ms(at)))
     }
@@ -325,12 +348,13 @@ impl TenantEdit {
         self
     }
 
-    /// Sets or clears its billing account. What was bought on another one ends with it.
+    /// Sets or clears the billing account. What was bought on the previous account ends. To link a
+    /// Stripe customer use `Gate::link_customer`, which also applies its earlier events.
     pub fn account(self, account: Option<String>) -> Self {
         self.with(Edit::Account(account))
     }
 
-    /// The reason: recorded in the history beside the changes.
+    /// Sets the reason, recorded in the history beside the changes; at most 512 characters.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
@@ -338,6 +362,12 @@ impl TenantEdit {
 
     /// Applies the changes, and creates the tenant if it is missing. If nothing would change,
     /// nothing is written, not even the note.
+    ///
+    /// # Errors
+    ///
+    /// See [`DirectoryError`]: nothing was changed, except perhaps where the store's error has the
+    /// kind `Unknown`. Then, and after [`Busy`](DirectoryError::Busy), save the same changes again:
+    /// nothing is done twice.
     pub async fn save(self) -> Result<Tenant, DirectoryError> {
         self.check()?;
         let surrogate = match &self.target {

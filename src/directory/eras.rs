@@ -1,4 +1,5 @@
-//! The eras of a tenant: whose its usage was, and which cycle counted it, at any instant.
+//! The eras of a tenant: which customer its usage belonged to, and which cycle counted it, at any
+//! instant.
 //!
 //! # Laws
 //!

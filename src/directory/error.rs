@@ -22,7 +22,7 @@ pub enum DirectoryError {
     /// The catalog has no such meter.
     #[error("there is no meter {0:?} in the plan file")]
     UnknownMeter(String),
-    /// A grant of nothing.
+    /// A grant of zero units.
     #[error("a grant of 0 units gives nothing: write how many")]
     NoUnits,
     /// More units than can be counted.
@@ -58,7 +58,7 @@ pub enum DirectoryError {
         /// Most characters.
         most: usize,
     },
-    /// The record is full.
+    /// The record, or one save, has too many entries of a kind.
     #[error("a tenant has at most {most} {what}: end one first")]
     TooMany {
         /// The kind of entry there are too many of.
@@ -69,10 +69,10 @@ pub enum DirectoryError {
     /// A grant with this id exists and differs.
     #[error("the grant {0:?} already exists and differs: a new grant needs a new id")]
     GrantDiffers(String),
-    /// Concurrent changes of the tenant kept interfering.
+    /// Concurrent changes of the tenant kept interfering: save again.
     #[error("concurrent changes to this tenant: try again")]
     Busy,
-    /// No pepper to hash a new key with.
+    /// The service file has no pepper to hash a new key with.
     #[error("keys need a pepper: write pepper = [{{ id = \"1\", env = \"TALLYGATE_PEPPER\" }}]")]
     NoPepper,
     /// The imported credential belongs to another tenant, or was revoked.

@@ -28,7 +28,8 @@ const FORMAT: i64 = 1;
 const ENTRY: &str = "entry";
 const ID: &str = "id";
 
-/// A change of a tenant, and whether it happened.
+/// A change of a tenant, and whether it happened. [`Tenant::history`](super::Tenant::history) lists
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryEntry {
@@ -46,11 +47,11 @@ pub struct HistoryEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChangeOutcome {
-    /// It did.
+    /// The change was made.
     Happened,
-    /// It still may: its writer is at work, or has died.
+    /// The change may still be made: its writer is at work, or has died.
     Pending,
-    /// It did not and never will: another change came first.
+    /// The change was not made and never will be: another one came first.
     Never,
 }
 

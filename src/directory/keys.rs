@@ -86,11 +86,11 @@ pub struct KeyInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// It does.
+    /// The key works.
     Active,
-    /// It did until it was revoked.
+    /// The key worked until it was revoked.
     Revoked,
-    /// It never did: its creation was cut short, and it was never shown.
+    /// The key never worked: its creation was cut short, and it was never shown.
     Incomplete,
 }
 

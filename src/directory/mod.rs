@@ -1,5 +1,6 @@
-//! The directory: tenants, their plan, exceptions and credentials. Written with history, read
-//! through a cache that the gate owns.
+//! The directory: tenants, their plans, exceptions and credentials. Written with history, read
+//! through a cache that the gate owns. Begin with [`Gate::directory`](crate::Gate::directory) and
+//! [`Directory::tenant`].
 //!
 //! # Laws
 //!
@@ -11,10 +12,9 @@
 //!    do not lose each other.
 //! 4. Every change is in the history before it is made; announced changes that never happened are
 //!    distinguished by the chain of the records' changes.
-//! 5. A credential is listed before it can be used and revoked before it is listed as revoked: none
-//!    works that cannot be seen.
+//! 5. A credential is listed before it can be used and revoked before it is listed as revoked: no
+//!    working credential is missing from the list.
 //! 6. After a lost reply the identical write is repeated, and the item shows the outcome.
-//!
 //! 7. A change is reported to the gate of this process before it is answered, and announced to the
 //!    others (`feed`), which look once a second.
 
@@ -93,7 +93,9 @@ impl<F: Fn(&str) -> bool + Send + Sync + 'static> PlanCheck for F {
     }
 }
 
-/// The tenants of one service. Clones share everything.
+/// The tenants of one service, to find, create and change.
+/// [`Gate::directory`](crate::Gate::directory) returns it. Clones are handles on the same
+/// directory.
 #[derive(Clone)]
 pub struct Directory {
     inner: Arc<Inner>,
@@ -136,7 +138,8 @@ impl Directory {
         &self.inner.feed
     }
 
-    /// Changes of the tenant with this outer id, which is created if missing.
+    /// Begins changes of the tenant with this outer id. [`save`](TenantEdit::save) applies them,
+    /// and creates the tenant if it is missing.
     ///
     /// ```no_run
     /// # async fn example(directory: tallygate::directory::Directory)
@@ -150,7 +153,11 @@ impl Directory {
         TenantEdit::of_id(self.clone(), id)
     }
 
-    /// The tenant with this outer id, if there is one.
+    /// The tenant with this outer id; `None` if it does not exist. It is read from the store.
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
     pub async fn find(&self, id: &str) -> Result<Option<Tenant>, DirectoryError> {
         let Some(surrogate) = self.read_name(id).await? else {
             return Ok(None);
@@ -158,7 +165,11 @@ impl Directory {
         Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
     }
 
-    /// The tenant with this surrogate, if it was created.
+    /// The tenant with this surrogate; `None` if it does not exist. It is read from the store.
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
     pub async fn get(&self, surrogate: Surrogate) -> Result<Option<Tenant>, DirectoryError> {
         Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
     }
@@ -252,7 +263,7 @@ impl std::fmt::Debug for Directory {
     }
 }
 
-/// A tenant as it was read or saved, and operations on it.
+/// A tenant as it was when it was read or saved, and the operations on it.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     directory: Directory,
@@ -260,33 +271,53 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Its record as of that time.
+    /// Its record as of that time: plan, grants, payment state and so on.
     pub fn record(&self) -> &Arc<TenantRecord> {
         &self.record
     }
 
-    /// Changes of this tenant.
+    /// Begins changes of this tenant; [`save`](TenantEdit::save) applies them.
     pub fn edit(&self) -> TenantEdit {
         TenantEdit::of(self.directory.clone(), self.record.surrogate)
     }
 
-    /// Suspends it: every request is refused until it is resumed.
+    /// Suspends the tenant: every request is refused with 403 until it is resumed. `note` is the
+    /// reason, for the history.
+    ///
+    /// # Errors
+    ///
+    /// As [`TenantEdit::save`].
     pub async fn suspend(&self, note: &str) -> Result<Self, DirectoryError> {
         self.edit().suspend().note(note).save().await
     }
 
-    /// Resumes it.
+    /// Resumes a suspended tenant. `note` is the reason, for the history.
+    ///
+    /// # Errors
+    ///
+    /// As [`TenantEdit::save`].
     pub async fn resume(&self, note: &str) -> Result<Self, DirectoryError> {
         self.edit().resume().note(note).save().await
     }
 
-    /// Creates an API key, returned in plain text only this once.
+    /// Creates an API key, returned in plain text only this once. `name` is for lists, at most 64
+    /// characters. This process accepts the key at once, others within two seconds.
+    ///
+    /// # Errors
+    ///
+    /// The name is empty or too long, the tenant has too many keys, the service file has no pepper,
+    /// or the store fails.
     pub async fn new_key(&self, name: &str) -> Result<NewKey, DirectoryError> {
         self.directory.make_key(self.record.surrogate, name).await
     }
 
     /// Imports a key from a system that stored its plain SHA-256, and returns its id. The same
     /// import twice is one key.
+    ///
+    /// # Errors
+    ///
+    /// As [`new_key`](Self::new_key), and [`DirectoryError::CredentialTaken`] if the key belongs to
+    /// another tenant or was revoked.
     pub async fn import_key_sha256(
         &self,
         name: &str,
@@ -301,16 +332,28 @@ impl Tenant {
     }
 
     /// Its keys, including revoked ones.
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
     pub async fn keys(&self) -> Result<Vec<KeyInfo>, DirectoryError> {
         Ok(self.directory.list_keys(self.record.surrogate).await?)
     }
 
     /// Revokes a key by its id. This process refuses it at once, others within two seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::NoKey`] if the tenant has no such key, or the store's error.
     pub async fn revoke_key(&self, id: &str) -> Result<(), DirectoryError> {
         self.directory.revoke(self.record.surrogate, id).await
     }
 
     /// Every change that was announced, oldest first, and whether it happened.
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
     pub async fn history(&self) -> Result<Vec<HistoryEntry>, DirectoryError> {
         Ok(self.directory.read_history(self.record.surrogate).await?)
     }

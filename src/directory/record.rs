@@ -39,7 +39,7 @@ const FIRST: &str = "first";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TenantRecord {
-    /// Its name in the ledger.
+    /// Its id in the ledger and in stored keys.
     #[serde(skip, default = "nobody")]
     pub surrogate: Surrogate,
     /// Its outer id.
@@ -63,7 +63,7 @@ pub struct TenantRecord {
     pub(crate) payment_since_ms: i64,
     /// Exceptions made by operators; a later one wins.
     pub overrides: Vec<Override>,
-    /// Units given once.
+    /// Units granted once.
     pub grants: Vec<Grant>,
     /// Addons on top of its plan, by name, with their quantities. A bought one whose payment is
     /// past due is not among them; it counts until its grace is over.
@@ -72,7 +72,7 @@ pub struct TenantRecord {
     /// The same as they were sold, with those past due; none where an operator has set them.
     #[serde(default)]
     pub(crate) sold_addons: Vec<SoldAddon>,
-    /// Its billing account, if billing knows it.
+    /// Its billing account, the customer at Stripe; `None` if it has none.
     pub account: Option<String>,
     /// Its last subscription, and the assignments beneath it.
     #[serde(default)]
@@ -106,7 +106,8 @@ pub enum PaymentState {
     Canceled,
 }
 
-/// An exception made by an operator.
+/// An exception made by an operator, on top of the tenant's plan.
+/// [`TenantEdit::override_`](super::TenantEdit::override_) makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Override {
@@ -132,7 +133,8 @@ impl Override {
     }
 }
 
-/// Units given once.
+/// Units granted once, beside the quotas of the plan.
+/// [`TenantEdit::grant`](super::TenantEdit::grant) gives them.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -165,27 +167,27 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Units of a meter, without an end, from the source `operator`.
+    /// A grant of whole units of a meter, without an end, from the source `operator`.
     pub fn new(id: impl Into<String>, meter: impl Into<String>, units: u64) -> Self {
         let (id, meter, source) = (id.into(), meter.into(), OPERATOR.to_owned());
         Self { id, meter, units, source, expires_ms: None, note: None }
     }
 
-    /// The same until this instant: what is left of it then can no longer be spent.
+    /// Sets the end: from this instant the remainder can no longer be spent.
     #[must_use]
     pub fn expires(mut self, at: SystemTime) -> Self {
         self.expires_ms = Some(unix_ms(at));
         self
     }
 
-    /// The same from this source.
+    /// Sets the source.
     #[must_use]
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = source.into();
         self
     }
 
-    /// The same for this reason.
+    /// Sets the reason.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
@@ -231,7 +233,7 @@ impl TenantRecord {
         time_at(self.plan_since_ms)
     }
 
-    /// Anchor of its cycles.
+    /// The instant from which its billing cycles are counted, month by month.
     pub fn anchor(&self) -> SystemTime {
         time_at(self.anchor_ms)
     }
