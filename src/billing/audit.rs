@@ -33,11 +33,12 @@ mod gap;
 
 pub use gap::Gap;
 
-/// The findings of an audit.
+/// The findings of an audit: [`Gate::audit`](crate::Gate::audit) returns them. Begin with
+/// [`is_clean`](Self::is_clean) and [`gaps`](Self::gaps).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Audit {
-    /// By account, tenant, meter, scale and period.
+    /// One line for each account, tenant, meter, scale and period.
     pub lines: Vec<Line>,
     /// Units that the service counted, by customer and event name.
     pub totals: Vec<Total>,
@@ -55,21 +56,21 @@ pub struct Audit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Line {
-    /// The billing account in force when the use was admitted.
+    /// The billing account in force when the use was admitted; `None` if there was none.
     pub account: Option<Arc<str>>,
     /// The tenant.
     pub tenant: Surrogate,
     /// The meter.
     pub meter: Arc<str>,
-    /// Atoms to the meter's unit.
+    /// Atoms per unit of the meter.
     pub scale: u64,
     /// When the period began, Unix milliseconds.
     pub(crate) period_ms: i64,
-    /// Recorded in the logs.
+    /// Atoms recorded in the logs.
     pub recorded: u64,
-    /// Owed of that: all, or only the use beyond a quota that bills.
+    /// Atoms owed of that: all, or only the use beyond a quota that bills.
     pub owed: u64,
-    /// Frozen into entries.
+    /// Atoms frozen into entries.
     pub frozen: u64,
     /// Whole units accepted by the service.
     pub sent: u64,
@@ -86,21 +87,21 @@ pub struct Total {
     pub customer: String,
     /// The event name of the meter at the service.
     pub event: String,
-    /// Accepted.
+    /// Units accepted by the service.
     pub sent: u64,
-    /// Sent without an answer: it may count.
+    /// Units sent without an answer, which may count.
     pub open: u64,
     /// The service's own count.
     pub counted: i64,
 }
 
-/// A pool compared with what was recorded of it. Atoms.
+/// A pool of a limit, compared with what was recorded of it. All amounts are atoms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pool {
     /// The tenant.
     pub tenant: Surrogate,
-    /// The limit's words.
+    /// The limit's name: `requests/month`.
     pub limit: Arc<str>,
     /// Start of the window, Unix milliseconds.
     pub(crate) start_ms: i64,

@@ -89,7 +89,7 @@ impl Follower<'_> {
     }
 
     /// Makes the tenant's record follow what its customer's events say. Facts that change meanwhile
-    /// are followed too: whoever writes the record last has seen the last facts.
+    /// are followed too: the process that writes the record last has seen the last facts.
     pub(crate) async fn settle_customer(
         &self,
         customer: &str,

@@ -1,5 +1,6 @@
 //! Billing: recorded use reaches the billing service exactly once, and the service's payment events
-//! decide plans.
+//! decide plans. `docs/billing.md` says how to set it up. A host calls `Gate::stripe_webhook`,
+//! `Gate::report_now` and `Gate::audit`; the types here are their results.
 //!
 //! | part | does |
 //! |---|---|

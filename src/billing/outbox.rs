@@ -126,9 +126,9 @@ pub(crate) struct PendingEntry {
 /// Why an entry waits for an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stopped {
-    /// The service refused it for good, with these words.
+    /// The service refused the entry for good, with this message.
     Refused(String),
-    /// The sum of its minute is neither its value nor zero.
+    /// The service's sum for the entry's minute, which is neither the entry's value nor zero.
     Sum(i64),
 }
 

@@ -1,5 +1,5 @@
-//! What was sent of a restored table's items between its copy and the restore, by the service's
-//! sums.
+//! Determines by the service's sums how much of a restored table's items was sent between the
+//! backup and the restore.
 //!
 //! # Laws
 //!

@@ -19,7 +19,8 @@ pub(crate) const MIN_REPORT_EVERY: Duration = Duration::from_secs(60);
 /// Maximum of `stripe.report-every`: Stripe closes an invoice hours after its period.
 pub(crate) const MAX_REPORT_EVERY: Duration = Duration::from_secs(86_400);
 
-/// `[stripe]`.
+/// The settings of `[stripe]` in the service file: the keys, the mode, and when to report. From
+/// code, pass it to `GateBuilder::stripe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeConfig {
     /// `key`: the API key.

@@ -56,7 +56,7 @@ impl UnreadableEvent {
 }
 
 impl UsageEvent {
-    /// An event that counts on arrival.
+    /// An event without a time of use: it counts on arrival.
     pub fn new(
         id: impl Into<String>,
         tenant: impl Into<String>,
@@ -67,7 +67,7 @@ impl UsageEvent {
         Self { id, tenant, meter, quantity, at: None }
     }
 
-    /// The same, used at this time.
+    /// Sets the time of use.
     #[must_use]
     pub fn at(mut self, at: SystemTime) -> Self {
         self.at = Some(at);

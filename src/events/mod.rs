@@ -34,9 +34,9 @@ const QUEUE: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Counted {
-    /// By this call.
+    /// It was counted by this call.
     Now,
-    /// Before: nothing was counted again.
+    /// It was counted before, and not again.
     Before,
 }
 
@@ -53,25 +53,25 @@ pub enum NotCounted {
     /// The plan file has no such meter.
     #[error("no meter `{0}`: report one that the plan file names")]
     UnknownMeter(String),
-    /// A sum is counted by its parts.
+    /// The meter is a sum: report the meters that it adds up.
     #[error("the meter `{0}` is a sum: report its parts")]
     Sum(String),
-    /// Its billing period ended too long ago.
+    /// Its billing period ended more than 72 hours ago.
     #[error("the billing period that began at {period} no longer accepts events")]
     Closed {
         /// Start of the period, RFC 3339.
         period: String,
     },
-    /// Its timestamp is in the future.
+    /// Its timestamp is more than 5 minutes in the future.
     #[error("its timestamp lies more than 5 minutes ahead")]
     Ahead,
     /// The id was already used for another event.
     #[error("this id was used for other usage")]
     Conflict,
-    /// Another process is handling it.
+    /// Another process is recording it: send it again later.
     #[error("another process is handling it: retry later")]
     InHand,
-    /// The store does not answer, or the gate is closing.
+    /// The store does not answer, or the gate is closing: send it again later.
     #[error("usage cannot be recorded at the moment: send it again")]
     Unavailable,
 }

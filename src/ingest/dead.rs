@@ -74,8 +74,9 @@ impl Ingest {
         &self.0.inner.settings.ingest.products
     }
 
-    /// Counts messages of a queue, each one event in JSON. Messages that can never count are kept
-    /// as dead letters before the answer.
+    /// Counts messages of a queue, each one event in JSON, with the results in their order.
+    /// Messages that can never count are kept as dead letters before this returns
+    /// ([`dead_letters`](Self::dead_letters)).
     pub async fn messages(&self, bodies: &[&str]) -> Vec<Result<Counted, NotCounted>> {
         let (mut answers, mut events, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for (at, body) in bodies.iter().enumerate() {
@@ -127,7 +128,7 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// The store's error.
     pub async fn dead_letters(&self, after: &str) -> Result<Vec<DeadLetter>, Error> {
         let inner = &self.0.inner;
         let pk = inner.leasing.writer.space.dead_letter("").pk;
@@ -150,11 +151,11 @@ impl Ingest {
     }
 
     /// Counts a dead letter after all, for example once the plan file has its meter, and removes
-    /// it. `None`: there is no such letter.
+    /// it. `None` if there is no such letter.
     ///
     /// # Errors
     ///
-    /// The store's. A letter that still cannot count stays, and the answer has the reason.
+    /// The store's error. A letter that still cannot count stays, and the result has the reason.
     pub async fn replay(&self, id: &str) -> Result<Option<Result<Counted, NotCounted>>, Error> {
         let inner = &self.0.inner;
         let Some(item) =
@@ -178,7 +179,7 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// The store's error.
     pub async fn discard(&self, id: &str) -> Result<(), Error> {
         let inner = &self.0.inner;
         let key = inner.leasing.writer.space.dead_letter(id);

@@ -1,5 +1,6 @@
-//! Ingest of usage from outside this process's requests: events reported by other services, over
-//! HTTP or from a queue. They are facts, so nothing here refuses them because of a limit.
+//! Ingest of usage events: usage reported by other services, over HTTP or from a queue. Events are
+//! facts, so no limit refuses them. Begin with [`Gate::ingest`]; `docs/ingest.md` lists the JSON
+//! shapes.
 //!
 //! # Laws
 //!
@@ -8,8 +9,9 @@
 //!    the usage.
 //! 2. **Acknowledged is durable.** `Ok` means that the event is on record in the store.
 //! 3. **In its own window.** It counts on the day and in the billing period of its own timestamp,
-//!    while that period is open: the current one, and the one before for [`LATE`] after its end.
-//!    Later it is refused with the period named. One that is dated ahead counts as of now.
+//!    while that period is open: the current one, and the one before for 72 hours after its end.
+//!    Later it is refused with the period named. An event dated up to 5 minutes ahead counts as of
+//!    now.
 //! 4. **Paid like all use, late.** Once on record, its units are drawn from the windows that it
 //!    lies in, even those that are over, as with any cost that is known late. Where a quota bills,
 //!    the debt is on record before the answer. A process that dies in between has counted them, but
@@ -38,16 +40,16 @@ pub use dead::MAX_LETTER;
 #[doc(hidden)]
 pub use post::MAX_BODY;
 
-/// Most events of one call.
+/// Most events of one step.
 #[doc(hidden)]
 pub const MAX_EVENTS: usize = 1_000;
 
-/// Counts usage from outside requests: [`Gate::ingest`].
+/// Counts usage events that other services report. [`Gate::ingest`] returns it.
 #[derive(Clone, Debug)]
 pub struct Ingest(Gate);
 
 impl Gate {
-    /// The interface for usage from outside this process's requests.
+    /// The ingest of usage events, for usage that other services report.
     ///
     /// ```
     /// # let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -73,8 +75,8 @@ impl Gate {
 }
 
 impl Ingest {
-    /// Counts events independently, with the answers in their order. More than [`MAX_EVENTS`] are
-    /// counted in several steps.
+    /// Counts events independently, with the answers in their order. More than 1,000 are counted in
+    /// several steps.
     ///
     /// If dropped before it answers, it may have counted them: send them again.
     pub async fn events(&self, events: Vec<UsageEvent>) -> Vec<Result<Counted, NotCounted>> {

@@ -27,7 +27,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 
 impl Ingest {
     /// The answer to `POST /usage` with this `Authorization` and body; `None` for a body longer
-    /// than [`MAX_BODY`], where an adapter stops reading.
+    /// than 1 MiB, where an adapter stops reading. For adapters.
     pub async fn reply(&self, authorization: Option<&[u8]>, body: Option<&[u8]>) -> Reply {
         match self.refused(authorization) {
             Some(refused) => refused,
@@ -35,8 +35,9 @@ impl Ingest {
         }
     }
 
-    /// The answer to `POST /usage` without the token of `[ingest]`; `None` if this is it. An
-    /// adapter asks before it reads any of the body: an unknown client makes it hold nothing.
+    /// The answer to a `POST /usage` without the token of `[ingest]`; `None` if the token is right.
+    /// An adapter calls it before it reads the body, so that it holds no bytes for an unknown
+    /// client. For adapters.
     pub fn refused(&self, authorization: Option<&[u8]>) -> Option<Reply> {
         if self.knows(authorization) {
             return None;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::billing::outbox::Stopped;
 
-/// A difference, with its reason.
+/// A difference, with its reason. `Display` says in a sentence what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Gap {
@@ -47,7 +47,7 @@ pub enum Gap {
         k: u64,
         /// Whole units of the service.
         units: u64,
-        /// Why.
+        /// Why it waits.
         why: Stopped,
     },
     /// An entry was accepted, but the service's sum does not show it.

@@ -1,5 +1,5 @@
-//! What `[billing]` asks for at Stripe: to cancel what cannot be paid for, and to subscribe a
-//! customer who can pay.
+//! Actions at Stripe that `[billing]` asks for: cancelling subscriptions that cannot be paid, and
+//! subscribing customers that can pay.
 
 use super::{EffectFailed, Follower};
 use crate::billing::customers::KnownCustomer;
