@@ -22,8 +22,12 @@ use crate::serving::{Serving, is_upgrade, wait_for_both};
 use crate::wire::Mapping;
 
 pin_project! {
-    /// Response future: waits if the decision is not in memory, serves, settles what the head
-    /// decides.
+    /// Response future of [`GateService`](super::GateService): waits if the decision is not in
+    /// memory, calls the service, and settles what the head of the response determines.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled after it was ready.
     pub struct ResponseFuture<S, B, R>
     where
         S: Service<Request<B>>,

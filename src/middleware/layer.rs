@@ -12,7 +12,8 @@ use super::service::{GateService, view_of};
 use super::view::{FindPattern, FindPeer, HttpView, Peer};
 use crate::gate::Gate;
 
-/// Puts a [`Gate`] in front of a service.
+/// The tower layer that puts a [`Gate`] in front of a service. A handler finds an
+/// [`Admitted`](crate::Admitted) in the extensions of its request.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -67,7 +68,8 @@ impl LayerShared {
 type FindPath = for<'a> fn(&'a Extensions) -> Option<&'a Uri>;
 
 impl GateLayer {
-    /// A layer over this gate, with handles for handlers, and the headers that the gate has set.
+    /// A layer over this gate. It leaves handles for handlers in each admitted request, and writes
+    /// limit headers into each response.
     pub fn new(gate: &Gate) -> Self {
         let shared = LayerShared {
             gate: gate.clone(),

@@ -1,4 +1,5 @@
-//! The tower layer: a [`Gate`](crate::Gate) in front of any HTTP service.
+//! The tower layer: a [`Gate`](crate::Gate) in front of any HTTP service. Begin with [`GateLayer`];
+//! for axum use the one of `tallygate-axum`, which knows its router.
 //!
 //! A request passes when its route needs no identification (`auth = "none"`) or when the gate
 //! admits it; any other is answered here and never reaches the service. A refusal is a response,
@@ -8,7 +9,8 @@
 //! - The admitted path neither boxes nor waits: the answer comes from memory. Only a request that
 //!   memory cannot answer (a tenant's first, an empty lease) waits.
 //! - Usage is settled when the response body ends, by the table in `docs/http.md`. A body passes
-//!   untouched where the head has settled everything: nothing is held, no number is expected.
+//!   untouched where the head has settled everything: no units are held, and no numbers are
+//!   expected.
 //!
 //! Deployment: put it outside of layers that answer by themselves (compression, caching) if bytes
 //! are to be counted as they leave, and inside of layers whose responses must not be billed. A CORS

@@ -32,9 +32,9 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Granularity {
-    /// A local day.
+    /// A day in the plan file's `timezone`.
     Day,
-    /// A local month.
+    /// A month in the plan file's `timezone`.
     Month,
 }
 
@@ -48,7 +48,8 @@ impl Granularity {
     }
 }
 
-/// A valid query.
+/// A valid query of a usage history, for [`Gate::history`](crate::Gate::history): a meter, a time
+/// span, and the length of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
     /// The meter's name, not yet looked up.
@@ -62,7 +63,8 @@ pub struct HistoryQuery {
 }
 
 impl HistoryQuery {
-    /// A meter's use from an instant until before another: no rows where that is not later.
+    /// A query of a meter's usage from the instant `from` to before the instant `to`. There are no
+    /// rows if `to` is not later.
     pub fn new(
         meter: impl Into<String>,
         from: SystemTime,
@@ -73,7 +75,11 @@ impl HistoryQuery {
     }
 
     /// Parses a raw query string, without its `?`. `meter` is required; the defaults of the others
-    /// give the last 30 days, by day. An error is the 400 to send.
+    /// give the last 30 days, by day.
+    ///
+    /// # Errors
+    ///
+    /// The response to send, a 400 that names the parameter and what to write.
     pub fn parse(raw: &str, now: SystemTime) -> Result<Self, Reply> {
         let now_ms = unix_ms(now);
         let [mut meter, mut from, mut to, mut granularity] = [const { None::<String> }; 4];
@@ -145,7 +151,8 @@ impl HistoryQuery {
     }
 }
 
-/// The history of one meter.
+/// A caller's usage of one meter over time, in rows of a day or a month.
+/// [`Gate::history`](crate::Gate::history) returns it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct History {
@@ -153,7 +160,7 @@ pub struct History {
     pub meter: Arc<str>,
     /// The unit's name.
     pub unit: Arc<str>,
-    /// Atoms to the unit.
+    /// Atoms per unit.
     pub scale: u64,
     /// The length of a row.
     pub granularity: Granularity,

@@ -28,7 +28,8 @@ pub use page::page;
 #[doc(hidden)]
 pub use page::page_reply;
 
-/// The body of `GET /usage`.
+/// A caller's limits and usage, the body of `GET /usage`.
+/// [`Gate::usage_report`](crate::Gate::usage_report) returns it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UsageReport {
@@ -62,7 +63,7 @@ pub struct Period {
     pub timezone: Arc<str>,
 }
 
-/// One meter. Amounts are atoms of `scale` to the unit.
+/// Usage of one meter. Amounts are atoms, and [`scale`](Self::scale) of them are one unit.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MeterReport {
@@ -70,9 +71,9 @@ pub struct MeterReport {
     pub name: Arc<str>,
     /// The unit's name: `requests`, `bytes`, `credits`.
     pub unit: Arc<str>,
-    /// Atoms to the unit.
+    /// Atoms per unit.
     pub scale: u64,
-    /// Settled usage in the period.
+    /// Settled usage in the billing period.
     pub used: u64,
     /// The part of `used` beyond what is included.
     pub over: u64,
@@ -119,11 +120,12 @@ pub struct GrantReport {
     pub limit: u64,
     /// Units used of it.
     pub used: u64,
-    /// First instant at which it has expired.
+    /// First instant at which it has expired; `None`: never.
     pub expires_at: Option<SystemTime>,
 }
 
-/// A rate limit. Amounts are calls, or atoms of `scale` to the unit of `meter`.
+/// A rate limit. Amounts are calls or, with a [`meter`](Self::meter), atoms, of which
+/// [`scale`](Self::scale) are one unit.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RateReport {
@@ -133,11 +135,11 @@ pub struct RateReport {
     pub scope: Arc<str>,
     /// The meter it counts; `None` for calls.
     pub meter: Option<Arc<str>>,
-    /// Atoms to the unit.
+    /// Atoms per unit.
     pub scale: u64,
-    /// Amount allowed ...
+    /// Amount allowed per [`per`](Self::per).
     pub limit: u64,
-    /// ... per this time, whole seconds.
+    /// The time in which `limit` is allowed, whole seconds.
     pub per: Duration,
     /// Burst size.
     pub burst: u64,

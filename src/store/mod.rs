@@ -1,4 +1,6 @@
-//! The store: items that are read strongly and written one at a time under conditions.
+//! The store: items that are read strongly and written one at a time under conditions. Ready to use
+//! are [`Memory`], `Redb` (feature `redb`) and `DynamoDb` (feature `dynamodb`); another database
+//! implements [`Store`].
 //!
 //! # Laws
 //!
@@ -217,7 +219,8 @@ pub struct Promise {
     pub shared: bool,
 }
 
-/// Units that the service behind a store has charged since the store was made, in its own terms.
+/// Units that the service behind a store has charged since the store was made, as that service
+/// counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Units {
     /// Units read: on DynamoDB 4 KB each.
@@ -230,7 +233,8 @@ pub struct Units {
 /// whose future is dropped after that may or may not be applied.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
-/// A table of items; see the [module](self) for its laws.
+/// A table of items; the [module](self) states the laws that an implementation must keep. Pass it
+/// to [`GateBuilder::store`](crate::GateBuilder::store).
 pub trait Store: Send + Sync + 'static {
     /// The item, read strongly, or `None`.
     fn read(&self, key: Key) -> StoreFuture<Option<Item>>;
@@ -241,8 +245,8 @@ pub trait Store: Send + Sync + 'static {
     /// A page of a partition, read strongly.
     fn query(&self, query: Query) -> StoreFuture<Page>;
 
-    /// Removes some of the items that have expired by `now_ms` (Unix milliseconds), at most
-    /// [`MAX_EXPIRED_ITEMS`], and returns how many.
+    /// Removes some of the items that have expired by `now_ms` (Unix milliseconds), at most 512,
+    /// and returns how many.
     ///
     /// Each call examines a bounded part of the table and the next one continues after it, so 0
     /// means that this part held none. A store whose service expires items by itself answers 0, as
@@ -270,7 +274,7 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// The promise of this store.
+    /// What this store promises about acknowledged writes.
     fn promise(&self) -> Promise;
 
     /// Finishes accepted calls and releases the file or connection. Later calls are refused as

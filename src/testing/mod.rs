@@ -1,4 +1,5 @@
-//! Test utilities for hosts. Behind the feature `testing`; not meant for production.
+//! Test utilities for hosts, behind the feature `testing`; not meant for production. Begin with
+//! [`gate()`]. [`Faulty`] is a store that fails on command.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

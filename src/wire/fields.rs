@@ -21,7 +21,7 @@ pub(crate) const MAX_INTEGER: u64 = 999_999_999_999_999;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeaderStyle {
-    /// `RateLimit` and `RateLimit-Policy`.
+    /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-11; the default.
     #[default]
     Draft11,
     /// None; refusals still have `Retry-After`.

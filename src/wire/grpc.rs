@@ -32,8 +32,9 @@ pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
     media.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+' | b';'))
 }
 
-/// A refusal as a gRPC status. A handler that returns a refusal of [`crate::Usage::take`] converts
-/// it to its framework's status.
+/// A refusal as a gRPC status. A handler that passes on a refusal of
+/// [`Usage::take`](crate::Usage::take) converts it to its framework's status, from code, message
+/// and details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcStatus {
     /// The numeric `google.rpc.Code`.

@@ -44,14 +44,16 @@ pub(crate) use grpc::is_grpc;
 #[doc(hidden)]
 pub use policy_text::PolicyText;
 
-/// The headers that a script from another origin must be able to read (`expose` in `wire/fields.rs`
-/// adds the missing ones).
+/// The response headers that a script of another origin must be able to read, as a value of
+/// `Access-Control-Expose-Headers`. [`Gate::expose_headers`](crate::Gate::expose_headers) adds the
+/// missing ones to a response.
 pub const EXPOSE: &str = "RateLimit, RateLimit-Policy, Retry-After";
 
 /// The media type of a refusal's body.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// A response, in parts.
+/// A response, independent of any framework: an adapter or a handler writes it in its framework's
+/// types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The status.
@@ -62,7 +64,8 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// The host's choices for all responses.
+/// The host's settings for headers and problem bodies, passed to
+/// [`GateBuilder::wire`](crate::GateBuilder::wire).
 #[derive(Clone, Debug)]
 pub struct WireOptions {
     /// Which limit headers are sent.
@@ -70,7 +73,8 @@ pub struct WireOptions {
     /// Prefix of `/problems/..` in our own problem types: empty (the types are relative to the
     /// service), or where the host documents them (`https://docs.example.com`).
     pub problem_base: Arc<str>,
-    /// The value of `WWW-Authenticate` on a 401 (required by RFC 9110, section 15.5.2).
+    /// The value of `WWW-Authenticate` on a 401 (required by RFC 9110, section 15.5.2); by default
+    /// `Bearer`.
     pub authenticate: Arc<str>,
     /// Lower-case name of a header that lists the limits past their soft threshold, on admitted
     /// responses, while there are any. `None` (the default) sends none; handlers see those limits
