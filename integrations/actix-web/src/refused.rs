@@ -24,7 +24,7 @@ use tallygate::wire::{Mapping, Reply};
 pub struct Refused(Box<Refusal>);
 
 impl Refused {
-    /// The reason, and the limit concerned.
+    /// The refusal itself, with its reason and the limit concerned.
     pub fn refusal(&self) -> &Refusal {
         &self.0
     }

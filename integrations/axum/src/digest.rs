@@ -1,6 +1,6 @@
 //! Digests of request bodies on idempotent routes. The body is read after the gate has admitted the
-//! request and before its key is claimed, so that the same idempotency key with another body is
-//! treated as another request.
+//! request and before its key is claimed, so that another request with the same idempotency key is
+//! recognized by its body and refused.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -65,12 +65,13 @@ pub struct Digested<S> {
 }
 
 impl DigestBodies {
-    /// For the routes of this gate's plan file.
+    /// Reads bodies on the routes with `once-by` in this gate's plan file.
     pub fn new(gate: &Gate) -> Self {
         Self { gate: gate.clone(), layer: GateLayer::new(gate), at_most: AT_MOST }
     }
 
-    /// Reads at most this many bytes of a body; a longer one is answered with 413.
+    /// Reads at most this many bytes of a body, instead of 2 MiB; a longer one is answered with
+    /// 413.
     #[must_use]
     pub fn at_most(self, bytes: usize) -> Self {
         Self { at_most: bytes, ..self }

@@ -15,11 +15,11 @@ use http::StatusCode;
 use http::request::Parts;
 use tallygate::Admitted;
 
-/// The calling tenant's outer id.
+/// Extractor of the calling tenant: its outer id, which it derefs to as a `str`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 
-/// The plan that this request was decided under. Derefs to [`tallygate::Plan`], whose
+/// Extractor of the plan that this request was decided under. Derefs to [`tallygate::Plan`], whose
 /// [`require`](tallygate::Plan::require) refuses within a handler:
 ///
 /// ```
@@ -33,8 +33,8 @@ pub struct Tenant(Arc<str>);
 #[derive(Clone, Debug)]
 pub struct Plan(Arc<tallygate::Plan>);
 
-/// The usage of this request. Derefs to [`tallygate::Usage`]; it is `Clone + 'static` and may
-/// outlive the response.
+/// Extractor of the handle that reports and takes units for this request. Derefs to
+/// [`tallygate::Usage`]; it is `Clone + 'static` and may outlive the response.
 #[derive(Clone, Debug)]
 pub struct Usage(tallygate::Usage);
 

@@ -20,7 +20,7 @@ use crate::service::{Counted, GateService};
 pub struct GateLayer(tallygate::middleware::GateLayer);
 
 impl GateLayer {
-    /// A layer over this gate.
+    /// A layer over this gate. Add it with `.layer(..)` after the routes that it is for.
     pub fn new(gate: &Gate) -> Self {
         let layer = tallygate::middleware::GateLayer::new(gate);
         let layer = layer.peer_from(peer).original_path_from(original);

@@ -1,4 +1,4 @@
-//! Clock for a process that is frozen between requests.
+//! The clock of a process that is frozen between requests.
 //!
 //! The monotonic clock may stop while the sandbox is frozen, and a wall clock derived from it would
 //! lag by the length of the freeze. So both clocks are read each time, and any gain of the wall

@@ -22,14 +22,14 @@ use serde_json::{Map, Value, json};
 use tallygate::{Entitlements, Feature, Gate, telemetry};
 use tokio::sync::OnceCell;
 
-/// How long a login waits for its claims.
+/// Longest wait of a login for its claims; then its token is issued without them.
 pub const LOGIN_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a confirmation waits for its tenant.
+/// Longest wait of a confirmation for its tenant to be created; then the trigger fails.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the first opening of the gate may delay a process's first event. After that, it
-/// continues in the background.
+/// Longest delay of a process's first event by the opening of the gate, which then continues in the
+/// background.
 pub const OPEN_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Cognito's time limit for a trigger, including the start of its process.
@@ -49,7 +49,8 @@ const _: () = assert!(
 /// doors take 8 to 10 kB of headers.
 const MAX_FEATURES: usize = 2_048;
 
-/// A function that answers a user pool's triggers.
+/// A Lambda function that answers the triggers of a Cognito user pool. Make it with
+/// [`new`](Self::new), serve with [`run`](Self::run).
 ///
 /// | trigger | done |
 /// |---|---|

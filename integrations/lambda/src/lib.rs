@@ -1,4 +1,5 @@
-//! tallygate for AWS Lambda: the same layer as elsewhere, plus what a function needs.
+//! tallygate for AWS Lambda: serves the tower layer in a function, and flushes its usage before the
+//! freeze.
 //!
 //! ```no_run
 //! use lambda_http::{Body, Error, Request, Response, service_fn};

@@ -26,7 +26,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Time for an event that Lambda has already sent to be read.
 const READ_WITHIN: Duration = Duration::from_millis(100);
 
-/// [`Gate::builder`] with the clock that a function needs.
+/// Begins a gate for a Lambda function: [`Gate::builder`] with the clock and the setting for rates
+/// that a function needs. Open it, then pass it to [`run`].
 ///
 /// A sandbox has no persistent disk, and many of them share one table: the service file should say
 /// `[store] kind = "dynamodb"` and `[flush] mode = "fast"`. Each invocation ends with a flush, so
@@ -150,7 +151,7 @@ async fn terminated() {
 
 /// An application as [`run`] calls it: with its caller in the request's extensions, and its
 /// response in one piece. For tests that feed it recorded events, with
-/// [`lambda_http::request::from_str`].
+/// `lambda_http::request::from_str`.
 #[derive(Clone, Debug)]
 pub struct Function<S> {
     app: S,
