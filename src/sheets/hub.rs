@@ -1,5 +1,6 @@
-//! What all tenants of a gate share: where the hot path leaves work for background tasks, each kind
-//! with its owner, and what all of them look at. Leaving work never waits.
+//! The state that all tenants of a gate share: queues in which the hot path leaves work for
+//! background tasks, each with its owner, and settings that all tenants read. Leaving work never
+//! waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};

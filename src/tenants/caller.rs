@@ -1,4 +1,4 @@
-//! A caller in memory: whose credential it is, with the tenant's sheet at hand.
+//! A caller in memory: its tenant and credential, with the tenant's sheet at hand.
 //!
 //! The sheet is the one that held when the caller was looked up. While it still does, a request of
 //! this caller costs no count of references but the caller's own; after an edge or a change the

@@ -152,7 +152,7 @@ impl LiveTenant {
         now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
     }
 
-    /// True once until it has been read again: whoever gets it asks for a refresh.
+    /// True once until the tenant has been reread: the caller that gets `true` asks for a refresh.
     pub(crate) fn wants_refresh(&self) -> bool {
         !self.refreshing.load(Ordering::Relaxed) && !self.refreshing.swap(true, Ordering::AcqRel)
     }
