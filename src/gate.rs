@@ -435,7 +435,7 @@ fn refuse(refusal: Box<Refusal>) -> Step {
     Step::Done(Answer::Refuse(refusal))
 }
 
-/// The same wait, knowing how many there were before it.
+/// The same wait, counting those before it.
 fn counted(pending: Pending, rounds: u8) -> Pending {
     Box::pin(async move { Waited { rounds: rounds + 1, ..pending.await } })
 }

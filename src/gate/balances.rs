@@ -3,11 +3,11 @@
 
 use crate::policy::{Policy, QuotaRule};
 
-/// What is known of pools: by leases alone, or where nothing is leased by the store as well.
+/// Balances of pools: from leases alone or, where nothing is leased, from the store as well.
 pub(super) trait Balances {
     fn policy(&self) -> &Policy;
 
-    /// What is left of a pool; `None` if the caller has no value of its scope.
+    /// The remainder of a pool; `None` if the caller has no value of its scope.
     fn left(&self, pool: u16) -> Option<u64>;
 
     /// What was used of a pool beyond all of it, by a caller whose use comes late.

@@ -34,7 +34,7 @@ pub(super) struct StripeSetup {
     carry: bool,
 }
 
-/// What a gate bills with.
+/// The gate's parts for billing.
 pub(super) struct Billing {
     pub(super) stripe: Stripe,
     secrets: Vec<Secret>,

@@ -69,21 +69,21 @@ pub(crate) struct Credentials {
     pub(crate) unknown: UnknownCache,
 }
 
-/// What step 1 came to.
+/// The outcome of step 1.
 pub(crate) enum Identification {
     Caller(Arc<KnownCaller>),
     Refused(Reason),
     Ask(Pending),
 }
 
-/// Something to read again before it grows too old.
+/// A cached value that is to be reread before it is outdated.
 #[derive(Debug)]
 pub(crate) enum Refresh {
     Tenant(Arc<LiveTenant>),
     Caller(CredentialKey, Wanted),
 }
 
-/// What is looked up in the directory.
+/// The subject of a look-up in the directory.
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
     /// A credential, under all the hashes it may be stored by.
@@ -398,7 +398,7 @@ impl Inner {
         Waited { refused: Some(Reason::Unavailable), ..Waited::default() }
     }
 
-    /// Where a request came from, hashed, if a limit is by address.
+    /// The hash of the caller's address, if a limit is by address.
     #[inline]
     pub(super) fn ip_scope(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
         if sheet.policy.uses_ip { self.hashed_ip(sheet, view) } else { None }

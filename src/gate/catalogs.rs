@@ -53,7 +53,7 @@ impl Catalogs {
     }
 }
 
-/// Where plans come from.
+/// The source of a plan file.
 #[derive(Clone, Debug)]
 pub(crate) enum PlanSource {
     /// A file that is checked again and again, read off the runtime.
@@ -84,7 +84,7 @@ impl PlanSource {
         read.map_err(|source| Error::File { path: path.clone(), source })?
     }
 
-    /// The same on this thread, which may have to wait.
+    /// Reads it on this thread, which may block.
     pub(crate) fn read_here(&self) -> Result<(String, Arc<str>), Error> {
         match self {
             Self::Text(text) => Ok(("plans".to_owned(), text.clone())),
@@ -102,7 +102,7 @@ impl PlanSource {
     }
 }
 
-/// What is published.
+/// The state of publications in the store.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     /// Number of the newest publication; 0: there is none.
@@ -162,7 +162,7 @@ pub(crate) async fn publish(
     }
 }
 
-/// What has been published.
+/// Reads the state of publications.
 pub(crate) async fn published(store: &dyn Store, space: &Space) -> Result<Published, StoreError> {
     let pk = space.catalog(0).pk;
     let mut from = String::new();
@@ -248,15 +248,15 @@ impl Published {
 }
 
 impl Inner {
-    /// Looks at the plan file, and puts it into force if its content is another. `Ok(true)`: it
-    /// did.
+    /// Reads the plan file, and puts it in force if its content is another. Returns whether it did.
     pub(super) async fn reload(&self) -> Result<bool, Error> {
         let _turn = self.catalogs.reloads.lock().await;
         let (name, text) = self.catalogs.source.read().await?;
         self.put_in_force(&name, &text).await
     }
 
-    /// The same of a text that has been read.
+    /// Puts the plans of a text that was read in force. Returns whether they differ from those
+    /// before.
     pub(super) async fn put_in_force(&self, name: &str, text: &str) -> Result<bool, Error> {
         let live = self.catalogs.live.load_full();
         if crate::catalog::content_hash(text) == live.catalog.hash {

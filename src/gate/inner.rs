@@ -50,17 +50,17 @@ pub(crate) struct Inner {
     pub(super) billing: Option<Billing>,
 }
 
-/// What leases units.
+/// The parts that lease units.
 pub(crate) struct Leasing {
     pub(crate) writer: Writer,
     pub(crate) renewer: LeaseRenewer,
-    /// What the renewer works with, for the last calls at closing.
+    /// The renewer's context, for the last calls at closing.
     pub(crate) ctx: RenewerContext,
     /// Set where rates are shared with other nodes.
     pub(crate) sharing: OnceLock<Sharing>,
 }
 
-/// What puts usage on record, and reads it.
+/// The parts that record usage, and read it.
 pub(crate) struct Recording {
     pub(crate) flusher: Flusher,
     pub(crate) settler: Settler,
@@ -74,7 +74,7 @@ pub(crate) struct Recording {
     pub(super) said_no_digest: AtomicBool,
 }
 
-/// What ends before the gate has closed.
+/// The parts that end while the gate closes.
 pub(crate) struct Teardown {
     pub(crate) in_hand: InHand,
     pub(crate) maintenance: OnceLock<Maintenance>,
@@ -82,7 +82,7 @@ pub(crate) struct Teardown {
     pub(crate) closed: tokio::sync::OnceCell<()>,
 }
 
-/// What the service file and the host have set, as far as it is used after opening.
+/// Settings of the service file and the host that are used after opening.
 pub(crate) struct Settings {
     pub(crate) identity: crate::config::IdentityConfig,
     pub(crate) yields: Yields,
@@ -100,7 +100,8 @@ pub(crate) struct Settings {
 const MIN_INGEST_TOKEN: usize = 16;
 
 impl Settings {
-    /// Of the service file, with the secrets that are needed as long as the gate is open.
+    /// The settings of a service file, with the secrets that are needed as long as the gate is
+    /// open.
     pub(super) fn new(config: &Config, yields: Yields) -> Result<Self, Error> {
         let env = |name: &str| std::env::var(name).ok();
         let token = config.ingest.token.as_ref().map(|token| token.resolve(&env)).transpose();

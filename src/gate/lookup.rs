@@ -299,8 +299,8 @@ impl Inner {
         }
     }
 
-    /// What was read may be from before a change that was heard of meanwhile: it is read again, and
-    /// before it is used if everything is in doubt since.
+    /// Marks a tenant for rereading if a change arrived after its read began. If everything has
+    /// been in doubt since, it is reread before it is used.
     fn doubt_if_changed(&self, tenant: &LiveTenant, as_of: u64, now: Now) {
         if self.tenants.recent.has_changed(tenant.core.surrogate, as_of) {
             let age = if self.tenants.recent.has_doubted(as_of) { MAX_AGE } else { REFRESH_AGE };

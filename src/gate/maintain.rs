@@ -114,7 +114,7 @@ async fn watch_plans(inner: Weak<Inner>) {
     }
 }
 
-/// What the last look at the plan file found.
+/// The result of the last check of the plan file.
 #[derive(Default)]
 struct Looked {
     /// The content, if it could be read.

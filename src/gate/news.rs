@@ -33,14 +33,14 @@ const MAX_CHANGED: usize = 4_096;
 /// changes is made once more.
 const RECENT: usize = 256;
 
-/// The tenants that were changed last, numbered in the order in which this process heard of it.
+/// The tenants that were changed last, numbered in the order in which this process learned of it.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     changed: Mutex<HeardChanges>,
-    /// When something was last read of the directory, or kept though it could not be read, on the
+    /// When a value was last read from the directory, or kept because it could not be read, on the
     /// monotonic clock.
     read_ns: AtomicU64,
-    /// What was read by then was in doubt.
+    /// Everything read before this time is in doubt.
     doubted_ns: AtomicU64,
 }
 
@@ -98,7 +98,7 @@ impl Recent {
         as_of < self.locked().doubt
     }
 
-    /// Something is read of the directory, or kept as it was, and will be believed for a while.
+    /// Notes that a value was read from the directory, or kept, and will be trusted for a while.
     pub(super) fn reads(&self, now_ns: u64) {
         self.read_ns.fetch_max(now_ns, Ordering::Relaxed);
     }
@@ -122,7 +122,7 @@ impl Hears for Inner {
 }
 
 impl Inner {
-    /// Something has changed. Returns the tenant that is to be read again, if it is in use.
+    /// Applies a change. Returns the tenant to reread, if it is in use.
     fn heard(&self, news: News) -> Option<Surrogate> {
         let now = self.clock.now();
         match news {

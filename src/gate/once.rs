@@ -39,8 +39,8 @@ pub(super) const CLAIMS_IN_HAND: usize = 16_384;
 const CLAIMANT_FORMAT: i64 = 1;
 
 impl Gate {
-    /// What the request presents to be counted once, on a route that asks for it. A key that is
-    /// empty, or comes more than once, is none.
+    /// The request's idempotency key, on a route with `once-by`. An empty or repeated header is not
+    /// a key.
     #[inline]
     pub(crate) fn once_key(
         &self,
@@ -149,7 +149,7 @@ impl Inner {
         }
     }
 
-    /// What there is of the key, and this request's part in it.
+    /// The claim on the key, and this request's part in it.
     async fn find(
         &self,
         of: &Unclaimed,
@@ -233,7 +233,7 @@ impl Inner {
     }
 }
 
-/// Where one claim is among those that are written.
+/// The place of one claim in the line of claims to write.
 #[derive(Debug, Default)]
 struct InLine {
     is_in_line: AtomicBool,

@@ -363,8 +363,7 @@ impl GateBuilder {
         Ok(Gate { inner })
     }
 
-    /// What the files say. They are read beside the runtime, unless all is text that the host has
-    /// handed in.
+    /// Reads and checks the files, off the runtime unless the host has passed all of them as text.
     async fn as_written(&self, now: Now) -> Result<AsWritten, Error> {
         let (source, plans) = (self.source.clone(), self.plans.clone());
         let by_code = self.custom.is_some();
@@ -394,7 +393,7 @@ impl GateBuilder {
     }
 }
 
-/// What the files say that a gate is opened with.
+/// The contents of the files that a gate is opened with.
 struct AsWritten {
     config: Config,
     plans: PlanSource,

@@ -223,8 +223,8 @@ impl Inner {
         Ok(report)
     }
 
-    /// What is used and billed, with its terms: all of it, or only these items. And the items of
-    /// tenants whose record cannot be read, with the reason: the others are billed.
+    /// Billed use with its terms, of all items or only of these. Also returns the items of tenants
+    /// with an unreadable record, with the reason: the others are billed.
     async fn due_now(
         self: &Arc<Self>,
         billing: &Billing,
@@ -263,8 +263,8 @@ impl Inner {
         Ok((due, failed))
     }
 
-    /// What is due of one tenant's use; its billed items with the reason, if that cannot be
-    /// determined.
+    /// The due part of one tenant's use; the error has its billed items and the reason why that
+    /// cannot be determined.
     pub(super) async fn due_of(&self, uses: Vec<RecordedUse>) -> Result<Vec<DueUse>, FailedItems> {
         let Some(billing) = &self.billing else { return Ok(Vec::new()) };
         let (mut records, mut due) = (HashMap::new(), Vec::new());
@@ -289,7 +289,7 @@ impl Inner {
         at.is_some_and(|at| live.catalog.meters[at].stripe.is_some())
     }
 
-    /// What is due of this use; `None` if nothing of it is ever sent.
+    /// The due part of this use; `None` if none of it is ever sent.
     async fn due(
         &self,
         billing: &Billing,

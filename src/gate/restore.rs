@@ -35,7 +35,7 @@ use crate::store::{
     Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written, until_known,
 };
 
-/// What stands in the ledger's item, beside its id: see `billing/item.rs`.
+/// The attribute of the ledger's item, beside its id: see `billing/item.rs`.
 const GENERATION: &str = "generation";
 
 /// How often a pool is read anew because it had changed meanwhile: there should be no other writer.
@@ -164,7 +164,8 @@ async fn spend(
     Err(goes_on_changing())
 }
 
-/// The same of its sub-pools. What was on its way arrives first: it would later.
+/// Does the same for the pool's sub-pools. Units on their way between two items arrive first,
+/// because they would do so later.
 async fn spend_subs(
     store: &dyn Store,
     space: &Space,

@@ -43,7 +43,7 @@ impl SharedSpare {
 }
 
 impl SharedSpare {
-    /// Where it is in memory: another one as long as both live.
+    /// The address of the shared state, which distinguishes requests that exist at the same time.
     pub(super) fn address(&self) -> usize {
         self.0.as_ref().map_or(0, |place| Arc::as_ptr(place).addr())
     }

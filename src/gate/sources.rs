@@ -79,7 +79,7 @@ fn jwt_source(
     ))
 }
 
-/// What is asked for and not built in is refused, not left out.
+/// Refuses a setting whose feature is not built in, rather than ignore it.
 #[cfg(not(feature = "stripe"))]
 pub(super) fn no_stripe(config: &Config) -> Result<(), Error> {
     if config.stripe.is_none() {

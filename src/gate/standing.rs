@@ -56,7 +56,7 @@ impl Inner {
         })
     }
 
-    /// The same for a request, or other work, that is not let in: it is counted.
+    /// The refusal of a request, or other work, that is not admitted; it is counted.
     #[cold]
     pub(super) fn turn_away(&self, reason: Reason, of: Option<&HoldContext>) -> Box<Refusal> {
         let outcome = match reason {
@@ -191,7 +191,7 @@ impl Inner {
     }
 }
 
-/// What looking at a limit needs.
+/// The context for reading the state of a limit.
 pub(super) struct LimitReader<'a> {
     pub(super) inner: &'a Inner,
     pub(super) sheet: &'a Arc<Sheet>,
@@ -203,7 +203,7 @@ pub(super) struct LimitReader<'a> {
 }
 
 impl<'a> LimitReader<'a> {
-    /// As this request sees it.
+    /// A reader for the limits of this request.
     pub(super) fn of(inner: &'a Inner, hold: &'a Hold, now: Now) -> Self {
         let of = &hold.of;
         Self { inner, sheet: &of.sheet, scopes: of.scopes(), now, hold: Some(hold) }
@@ -214,7 +214,7 @@ impl<'a> LimitReader<'a> {
         Some(self.rate_at(index, self.level(index)?))
     }
 
-    /// What a header tells of a limit; `None` if it does not hold for this caller.
+    /// The state of a limit for a header; `None` if the limit does not hold for this caller.
     #[inline]
     pub(super) fn told(&self, limit: Limit) -> Option<LimitReading> {
         match limit {
@@ -278,8 +278,7 @@ impl<'a> LimitReader<'a> {
         Some(granted.saturating_sub(unpaid.map_or(0, |unpaid| unpaid.of_meter(meter))))
     }
 
-    /// How the bucket of a rate stands; `None` if it is for a scope that the caller has no value
-    /// of.
+    /// The level of a rate's bucket; `None` if the caller has no value of its scope.
     fn level(&self, index: u16) -> Option<Level> {
         let (rate, bucket) = bucket_of(self.sheet, index);
         match (bucket, &rate.place) {
@@ -394,7 +393,7 @@ impl<'a> LimitReader<'a> {
         })
     }
 
-    /// What is left of a pool, as far as this process knows.
+    /// The remainder of a pool, as far as this process knows.
     pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
         let rule = &self.sheet.policy.pools[usize::from(pool)];
         let whole = u64::try_from(rule.limit).unwrap_or(0);

@@ -420,7 +420,7 @@ fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec
     rows.collect()
 }
 
-/// How a tenant stands, in one word.
+/// The status of a tenant, as one of the words of `GET /usage`.
 pub(super) fn status(standing: &TenantStanding) -> Arc<str> {
     match standing {
         TenantStanding::Good => "active".into(),

@@ -27,7 +27,7 @@ pub(super) async fn open(kind: &StoreKind) -> Result<Arc<dyn Store>, Error> {
     }
 }
 
-/// What to write where the store is a table: its client is the host's.
+/// The error for a store that is a table, with what to write: the host makes its client.
 fn no_client(table: &str) -> String {
     let feature = match cfg!(feature = "dynamodb") {
         true => "",

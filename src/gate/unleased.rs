@@ -25,7 +25,7 @@ use crate::store::StoreError;
 /// that are older are forgotten.
 const KEPT: usize = 4_096;
 
-/// What was read of pools, and when; `None`: such a pool there is not.
+/// Pools as read from the store, with the time of the read; `None`: the pool does not exist.
 type Kept = HashMap<PoolId, (i64, Option<Arc<Whole>>)>;
 
 /// Pools that were read just now.
@@ -70,7 +70,7 @@ pub(super) struct WithUnleased<'a> {
     stored: Vec<Option<Stored>>,
 }
 
-/// What the store says of a pool.
+/// The numbers of a pool in the store.
 #[derive(Clone, Copy)]
 struct Stored {
     /// Below nothing: so much more was used than the limit is.

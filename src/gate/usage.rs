@@ -95,7 +95,8 @@ impl Admitted {
         self.0.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where it is in memory: another one as long as both live.
+    /// The address of the request's state, which distinguishes requests that exist at the same
+    /// time.
     pub(super) fn address(&self) -> usize {
         self.0.address()
     }
@@ -222,7 +223,7 @@ impl Gate {
         }
     }
 
-    /// How the tenant stands now, whatever sheet the request keeps.
+    /// The tenant's standing now, whichever sheet the request keeps.
     fn standing_now(&self, of: &HoldContext, now: Now) -> Standing {
         let live = self.inner.catalogs.live.load();
         match self.tenant_of(of) {
@@ -366,7 +367,7 @@ impl Gate {
     }
 }
 
-/// What taking more came to.
+/// The outcome of taking more units.
 pub(crate) enum Took {
     Done,
     Refused(Box<Refusal>),
