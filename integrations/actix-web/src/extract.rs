@@ -45,7 +45,7 @@ pub struct NotAdmitted {
 }
 
 impl Tenant {
-    /// The outer id.
+    /// The tenant's outer id.
     pub fn id(&self) -> &Arc<str> {
         &self.0
     }

@@ -22,8 +22,8 @@ use crate::routes::is_own;
 use crate::view::{View, count_reads, settle_length};
 
 pin_project! {
-    /// Response future: waits if the decision is not in memory, serves, settles what the head
-    /// decides.
+    /// Response future of [`Gated`](crate::Gated): waits if the decision is not in memory, calls
+    /// the service, and settles what the head of the response determines.
     pub struct ResponseFuture<S, B>
     where
         S: Service<ServiceRequest>,

@@ -1,5 +1,6 @@
 //! tallygate for actix-web: the middleware, extractors, and routes that show a tenant its own
-//! usage.
+//! usage. Open the gate with [`Gate::open`](tallygate::Gate::open); `examples/actix-api` is a whole
+//! program.
 //!
 //! ```
 //! use actix_web::{App, HttpServer, web};

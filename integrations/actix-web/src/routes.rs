@@ -24,8 +24,9 @@ struct UsageRoutes;
 /// The same marker for [`ingest_routes`].
 struct IngestRoutes;
 
-/// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (an HTML
-/// page that asks for a key and shows the same).
+/// The routes that show a tenant its own usage: `GET /usage` (JSON, with `ETag`), `GET
+/// /usage/history?meter=..` and `GET /usage-page` (an HTML page that asks for a key and shows the
+/// same).
 ///
 /// ```
 /// # #[actix_web::main]
@@ -74,8 +75,9 @@ pub fn usage_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + us
     }
 }
 
-/// `POST /usage`: takes usage reported by your other services, with the token of `[ingest]`. The
-/// answer (202 only once every event is on record) is that of [`tallygate::ingest`].
+/// The route `POST /usage`: takes usage reported by your other services, with the token of
+/// `[ingest]`. The answer (202 only once every event is on record) is that of
+/// [`tallygate::ingest`].
 ///
 /// For `App::configure`: [`GateMiddleware`](crate::GateMiddleware) around that `App` lets it
 /// through, because it authenticates its callers itself.

@@ -14,8 +14,9 @@ const PATH: &str = "/webhooks/stripe";
 /// Marker that [`stripe_routes`] leaves in the `App` for the middleware around it.
 struct StripeRoutes;
 
-/// `POST /webhooks/stripe`, for `App::configure`: enter this path of your host as the endpoint at
-/// Stripe. [`GateMiddleware`](crate::GateMiddleware) around that `App` lets it through.
+/// The route `POST /webhooks/stripe` for Stripe's webhooks, for `App::configure`: enter this path
+/// of your host as the endpoint at Stripe. `docs/billing.md` lists the events to subscribe to.
+/// [`GateMiddleware`](crate::GateMiddleware) around that `App` lets it through.
 ///
 /// If it is configured in a `web::Scope` behind the middleware, the plan file must name the route
 /// with the scope's prefix (`auth = "none"`); otherwise Stripe is an ordinary caller. For another

@@ -1,4 +1,5 @@
-//! tallygate for axum: the layer, extractors, and routes that show a tenant its own usage.
+//! tallygate for axum: the layer, extractors, and routes that show a tenant its own usage. Open the
+//! gate with [`Gate::open`](tallygate::Gate::open); `examples/axum-api` is a whole program.
 //!
 //! ```
 //! use axum::routing::{get, post};

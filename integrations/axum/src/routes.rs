@@ -23,8 +23,9 @@ use tower_service::Service;
 
 use crate::{GateLayer, GateService};
 
-/// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (an HTML
-/// page that asks for a key and shows the same).
+/// The routes that show a tenant its own usage: `GET /usage` (JSON, with `ETag`), `GET
+/// /usage/history?meter=..` and `GET /usage-page` (an HTML page that asks for a key and shows the
+/// same).
 ///
 /// Merge it **after** `.layer(GateLayer::new(&gate))`: it identifies its callers itself, and the
 /// plan file need not list it. If it is merged before, the plan file must name the routes;
@@ -47,8 +48,9 @@ pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> 
         .route("/usage-page", get(async || response(report::page_reply())))
 }
 
-/// `POST /usage`: takes usage reported by your other services, with the token of `[ingest]`. The
-/// answer (202 only once every event is on record) is that of [`tallygate::ingest`].
+/// The route `POST /usage`: takes usage reported by your other services, with the token of
+/// `[ingest]`. The answer (202 only once every event is on record) is that of
+/// [`tallygate::ingest`].
 ///
 /// Merge it **after** `.layer(GateLayer::new(&gate))`, beside [`usage_router`] or elsewhere: it
 /// authenticates its callers itself.

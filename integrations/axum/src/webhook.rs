@@ -10,7 +10,8 @@ use tallygate::billing::webhook::MAX_BODY;
 
 use crate::routes::{gated_fallback, response};
 
-/// `POST /webhooks/stripe`: enter this path of your host as the endpoint at Stripe.
+/// The route `POST /webhooks/stripe` for Stripe's webhooks: enter this path of your host as the
+/// endpoint at Stripe. `docs/billing.md` lists the events to subscribe to.
 ///
 /// Merge it **after** `.layer(GateLayer::new(&gate))`, as [`usage_router`](crate::usage_router). If
 /// it is merged before, the plan file must name the route; otherwise Stripe is an ordinary caller:
