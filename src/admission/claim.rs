@@ -164,7 +164,7 @@ impl Claim {
         (u128::from_be_bytes(self.nonce), &self.key)
     }
 
-    /// What the settled claim that was found says was used of a meter.
+    /// The use of a meter according to the settled claim that was found.
     pub(crate) fn used_of(&self, meter: &str, scale: u64) -> u64 {
         let rows = self.settled.iter().flat_map(|settled| &settled.rows);
         let of_meter = rows.filter(|(name, of, _)| (&**name, *of) == (meter, scale));

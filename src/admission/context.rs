@@ -68,7 +68,7 @@ impl HoldContext {
         self.hub().unrecorded.add_sheet(&self.sheet);
     }
 
-    /// Where use that no hold covers is charged.
+    /// The payer of use that no hold covers.
     pub(super) fn late_use(&self) -> LateUse<'_> {
         let now = self.hub().clock.now();
         LateUse { sheet: &self.sheet, scopes: self.scopes(), now }

@@ -282,7 +282,8 @@ fn draw_meter(
     }
 }
 
-/// What this request asks of a rate, and its meter's index; `None` if it asks for none of it.
+/// The amount that this request asks of a rate, and its meter's index; `None` if it asks for
+/// nothing.
 fn asked_of(q: &AdmissionInput<'_>, rate: u16) -> Option<(u64, u8)> {
     let Some(meter) = q.sheet.policy.rates[usize::from(rate)].meter else {
         return Some((1, CALLS));

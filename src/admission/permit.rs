@@ -67,7 +67,7 @@ pub(crate) struct Hold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotedAt(pub(crate) u32);
 
-/// What is left for the body of a response.
+/// The part of a request that is left for the response body to settle.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyRest {
     /// Its bytes count as these units.

@@ -255,7 +255,7 @@ impl Reporter {
     }
 }
 
-/// What was read; `None` where it is damaged, which is noted of its tenant.
+/// The value that was read; `None` if it is damaged, which is noted for its tenant.
 fn intact<T>(
     read: Result<T, StoreError>,
     tenant: Surrogate,

@@ -200,7 +200,7 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// What is on record of prices that mean nothing by this customer's own events.
+    /// Reads the recorded meaning of prices that have none in this customer's own events.
     async fn recall_prices(
         &self,
         customer: &str,

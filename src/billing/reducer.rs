@@ -539,7 +539,7 @@ impl Facts {
         }
     }
 
-    /// What a subscription's invoices say of its payment.
+    /// The payment of a subscription by its invoices.
     fn unpaid(&self, id: &str, is: &Subscription) -> UnpaidInvoices {
         let of = || {
             let of = |i: &&Invoice| i.subscription.as_deref() == Some(id) && !i.doubtful;

@@ -44,7 +44,7 @@ pub struct SoldAddon {
     pub name: String,
     /// The lookup keys of its price, newest first.
     pub prices: Vec<String>,
-    /// How many of it.
+    /// The quantity.
     pub quantity: u64,
     /// When its payment first failed, Unix milliseconds, if it is past due: `[billing]` says how
     /// long it counts from there.

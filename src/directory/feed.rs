@@ -95,7 +95,7 @@ pub(crate) fn name_tag(id: impl AsRef<[u8]>) -> u128 {
 pub(crate) trait Hears: Send + Sync + 'static {
     /// A tenant's record has just changed to this.
     fn changed(&self, record: &Arc<TenantRecord>);
-    /// Something has changed, here or in another process, and must be read again.
+    /// Notes a change, in this process or another, of which the subject must be reread.
     fn hear(&self, news: News);
 }
 

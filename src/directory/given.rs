@@ -28,7 +28,7 @@ const GRANTS: &str = "grants";
 #[cfg(feature = "stripe")]
 const LINE: &str = "line:";
 
-/// What is on record of a tenant's grants, outside its record.
+/// A tenant's grants that are stored outside its record.
 #[cfg(feature = "stripe")]
 #[derive(Debug, Default)]
 pub(crate) struct GivenGrants {

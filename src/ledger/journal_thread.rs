@@ -72,14 +72,14 @@ impl Work {
     }
 }
 
-/// What the flush task and the thread share.
+/// State shared by the flush task and the thread.
 #[derive(Debug, Default)]
 struct JournalSlot {
     work: Work,
     /// Number of the newest work left here, and of the newest that is done.
     left: u64,
     done: u64,
-    /// How the journal stands: whether to compact it, and whether it lacks rows.
+    /// The journal's state: whether to compact it, and whether it lacks rows.
     is_large: bool,
     lacks_rows: bool,
 }

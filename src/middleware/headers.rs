@@ -19,7 +19,7 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 #[derive(Clone, Debug)]
 pub struct Refused(pub Refusal);
 
-/// What the response needs to know about its request.
+/// Facts about a request that its response depends on.
 #[derive(Clone, Copy)]
 pub(super) struct RequestFacts {
     pub(super) is_head: bool,

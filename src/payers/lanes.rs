@@ -37,7 +37,7 @@ pub(crate) struct Lanes {
     lanes: SmallVec<[Lane; 4]>,
 }
 
-/// How far late use is paid.
+/// The paid part of late use.
 #[derive(Default)]
 pub(crate) struct Through {
     /// Atoms that are paid.

@@ -126,8 +126,8 @@ fn narrow_of(sheet: &Sheet, meter: MeterId) -> impl Iterator<Item = &QuotaRule> 
     of_meter.filter(|rule| !rule.tenant_wide)
 }
 
-/// What must happen before units of a meter are drawn: its late use is paid, and no quota is in
-/// debt.
+/// The condition for drawing units of a meter: its late use is paid, and no quota is in debt.
+/// Returns what is missing for that.
 #[inline]
 pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
     let owes = |(_, rule): (u16, &QuotaRule)| {

@@ -64,7 +64,7 @@ pub(crate) struct RateRule {
     pub(crate) slot_pool: Option<u16>,
 }
 
-/// Where a rule's counter is kept.
+/// The place of a rule's counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CounterHome {
     /// In the tenant's sheet, at this index.
@@ -230,7 +230,7 @@ pub(crate) struct MeterAsk {
     pub(crate) debtor: Option<u16>,
 }
 
-/// Where the units of one meter come from.
+/// The limits that supply the units of one meter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Payers<'a> {
     pub(crate) meter: MeterId,

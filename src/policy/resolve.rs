@@ -233,7 +233,7 @@ impl LiveCatalog {
     }
 }
 
-/// What a payment rule makes of a plan since this instant.
+/// The effect of a payment rule on a plan since this instant.
 fn rule_at(
     mut rule: &PaymentRule,
     mut from_ms: i64,

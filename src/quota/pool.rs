@@ -163,7 +163,7 @@ impl View {
         free.saturating_neg().min(self.debt.unwrap_or(0)).max(0).unsigned_abs()
     }
 
-    /// What is free under these terms.
+    /// The free units under these terms.
     pub(crate) fn free_under(&self, terms: Terms) -> i64 {
         let is_newer = terms.rev > self.terms.rev;
         let moved = if is_newer { terms.limit.saturating_sub(self.terms.limit) } else { 0 };

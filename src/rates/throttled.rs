@@ -11,7 +11,7 @@ use crate::ids::Surrogate;
 /// they refuse there.
 pub(super) const MOST_THROTTLED: usize = 8_192;
 
-/// What the hot path reports to the task that shares rates.
+/// Reports of the hot path to the task that shares rates.
 #[derive(Debug)]
 pub(crate) struct Throttled {
     /// Whether rates are shared with other nodes.

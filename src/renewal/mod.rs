@@ -252,7 +252,7 @@ impl Ord for Repeat {
     }
 }
 
-/// How the calls of a lease ended.
+/// The outcome of a lease's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     /// It needs nothing more.

@@ -41,7 +41,7 @@ pub(crate) enum SheetRef {
 }
 
 impl SheetRef {
-    /// What is known of who asks.
+    /// The caller's values for scopes, as far as they are known.
     pub(crate) fn scopes(&self) -> Option<&ScopeValues> {
         match self {
             Self::Own(_) => None,

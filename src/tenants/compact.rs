@@ -33,7 +33,7 @@ const HEAD: usize = 24;
 #[derive(Debug)]
 pub(crate) struct CompactTenant(Box<[u8]>);
 
-/// What is packed.
+/// The parts that are packed.
 #[derive(Serialize, Deserialize)]
 struct Parts<'a> {
     record: PackedRecord<'a>,

@@ -115,7 +115,7 @@ impl LiveTenant {
         self.refreshing.store(false, Ordering::Release);
     }
 
-    /// What the directory said.
+    /// The record as last read from the directory.
     pub(crate) fn record(&self) -> Arc<TenantRecord> {
         self.locked().clone()
     }
@@ -131,7 +131,8 @@ impl LiveTenant {
         self.read_ns.load(Ordering::Acquire)
     }
 
-    /// What was read by then is to be read again in the background.
+    /// Makes the record count as read at this time at the latest, so that it is reread in the
+    /// background.
     pub(crate) fn read_by(&self, at_ns: u64) {
         self.read_ns.fetch_min(at_ns, Ordering::AcqRel);
     }
@@ -147,7 +148,7 @@ impl LiveTenant {
         self.keys_since.load(Ordering::Relaxed)
     }
 
-    /// How old the directory's word is, in nanoseconds.
+    /// The age of the record as read from the directory, in nanoseconds.
     pub(crate) fn age_ns(&self, now: Now) -> u64 {
         now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
     }

@@ -77,7 +77,7 @@ impl Hold {
         }
     }
 
-    /// What a plain request holds of a pool for a reported meter.
+    /// The units that a plain request holds of a pool for a reported meter.
     pub(super) fn plain_set_aside(&self, pool: Option<u16>) -> u64 {
         if self.state == HoldState::Over {
             return 0;

@@ -19,8 +19,8 @@ use crate::identity::hex;
 const MAX_GRANT: usize = 64;
 
 impl Follower<'_> {
-    /// What was paid for and has not been given, by the line of its invoice. What a line gives is
-    /// fixed in the store when it is first seen.
+    /// Top-ups that were paid and are not given yet, by the line of their invoice. The grants of a
+    /// line are fixed in the store when it is first seen.
     pub(super) async fn due_topups(
         &self,
         catalog: &Catalog,
@@ -177,7 +177,7 @@ fn addons(catalog: &Catalog, state: &PlanState) -> Vec<SoldAddon> {
     sold
 }
 
-/// What was paid for, by the line of its invoice, on the terms of this catalog.
+/// Paid top-ups by the line of their invoice, on the terms of this catalog.
 fn topups(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, Vec<Grant>> {
     let mut lines = BTreeMap::new();
     for (line, TopUp { price, quantity, paid_s }) in &state.topups {

@@ -10,7 +10,7 @@ use crate::sheets::use_row::Atoms;
 use crate::store::StoreError;
 
 impl Ledger {
-    /// What was recorded of each of these by its instants, Unix milliseconds; reads every log
+    /// The amount recorded of each of these by its instants, Unix milliseconds. Reads every log
     /// from its first slot. A fold counts from the time of its last slot. Settled claims have no
     /// time, and count as recorded before.
     pub(crate) async fn recorded_by(
