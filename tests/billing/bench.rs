@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim, signature};
-use tallygate::store::{
-    Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tallygate::store::{Change, Key, Memory, Store, StoreFuture, Write, Written};
 use tallygate::testing::{START_MS, time_at};
 use tallygate::{Ask, Gate, GateBuilder, ManualClock};
 
@@ -92,10 +90,6 @@ impl Shared {
 }
 
 impl Store for Shared {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.memory.read(key)
-    }
-
     fn write(&self, write: Write) -> StoreFuture<Written> {
         let kind = write.key.pk.split('#').nth(2).unwrap_or_default();
         if ["S", "W", "T", "H", "E"].contains(&kind) {
@@ -105,17 +99,11 @@ impl Store for Shared {
         self.memory.write(write)
     }
 
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.memory.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        self.memory.promise()
-    }
-
     fn close(&self) -> StoreFuture<()> {
         Box::pin(async { Ok(()) })
     }
+
+    test_support::forward!(memory: read, query, promise);
 }
 
 pub(crate) struct Bench {

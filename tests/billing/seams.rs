@@ -6,11 +6,10 @@ use serde_json::{Value, json};
 use tallygate::Gate;
 use tallygate::billing::SentSinceCopy;
 use tallygate::ingest::{Counted, UsageEvent};
-use tallygate::store::{Item, Key, Page, Promise, Query, Store, StoreFuture, Write, Written};
 use tallygate::testing::{time_at, unix_ms};
 
 use crate::bench::{
-    Bench, KEY, NOW, Shared, event, make, subscription, subscription_of, use_at, webhook_at,
+    Bench, KEY, NOW, event, make, subscription, subscription_of, use_at, webhook_at,
 };
 use crate::periods::hurry;
 
@@ -338,31 +337,6 @@ async fn late_use_of_before_a_move_is_owed_by_the_former_customer_though_its_add
     assert!(bench.gate.audit().await.unwrap().is_clean());
 }
 
-/// The bench's store as several processes share it: they announce changes to each other.
-struct Announced(Shared);
-
-impl Store for Announced {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.0.read(key)
-    }
-
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.0.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        Promise { shared: true, ..self.0.promise() }
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.0.close()
-    }
-}
-
 /// What was billed of the 10 units that a subscription leaves, two minutes after a change that a
 /// process makes: another than the one that reports, or the same. No whole report has been made
 /// meanwhile.
@@ -372,7 +346,7 @@ async fn billed_after(is_other: bool, change: impl AsyncFnOnce(&Bench, &Gate, &s
     let customer = bench.customer("acme").await;
     bench.gate.close_within(Duration::from_millis(1)).await.ok();
     let gate = match is_other {
-        true => bench.try_over(Announced(bench.store.clone())).await.unwrap(),
+        true => bench.try_over(test_support::stores::Shared(bench.store.clone())).await.unwrap(),
         false => bench.another().await,
     };
     let now_s = bench.sim.now();
@@ -389,7 +363,8 @@ async fn billed_after(is_other: bool, change: impl AsyncFnOnce(&Bench, &Gate, &s
     assert_eq!(bench.billed("api_requests"), 1);
     match is_other {
         true => {
-            let other = bench.try_over(Announced(bench.store.clone())).await.unwrap();
+            let other =
+                bench.try_over(test_support::stores::Shared(bench.store.clone())).await.unwrap();
             change(&bench, &other, &customer).await;
         }
         false => change(&bench, &gate, &customer).await,

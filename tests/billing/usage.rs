@@ -1,14 +1,13 @@
 //! Use, and what Stripe counts of it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::json;
 use tallygate::Outcome;
-use tallygate::identity::RequestView;
 use tallygate::store::{Change, Key, Store, Value as Stored, Write};
 use tallygate::testing::{OpenRequest, START_MS, time_at};
+use test_support::requests::Call;
 use tokio::time::Instant;
 
 use crate::bench::{Bench, KEY, SECRET, event, fault, pack, subscription, use_at};
@@ -88,31 +87,6 @@ async fn overage_is_what_passes_the_included_units_and_stays_owed_after_a_change
     assert_eq!(bench.billed("jobs"), 35);
 }
 
-/// A request of acme.
-struct OfAcme;
-
-impl RequestView for OfAcme {
-    fn method(&self) -> &str {
-        "POST"
-    }
-
-    fn path(&self) -> &str {
-        "/work"
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        (name == "x-tenant").then_some(b"acme")
-    }
-
-    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
-        self.header(name).into_iter().collect()
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        None
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_what_a_stream_has_taken_beyond_a_quota_what_it_used_is_owed() {
     let bench = Bench::new().await;
@@ -120,7 +94,9 @@ async fn of_what_a_stream_has_taken_beyond_a_quota_what_it_used_is_owed() {
     bench.gate.directory().tenant("acme").plan("payg").note("t").save().await.unwrap();
     let reported = "[meter.jobs]\n    count = \"reported\"\n    hold  = \"10\"";
     let gate = bench.another_with("[meter.jobs]", reported).await;
-    let stream = OpenRequest::admit(&gate, &OfAcme).await.unwrap();
+    let stream = OpenRequest::admit(&gate, &Call::new("POST", "/work", [("x-tenant", "acme")]))
+        .await
+        .unwrap();
     // The hold and two draws: 30 in all.
     for _ in 0..3 {
         stream.usage().take("jobs", 10).await.unwrap();

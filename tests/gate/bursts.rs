@@ -9,9 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use tallygate::middleware::GateLayer;
-use tallygate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tallygate::store::{Item, Key, Memory, Page, Query, Store, StoreFuture, Write, Written};
 use tallygate::{Gate, ManualClock, testing};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -68,17 +66,7 @@ impl Store for Distant {
         self.after(&query.pk.clone(), self.store.query(query))
     }
 
-    fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
-        self.store.expire(now_ms)
-    }
-
-    fn promise(&self) -> Promise {
-        self.store.promise()
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.store.close()
-    }
+    test_support::forward!(store: expire, promise, close);
 }
 
 async fn open(store: &Distant) -> Gate {

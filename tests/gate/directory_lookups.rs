@@ -11,9 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use tallygate::middleware::{GateLayer, Peer};
-use tallygate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tallygate::store::{Item, Key, Memory, Store, StoreFuture};
 use tallygate::{Gate, GateBuilder};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -44,21 +42,7 @@ impl Store for Slow {
         })
     }
 
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.store.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.store.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        self.store.promise()
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.store.close()
-    }
+    test_support::forward!(store: write, query, promise, close);
 }
 
 /// A gate over a slow store, with a key of `acme` that it has cached and one that it has not.

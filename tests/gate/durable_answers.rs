@@ -13,11 +13,10 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use tallygate::middleware::GateLayer;
-use tallygate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tallygate::store::{Memory, Store};
 use tallygate::testing::Faulty;
 use tallygate::{Admitted, GateBuilder, Usage};
+use test_support::stores::Shared;
 use tower::{Layer, ServiceExt, service_fn};
 
 /// Response bytes are charged.
@@ -259,31 +258,6 @@ async fn what_costs_nothing_is_answered_while_what_costs_waits_for_its_record() 
     }
     store.outage(false);
     waits.await;
-}
-
-/// An in-memory store that claims to be shared by several processes.
-struct Shared(Memory);
-
-impl Store for Shared {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.0.read(key)
-    }
-
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.0.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        Promise { kind: "shared", survives: "nothing", shared: true }
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.0.close()
-    }
 }
 
 #[tokio::test]

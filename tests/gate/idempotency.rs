@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use tallygate::directory::Grant;
-use tallygate::identity::RequestView;
 use tallygate::middleware::GateLayer;
 use tallygate::store::{Memory, Query, Store};
 use tallygate::testing::{self, Faulty, Odds, OpenRequest};
 use tallygate::{Admitted, Gate, ManualClock, Outcome};
+use test_support::requests::Call;
 use tower::{Layer, Service, ServiceExt};
 
 const PLANS: &str = r#"
@@ -494,33 +494,7 @@ async fn over_nodes_that_fail_a_key_is_charged_once() {
 }
 
 /// A request of acme's with a key.
-struct Chat;
-
-impl RequestView for Chat {
-    fn method(&self) -> &str {
-        "POST"
-    }
-
-    fn path(&self) -> &str {
-        "/chat"
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        match name {
-            "x-tenant" => Some(b"acme"),
-            "idempotency-key" => Some(b"k"),
-            _ => None,
-        }
-    }
-
-    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
-        self.header(name).into_iter().collect()
-    }
-
-    fn peer(&self) -> Option<std::net::IpAddr> {
-        None
-    }
-}
+const CHAT: Call<2> = Call::new("POST", "/chat", [("x-tenant", "acme"), ("idempotency-key", "k")]);
 
 #[tokio::test(start_paused = true)]
 async fn units_that_retries_take_are_within_the_quota() {
@@ -528,7 +502,7 @@ async fn units_that_retries_take_are_within_the_quota() {
         let plans = PLANS.replace("hold  = \"100\"", hold).replace("10k/day", "500/day");
         let clock = ManualClock::at_unix_ms(testing::START_MS);
         let gate = node(&plans, Memory::new(), &clock).await.unwrap();
-        let open = async || OpenRequest::admit(&gate, &Chat).await.unwrap();
+        let open = async || OpenRequest::admit(&gate, &CHAT).await.unwrap();
         // The client goes away after the first token, and comes again with the same key.
         let first = open().await;
         first.usage().take("tokens", 1).await.unwrap();
@@ -537,7 +511,7 @@ async fn units_that_retries_take_are_within_the_quota() {
         assert!(first.answered(Outcome::Aborted).await);
         let mut taken = 1;
         for retry in 0..5 {
-            let Ok(request) = OpenRequest::admit(&gate, &Chat).await else { break };
+            let Ok(request) = OpenRequest::admit(&gate, &CHAT).await else { break };
             assert!(request.is_replay());
             for _ in 0..30 {
                 if request.usage().take("tokens", 10).await.is_err() {

@@ -9,11 +9,11 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use tallygate::ingest::UsageEvent;
 use tallygate::middleware::GateLayer;
-use tallygate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tallygate::store::{Item, Key, Memory, Store, StoreFuture, Write, Written};
 use tallygate::testing::{self, Faulty, Plans, held};
-use tallygate::{Admitted, Ask, Clock, Gate, Now, TenantHandle};
+use tallygate::{Admitted, Ask, Gate, TenantHandle};
+use test_support::clocks::Paused;
+use test_support::stores::Shared;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
@@ -764,17 +764,11 @@ impl Store for SlowAt {
         self.answer(&write.key.clone(), self.0.write(write))
     }
 
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        self.0.promise()
-    }
-
     fn close(&self) -> StoreFuture<()> {
         Box::pin(async { Ok(()) })
     }
+
+    test_support::forward!(0: query, promise);
 }
 
 #[tokio::test(start_paused = true)]
@@ -908,46 +902,9 @@ async fn of_more_requests_than_may_wait_for_a_lease_the_rest_is_answered_at_once
     }
 }
 
-/// A memory store that several processes use.
-struct Shared(Memory);
-
-impl Store for Shared {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.0.read(key)
-    }
-
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.0.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        Promise { kind: "shared", survives: "nothing", shared: true }
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
-/// The time of the paused runtime.
-#[derive(Clone, Copy)]
-struct Paused(Instant);
-
-impl Clock for Paused {
-    fn now(&self) -> Now {
-        let since = self.0.elapsed();
-        let wall_ms = testing::START_MS + since.as_millis() as i64;
-        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
-    }
-}
-
 /// Two processes on one store.
 async fn two_processes(plans: &str) -> [Gate; 2] {
-    let (plans, store, clock) = (Plans::new(plans), Memory::new(), Paused(Instant::now()));
+    let (plans, store, clock) = (Plans::new(plans), Memory::new(), Paused::now());
     let open = async || {
         let builder = plans.read_by(testing::builder("")).store(Shared(store.clone()));
         let gate = builder.clock(clock).open().await.unwrap();

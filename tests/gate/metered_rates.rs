@@ -10,51 +10,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use tallygate::identity::RequestView;
 use tallygate::middleware::{CountReads, GateLayer, ReadBody};
-use tallygate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tallygate::store::Memory;
 use tallygate::testing::{self, OpenRequest, Plans};
-use tallygate::{Clock, Gate, Now, Outcome};
-use tokio::time::Instant;
+use tallygate::{Gate, Outcome};
+use test_support::clocks::Paused;
+use test_support::requests::Call;
+use test_support::stores::Shared;
 use tower::{Layer, ServiceExt};
 
-/// A request of acme's.
-struct Call {
-    user: &'static str,
-    path: &'static str,
-}
+const CHAT: Call<2> = Call::new("POST", "/chat", [("x-tenant", "acme"), ("x-user", "ann")]);
 
-impl RequestView for Call {
-    fn method(&self) -> &str {
-        "POST"
-    }
-
-    fn path(&self) -> &str {
-        self.path
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        match name {
-            "x-tenant" => Some(b"acme"),
-            "x-user" => Some(self.user.as_bytes()),
-            _ => None,
-        }
-    }
-
-    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
-        self.header(name).into_iter().collect()
-    }
-
-    fn peer(&self) -> Option<std::net::IpAddr> {
-        None
-    }
-}
-
-const CHAT: Call = Call { user: "ann", path: "/chat" };
-
-async fn open(gate: &Gate, call: &Call) -> Option<OpenRequest> {
+async fn open(gate: &Gate, call: &Call<'_, 2>) -> Option<OpenRequest> {
     OpenRequest::admit(gate, call).await.ok()
 }
 
@@ -64,7 +31,7 @@ fn end(request: OpenRequest) {
 }
 
 /// Of so many requests, one after the other: how many are admitted.
-async fn admitted(gate: &Gate, call: &Call, most: u64) -> u64 {
+async fn admitted(gate: &Gate, call: &Call<'_, 2>, most: u64) -> u64 {
     let mut n = 0;
     for _ in 0..most {
         if let Some(request) = open(gate, call).await {
@@ -75,42 +42,6 @@ async fn admitted(gate: &Gate, call: &Call, most: u64) -> u64 {
     n
 }
 
-struct Shared(Memory);
-
-impl Store for Shared {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.0.read(key)
-    }
-
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.0.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        Promise { kind: "shared", survives: "nothing", shared: true }
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
-/// The time of the paused runtime.
-#[derive(Clone, Copy)]
-struct Paused(Instant);
-
-impl Clock for Paused {
-    fn now(&self) -> Now {
-        let since = Instant::now().saturating_duration_since(self.0);
-        let wall_ms = testing::START_MS + since.as_millis() as i64;
-        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
-    }
-}
-
 struct World {
     plans: Plans,
     store: Memory,
@@ -119,7 +50,7 @@ struct World {
 
 impl World {
     fn new(plans: &str) -> Self {
-        let clock = Paused(Instant::now());
+        let clock = Paused::now();
         Self { plans: Plans::new(plans), store: Memory::new(), clock }
     }
 

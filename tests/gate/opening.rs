@@ -7,6 +7,7 @@ use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
 use tallygate::{Error, Gate, GateBuilder, testing};
+use test_support::stores::Shared;
 
 const PLANS: &str = "default-plan = \"free\"\n[plan.free]\n";
 
@@ -196,29 +197,4 @@ async fn a_pipe_in_place_of_a_journals_lock_is_refused_by_its_name() {
     let error = opened.unwrap().expect_err("a pipe").to_string();
     assert!(error.contains(&*lock.to_string_lossy()), "{error}");
     assert!(error.contains("not a regular file"), "{error}");
-}
-
-/// A store in memory that says that other processes share it.
-struct Shared(Memory);
-
-impl Store for Shared {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.0.read(key)
-    }
-
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.0.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        Promise { shared: true, ..self.0.promise() }
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.0.close()
-    }
 }

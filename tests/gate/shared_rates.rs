@@ -1,16 +1,15 @@
 //! Whole gates on one store: a rate is shared by the live ones, and moves to where the demand is.
 //! The bound itself is measured in `src/rates/fleet_tests.rs`.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallygate::identity::RequestView;
-use tallygate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tallygate::store::{Item, Key, Memory, Page, Query, Store, StoreFuture, Write, Written};
 use tallygate::testing::OpenRequest;
-use tallygate::{Ask, Clock, Gate, Now, Outcome, testing};
+use tallygate::{Ask, Gate, Outcome, testing};
+use test_support::clocks::Paused;
+use test_support::requests::Call;
+use test_support::stores::Shared;
 use tokio::time::Instant;
 
 const PLANS: &str = r#"
@@ -20,33 +19,8 @@ const PLANS: &str = r#"
     quota.requests = "1M/day"
 "#;
 
-/// An in-memory store that claims to be shared by several processes: the gates of a test.
-struct Shared(Memory);
-
-impl Store for Shared {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.0.read(key)
-    }
-
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.0.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        Promise { kind: "shared", survives: "nothing", shared: true }
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.0.close()
-    }
-}
-
-/// The same, with calls that take [`CALL`].
-struct Slow(Shared);
+/// The gates' store, with calls that take [`CALL`].
+struct Slow(Shared<Memory>);
 
 const CALL: Duration = Duration::from_millis(10);
 
@@ -72,25 +46,7 @@ impl Store for Slow {
         Self::after(self.0.query(query))
     }
 
-    fn promise(&self) -> Promise {
-        self.0.promise()
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.0.close()
-    }
-}
-
-/// The time of the paused runtime.
-#[derive(Clone)]
-struct Paused(Instant);
-
-impl Clock for Paused {
-    fn now(&self) -> Now {
-        let since = Instant::now().saturating_duration_since(self.0);
-        let wall_ms = testing::START_MS + since.as_millis() as i64;
-        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
-    }
+    test_support::forward!(0: promise, close);
 }
 
 async fn node(store: &Memory, clock: &Paused) -> Gate {
@@ -129,7 +85,7 @@ fn is_about(n: f64, expected: f64) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_is_shared_and_follows_the_demand() {
-    let (store, clock) = (Memory::new(), Paused(Instant::now()));
+    let (store, clock) = (Memory::new(), Paused::now());
     let one = node(&store, &clock).await;
     call(&[&one], &[300], 3).await; // the burst goes
     let alone = call(&[&one], &[300], 10).await;
@@ -154,40 +110,14 @@ async fn a_rate_is_shared_and_follows_the_demand() {
 }
 
 /// A request of a user of acme.
-struct OfAnn;
-
-impl RequestView for OfAnn {
-    fn method(&self) -> &str {
-        "GET"
-    }
-
-    fn path(&self) -> &str {
-        "/search"
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        match name {
-            "x-tenant" => Some(b"acme"),
-            "x-user" => Some(b"ann"),
-            _ => None,
-        }
-    }
-
-    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
-        self.header(name).into_iter().collect()
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        None
-    }
-}
+const OF_ANN: Call<2> = Call::new("GET", "/search", [("x-tenant", "acme"), ("x-user", "ann")]);
 
 /// Calls for this long as that user, 300 times a second. Returns the number admitted per second.
 async fn call_as_ann(gate: &Gate, seconds: u64) -> f64 {
     let mut admitted = 0;
     for _ in 0..seconds * 20 {
         for _ in 0..15 {
-            if let Ok(request) = OpenRequest::admit(gate, &OfAnn).await {
+            if let Ok(request) = OpenRequest::admit(gate, &OF_ANN).await {
                 request.end(Outcome::Complete { status: 200 });
                 admitted += 1;
             }
@@ -200,7 +130,7 @@ async fn call_as_ann(gate: &Gate, seconds: u64) -> f64 {
 #[tokio::test(start_paused = true)]
 async fn what_a_node_does_not_serve_it_leaves_to_the_others() {
     for plans in [PLANS.to_owned(), PLANS.replace("100/s", "100/s per user")] {
-        let (store, clock) = (Memory::new(), Paused(Instant::now()));
+        let (store, clock) = (Memory::new(), Paused::now());
         let mut idle = Vec::new();
         for _ in 0..3 {
             idle.push(node_with(&plans, &store, &clock).await);
@@ -219,7 +149,7 @@ async fn what_a_node_does_not_serve_it_leaves_to_the_others() {
 async fn a_node_alone_on_its_store_makes_no_calls_for_its_rates() {
     let store = Memory::new();
     let builder = testing::builder(PLANS).store(store.clone());
-    let clock: Arc<Paused> = Arc::new(Paused(Instant::now()));
+    let clock: Arc<Paused> = Arc::new(Paused::now());
     let gate = builder.clock((*clock).clone()).open().await.unwrap();
     gate.directory().tenant("acme").plan("free").save().await.unwrap();
     call(&[&gate], &[300], 12).await;
@@ -252,7 +182,7 @@ async fn by_slot(gates: &[&Gate], slots: usize) -> Vec<u64> {
 
 /// Four processes on one store, and that store.
 async fn four(plans: &str, strict_rates: bool) -> (Memory, Vec<Gate>) {
-    let (store, clock) = (Memory::new(), Paused(Instant::now()));
+    let (store, clock) = (Memory::new(), Paused::now());
     let mut gates = Vec::new();
     for _ in 0..4 {
         let builder = testing::builder(plans).store(Shared(store.clone()));
@@ -329,7 +259,7 @@ async fn units_of_all_limits_are_waited_for_together() {
         rate.default = "100/s"
         quota.requests = ["10k/day", "1M/month"]
     "#;
-    let clock = Paused(Instant::now());
+    let clock = Paused::now();
     for seen in [false, true] {
         let store = Slow(Shared(Memory::new()));
         let builder = testing::builder(plans).store(store);

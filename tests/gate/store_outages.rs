@@ -10,8 +10,8 @@ use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use tallygate::middleware::GateLayer;
 use tallygate::store::{
-    Item, Key, Memory, Page, Promise, Query, Redb, Store, StoreError, StoreErrorKind, StoreFuture,
-    Write, Written,
+    Item, Key, Memory, Page, Query, Redb, Store, StoreError, StoreErrorKind, StoreFuture, Write,
+    Written,
 };
 use tallygate::{Admitted, Ask, Gate, ManualClock, testing};
 use tokio::sync::Semaphore;
@@ -106,18 +106,12 @@ impl Store for Odd {
         self.call(&query.pk.clone(), self.store.query(query))
     }
 
-    fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
-        self.store.expire(now_ms)
-    }
-
-    fn promise(&self) -> Promise {
-        self.store.promise()
-    }
-
     fn close(&self) -> StoreFuture<()> {
         let stalls = *self.stalls.lock().unwrap();
         Box::pin(async move { if stalls { std::future::pending().await } else { Ok(()) } })
     }
+
+    test_support::forward!(store: expire, promise);
 }
 
 fn open(plans: &str) -> (Gate, ManualClock, Odd) {

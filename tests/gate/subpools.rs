@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use tallygate::directory::Grant;
 use tallygate::ingest::UsageEvent;
-use tallygate::store::{
-    Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tallygate::store::{Change, Item, Key, Memory, Promise, Store, StoreFuture, Write, Written};
 use tallygate::testing::{self, Faulty, Odds, Plans, PoolItem, seed_this_thread, split_pools};
-use tallygate::{Ask, Clock, Gate, Now, SinceCopy, TenantHandle};
-use tokio::time::Instant;
+use tallygate::{Ask, Gate, SinceCopy, TenantHandle};
+use test_support::clocks::Paused;
 
 const LIMIT: u64 = 2_000;
 const WRITERS: usize = 100;
@@ -34,19 +32,11 @@ type Pools = Arc<Mutex<BTreeSet<Key>>>;
 struct Shared(Faulty, Pools);
 
 impl Store for Shared {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.0.read(key)
-    }
-
     fn write(&self, write: Write) -> StoreFuture<Written> {
         if write.key.pk.contains("#Q#") {
             self.1.lock().unwrap().insert(write.key.clone());
         }
         self.0.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
     }
 
     fn promise(&self) -> Promise {
@@ -56,18 +46,8 @@ impl Store for Shared {
     fn close(&self) -> StoreFuture<()> {
         Box::pin(async { Ok(()) })
     }
-}
 
-/// The time of the paused runtime.
-#[derive(Clone, Copy)]
-struct Paused(Instant);
-
-impl Clock for Paused {
-    fn now(&self) -> Now {
-        let since = self.0.elapsed();
-        let wall_ms = testing::START_MS + since.as_millis() as i64;
-        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
-    }
+    test_support::forward!(0: read, query);
 }
 
 struct Service {
@@ -79,7 +59,7 @@ struct Service {
 
 impl Service {
     fn new() -> Self {
-        let clock = Paused(Instant::now());
+        let clock = Paused::now();
         Self { store: Memory::new(), clock, networks: Vec::new(), pools: Pools::default() }
     }
 

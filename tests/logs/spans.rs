@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tallygate::telemetry::{EVENT_REFUSED, SPAN_CHECK};
 use tallygate::testing;
+use test_support::requests::Call;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata};
@@ -64,10 +65,12 @@ fn heard(level: Level) -> Vec<String> {
         runtime.block_on(async {
             let plans = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"1/day\"";
             let (gate, _clock) = testing::gate(plans);
+            let request = Call::new("GET", "/", [("x-tenant", "acme")]);
+            let request = request.from(std::net::Ipv4Addr::LOCALHOST.into());
             for status in [200, 429] {
                 let mut waited = tallygate::adapter::Waited::default();
                 let step = loop {
-                    match gate.admit_request(&Request, waited) {
+                    match gate.admit_request(&request, waited) {
                         tallygate::adapter::Step::Wait(pending) => waited = pending.await,
                         tallygate::adapter::Step::Done(answer) => break answer,
                     }
@@ -78,31 +81,6 @@ fn heard(level: Level) -> Vec<String> {
         });
     });
     log.lines.lock().unwrap().clone()
-}
-
-/// `GET /` of acme.
-struct Request;
-
-impl tallygate::identity::RequestView for Request {
-    fn method(&self) -> &str {
-        "GET"
-    }
-
-    fn path(&self) -> &str {
-        "/"
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        (name == "x-tenant").then_some(b"acme")
-    }
-
-    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
-        self.header(name).into_iter().collect()
-    }
-
-    fn peer(&self) -> Option<std::net::IpAddr> {
-        Some([127, 0, 0, 1].into())
-    }
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tallygate::store::{Change, Key, Memory, Query, Store, Value, When, Write, Written};
 use tallygate::{CLOSE_WITHIN, Gate, testing};
+use test_support::clocks::Paused;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::support::{Of, Paused, Troubled, call};
+use super::support::{Troubled, call, of};
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -31,7 +32,7 @@ async fn users_of(gate: &Gate, tenant: &str, users: Range<usize>) -> usize {
     for user in users {
         let (gate, tenant) = (gate.clone(), tenant.to_owned());
         calls.spawn(async move {
-            let answer = call(&gate, Of(&tenant, &format!("u{user}"))).await;
+            let answer = call(&gate, of(&tenant, &format!("u{user}"))).await;
             if !tenant.starts_with('t') && tenant != "stuck" && answer.is_err() {
                 println!("{tenant}: {answer:?}");
             }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tallygate::store::Memory;
 use tallygate::{Ask, Gate, testing};
+use test_support::clocks::Paused;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::support::{Of, Paused, Troubled, call};
+use super::support::{Troubled, call, of};
 
 struct Fleet {
     store: Troubled,
@@ -126,7 +127,7 @@ async fn two_processes_keep_the_bound_with_700_users_under_pressure() {
         for (gate, user) in fleet.gates.iter().flat_map(|gate| (0..USERS).map(move |n| (gate, n))) {
             let (gate, names) = (gate.clone(), names.clone());
             calls.spawn(async move {
-                let is_admitted = call(&gate, Of("acme", &names[user])).await.is_ok();
+                let is_admitted = call(&gate, of("acme", &names[user])).await.is_ok();
                 (user, begun.elapsed().as_secs() as usize, is_admitted)
             });
         }

@@ -1,68 +1,24 @@
-//! Time that follows the paused runtime, callers, and stores that are slow or do not answer.
+//! Callers, and stores that are slow or do not answer.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tallygate::adapter::{Answer, Step, Waited};
-use tallygate::identity::RequestView;
 use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
     Written,
 };
-use tallygate::{Clock, Gate, Now, Reason, testing};
-use tokio::time::Instant;
-
-/// The time of the paused runtime.
-#[derive(Clone)]
-pub(crate) struct Paused(Instant);
-
-impl Paused {
-    pub(crate) fn now() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl Clock for Paused {
-    fn now(&self) -> Now {
-        let since = Instant::now().saturating_duration_since(self.0);
-        let wall_ms = testing::START_MS + since.as_millis() as i64;
-        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
-    }
-}
+use tallygate::{Gate, Reason};
+use test_support::requests::Call;
 
 /// A request of a tenant's user.
-pub(crate) struct Of<'a>(pub(crate) &'a str, pub(crate) &'a str);
-
-impl RequestView for Of<'_> {
-    fn method(&self) -> &str {
-        "GET"
-    }
-
-    fn path(&self) -> &str {
-        "/search"
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        match name {
-            "x-tenant" => Some(self.0.as_bytes()),
-            "x-user" => Some(self.1.as_bytes()),
-            _ => None,
-        }
-    }
-
-    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
-        self.header(name).into_iter().collect()
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        None
-    }
+pub(crate) const fn of<'a>(tenant: &'a str, user: &'a str) -> Call<'a, 2> {
+    Call::new("GET", "/search", [("x-tenant", tenant), ("x-user", user)])
 }
 
 /// Asks as an adapter does, and drops the admitted request: it was used.
-pub(crate) async fn call(gate: &Gate, of: Of<'_>) -> Result<(), Reason> {
+pub(crate) async fn call(gate: &Gate, of: Call<'_, 2>) -> Result<(), Reason> {
     let mut waited = Waited::default();
     loop {
         match gate.admit_request(&of, waited) {
@@ -199,7 +155,5 @@ impl Store for Troubled {
         Promise { kind: "troubled", survives: "nothing", shared: self.shared }
     }
 
-    fn close(&self) -> StoreFuture<()> {
-        self.memory.close()
-    }
+    test_support::forward!(memory: close);
 }
