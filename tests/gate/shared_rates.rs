@@ -55,7 +55,7 @@ async fn node(store: &Memory, clock: &Paused) -> Gate {
 
 async fn node_with(plans: &str, store: &Memory, clock: &Paused) -> Gate {
     let builder = testing::builder(plans).store(Shared(store.clone()));
-    let gate = builder.clock(clock.clone()).open().await.unwrap();
+    let gate = builder.clock(*clock).open().await.unwrap();
     gate.directory().tenant("acme").plan("free").save().await.unwrap();
     gate
 }
@@ -150,7 +150,7 @@ async fn a_node_alone_on_its_store_makes_no_calls_for_its_rates() {
     let store = Memory::new();
     let builder = testing::builder(PLANS).store(store.clone());
     let clock: Arc<Paused> = Arc::new(Paused::now());
-    let gate = builder.clock((*clock).clone()).open().await.unwrap();
+    let gate = builder.clock(*clock).open().await.unwrap();
     gate.directory().tenant("acme").plan("free").save().await.unwrap();
     call(&[&gate], &[300], 12).await;
     for of in ["nodes", "pressure"] {
@@ -186,7 +186,7 @@ async fn four(plans: &str, strict_rates: bool) -> (Memory, Vec<Gate>) {
     let mut gates = Vec::new();
     for _ in 0..4 {
         let builder = testing::builder(plans).store(Shared(store.clone()));
-        let builder = builder.clock(clock.clone()).strict_rates(strict_rates);
+        let builder = builder.clock(clock).strict_rates(strict_rates);
         let gate = builder.open().await.unwrap();
         gate.directory().tenant("acme").plan("free").save().await.unwrap();
         gates.push(gate);
@@ -263,7 +263,7 @@ async fn units_of_all_limits_are_waited_for_together() {
     for seen in [false, true] {
         let store = Slow(Shared(Memory::new()));
         let builder = testing::builder(plans).store(store);
-        let gate = builder.clock(clock.clone()).strict_rates(true).open().await.unwrap();
+        let gate = builder.clock(clock).strict_rates(true).open().await.unwrap();
         gate.directory().tenant("acme").plan("free").save().await.unwrap();
         let acme = gate.tenant("acme").await.unwrap();
         if seen {

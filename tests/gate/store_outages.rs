@@ -668,6 +668,7 @@ async fn when_the_store_file_is_removed_leases_are_served_and_then_what_the_plan
 }
 
 /// In real time, the shortest of fifty reports: what a busy machine adds is in neither.
+#[expect(clippy::disallowed_methods, reason = "real time is measured, and not the gate's")]
 #[tokio::test(start_paused = true)]
 async fn a_user_reports_as_fast_while_the_late_use_of_thousands_waits_for_the_store() {
     let plans = r#"

@@ -33,7 +33,7 @@ impl Fleet {
 
     async fn join(&mut self) {
         let builder = testing::builder(&self.plans).store(self.store.clone());
-        self.gates.push(builder.clock(self.clock.clone()).open().await.unwrap());
+        self.gates.push(builder.clock(self.clock).open().await.unwrap());
     }
 
     /// This many concurrent asks at each. Returns how many were admitted.
