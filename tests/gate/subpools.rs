@@ -143,6 +143,31 @@ async fn a_process_that_has_used_nothing_yet_is_not_taken_for_dead_while_it_hold
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_process_whose_tenants_are_idle_is_not_taken_for_dead_while_they_hold_units() {
+    let mut service = Service::new();
+    let (one, two) = (service.open().await, service.open().await);
+    let mut served = 0;
+    for _ in 0..10 {
+        served += serve(&one, 50).await; // its lease grows beyond what it may serve unrecorded
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let (gate, acme) = one;
+    drop(acme);
+    for round in 0..30 {
+        served += serve(&two, LIMIT).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        if round > 1 {
+            assert_eq!(testing::doze(&gate).await, (1, 0), "the tenant is idle in round {round}");
+        }
+    }
+    let spent = service.pools().await.values().map(|pool| pool.spent).sum::<i64>();
+    assert_eq!(spent, 0, "nothing is taken of a process that lives: {served} served");
+    let acme = gate.tenant("acme").await.unwrap();
+    let rest = serve(&(gate, acme), LIMIT).await;
+    assert!(rest > 0 && served + rest == LIMIT, "{served}, {rest}");
+}
+
 /// All of them concurrently, each this often.
 async fn serve_all(gates: &[(Gate, TenantHandle)], each: u64) -> u64 {
     let mut calls = tokio::task::JoinSet::new();
@@ -452,12 +477,15 @@ async fn what_is_given_back_pays_the_debt_of_a_process_in_a_sub_pool() {
 }
 
 /// A worker keeps its handle for good.
-#[tokio::test(start_paused = true)]
-async fn units_leased_by_a_process_that_keeps_its_handle_come_back_after_ten_idle_minutes() {
+/// Leases units in one process, which then has no request, with or without a handle of its tenant;
+/// another one asks for the whole quota, and gets the rest after ten minutes.
+async fn serve_until_units_come_back(keeps_handle: bool) {
     seed_this_thread(Some(1));
     let mut service = Service::new();
     let (worker, other) = (service.open().await, service.open().await);
     let mut served = serve(&worker, 5).await;
+    let (_gate, handle) = worker;
+    let _handle = keeps_handle.then_some(handle);
     served += serve(&other, LIMIT).await;
     assert!(served < LIMIT, "{served}: the worker has units in hand");
     for _ in 0..70 {
@@ -465,6 +493,16 @@ async fn units_leased_by_a_process_that_keeps_its_handle_come_back_after_ten_idl
         served += serve(&other, LIMIT).await;
     }
     assert_eq!(served, LIMIT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_leased_by_a_process_that_keeps_its_handle_come_back_after_ten_idle_minutes() {
+    serve_until_units_come_back(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_leased_for_a_tenant_that_only_memory_keeps_come_back_after_ten_idle_minutes() {
+    serve_until_units_come_back(false).await;
 }
 
 /// Dead writers have entries in sub-pools that live ones lease nothing from.
