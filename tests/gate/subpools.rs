@@ -8,7 +8,9 @@ use std::time::Duration;
 use tallygate::directory::Grant;
 use tallygate::ingest::UsageEvent;
 use tallygate::store::{Change, Item, Key, Memory, Promise, Store, StoreFuture, Write, Written};
-use tallygate::testing::{self, Faulty, Odds, Plans, PoolItem, seed_this_thread, split_pools};
+use tallygate::testing::{
+    self, Faulty, Odds, Plans, PoolItem, have_patience, seed_this_thread, split_pools,
+};
 use tallygate::{Ask, Gate, SinceCopy, TenantHandle};
 use test_support::clocks::Paused;
 
@@ -166,6 +168,32 @@ async fn a_process_whose_tenants_are_idle_is_not_taken_for_dead_while_they_hold_
     let acme = gate.tenant("acme").await.unwrap();
     let rest = serve(&(gate, acme), LIMIT).await;
     assert!(rest > 0 && served + rest == LIMIT, "{served}, {rest}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_taken_for_dead_serves_on_as_a_new_writer() {
+    let mut service = Service::new();
+    let (one, two) = (service.open().await, service.open().await);
+    for _ in 0..10 {
+        serve(&one, 50).await; // its lease grows beyond what it may serve unrecorded
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    have_patience(Some(0));
+    for _ in 0..5 {
+        let too_much = Ask::new(&two.1, "job").cost("jobs", LIMIT);
+        assert!(two.0.admit(too_much).await.is_err());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    have_patience(None);
+    let pools = service.pools().await;
+    let is_taken = |pool: &PoolItem| pool.spent > 0 || pool.entries.values().any(|it| it.closed);
+    assert!(pools.values().any(is_taken), "{pools:?}");
+    let mut served = 0;
+    for _ in 0..5 {
+        served += serve(&one, 10).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(served, 50, "{:?}", service.pools().await);
 }
 
 /// All of them concurrently, each this often.
