@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tallygate::directory::Grant;
 use tallygate::ingest::UsageEvent;
-use tallygate::store::{Change, Item, Key, Memory, Promise, Store, StoreFuture, Write, Written};
+use tallygate::store::{
+    Change, Item, Key, Memory, Promise, Store, StoreFuture, Value, Write, Written,
+};
 use tallygate::testing::{
     self, Faulty, Odds, Plans, PoolItem, have_patience, seed_this_thread, split_pools,
 };
@@ -194,6 +196,18 @@ async fn a_process_that_was_taken_for_dead_serves_on_as_a_new_writer() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(served, 50, "{:?}", service.pools().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_served_of_a_pool_that_a_later_version_has_written() {
+    let mut service = Service::new();
+    let one = service.open().await;
+    assert_eq!(serve(&one, 5).await, 5);
+    let (key, _) = service.root().await;
+    let later = Change::Set("v".into(), Value::Int(1_000));
+    service.store.write(Write { key, when: vec![], change: vec![later] }).await.unwrap();
+    let two = service.open().await;
+    assert_eq!(serve(&two, 5).await, 0);
 }
 
 /// All of them concurrently, each this often.
