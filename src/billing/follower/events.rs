@@ -122,7 +122,7 @@ impl Follower<'_> {
     }
 
     /// Puts into force what prices mean for those who waited for it. One for whom that cannot be
-    /// done goes on waiting, and keeps nobody else's event from being taken.
+    /// done goes on waiting, and does not keep other events from being taken.
     async fn settle_waiting(
         &self,
         waiting: BTreeMap<String, BTreeSet<String>>,
@@ -153,7 +153,7 @@ impl Follower<'_> {
         event: &WebhookEvent,
     ) -> Result<Mark, EffectFailed> {
         let note = format!("stripe: {}", event.kind);
-        // What is made of it is seen on facts of nobody, so that an event without meaning writes
+        // What is made of it is seen on empty facts, so that an event without meaning writes
         // nothing.
         match (Facts::default().take(event), customer_of(event)) {
             (EventTaken::MeterErrors, _) => {
