@@ -185,6 +185,28 @@ async fn idle(nodes: usize, tenants: usize) -> Bill {
     bill
 }
 
+/// Cost of tenants that call every two minutes for an hour: each is idle, and compacted, between
+/// two calls, and keeps its lease. Forgetting it after a minute instead would write and read more:
+/// the figures of both are in `docs/cost.md`.
+async fn returning(tenants: usize) -> Row {
+    let table = Table::new();
+    let tenants = Tenants::new(tenants);
+    let requests = tenants.len() as u64 * 30;
+    let plans = tenants.plans(requests, 50);
+    nodes::make_tenants(&table, &plans, &tenants).await;
+    let gate = nodes::open(&table, &plans, USUAL_PACE).await;
+    table.take_bill();
+    let got = Got::default();
+    for _ in 0..30 {
+        nodes::each_once(&gate, &tenants, &got).await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+    }
+    let name = format!("{} tenants, a call every 2 minutes", tenants.len());
+    let row = Row { name, requests, bill: table.take_bill(), got };
+    gate.close().await.unwrap();
+    row
+}
+
 #[test]
 fn units_for_a_million_requests() {
     println!("cost: {}", Row::HEAD);
@@ -224,6 +246,14 @@ fn units_where_little_is_asked() {
             println!("cost: {name:<24} | {leases:>8} | {records:>8} | {other:>8} | {read}");
         }
     }
+}
+
+#[test]
+fn units_of_tenants_that_return() {
+    println!("cost: {}", Row::HEAD);
+    let row = run(returning(if is_full() { 10_000 } else { 100 }));
+    row.print();
+    row.check();
 }
 
 #[test]

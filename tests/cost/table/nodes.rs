@@ -151,6 +151,14 @@ pub(crate) async fn traffic(
     }
 }
 
+/// One request of each tenant.
+pub(crate) async fn each_once(gate: &Gate, tenants: &Tenants, got: &Got) {
+    for name in &tenants.names {
+        ask(gate.clone(), name.clone(), got.clone());
+        tokio::task::yield_now().await;
+    }
+}
+
 /// One request. Most are answered at once; the rest wait concurrently.
 fn ask(gate: Gate, tenant: Arc<str>, got: Got) {
     let mut request = Box::pin(async move {
