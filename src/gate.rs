@@ -5,6 +5,7 @@
 //! from the first step. So nothing is borrowed across an await, and no step awaits.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -199,14 +200,14 @@ impl Gate {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub async fn open(service_file: &str) -> Result<Self, Error> {
+    pub async fn open(service_file: impl AsRef<Path>) -> Result<Self, Error> {
         Self::builder(service_file).open().await
     }
 
     /// Begins a gate of this service file, to supply a store, a clock or hooks: see
     /// [`GateBuilder`].
-    pub fn builder(service_file: &str) -> GateBuilder {
-        GateBuilder::file(service_file)
+    pub fn builder(service_file: impl AsRef<Path>) -> GateBuilder {
+        GateBuilder::file(service_file.as_ref())
     }
 
     /// Decides one request from memory, or returns what to wait for. `waited` is what the last wait

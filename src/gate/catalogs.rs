@@ -9,7 +9,7 @@
 //! numbers of such parts, and a file that would give these another meaning is refused.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -57,7 +57,7 @@ impl Catalogs {
 #[derive(Clone, Debug)]
 pub(crate) enum PlanSource {
     /// A file that is checked again and again, read off the runtime.
-    File(String, OffRuntime),
+    File(PathBuf, OffRuntime),
     /// Text that the host has handed in.
     Text(Arc<str>),
     /// Text that a test changes.
@@ -66,8 +66,8 @@ pub(crate) enum PlanSource {
 }
 
 impl PlanSource {
-    pub(crate) fn file(path: impl Into<String>) -> Self {
-        Self::File(path.into(), OffRuntime::default())
+    pub(crate) fn file(path: &Path) -> Self {
+        Self::File(path.to_owned(), OffRuntime::default())
     }
 
     /// Whether reading it may wait for a disk.
@@ -81,7 +81,7 @@ impl PlanSource {
         let Self::File(path, files) = self else { return self.read_here() };
         let source = self.clone();
         let read = files.run(move || source.read_here()).await;
-        read.map_err(|source| Error::File { path: path.clone(), source })?
+        read.map_err(|source| Error::File { path: path.display().to_string(), source })?
     }
 
     /// Reads it on this thread, which may block.
@@ -94,9 +94,9 @@ impl PlanSource {
                 Ok(("plans".to_owned(), text.clone()))
             }
             Self::File(path, _) => {
-                let error = |source| Error::File { path: path.clone(), source };
-                let text = text_file::text(Path::new(path)).map_err(error)?;
-                Ok((path.clone(), text.into()))
+                let error = |source| Error::File { path: path.display().to_string(), source };
+                let text = text_file::text(path).map_err(error)?;
+                Ok((path.display().to_string(), text.into()))
             }
         }
     }
@@ -297,7 +297,7 @@ mod tests {
         let path = folder.path().join("plans.toml");
         let plans = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"1000/day\"\n";
         std::fs::write(&path, plans).unwrap();
-        let builder = testing::builder("").plans_file(path.to_str().unwrap());
+        let builder = testing::builder("").plans_file(&path);
         let clock = ManualClock::at_unix_ms(testing::START_MS);
         let gate = builder.clock(clock).open().await.unwrap();
         let acme = gate.tenant("acme").await.unwrap();

@@ -1,6 +1,6 @@
 //! Opening a gate: the checks before the first request, and the start of its tasks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -95,12 +95,12 @@ pub struct GateBuilder {
 
 #[derive(Clone)]
 enum ConfigSource {
-    File(String),
+    File(PathBuf),
     Text(String),
 }
 
 impl GateBuilder {
-    pub(crate) fn file(path: &str) -> Self {
+    pub(crate) fn file(path: &Path) -> Self {
         Self::from(ConfigSource::File(path.to_owned()))
     }
 
@@ -132,8 +132,8 @@ impl GateBuilder {
     }
 
     /// Reads the plan file at this path instead of the one in the service file.
-    pub fn plans_file(mut self, path: impl Into<String>) -> Self {
-        self.plans = Some(PlanSource::file(path));
+    pub fn plans_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.plans = Some(PlanSource::file(path.as_ref()));
         self
     }
 
@@ -372,7 +372,7 @@ impl GateBuilder {
         let is_text = matches!(source, ConfigSource::Text(_));
         let here = is_text && plans.as_ref().is_some_and(|plans| !plans.is_file());
         let path = match &source {
-            ConfigSource::File(path) => path.clone(),
+            ConfigSource::File(path) => path.display().to_string(),
             ConfigSource::Text(_) => "the plan file".to_owned(),
         };
         let read = move || {
@@ -414,7 +414,7 @@ impl AsWritten {
         now: Now,
     ) -> Result<Self, Error> {
         let config = source.read()?;
-        let file = || PlanSource::file(config.plans.file.to_string_lossy());
+        let file = || PlanSource::file(&config.plans.file);
         let plans = plans.unwrap_or_else(file);
         let (name, text) = plans.read_here()?;
         let catalog = Catalog::parse(&name, &text, time_at(now.wall_ms))?;
@@ -512,9 +512,9 @@ impl ConfigSource {
         let parsed = match self {
             Self::Text(text) => Config::parse("tallygate.toml", text, []),
             Self::File(path) => {
-                let error = |source| Error::File { path: path.clone(), source };
-                let text = text_file::text(Path::new(path)).map_err(error)?;
-                Config::parse(path, &text, std::env::vars())
+                let error = |source| Error::File { path: path.display().to_string(), source };
+                let text = text_file::text(path).map_err(error)?;
+                Config::parse(&path.to_string_lossy(), &text, std::env::vars())
             }
         };
         parsed.map_err(|errors| Error::Config(errors.to_string()))

@@ -286,7 +286,7 @@ fn broken(content: &[u8]) -> (String, Log) {
     std::fs::write(&path, PLANS).unwrap();
     let said = log.over(async {
         tokio::time::resume();
-        let builder = testing::builder("").plans_file(path.to_string_lossy());
+        let builder = testing::builder("").plans_file(&path);
         let gate = builder.open().await.unwrap();
         std::fs::write(&path, content).unwrap();
         let said = gate.reload().await.unwrap_err().to_string();
@@ -311,7 +311,7 @@ fn a_plan_file_that_is_refused_for_its_parts_is_not_called_unreadable() {
     std::fs::write(&path, parts(1)).unwrap();
     log.over(async {
         tokio::time::resume();
-        let builder = testing::builder("").plans_file(path.to_string_lossy());
+        let builder = testing::builder("").plans_file(&path);
         let gate = builder.open().await.unwrap();
         std::fs::write(&path, parts(10)).unwrap();
         tokio::time::sleep(Duration::from_millis(3_500)).await;
@@ -365,7 +365,7 @@ fn a_plan_file_that_never_answers_stops_neither_requests_nor_the_end() {
     let log = Log::default();
     log.over(async {
         tokio::time::resume();
-        let builder = testing::builder("").plans_file(path.to_string_lossy());
+        let builder = testing::builder("").plans_file(&path);
         let gate = builder.open().await.unwrap();
         std::fs::remove_file(&path).unwrap();
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();

@@ -51,7 +51,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let mut builder = Gate::builder("tallygate.toml");
     if let Some(plans) = plans {
-        builder = builder.plans_file(plans.to_string_lossy());
+        builder = builder.plans_file(plans);
     }
     #[cfg(feature = "stripe")]
     let builder = stripe::hand_in(builder);

@@ -56,7 +56,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let mut builder = Gate::builder("tallygate.toml");
     if let Some(plans) = plans {
-        builder = builder.plans_file(plans.to_string_lossy());
+        builder = builder.plans_file(plans);
     }
     #[cfg(feature = "dynamodb")]
     let builder = table::hand_in(builder).await?;

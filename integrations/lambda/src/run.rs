@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -36,7 +37,7 @@ const READ_WITHIN: Duration = Duration::from_millis(100);
 /// Sandboxes are many, short-lived and frozen in between, so they cannot count one another.
 /// Therefore a rate is leased by the slot unless it says `strict = false`
 /// ([`GateBuilder::strict_rates`]); on a Managed Instance it is shared, as among servers.
-pub fn builder(service_file: &str) -> GateBuilder {
+pub fn builder(service_file: impl AsRef<Path>) -> GateBuilder {
     Gate::builder(service_file)
         .clock(WallClock::new())
         .strict_rates(!Environment::read().is_managed())
