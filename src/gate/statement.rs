@@ -25,9 +25,13 @@ use crate::report::{
 };
 use crate::sheets::sheet::Sheet;
 use crate::sheets::use_row::Atoms;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 use crate::tenants::caller::KnownCaller;
 use crate::wire::{self, Reply};
+
+/// Longest wait of a reply for the store: as long as an opening waits for it. A browser or a client
+/// has given up by then, and a store that is silent for so long is probed.
+const REPLY_WITHIN: Duration = Duration::from_secs(30);
 
 /// An identified caller, for reports on its usage. An adapter gets it from
 /// [`Gate::identify_request`]; a program makes it from a [`TenantHandle`], as the whole tenant
@@ -97,12 +101,12 @@ impl Gate {
     }
 
     /// The response to `GET /usage` for this caller; 304 if it already has it by its
-    /// `If-None-Match`.
+    /// `If-None-Match`, 503 if the store has not answered within 30 s.
     pub async fn usage_reply(&self, who: &Identified, if_none_match: Option<&str>) -> Reply {
         if let Some(reply) = self.reply_if_away() {
             return reply;
         }
-        match self.usage_report(who).await {
+        match in_time(self.usage_report(who)).await {
             Ok(report) => report.reply(if_none_match),
             Err(error) => self.cannot_read(&error),
         }
@@ -122,7 +126,7 @@ impl Gate {
         if let Some(reply) = self.reply_if_away() {
             return reply;
         }
-        match self.history(who, &query).await {
+        match in_time(self.history(who, &query)).await {
             Ok(Some(history)) => history.reply(),
             Ok(None) => {
                 let catalog = self.catalog();
@@ -267,6 +271,12 @@ impl Gate {
         repeated!(warn, now_ms, "usage cannot be read"; %error);
         self.refusal_reply(&self.inner.refusal(Reason::Unavailable, None))
     }
+}
+
+/// The same, or an error if the store does not answer [in time](REPLY_WITHIN).
+async fn in_time<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let silent = || StoreError::new(StoreErrorKind::Unavailable, "no answer in time");
+    tokio::time::timeout(REPLY_WITHIN, read).await.unwrap_or_else(|_| Err(silent()))
 }
 
 impl From<&TenantHandle> for Identified {

@@ -1,9 +1,15 @@
 //! `GET /usage`: unlimited quotas, grants, and the tenant's status, in the words of docs/http.md.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tallygate::directory::{Grant, PaymentState};
+use tallygate::store::{Item, Key, Memory, Page, Query, Store, StoreFuture};
 use tallygate::testing;
-use tallygate::{Ask, Gate};
+use tallygate::{Ask, Gate, ManualClock};
+use test_support::forward;
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -166,4 +172,47 @@ async fn usage_is_read_through_a_kept_handle_as_by_a_caller() {
     clock.advance(std::time::Duration::from_secs(3_600));
     gate.admit(job()).await.unwrap().settle();
     assert_eq!(read().await, ("trial".into(), "active".into(), 14));
+}
+
+/// A store that answers no read while it is silent.
+struct Silent(Memory, Arc<AtomicBool>);
+
+impl Store for Silent {
+    forward!(0: write, promise, close);
+
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        match self.1.load(Ordering::Relaxed) {
+            true => Box::pin(std::future::pending()),
+            false => self.0.read(key),
+        }
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        match self.1.load(Ordering::Relaxed) {
+            true => Box::pin(std::future::pending()),
+            false => self.0.query(query),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_the_usage_ends_while_the_store_is_silent() {
+    let plans = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"10/day\"\n";
+    let silent = Arc::new(AtomicBool::new(false));
+    let store = Silent(Memory::new(), silent.clone());
+    let clock = ManualClock::at_unix_ms(testing::START_MS);
+    let gate = testing::builder(plans).store(store).clock(clock.clone()).open().await.unwrap();
+    let who = (&gate.tenant("acme").await.unwrap()).into();
+    assert_eq!(gate.usage_reply(&who, None).await.status, 200);
+    silent.store(true, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(60));
+    for within in [31, 1] {
+        let within = Duration::from_secs(within);
+        let reply = tokio::time::timeout(within, gate.usage_reply(&who, None)).await;
+        assert_eq!(reply.expect("an answer").status, 503);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    silent.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(gate.usage_reply(&who, None).await.status, 200);
 }
