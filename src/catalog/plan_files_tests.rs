@@ -400,25 +400,6 @@ fn names(text: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn the_functions_of_the_examples_that_share_a_table_share_a_plan_file() {
-    let api = include_str!("../../examples/lambda-http/plans.toml");
-    assert_eq!(include_str!("../../examples/lambda-ingest/plans.toml"), api);
-    let meters = load(api).meters;
-    assert!(meters.iter().any(|meter| &*meter.name == "minutes"), "what its events are of");
-}
-
-#[test]
-fn a_mistake_is_told_as_the_readme_of_axum_api_shows_it() {
-    let plans = include_str!("../../examples/axum-api/plans.toml");
-    let broken = plans.replace("rate.search    = \"30/min\"", "rate.serch     = \"30/min\"");
-    let said = Catalog::parse("plans.toml", &broken, time_at(NOW_MS)).unwrap_err().to_string();
-    let readme = include_str!("../../examples/axum-api/README.md");
-    for line in said.trim_end().lines() {
-        assert!(readme.contains(&format!("\n    {line}\n")), "no {line:?} in it");
-    }
-}
-
-#[test]
 fn every_broken_file_names_its_one_mistake_and_loads_once_fixed() {
     let files = broken();
     assert!(files.len() >= 60, "only {} files", files.len());

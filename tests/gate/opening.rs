@@ -198,3 +198,25 @@ async fn a_pipe_in_place_of_a_journals_lock_is_refused_by_its_name() {
     assert!(error.contains(&*lock.to_string_lossy()), "{error}");
     assert!(error.contains("not a regular file"), "{error}");
 }
+
+#[test]
+fn the_functions_of_the_examples_that_share_a_table_share_a_plan_file() {
+    let api = include_str!("../../examples/lambda-http/plans.toml");
+    assert_eq!(include_str!("../../examples/lambda-ingest/plans.toml"), api);
+    assert!(api.contains("minutes"), "the meter that its events are of");
+}
+
+#[tokio::test]
+async fn a_mistake_is_reported_as_the_readme_of_axum_api_shows_it() {
+    let plans = include_str!("../../examples/axum-api/plans.toml");
+    let broken = plans.replace("rate.search    = \"30/min\"", "rate.serch     = \"30/min\"");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plans.toml");
+    std::fs::write(&file, broken).unwrap();
+    let error = testing::builder("").plans_file(&file).open().await.unwrap_err().to_string();
+    let error = error.replace(&*file.to_string_lossy(), "plans.toml");
+    let readme = include_str!("../../examples/axum-api/README.md");
+    for line in error.trim_end().lines() {
+        assert!(readme.contains(&format!("\n    {line}\n")), "no {line:?} in it");
+    }
+}

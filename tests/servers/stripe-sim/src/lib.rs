@@ -14,7 +14,7 @@
 //! let sim = Sim::start(Settings::default()).await?;
 //! let lost = r#"{"on": "POST /v1/billing/meter_events", "do": "lose"}"#;
 //! sim.fault(serde_json::from_str::<Fault>(lost)?);
-//! println!("POST {}/v1/billing/meter_events takes effect, and nobody hears of it", sim.url());
+//! println!("POST {}/v1/billing/meter_events takes effect, and its answer is lost", sim.url());
 //! sim.stop().await;
 //! # Ok(()) }
 //! ```
