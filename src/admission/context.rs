@@ -65,7 +65,7 @@ impl HoldContext {
             self.late_use().pay(meter, n);
             self.charge_rates(meter, n, now);
         }
-        self.hub().unrecorded.add_sheet(&self.sheet);
+        self.sheet.mark_dirty();
     }
 
     /// The payer of use that no hold covers.

@@ -156,7 +156,7 @@ impl Hold {
         self.has_used |= n > 0;
         self.of.sheet.count_used(meter, n);
         self.of.late_use().pay(meter, n);
-        self.of.hub().unrecorded.add_sheet(&self.of.sheet);
+        self.of.sheet.mark_dirty();
     }
 
     /// Units it holds, included in this quota or paid by grants, for numbers still to be reported.
@@ -366,7 +366,6 @@ impl Hold {
             return;
         }
         let sheet = &self.of.sheet;
-        let hub = self.of.hub();
         let rules = self.of.rules();
         let known = self.known();
         let listed = self.list.open();
@@ -385,7 +384,7 @@ impl Hold {
             news = true;
         }
         if news {
-            hub.unrecorded.add_sheet(sheet);
+            sheet.mark_dirty();
             self.has_used = true;
         }
     }

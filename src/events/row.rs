@@ -105,11 +105,11 @@ impl EventEntry {
 
     /// Draws its units from the windows that it lies in, once they are on record.
     pub(super) fn draw(&self) {
-        let (sheet, hub) = (&self.sheet, &self.sheet.tenant.hub);
-        let now = hub.clock.now();
+        let sheet = &self.sheet;
+        let now = sheet.tenant.hub.clock.now();
         let late = LateUse { sheet, scopes: ScopesOf::default(), now };
         self.atoms.iter().filter(|(_, n)| *n > 0).for_each(|(meter, n)| late.pay(*meter, *n));
-        hub.unrecorded.add_sheet(sheet);
+        sheet.mark_dirty();
     }
 }
 

@@ -100,7 +100,7 @@ impl Inner {
     /// Waits until all late use has been paid; what is not by then is owed by its quotas.
     async fn settle_late(&self, deadline: Instant) {
         let until = deadline.min(Instant::now() + PAY_WITHIN);
-        if tokio::time::timeout_at(until, self.hub.answers.all_paid(None)).await.is_err() {
+        if tokio::time::timeout_at(until, self.hub.answers.all_paid(|_| true)).await.is_err() {
             let now = self.clock.now();
             for sheet in self.hub.answers.take_all() {
                 late::settle(&sheet, now, true);
@@ -108,9 +108,10 @@ impl Inner {
         }
     }
 
-    /// The same for one tenant, before its numbers are reported, or for all.
-    pub(super) async fn wait_for_late(&self, of: Option<&Arc<Sheet>>) {
-        let _ = tokio::time::timeout(super::LEASE_WAIT, self.hub.answers.all_paid(of)).await;
+    /// The same for this sheet's tenant, before its numbers are reported.
+    pub(super) async fn wait_for_late(&self, of: &Sheet) {
+        let paid = self.hub.answers.all_paid(|it| of.shares_tenant(it));
+        let _ = tokio::time::timeout(super::LEASE_WAIT, paid).await;
     }
 
     /// Waits until it is known what these tenants' late use owes, and that is on record, within
@@ -118,7 +119,7 @@ impl Inner {
     pub(crate) async fn record_owed(&self, tenants: impl Iterator<Item = Arc<Sheet>>) {
         let recorded = async {
             for sheet in tenants {
-                self.hub.answers.all_paid(Some(&sheet)).await;
+                self.hub.answers.all_paid(|it| sheet.shares_tenant(it)).await;
             }
             self.recording.flusher.flush_now().await
         };

@@ -129,7 +129,7 @@ impl Inner {
             match found.get(&sheet.tenant.id) {
                 Some(tenant) => self.hand_over(&sheet, tenant.as_deref()),
                 None => {
-                    self.tenants.guests.hub.unrecorded.add_sheet(&sheet);
+                    sheet.mark_dirty();
                     waiting.insert(sheet.tenant.id.clone());
                 }
             }

@@ -153,7 +153,7 @@ impl Gate {
             (who.tenant.0.sheet(&live, now), live.revision)
         };
         late::settle_debts(&sheet, now);
-        inner.wait_for_late(Some(&sheet)).await;
+        inner.wait_for_late(&sheet).await;
         let (record, start_ms) = (who.tenant.0.record(), sheet.row.period_ms);
         let period = record.era(start_ms).period(start_ms, &sheet.catalog.timezone);
         let period = Window { start_ms, ..period };

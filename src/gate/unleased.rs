@@ -133,7 +133,7 @@ impl Inner {
         };
         self.within(LEASE_WAIT, read).await;
         late::settle(view.sheet, self.clock.now(), false);
-        self.wait_for_late(Some(view.sheet)).await;
+        self.wait_for_late(view.sheet).await;
         true
     }
 }

@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError, StoreErrorKind, until_known};
 
 /// The rows that changed, by the writer that counted them, with current totals, and the leases that
 /// were used.
-pub(super) fn rows_of(dirty: &[Dirty]) -> (ByWriter, Vec<Arc<Lease>>) {
+pub(super) fn rows_of(dirty: &[Dirty<Sheet>]) -> (ByWriter, Vec<Arc<Lease>>) {
     let (mut rows, mut used) = (ByWriter::new(), Vec::new());
     for item in dirty {
         match item {

@@ -297,7 +297,7 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
         sheet.row.add_over(meter, waiting.pays_over(&sheet.policy, pool, n));
     }
     waiting.uses.retain_mut(|it| {
-        if it.waits_still(hub, away) {
+        if it.waits_still(&hub.renewals, away) {
             return true;
         }
         it.since = None;
@@ -315,12 +315,12 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
     }
     give_up_unneeded(sheet, waiting);
     if moved {
-        hub.unrecorded.add_sheet(sheet);
+        sheet.mark_dirty();
     }
     let asked = waiting.asked.iter().map(|(_, lease, _)| lease);
     let paid = waiting.payments.iter().flat_map(|paying| &paying.debtors);
     asked.chain(paid).all(|lease| hub.answers.wait_for(lease, sheet, seen))
-        && waiting.uses.iter_mut().all(|it| it.settles_after(sheet, seen))
+        && waiting.uses.iter_mut().all(|it| it.settles_after(&hub.answers, sheet, seen))
 }
 
 impl Use {

@@ -9,22 +9,21 @@ use tokio::sync::Notify;
 use crate::patience::Progress;
 use crate::quota::lease::Lease;
 use crate::quota::renewals::Renewals;
-use crate::sheets::sheet::Sheet;
 
 /// Sheets waiting for answers to leases, in order of arrival.
-#[derive(Debug, Default)]
-struct Waiting {
+#[derive(Debug)]
+struct Waiting<S> {
     /// Keyed by the lease's address.
     places: HashMap<usize, u64>,
-    sheets: BTreeMap<u64, (Arc<Lease>, Vec<Arc<Sheet>>)>,
+    sheets: BTreeMap<u64, (Arc<Lease>, Vec<Arc<S>>)>,
     next: u64,
     /// Sheets whose lease was answered and that are being paid right now.
-    settling: Vec<Arc<Sheet>>,
+    settling: Vec<Arc<S>>,
 }
 
-/// See the [module](self).
-pub(crate) struct Answers {
-    waiting: Mutex<Waiting>,
+/// See the [module](self). `S` is the sheet, which is defined above this.
+pub(crate) struct Answers<S> {
+    waiting: Mutex<Waiting<S>>,
     /// Wakes tasks that wait for all of it to be paid.
     paid: Notify,
     /// How many answers leases have had.
@@ -33,12 +32,12 @@ pub(crate) struct Answers {
 }
 
 /// Sheets whose lease was answered. They count as unpaid until this is dropped.
-pub(crate) struct Answered<'a> {
-    of: &'a Answers,
-    pub(crate) sheets: Vec<Arc<Sheet>>,
+pub(crate) struct Answered<'a, S> {
+    of: &'a Answers<S>,
+    pub(crate) sheets: Vec<Arc<S>>,
 }
 
-impl Drop for Answered<'_> {
+impl<S> Drop for Answered<'_, S> {
     fn drop(&mut self) {
         if self.sheets.is_empty() {
             return;
@@ -54,9 +53,10 @@ impl Drop for Answered<'_> {
     }
 }
 
-impl Answers {
+impl<S> Answers<S> {
     pub(crate) fn new(renewals: Renewals) -> Self {
-        let (waiting, paid, count) = Default::default();
+        let (places, sheets, settling, paid, count) = Default::default();
+        let waiting = Mutex::new(Waiting { places, sheets, next: 0, settling });
         Self { waiting, paid, count, renewals }
     }
 
@@ -78,7 +78,7 @@ impl Answers {
     /// it was answered after the first `seen` answers, perhaps to what this sheet has asked since,
     /// and there may be no other answer to wait for.
     #[must_use]
-    pub(crate) fn wait_for(&self, lease: &Arc<Lease>, sheet: &Arc<Sheet>, seen: u64) -> bool {
+    pub(crate) fn wait_for(&self, lease: &Arc<Lease>, sheet: &Arc<S>, seen: u64) -> bool {
         let mut waiting = self.waiting();
         if lease.answer_no.load(Ordering::Relaxed) > seen {
             return false;
@@ -96,7 +96,7 @@ impl Answers {
     }
 
     /// The lease has been answered: takes the sheets that wait for it.
-    pub(crate) fn take(&self, lease: &Arc<Lease>) -> Answered<'_> {
+    pub(crate) fn take(&self, lease: &Arc<Lease>) -> Answered<'_, S> {
         let mut waiting = self.waiting();
         // Under the lock, so that a sheet that asks just now either is taken here or sees it.
         let number = self.count.fetch_add(1, Ordering::AcqRel) + 1;
@@ -108,26 +108,25 @@ impl Answers {
         Answered { of: self, sheets }
     }
 
-    /// Asks again for the leases that late use waits for, of one tenant or of all. False: all of it
-    /// has been paid.
-    fn ask_again(&self, of: Option<&Arc<Sheet>>) -> bool {
-        let is_of = |sheet: &Arc<Sheet>| of.is_none_or(|of| Arc::ptr_eq(&of.tenant, &sheet.tenant));
+    /// Asks again for the leases that late use of these sheets waits for. False: all of it has been
+    /// paid.
+    fn ask_again(&self, is_one: impl Fn(&Arc<S>) -> bool) -> bool {
         let waiting = self.waiting();
-        let asked = waiting.sheets.values().filter(|(_, sheets)| sheets.iter().any(is_of));
+        let asked = waiting.sheets.values().filter(|(_, sheets)| sheets.iter().any(&is_one));
         let leases: Vec<_> = asked.map(|(lease, _)| lease.clone()).collect();
-        let is_settling = waiting.settling.iter().any(is_of);
+        let is_settling = waiting.settling.iter().any(is_one);
         drop(waiting);
         leases.iter().for_each(|lease| self.renewals.wake(lease));
         is_settling || !leases.is_empty()
     }
 
-    /// Waits until the late use of this sheet's tenant, or of all, has been paid or is owed; the
-    /// caller bounds the wait.
-    pub(crate) async fn all_paid(&self, of: Option<&Arc<Sheet>>) {
+    /// Waits until the late use of these sheets has been paid or is owed; the caller bounds the
+    /// wait.
+    pub(crate) async fn all_paid(&self, is_one: impl Fn(&Arc<S>) -> bool) {
         loop {
             let mut paid = std::pin::pin!(self.paid.notified());
             paid.as_mut().enable();
-            if !self.ask_again(of) {
+            if !self.ask_again(&is_one) {
                 return;
             }
             paid.await;
@@ -135,7 +134,7 @@ impl Answers {
     }
 
     /// Takes all waiting sheets, whatever they wait for.
-    pub(crate) fn take_all(&self) -> Vec<Arc<Sheet>> {
+    pub(crate) fn take_all(&self) -> Vec<Arc<S>> {
         let mut waiting = self.waiting();
         waiting.places.clear();
         let all = std::mem::take(&mut waiting.sheets);
@@ -143,13 +142,14 @@ impl Answers {
     }
 
     /// A panic leaves nothing here half done.
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting<S>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use crate::clock::Clock;
@@ -157,6 +157,7 @@ mod tests {
     use crate::payers::purse;
     use crate::policy::scoped::ScopesOf;
     use crate::quota::lease::Take;
+    use crate::sheets::sheet::Sheet;
 
     #[tokio::test]
     async fn late_use_counts_as_unpaid_while_it_is_being_paid() {
@@ -174,17 +175,18 @@ mod tests {
         let (sheet, other) = (sheet(&tenant), sheet(&other));
         let (answers, lease) = (&inner.hub.answers, purse::lease_of(&sheet, 0));
         assert!(answers.wait_for(lease, &sheet, answers.count()));
-        assert!(answers.ask_again(Some(&sheet)) && !answers.ask_again(Some(&other)));
+        let waits = |of: &Arc<Sheet>| answers.ask_again(|it| of.shares_tenant(it));
+        assert!(waits(&sheet) && !waits(&other));
         let answered = answers.take(lease);
-        assert!(answers.ask_again(Some(&sheet)) && answers.ask_again(None), "it is not paid yet");
-        assert!(!answers.ask_again(Some(&other)));
+        assert!(waits(&sheet) && answers.ask_again(|_| true), "it is not paid yet");
+        assert!(!waits(&other));
         drop(answered);
-        assert!(!answers.ask_again(None));
+        assert!(!answers.ask_again(|_| true));
         // An answer that comes between asking and waiting is not waited for: it was the last.
         let before = answers.count();
         drop(answers.take(lease));
-        assert!(!answers.wait_for(lease, &sheet, before) && !answers.ask_again(None));
-        assert!(answers.wait_for(lease, &sheet, answers.count()) && answers.ask_again(None));
+        assert!(!answers.wait_for(lease, &sheet, before) && !answers.ask_again(|_| true));
+        assert!(answers.wait_for(lease, &sheet, answers.count()) && answers.ask_again(|_| true));
     }
 
     #[tokio::test(start_paused = true)]
@@ -209,7 +211,10 @@ mod tests {
         LateUse { sheet: &sheet, scopes: ScopesOf::default(), now }.pay(meter, all);
         assert!(sheet.unpaid.is_some(), "the renewer has not run since");
         lease.release(all);
-        let paid = tokio::time::timeout(Duration::from_secs(1), hub.answers.all_paid(Some(&sheet)));
+        let paid = tokio::time::timeout(
+            Duration::from_secs(1),
+            hub.answers.all_paid(|it| sheet.shares_tenant(it)),
+        );
         paid.await.expect("without another request");
         assert_eq!((sheet.unpaid.is_some(), lease.total()), (false, all));
     }

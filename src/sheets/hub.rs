@@ -18,6 +18,7 @@ use crate::quota::renewals::Renewals;
 use crate::quota::retired::RetiredLeases;
 use crate::rates::Throttled;
 use crate::sheets::answers::Answers;
+use crate::sheets::sheet::Sheet;
 use crate::sheets::unrecorded::Unrecorded;
 use crate::store::Reach;
 
@@ -29,8 +30,8 @@ pub(crate) struct Hub {
     pub(crate) retired: RetiredLeases,
     pub(crate) first_reads: FirstReads,
     pub(crate) idle_units: IdleUnits,
-    pub(crate) answers: Answers,
-    pub(crate) unrecorded: Unrecorded,
+    pub(crate) answers: Answers<Sheet>,
+    pub(crate) unrecorded: Unrecorded<Sheet>,
     pub(crate) throttled: Throttled,
     pub(crate) scoped: ScopedTable,
     pub(crate) without_value: WithoutValue,

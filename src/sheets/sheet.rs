@@ -298,11 +298,12 @@ impl Sheet {
         self.windows[usize::from(pool)]
     }
 
-    /// Sets the dirty flag. If it was clear, returns true and the caller must hand the sheet to the
-    /// recorder; [`clear_dirty`](Self::clear_dirty) resets it. See [`Lease::mark_dirty`] for the
-    /// order.
-    pub(crate) fn mark_dirty(&self) -> bool {
-        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+    /// Hands it to the recorder, unless it is queued there already;
+    /// [`clear_dirty`](Self::clear_dirty) ends that. See [`Lease::mark_dirty`] for the order.
+    pub(crate) fn mark_dirty(self: &Arc<Self>) {
+        if !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst) {
+            self.tenant.hub.unrecorded.add_sheet(self, &self.tenant.id);
+        }
     }
 
     /// The sheet that has replaced this one; `None`: it is in force itself.
@@ -326,6 +327,11 @@ impl Sheet {
         self.is_ours_alone()
             && self.is_at_rest(now)
             && self.open_leases().all(|lease| lease.is_returned())
+    }
+
+    /// Whether it is of the same tenant as the other.
+    pub(crate) fn shares_tenant(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tenant, &other.tenant)
     }
 
     /// Whether only its tenant and the calling code hold it.

@@ -11,8 +11,8 @@ use crate::policy::Policy;
 use crate::policy::scoped::KeptScopes;
 use crate::policy::taken::Taken;
 use crate::quota::lease::Lease;
-use crate::sheets::hub::Hub;
-use crate::sheets::sheet::Sheet;
+use crate::quota::renewals::Renewals;
+use crate::sheets::answers::Answers;
 
 /// A sheet's late use that is not paid yet. `S` is the sheet, which is defined above this.
 #[derive(Debug)]
@@ -188,7 +188,7 @@ impl Use {
     /// Whether nothing has changed for it since it was tried: a caller's lease has not been
     /// answered, and lacks the units. So many callers may wait without each being tried for all
     /// the others.
-    pub(crate) fn waits_still(&self, hub: &Hub, away: bool) -> bool {
+    pub(crate) fn waits_still(&self, renewals: &Renewals, away: bool) -> bool {
         let Some(((lease, n), since)) = self.needs.as_ref().zip(self.since) else { return false };
         let waits = self.narrow.is_some()
             && !away
@@ -197,18 +197,23 @@ impl Use {
             && !lease.takes_no_more();
         if waits {
             lease.want(*n);
-            hub.renewals.wake(lease); // the queue may have been full
+            renewals.wake(lease); // the queue may have been full
         }
         waits
     }
 
     /// Has it settled again once the lease that it needs has been answered. False: that has
     /// happened meanwhile.
-    pub(crate) fn settles_after(&mut self, sheet: &Arc<Sheet>, seen: u64) -> bool {
+    pub(crate) fn settles_after<S>(
+        &mut self,
+        answers: &Answers<S>,
+        sheet: &Arc<S>,
+        seen: u64,
+    ) -> bool {
         let Some((lease, _)) = self.needs.as_ref().filter(|_| self.since.is_none()) else {
             return true;
         };
-        let settles = sheet.tenant.hub.answers.wait_for(lease, sheet, seen);
+        let settles = answers.wait_for(lease, sheet, seen);
         self.since = settles.then_some(seen);
         settles
     }

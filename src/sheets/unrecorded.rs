@@ -8,20 +8,20 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::quota::lease::Lease;
 use crate::repeated::repeated;
-use crate::sheets::sheet::Sheet;
 
-/// An item whose totals have risen since they were last recorded.
-#[derive(Clone, Debug)]
-pub(crate) enum Dirty {
+/// An item whose totals have risen since they were last recorded. `S` is the sheet, which is
+/// defined above this.
+#[derive(Debug)]
+pub(crate) enum Dirty<S> {
     /// A tenant's use row and the leases in its sheet.
-    Sheet(Arc<Sheet>),
+    Sheet(Arc<S>),
     /// A lease of a key, user or address.
     Lease(Arc<Lease>),
 }
 
 /// See the [module](self).
-pub(crate) struct Unrecorded {
-    items: Mutex<Vec<Dirty>>,
+pub(crate) struct Unrecorded<S> {
+    items: Mutex<Vec<Dirty<S>>>,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     due: Notify,
     /// The last flush is over: nothing more is recorded.
@@ -29,20 +29,18 @@ pub(crate) struct Unrecorded {
     clock: Arc<dyn Clock>,
 }
 
-impl Unrecorded {
+impl<S> Unrecorded<S> {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let (items, due, has_ended) = Default::default();
         Self { items, due, has_ended, clock }
     }
 
-    /// Notes that a sheet has totals to record.
-    pub(crate) fn add_sheet(&self, sheet: &Arc<Sheet>) {
-        if sheet.mark_dirty() {
-            if self.has_ended.load(Ordering::Acquire) {
-                self.warn_of(&sheet.tenant.id);
-            }
-            self.items().push(Dirty::Sheet(sheet.clone()));
+    /// Notes that a sheet of this tenant has totals to record. It must not be here yet.
+    pub(super) fn add_sheet(&self, sheet: &Arc<S>, tenant: &str) {
+        if self.has_ended.load(Ordering::Acquire) {
+            self.warn_of(tenant);
         }
+        self.items().push(Dirty::Sheet(sheet.clone()));
     }
 
     /// Notes that a scoped lease has a total to record.
@@ -53,7 +51,7 @@ impl Unrecorded {
     }
 
     /// Takes what is to be recorded, leaving as much capacity behind.
-    pub(crate) fn take(&self) -> Vec<Dirty> {
+    pub(crate) fn take(&self) -> Vec<Dirty<S>> {
         let mut items = self.items();
         let room = Vec::with_capacity(items.capacity());
         std::mem::replace(&mut *items, room)
@@ -88,7 +86,7 @@ impl Unrecorded {
     }
 
     /// A panic leaves nothing here half done.
-    fn items(&self) -> MutexGuard<'_, Vec<Dirty>> {
+    fn items(&self) -> MutexGuard<'_, Vec<Dirty<S>>> {
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

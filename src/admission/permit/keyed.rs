@@ -196,7 +196,7 @@ impl Hold {
             count(sheet, taken, i, (ask.meter, n));
             use_drawn(&self.of, taken, i, n);
             self.has_used |= n > 0;
-            self.of.hub().unrecorded.add_sheet(sheet);
+            sheet.mark_dirty();
         }
     }
 
@@ -350,7 +350,7 @@ impl Settling {
             self.of.late_use().pay(*meter, *n);
         }
         self.give_back();
-        self.of.hub().unrecorded.add_sheet(&self.of.sheet);
+        self.of.sheet.mark_dirty();
     }
 
     fn give_back(&mut self) {

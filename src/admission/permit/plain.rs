@@ -35,7 +35,7 @@ impl Hold {
             }
         }
         if news {
-            self.of.hub().unrecorded.add_sheet(sheet);
+            sheet.mark_dirty();
             self.has_used = true;
         }
         self.plain = if charged { Plain::Charged } else { Plain::Forgiven };
