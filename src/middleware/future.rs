@@ -14,8 +14,7 @@ use tower_service::Service;
 
 use super::body::{BoxError, GateBody};
 use super::headers::{self, Refused, RequestFacts};
-use super::layer::LayerShared;
-use super::service::{ask, view_of};
+use super::shared::LayerShared;
 use crate::decision::{Refusal, RefusedCall};
 use crate::gate::{Answer, Pending, Running, Step, Waited};
 use crate::serving::{Serving, is_upgrade, wait_for_both};
@@ -85,7 +84,7 @@ where
     // Inlined, like its callees: otherwise the request is moved once for each.
     #[inline(always)]
     pub(super) fn ask(service: &mut S, mut request: Request<B>, shared: &Arc<LayerShared>) -> Self {
-        let running = match ask(shared, &request, Waited::default()) {
+        let running = match shared.ask(&request, Waited::default()) {
             Step::Done(Answer::Admit(running)) => Some(running),
             Step::Done(Answer::Pass) => None,
             Step::Done(Answer::Refuse(refusal)) => {
@@ -163,7 +162,7 @@ where
                 StateProj::Waiting { waiting } => {
                     let waited = ready!(waiting.pending.as_mut().poll(cx));
                     let call = waiting.call.take();
-                    call.map(|(mut service, request)| match ask(this.shared, &request, waited) {
+                    call.map(|(mut service, request)| match this.shared.ask(&request, waited) {
                         Step::Done(answer) => {
                             CallState::answered(this.shared, &mut service, request, answer)
                         }
@@ -236,7 +235,7 @@ fn begin<B: Body>(
     request: &mut Request<B>,
     running: Option<Running>,
 ) -> (Option<Serving>, RequestFacts, Described) {
-    let call = running.as_ref().and_then(|_| shared.gate.describe(&view_of(shared, request)));
+    let call = running.as_ref().and_then(|_| shared.gate.describe(&shared.view_of(request)));
     let serving = running.map(|running| {
         if let Some(read) = running.reads() {
             request.extensions_mut().insert(read);

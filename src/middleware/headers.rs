@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::body::GateBody;
-use super::layer::LayerShared;
+use super::shared::LayerShared;
 use crate::decision::Refusal;
 use crate::gate::Gate;
 use crate::serving::{Serving, stated_length};

@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use http::{Extensions, Request, Uri};
 use http_body::Body;
 use tower_layer::Layer;
 
-use super::service::{GateService, view_of};
-use super::view::{FindPattern, FindPeer, HttpView, Peer};
+use super::service::GateService;
+use super::shared::LayerShared;
+use super::view::{HttpView, Peer};
 use crate::gate::Gate;
 
 /// The tower layer that puts a [`Gate`] in front of a service. A handler finds an
@@ -34,38 +35,6 @@ use crate::gate::Gate;
 pub struct GateLayer {
     pub(super) shared: Arc<LayerShared>,
 }
-
-/// State shared by all services of one layer.
-#[derive(Debug)]
-pub(super) struct LayerShared {
-    pub(super) gate: Gate,
-    pub(super) extensions: bool,
-    pub(super) peer: FindPeer,
-    pub(super) original: Option<FindPath>,
-    pub(super) matched: Option<FindPattern>,
-    /// The inner service counts the bytes read.
-    pub(super) reads: bool,
-    /// Whether the warning about an uncounted upgraded connection has been logged.
-    said_unheld: AtomicBool,
-}
-
-impl LayerShared {
-    /// Warns once that a connection was upgraded to another protocol and its handler keeps no
-    /// handle.
-    #[cold]
-    pub(super) fn note_unheld_upgrade(&self) {
-        if !self.said_unheld.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "a connection was upgraded (101) and its handler keeps no handle on the request: \
-                 `concurrency` does not count it any more. Take `Usage` and move it into the task \
-                 that serves the connection. This is logged once"
-            );
-        }
-    }
-}
-
-/// Finds the originally requested path in a request's extensions.
-type FindPath = for<'a> fn(&'a Extensions) -> Option<&'a Uri>;
 
 impl GateLayer {
     /// A layer over this gate. It leaves handles for handlers in each admitted request, and writes
@@ -122,7 +91,7 @@ impl GateLayer {
 
     /// This layer's view of a request for the gate. For adapters.
     pub fn view<'a, B: Body>(&self, request: &'a Request<B>) -> HttpView<'a> {
-        view_of(&self.shared, request)
+        self.shared.view_of(request)
     }
 
     /// Sets how the pattern matched by a router is found, for the whole of that path. For adapters.
@@ -134,12 +103,8 @@ impl GateLayer {
     fn with(self, change: impl FnOnce(&mut LayerShared)) -> Self {
         let mut shared = LayerShared {
             gate: self.shared.gate.clone(),
-            extensions: self.shared.extensions,
-            peer: self.shared.peer,
-            original: self.shared.original,
             said_unheld: AtomicBool::new(false),
-            matched: self.shared.matched,
-            reads: self.shared.reads,
+            ..*self.shared
         };
         change(&mut shared);
         Self { shared: Arc::new(shared) }

@@ -23,6 +23,7 @@ mod headers;
 mod layer;
 mod reads;
 mod service;
+mod shared;
 mod view;
 
 pub use body::GateBody;

@@ -10,9 +10,7 @@ use tower_service::Service;
 
 use super::body::{BoxError, GateBody};
 use super::future::ResponseFuture;
-use super::layer::LayerShared;
-use super::view::HttpView;
-use crate::gate::{Step, Waited};
+use super::shared::LayerShared;
 
 /// A service behind a gate. Made by [`GateLayer`](super::GateLayer).
 #[derive(Clone, Debug)]
@@ -46,21 +44,4 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ResponseFuture::ask(&mut self.inner, request, &self.shared)
     }
-}
-
-/// Asks the gate about a request.
-pub(super) fn ask<B: Body>(shared: &LayerShared, request: &Request<B>, waited: Waited) -> Step {
-    shared.gate.admit_request(&view_of(shared, request), waited)
-}
-
-/// The gate's view of a request.
-#[inline]
-pub(super) fn view_of<'a, B: Body>(shared: &LayerShared, request: &'a Request<B>) -> HttpView<'a> {
-    let asked_for = shared.original.and_then(|find| find(request.extensions()));
-    let uri = asked_for.unwrap_or_else(|| request.uri());
-    let view = HttpView::of(request, uri, shared.peer, shared.matched);
-    let body = request.body();
-    // An empty body may report only that it has ended, as lambda_http's does.
-    let length = body.size_hint().exact().or_else(|| body.is_end_stream().then_some(0));
-    view.body_of(length).counting_reads(shared.reads)
 }
