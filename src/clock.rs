@@ -27,10 +27,15 @@ impl Now {
     /// This reading, advanced by `by` on both clocks.
     pub fn after(self, by: Duration) -> Self {
         Self {
-            mono_ns: self.mono_ns.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
+            mono_ns: self.mono_ns.saturating_add(nanos(by)),
             wall_ms: self.wall_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
         }
     }
+}
+
+/// A span on the monotonic clock.
+pub(crate) fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A source of time, for [`GateBuilder::clock`](crate::GateBuilder::clock). Included are

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{Gate, Inner, LEASE_WAIT, Pending, Waited};
 use crate::catalog::{Auth, Scope};
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::config::OnUnknown;
 use crate::decision::Reason;
 use crate::directory::{credential_tag, name_tag};
@@ -26,17 +26,9 @@ use crate::patience;
 use crate::repeated::repeated;
 use crate::sheets::sheet::Sheet;
 use crate::store::{StoreError, StoreErrorKind};
-pub(crate) use crate::tenants::caller::KnownCaller;
+use crate::tenants::caller::KnownCaller;
 use crate::tenants::tenant::LiveTenant;
-
-/// How long what the directory said is believed: every change is seen within it.
-pub(crate) const MAX_AGE: Duration = Duration::from_secs(30);
-
-/// From this age on a tenant is read again in the background, ahead of need.
-pub(crate) const REFRESH_AGE: Duration = Duration::from_secs(15);
-
-/// A tenant that could not be read again is asked for no sooner than after this.
-pub(super) const RETRY: Duration = Duration::from_secs(5);
+use crate::tenants::{MAX_AGE, REFRESH_AGE};
 
 /// Longest wait of a caller that is not in memory for the directory to answer: it, once it is being
 /// looked up, and anyone while it is in line.
@@ -373,21 +365,6 @@ pub(super) enum LoadFailed {
     Store(StoreError),
 }
 
-impl KnownCaller {
-    /// True once, from half of the age bound on.
-    fn wants_refresh(&self, now: Now) -> bool {
-        now.mono_ns.saturating_sub(self.looked_up_ns()) > nanos(REFRESH_AGE)
-            && !self.refreshing.load(Ordering::Relaxed)
-            && !self.refreshing.swap(true, Ordering::AcqRel)
-    }
-
-    fn is_fresh(&self, now: Now) -> bool {
-        now.mono_ns.saturating_sub(self.looked_up_ns()) < nanos(MAX_AGE)
-            && now.wall_ms < self.expires_ms
-            && !self.is_outdated()
-    }
-}
-
 impl Inner {
     /// The directory cannot be read: a caller in memory stays as last known, and a guest is
     /// admitted.
@@ -409,8 +386,4 @@ impl Inner {
         let hash = scopes.hash(sheet.tenant.surrogate, &Scope::Ip)?;
         NonZeroU128::new(ScopeHash::as_u128(hash))
     }
-}
-
-pub(crate) fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

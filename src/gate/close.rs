@@ -14,6 +14,7 @@ use crate::quota::lease::Lease;
 use crate::renewal;
 use crate::sheets::sheet::Sheet;
 use crate::store::{StoreError, StoreErrorKind};
+use crate::task::OwnedTask;
 
 /// Longest time that closing waits for open work; then it reports what is left.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -174,8 +175,11 @@ impl Gate {
     async fn end(&self, deadline: Instant) -> Result<(), Error> {
         let inner = &self.inner;
         let time = deadline.saturating_duration_since(Instant::now());
-        if let Some(maintenance) = inner.teardown.maintenance.get() {
-            maintenance.close().await;
+        // Cut off where they are: the store may be away.
+        let maintenance = inner.teardown.maintenance.get().into_iter().flatten();
+        maintenance.clone().for_each(OwnedTask::stop);
+        for task in maintenance {
+            task.ended().await;
         }
         inner.hub.reach.is_watched_no_more();
         // Whatever one tenant's trouble keeps waiting here, the flush has the rest of the time.

@@ -22,12 +22,12 @@ use dashmap::DashMap;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::callers::{KnownCaller, MAX_AGE, RETRY, Wanted, nanos};
+use super::callers::Wanted;
 use super::lookup::scope_values;
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
 use crate::catalog::OnDirectoryError;
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos};
 use crate::directory::TenantRecord;
 use crate::holders::{Holder, is_held_only_by};
 use crate::identity::CredentialKey;
@@ -38,8 +38,9 @@ use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
 use crate::sheets::tenant_core::TenantCore;
 use crate::sheets::unrecorded::Dirty;
-use crate::tenants::caller::SheetRef;
+use crate::tenants::caller::{KnownCaller, SheetRef};
 use crate::tenants::tenant::LiveTenant;
+use crate::tenants::{MAX_AGE, RETRY};
 
 /// Most guests at once; the next gets 503. A client that a trusted proxy lets name its tenant may
 /// invent names, and each takes memory.

@@ -13,13 +13,13 @@ use dashmap::mapref::entry::Entry as Slot;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::callers::{KnownCaller, nanos};
 use super::tenants::ByCredential;
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::holders::{Holder, is_held_only_by};
 use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
 use crate::renewal;
+use crate::tenants::caller::KnownCaller;
 use crate::tenants::compact::{CompactCaller, CompactTenant};
 use crate::tenants::tenant::LiveTenant;
 

@@ -5,25 +5,19 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use sha2::{Digest, Sha256};
 
-use super::OnRefusal;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
 use super::callers::Credentials;
 use super::catalogs::Catalogs;
 use super::in_hand::InHand;
-use super::maintain::Maintenance;
-use super::scopes::Yields;
+use super::pools_read::PoolsRead;
+use super::settings::Settings;
 use super::tenants::Tenants;
-use super::unleased::PoolsRead;
 use crate::catalog::{Catalog, RouteId};
 use crate::clock::Clock;
-use crate::config::{Config, FlushMode};
 use crate::directory::{DirectoryError, Grant, PlanCheck, TenantRecord};
-use crate::error::Error;
 use crate::identity::RequestView;
-use crate::ledger::Mode;
 use crate::ledger::claims::Settler;
 use crate::ledger::flush::Flusher;
 use crate::ledger::totals::Ledger;
@@ -33,7 +27,7 @@ use crate::quota::lease::{Lease, MOST, Writer};
 use crate::rates::Sharing;
 use crate::renewal::{LeaseRenewer, RenewerContext};
 use crate::sheets::hub::Hub;
-use crate::wire::WireOptions;
+use crate::task::OwnedTask;
 
 /// Everything the gate's parts share.
 pub(crate) struct Inner {
@@ -77,61 +71,9 @@ pub(crate) struct Recording {
 /// The parts that end while the gate closes.
 pub(crate) struct Teardown {
     pub(crate) in_hand: InHand,
-    pub(crate) maintenance: OnceLock<Maintenance>,
+    pub(crate) maintenance: OnceLock<Vec<OwnedTask>>,
     /// The gate has closed without an error.
     pub(crate) closed: tokio::sync::OnceCell<()>,
-}
-
-/// Settings of the service file and the host that are used after opening.
-pub(crate) struct Settings {
-    pub(crate) identity: crate::config::IdentityConfig,
-    pub(crate) yields: Yields,
-    pub(crate) billing_url: Option<String>,
-    pub(crate) strip_prefix: Option<String>,
-    pub(crate) mode: Mode,
-    pub(crate) ingest: crate::config::IngestConfig,
-    /// Hash of the token that callers of `POST /usage` present.
-    pub(crate) ingest_token: Option<[u8; 32]>,
-    pub(crate) wire: WireOptions,
-    pub(crate) on_refusal: Option<OnRefusal>,
-}
-
-/// Fewest bytes of the token of `POST /usage`, because any client may try to guess it.
-const MIN_INGEST_TOKEN: usize = 16;
-
-impl Settings {
-    /// The settings of a service file, with the secrets that are needed as long as the gate is
-    /// open.
-    pub(super) fn new(config: &Config, yields: Yields) -> Result<Self, Error> {
-        let env = |name: &str| std::env::var(name).ok();
-        let token = config.ingest.token.as_ref().map(|token| token.resolve(&env)).transpose();
-        let token = token.map_err(|error| Error::Config(error.to_string()))?;
-        if let Some(token) = &token
-            && token.expose().len() < MIN_INGEST_TOKEN
-        {
-            return Err(Error::Config(format!(
-                "ingest.token has {} bytes and needs at least {MIN_INGEST_TOKEN}: make one with \
-                 `openssl rand -hex 32`",
-                token.expose().len()
-            )));
-        }
-        let hash = |token: crate::config::Secret| Sha256::digest(token.expose()).into();
-        Ok(Self {
-            ingest: config.ingest.clone(),
-            ingest_token: token.map(hash),
-            identity: config.identity,
-            yields,
-            billing_url: config.http.billing_url.clone(),
-            strip_prefix: config.http.strip_prefix.clone(),
-            mode: match config.flush.mode {
-                FlushMode::Fast => Mode::Fast,
-                FlushMode::Journal => Mode::Journal,
-                FlushMode::Durable => Mode::Durable,
-            },
-            wire: WireOptions::default(),
-            on_refusal: None,
-        })
-    }
 }
 
 impl Inner {
@@ -154,11 +96,6 @@ impl Inner {
             return path;
         };
         path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
-    }
-
-    /// Whether tenants are made on first sight.
-    pub(crate) fn creates(&self) -> bool {
-        self.settings.identity.unknown == crate::config::OnUnknown::Create
     }
 
     /// Every lease that may have to be given back.

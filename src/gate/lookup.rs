@@ -7,10 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::Inner;
-use super::callers::{KnownCaller, MAX_AGE, REFRESH_AGE, RETRY, Wanted, nanos};
+use super::callers::Wanted;
 use crate::catalog::Scope;
-use crate::clock::Now;
-use crate::config::OnUnknown;
+use crate::clock::{Now, nanos};
 use crate::directory::TenantRecord;
 use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
@@ -18,7 +17,9 @@ use crate::patience::{self, Progress};
 use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
 use crate::store::{SUSPECT_AFTER, StoreError, StoreErrorKind};
+use crate::tenants::caller::KnownCaller;
 use crate::tenants::tenant::LiveTenant;
+use crate::tenants::{MAX_AGE, REFRESH_AGE, RETRY};
 
 /// Look-ups of one caller while its tenant is being changed again and again.
 const LOOKS: usize = 4;
@@ -190,7 +191,7 @@ impl Inner {
         }
         // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
         // process may be about to go on, or was cut off. Saving it makes it to the end.
-        let create = self.settings.identity.unknown == OnUnknown::Create || id == ANONYMOUS;
+        let create = self.settings.creates() || id == ANONYMOUS;
         if !create {
             return Ok(None);
         }

@@ -12,18 +12,19 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::callers::{MAX_AGE, RETRY, Refresh, nanos};
+use super::callers::Refresh;
 use super::idle::IDLE_AFTER;
 use super::inner::in_order;
 use super::news;
 use super::open::MAX_CALLERS;
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::error::Error;
 use crate::holders::{Holder, is_held_only_by};
 use crate::quota::lease::Lease;
 use crate::store::StoreError;
 use crate::task::OwnedTask;
 use crate::tenants::tenant::LiveTenant;
+use crate::tenants::{MAX_AGE, RETRY};
 
 /// How often the plan file is looked at. What is the same at two looks in a row is put into force,
 /// and acts on the next request after that.
@@ -53,41 +54,28 @@ pub(super) const REFRESH_QUEUE: usize = 4_096;
 #[cfg(feature = "jwt")]
 const REREAD_KEYS: Duration = Duration::from_secs(300);
 
-/// The owner's side of the tasks.
-#[derive(Debug)]
-pub(crate) struct Maintenance(Vec<OwnedTask>);
-
-impl Maintenance {
-    pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> Self {
-        // A weak reference: a task must not keep alive a gate that its host has dropped.
-        // What takes long has a task of its own, so that tenants do not grow old meanwhile. Each
-        // may be cut off anywhere: what it does is done again, or done by others.
-        let weak = || Arc::downgrade(inner);
-        let mut tasks = vec![
-            OwnedTask::until_stopped(run(weak(), refreshes)),
-            OwnedTask::until_stopped(watch_plans(weak())),
-            OwnedTask::until_stopped(upkeep(weak())),
-            OwnedTask::until_stopped(settle_guests(weak())),
-            OwnedTask::until_stopped(watch_store(inner)),
-        ];
-        if inner.tenants.directory.feed().is_shared() {
-            tasks.push(OwnedTask::until_stopped(news::follow(weak())));
-        }
-        #[cfg(feature = "jwt")]
-        tasks.extend(inner.credentials.identifier.verifiers().filter_map(|verifier| {
-            let jwks = verifier.source()?.clone();
-            Some(OwnedTask::until_stopped(reread_keys(jwks, inner.clock.clone())))
-        }));
-        Self(tasks)
+/// Starts the tasks.
+pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> Vec<OwnedTask> {
+    // A weak reference: a task must not keep alive a gate that its host has dropped.
+    // What takes long has a task of its own, so that tenants do not grow old meanwhile. Each
+    // may be cut off anywhere: what it does is done again, or done by others.
+    let weak = || Arc::downgrade(inner);
+    let mut tasks = vec![
+        OwnedTask::until_stopped(run(weak(), refreshes)),
+        OwnedTask::until_stopped(watch_plans(weak())),
+        OwnedTask::until_stopped(upkeep(weak())),
+        OwnedTask::until_stopped(settle_guests(weak())),
+        OwnedTask::until_stopped(watch_store(inner)),
+    ];
+    if inner.tenants.directory.feed().is_shared() {
+        tasks.push(OwnedTask::until_stopped(news::follow(weak())));
     }
-
-    /// Cuts off the steps in hand: the store may be away.
-    pub(super) async fn close(&self) {
-        self.0.iter().for_each(OwnedTask::stop);
-        for task in &self.0 {
-            task.ended().await;
-        }
-    }
+    #[cfg(feature = "jwt")]
+    tasks.extend(inner.credentials.identifier.verifiers().filter_map(|verifier| {
+        let jwks = verifier.source()?.clone();
+        Some(OwnedTask::until_stopped(reread_keys(jwks, inner.clock.clone())))
+    }));
+    tasks
 }
 
 /// Keeps an issuer's keys fresh. What cannot be read leaves the keys that are known.

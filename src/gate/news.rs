@@ -12,11 +12,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::Inner;
-use super::callers::{MAX_AGE, REFRESH_AGE, nanos};
+use crate::clock::nanos;
 use crate::directory::{FeedLook, FeedPosition, Hears, News, TenantRecord};
 use crate::ids::Surrogate;
 use crate::repeated::repeated;
 use crate::store::StoreErrorKind;
+use crate::tenants::{MAX_AGE, REFRESH_AGE};
 
 /// How often the feed of changes is looked at: with the reading that follows it this is what keeps
 /// the two seconds.

@@ -14,14 +14,14 @@ use super::billing::Billing;
 use super::callers::Credentials;
 use super::catalogs::{self, Catalogs, PlanSource};
 use super::in_hand::InHand;
-use super::inner::{CatalogCheck, Inner, Leasing, Recording, Settings, Teardown};
-use super::maintain::{self, Maintenance};
+use super::inner::{CatalogCheck, Inner, Leasing, Recording, Teardown};
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
+use super::pools_read::PoolsRead;
 use super::promises::promises;
 use super::scopes::Yields;
+use super::settings::{OnRefusal, Settings};
 use super::tenants::Tenants;
-use super::unleased::PoolsRead;
-use super::{peppers, rates, stores};
+use super::{maintain, peppers, rates, stores};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now, SystemClock, time_at};
 use crate::config::{Config, FlushMode, StoreKind};
@@ -54,10 +54,6 @@ pub(crate) const MAX_CALLERS: usize = 2_000_000;
 
 /// Longest that one step of opening waits for the store: each takes a few calls, of 3 s at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
-
-/// The host's own form of refusals ([`GateBuilder::on_refusal`]): returns the reply to send, or
-/// `None` for the default one.
-pub type OnRefusal = Arc<dyn Fn(&Refusal) -> Option<Reply> + Send + Sync>;
 
 /// Builds a [`Gate`] from a service file and from parts that the host supplies: a store, a clock,
 /// identification, hooks. Begin with [`Gate::builder`], end with [`open`](Self::open).
@@ -359,7 +355,7 @@ impl GateBuilder {
         }
         #[cfg(feature = "stripe")]
         super::reports::start(&inner);
-        inner.teardown.maintenance.get_or_init(|| Maintenance::start(&inner, refresh_queue));
+        inner.teardown.maintenance.get_or_init(|| maintain::start(&inner, refresh_queue));
         Ok(Gate { inner })
     }
 

@@ -13,14 +13,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::billing::Billing;
+use super::ends::LONGEST_MS;
 use super::{Gate, Inner};
 use crate::billing::audit::Audit;
 use crate::billing::due::{DueUse, RecordedUse};
 use crate::billing::result::{Report, ReportError, StoppedEntry};
 use crate::billing::terms::terms;
 use crate::billing::{ItemId, SentSinceCopy};
-use crate::directory::TenantRecord;
+use crate::directory::{News, TenantRecord};
 use crate::ids::Surrogate;
+use crate::repeated::repeated;
+use crate::store::StoreError;
 use crate::task::OwnedTask;
 
 /// How long after the start the first report is made: what a process that died has left is not
@@ -33,9 +36,9 @@ const SILENT: Duration = Duration::from_secs(60);
 /// How often periods that have ended are looked for.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// How long after a period's end it is reported: by then every process has written down what it
-/// used before.
-pub(super) const SETTLED_MS: i64 = 60_000;
+/// Tenants with new items that are looked up in one minute, a read each: some seconds. The others
+/// follow in the next.
+const NEW_AT_ONCE: usize = 1_000;
 
 /// Longest time that a requested report goes on querying customers, because its caller, such as a
 /// function with a timeout, waits for it. The others are queried in the next report.
@@ -313,6 +316,93 @@ impl Inner {
         let terms = terms(&id, &live.catalog, &record, billing.carry);
         Ok(terms.map(|terms| DueUse { id, used: atoms, over, terms }))
     }
+}
+
+impl Inner {
+    /// The items whose period has ended since they were last reported, also those that no whole
+    /// report has seen.
+    pub(super) async fn ended_periods(&self, billing: &Billing) -> HashSet<ItemId> {
+        let now_ms = self.clock.now().wall_ms;
+        if let Err(error) = self.note_new_items(billing, now_ms).await {
+            repeated!(warn, now_ms, "items used since the last report are not known"; %error);
+        }
+        if let Err(error) = self.note_changes(billing).await {
+            repeated!(warn, now_ms, "changed ends of billing periods are not known"; %error);
+        }
+        billing.ends.ended(now_ms)
+    }
+
+    /// Looks up again when the periods of changed tenants end.
+    async fn note_changes(&self, billing: &Billing) -> Result<(), StoreError> {
+        let (mut heard, as_of) = {
+            let mut known = billing.ends.known();
+            if known.ends.is_empty() {
+                return Ok(());
+            }
+            (std::mem::take(&mut known.heard), known.so_far)
+        };
+        let recent = &self.tenants.recent;
+        let so_far = recent.so_far();
+        let look = self.tenants.directory.feed().look(&mut heard).await;
+        let changed = {
+            let mut known = billing.ends.known();
+            (known.heard, known.so_far) = (heard, so_far);
+            let look = look?;
+            let is_changed = |tenant: Surrogate| {
+                look.missed
+                    || look.news.contains(&News::Tenant(tenant))
+                    || recent.has_changed(tenant, as_of)
+            };
+            let tenants = known.ends.keys().map(|id| id.tenant);
+            let tenants: BTreeSet<_> = tenants.filter(|tenant| is_changed(*tenant)).collect();
+            known.changed.extend(tenants);
+            known.changed.clone()
+        };
+        for tenant in changed.into_iter().take(NEW_AT_ONCE) {
+            let ids: Vec<ItemId> = {
+                let known = billing.ends.known();
+                known.ends.keys().filter(|id| id.tenant == tenant).cloned().collect()
+            };
+            // One that cannot be read is named by the next whole report.
+            let due = self.due_of(ids.into_iter().map(unused).collect()).await.unwrap_or_default();
+            let mut known = billing.ends.known();
+            known.changed.remove(&tenant);
+            known.turn(&due);
+        }
+        Ok(())
+    }
+
+    async fn note_new_items(&self, billing: &Billing, now_ms: i64) -> Result<(), StoreError> {
+        let since_ms = billing.ends.known().since_ms;
+        let Some(since_ms) = since_ms else { return Ok(()) };
+        let uses = billing.reporter.logged(since_ms.saturating_sub(LONGEST_MS)).await?;
+        let mut tenants = BTreeMap::<Surrogate, Vec<RecordedUse>>::new();
+        {
+            let known = billing.ends.known();
+            for used in uses {
+                let Some(id) = &used.id else { continue };
+                if !known.seen.contains(id) && self.is_sent(&id.meter) {
+                    tenants.entry(used.tenant).or_default().push(used);
+                }
+            }
+        }
+        for (_, uses) in tenants.into_iter().take(NEW_AT_ONCE) {
+            let ids: Vec<ItemId> = uses.iter().filter_map(|used| used.id.clone()).collect();
+            // One that cannot be read is named by the next whole report.
+            let due = self.due_of(uses).await.unwrap_or_default();
+            let mut known = billing.ends.known();
+            known.seen.extend(ids);
+            known.add(&due, now_ms);
+        }
+        Ok(())
+    }
+}
+
+/// An item whose terms are asked for.
+fn unused(id: ItemId) -> RecordedUse {
+    let ItemId { tenant, scale, period_ms, .. } = id;
+    let meter = id.meter.clone();
+    RecordedUse { id: Some(id), tenant, meter, atoms: 0, over: 0, scale, period_ms }
 }
 
 /// The customers with due use, each once.

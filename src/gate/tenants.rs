@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use tokio::sync::mpsc;
 
-use super::callers::{KnownCaller, LoadFailed, READS, READS_IN_HAND, Refresh};
+use super::callers::{LoadFailed, READS, READS_IN_HAND, Refresh};
 use super::guests::Guests;
 use super::idle::IdleTenants;
 use super::news::Recent;
@@ -16,6 +16,7 @@ use crate::flights::Flights;
 use crate::ids::Surrogate;
 use crate::patience::Progress;
 use crate::places::Places;
+use crate::tenants::caller::KnownCaller;
 use crate::tenants::tenant::LiveTenant;
 
 /// A credential's key is a keyed hash already: its low bits are its place in a map.

@@ -1,67 +1,16 @@
 //! Reads pools that this process has not leased from, for reports: their numbers are in the store
 //! only. So a tenant sees after a restart what it had used before.
-//!
-//! A pool is read at most once a second for all its reports, and no tenant waits for the read of
-//! another tenant's pool.
 
-use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::balances::Balances;
 use super::standing::LimitReader;
 use super::{Inner, LEASE_WAIT};
-use crate::flights::Flights;
-use crate::ledger::totals::is_fresh;
 use crate::payers::late;
 use crate::payers::purse::lease_of;
 use crate::policy::{CounterHome, Policy};
 use crate::quota::lease::Lease;
-use crate::quota::pool::PoolId;
-use crate::renewal::Whole;
 use crate::store::StoreError;
-
-/// Pools that are remembered, for [`FRESH_MS`](crate::ledger::totals::FRESH_MS); past this those
-/// that are older are forgotten.
-const KEPT: usize = 4_096;
-
-/// Pools as read from the store, with the time of the read; `None`: the pool does not exist.
-type Kept = HashMap<PoolId, (i64, Option<Arc<Whole>>)>;
-
-/// Pools that were read just now.
-#[derive(Default)]
-pub(super) struct PoolsRead {
-    kept: Mutex<Kept>,
-    /// Readings under way, each once for all who wait for it.
-    reading: Flights<PoolId, Result<Option<Arc<Whole>>, StoreError>>,
-}
-
-impl PoolsRead {
-    async fn read(&self, inner: &Inner, id: &PoolId) -> Result<Option<Arc<Whole>>, StoreError> {
-        let now_ms = inner.clock.now().wall_ms;
-        let known = self.with(|kept| kept.get(id).cloned());
-        if let Some((_, whole)) = known.filter(|(at_ms, _)| is_fresh(*at_ms, now_ms)) {
-            return Ok(whole);
-        }
-        let read = async {
-            let whole = Whole::read(&*inner.leasing.ctx.store, &inner.leasing.writer.space, id)
-                .await?
-                .map(Arc::new);
-            self.with(|kept| {
-                if kept.len() >= KEPT {
-                    kept.retain(|_, (at_ms, _)| is_fresh(*at_ms, now_ms));
-                }
-                kept.insert(id.clone(), (now_ms, whole.clone()));
-            });
-            Ok::<_, StoreError>(whole)
-        };
-        self.reading.once(id, read).await
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
-        look(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// A [`LimitReader`] that knows all pools.
 pub(super) struct WithUnleased<'a> {
@@ -185,9 +134,10 @@ async fn read(view: &LimitReader<'_>, pool: u16, held: i64) -> Result<Option<Sto
     };
     let Some(scope) = scope else { return Ok(None) };
     let id = view.sheet.new_lease(pool, scope).pool().clone();
-    let Some(whole) = view.inner.recording.pools_read.read(view.inner, &id).await? else {
-        return Ok(None);
-    };
+    let Inner { leasing, recording, clock, .. } = view.inner;
+    let (store, space) = (&*leasing.ctx.store, &leasing.writer.space);
+    let whole = recording.pools_read.read(store, space, &id, clock.now().wall_ms).await?;
+    let Some(whole) = whole else { return Ok(None) };
     let moved = rule.limit.saturating_sub(whole.root.terms.limit);
     let left = whole.free()?.saturating_add(moved).saturating_add(held);
     Ok(Some(Stored { left, owed: whole.owed(view.sheet.terms(pool))? }))

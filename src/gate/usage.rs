@@ -2,19 +2,19 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::callers::{REFRESH_AGE, nanos};
 use super::shared::SharedSpare;
 use super::{Gate, Pending, Running, Waited};
 use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmissionInput};
 use crate::admission::permit::Hold;
 use crate::catalog::{Feature, MeterSource, Plan};
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::decision::{LimitState, Reason, Refusal};
 use crate::payers::purse::NotDrawn;
 use crate::policy::AmountSource;
 use crate::policy::resolve::Standing;
 use crate::repeated::repeated;
+use crate::tenants::REFRESH_AGE;
 use crate::tenants::caller::SheetRef;
 use crate::tenants::tenant::LiveTenant;
 

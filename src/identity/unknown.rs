@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::CredentialKey;
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 
 /// A power of two: half a megabyte.
 const SLOTS: usize = 65_536;
@@ -119,10 +119,6 @@ impl std::fmt::Debug for UnknownCache {
 /// The 40 highest bits, none of which select the slot.
 fn tag(probe: CredentialKey) -> u64 {
     (probe.0 >> 64) as u64 & !TIME
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn seconds(now: Now) -> u64 {

@@ -129,7 +129,7 @@ impl Ingest {
         }
         self.0.tenant(id).await.map_err(|error| match error {
             // Where tenants are created on first sight, this creation has just failed.
-            Error::NoTenant(_) if self.0.inner.creates() => NotCounted::Unavailable,
+            Error::NoTenant(_) if self.0.inner.settings.creates() => NotCounted::Unavailable,
             Error::NoTenant(_) => unknown(),
             error => {
                 let now_ms = self.0.inner.clock.now().wall_ms;

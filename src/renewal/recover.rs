@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::RenewerContext;
 use super::seek::FRUITLESS;
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::delays::Delays;
 use crate::ledger::log;
 use crate::ledger::record::PoolRow;
@@ -340,8 +340,4 @@ impl Other<'_> {
     fn is_dead(&self) -> bool {
         self.ctx.recovery.dead.contains(&self.writer.incarnation)
     }
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

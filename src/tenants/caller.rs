@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
 use crate::sheets::sheet::Sheet;
 use crate::tenants::tenant::LiveTenant;
+use crate::tenants::{MAX_AGE, REFRESH_AGE};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -77,6 +78,20 @@ impl KnownCaller {
     #[inline]
     pub(crate) fn is_outdated(&self) -> bool {
         self.as_of < self.tenant.keys_since()
+    }
+
+    /// True once, from half of the age bound on.
+    pub(crate) fn wants_refresh(&self, now: Now) -> bool {
+        now.mono_ns.saturating_sub(self.looked_up_ns()) > nanos(REFRESH_AGE)
+            && !self.refreshing.load(Ordering::Relaxed)
+            && !self.refreshing.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it may still be used as it is.
+    pub(crate) fn is_fresh(&self, now: Now) -> bool {
+        now.mono_ns.saturating_sub(self.looked_up_ns()) < nanos(MAX_AGE)
+            && now.wall_ms < self.expires_ms
+            && !self.is_outdated()
     }
 
     /// The sheet that holds now for this caller's tenant.
