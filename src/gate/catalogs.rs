@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::Inner;
+use super::scopes::Yields;
 use crate::catalog::{Catalog, MeterSource, Zone};
-use crate::clock::time_at;
+use crate::clock::{Clock, time_at};
 use crate::error::Error;
 use crate::policy::resolve::LiveCatalog;
 use crate::store::layout::{self, Space, check_format};
@@ -43,14 +43,24 @@ pub(crate) struct Catalogs {
     pub(crate) source: PlanSource,
     /// Held from reading the plan file until it is in force: what was read first must not come
     /// into force last.
-    pub(super) reloads: tokio::sync::Mutex<()>,
+    reloads: tokio::sync::Mutex<()>,
     pub(crate) live: Arc<ArcSwap<LiveCatalog>>,
+    /// What the gate's identification can yield, for each plan file that comes into force.
+    yields: Yields,
+    store: Arc<dyn Store>,
+    space: Space,
+    clock: Arc<dyn Clock>,
 }
 
-impl Catalogs {
-    pub(super) fn new(source: PlanSource, live: Arc<ArcSwap<LiveCatalog>>) -> Self {
-        Self { source, reloads: tokio::sync::Mutex::new(()), live }
-    }
+/// The result of the last check of the plan file.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// The content, if it could be read.
+    content: Option<[u8; 32]>,
+    /// The failure that was logged, if it failed.
+    failed: Option<String>,
+    /// The content that is broken, and need not be parsed again.
+    broken: Option<[u8; 32]>,
 }
 
 /// The source of a plan file.
@@ -247,26 +257,37 @@ impl Published {
     }
 }
 
-impl Inner {
+impl Catalogs {
+    pub(super) fn new(
+        source: PlanSource,
+        live: Arc<ArcSwap<LiveCatalog>>,
+        yields: Yields,
+        (store, space): (Arc<dyn Store>, Space),
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let reloads = tokio::sync::Mutex::new(());
+        Self { source, reloads, live, yields, store, space, clock }
+    }
+
     /// Reads the plan file, and puts it in force if its content is another. Returns whether it did.
     pub(super) async fn reload(&self) -> Result<bool, Error> {
-        let _turn = self.catalogs.reloads.lock().await;
-        let (name, text) = self.catalogs.source.read().await?;
+        let _turn = self.reloads.lock().await;
+        let (name, text) = self.source.read().await?;
         self.put_in_force(&name, &text).await
     }
 
     /// Puts the plans of a text that was read in force. Returns whether they differ from those
     /// before.
-    pub(super) async fn put_in_force(&self, name: &str, text: &str) -> Result<bool, Error> {
-        let live = self.catalogs.live.load_full();
+    async fn put_in_force(&self, name: &str, text: &str) -> Result<bool, Error> {
+        let live = self.live.load_full();
         if crate::catalog::content_hash(text) == live.catalog.hash {
             return Ok(false);
         }
         let now_ms = self.clock.now().wall_ms;
         let catalog = Catalog::parse(name, text, time_at(now_ms))?;
-        self.settings.yields.check(name, &catalog)?;
-        self.settings.yields.tell(&catalog);
-        let (store, space) = (&*self.leasing.ctx.store, &self.leasing.writer.space);
+        self.yields.check(name, &catalog)?;
+        self.yields.tell(&catalog);
+        let (store, space) = (&*self.store, &self.space);
         let published = published(store, space).await?;
         let published = publish(store, space, &catalog, published, now_ms).await?;
         let revision = published.revision;
@@ -276,8 +297,50 @@ impl Inner {
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
         let catalog = published.in_force(catalog);
-        self.catalogs.live.rcu(|live| live.followed_by(catalog.clone(), revision));
+        self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
         Ok(true)
+    }
+
+    /// Checks the plan file. A change since the last check waits for the next one: the file may be
+    /// half written, and half a file may parse. The same failure is logged once, not every second.
+    pub(super) async fn poll(&self, last: &mut Looked) {
+        let _turn = self.reloads.lock().await;
+        let mut broken = None;
+        let put = match self.source.read().await {
+            Ok((name, text)) => {
+                let hash = Some(crate::catalog::content_hash(&text));
+                if std::mem::replace(&mut last.content, hash) != hash || last.broken == hash {
+                    return;
+                }
+                let put = self.put_in_force(&name, &text).await;
+                broken = hash.filter(|_| matches!(put, Err(Error::Plans(_))));
+                put
+            }
+            Err(error) => {
+                last.content = None;
+                Err(error)
+            }
+        };
+        last.broken = broken;
+        match put {
+            Ok(_) => last.failed = None,
+            Err(error) => {
+                let text = error.to_string();
+                if last.failed.as_ref() != Some(&text) {
+                    crate::telemetry::reload_failed();
+                    let what = match error {
+                        Error::Plans(_) => "is broken",
+                        Error::File { .. } => "cannot be read",
+                        Error::Parts(_) => "is refused",
+                        _ => "could not be put into force",
+                    };
+                    tracing::error!(
+                        "the plan file {what}: the previous one stays in force\n{text}"
+                    );
+                }
+                last.failed = Some(text);
+            }
+        }
     }
 }
 

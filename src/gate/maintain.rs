@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::callers::Refresh;
+use super::catalogs::Looked;
 use super::idle::IDLE_AFTER;
 use super::inner::in_order;
 use super::news;
 use super::open::MAX_CALLERS;
 use crate::clock::{Now, nanos};
-use crate::error::Error;
 use crate::holders::{Holder, is_held_only_by};
 use crate::quota::lease::Lease;
 use crate::store::StoreError;
@@ -98,19 +98,8 @@ async fn watch_plans(inner: Weak<Inner>) {
     loop {
         poll.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.poll_plans(&mut looked).await;
+        inner.catalogs.poll(&mut looked).await;
     }
-}
-
-/// The result of the last check of the plan file.
-#[derive(Default)]
-struct Looked {
-    /// The content, if it could be read.
-    content: Option<[u8; 32]>,
-    /// The failure that was logged, if it failed.
-    failed: Option<String>,
-    /// The content that is broken, and need not be parsed again.
-    broken: Option<[u8; 32]>,
 }
 
 /// Reads again what grows old, each tenant's by turns with all that is looked up: one that cannot
@@ -272,48 +261,6 @@ impl Inner {
             }
         }
         self.hub.retired.give_back().await;
-    }
-
-    /// Checks the plan file. A change since the last check waits for the next one: the file may be
-    /// half written, and half a file may parse. The same failure is logged once, not every second.
-    async fn poll_plans(&self, last: &mut Looked) {
-        let _turn = self.catalogs.reloads.lock().await;
-        let mut broken = None;
-        let put = match self.catalogs.source.read().await {
-            Ok((name, text)) => {
-                let hash = Some(crate::catalog::content_hash(&text));
-                if std::mem::replace(&mut last.content, hash) != hash || last.broken == hash {
-                    return;
-                }
-                let put = self.put_in_force(&name, &text).await;
-                broken = hash.filter(|_| matches!(put, Err(Error::Plans(_))));
-                put
-            }
-            Err(error) => {
-                last.content = None;
-                Err(error)
-            }
-        };
-        last.broken = broken;
-        match put {
-            Ok(_) => last.failed = None,
-            Err(error) => {
-                let text = error.to_string();
-                if last.failed.as_ref() != Some(&text) {
-                    crate::telemetry::reload_failed();
-                    let what = match error {
-                        Error::Plans(_) => "is broken",
-                        Error::File { .. } => "cannot be read",
-                        Error::Parts(_) => "is refused",
-                        _ => "could not be put into force",
-                    };
-                    tracing::error!(
-                        "the plan file {what}: the previous one stays in force\n{text}"
-                    );
-                }
-                last.failed = Some(text);
-            }
-        }
     }
 
     /// Has the store forget some of what has expired.

@@ -260,6 +260,7 @@ impl GateBuilder {
             plans,
             catalog,
             identifier,
+            yields,
             settings,
             #[cfg(feature = "stripe")]
             stripe,
@@ -267,7 +268,7 @@ impl GateBuilder {
         for warning in &catalog.warnings {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
-        settings.yields.tell(&catalog);
+        yields.tell(&catalog);
         #[cfg(feature = "jwt")]
         super::sources::fetch_keys(&identifier, now).await;
         let store = match self.store.clone() {
@@ -318,10 +319,17 @@ impl GateBuilder {
             claims: Places::new(CLAIMS, CLAIMS_IN_HAND),
             said_no_digest: AtomicBool::new(false),
         };
+        let catalogs = Catalogs::new(
+            plans,
+            live,
+            yields,
+            (store.clone(), writer.space.clone()),
+            clock.clone(),
+        );
         let directory = Directory::new(store, space, clock.clone(), peppers, check);
         let inner = Arc::new(Inner {
             settings: Settings { wire: self.wire, on_refusal: self.on_refusal, ..settings },
-            catalogs: Catalogs::new(plans, live),
+            catalogs,
             credentials: Credentials {
                 identifier,
                 custom: self.custom,
@@ -395,6 +403,7 @@ struct AsWritten {
     plans: PlanSource,
     catalog: Catalog,
     identifier: Identifier,
+    yields: Yields,
     settings: Settings,
     #[cfg(feature = "stripe")]
     stripe: Option<super::billing::StripeSetup>,
@@ -422,7 +431,8 @@ impl AsWritten {
         #[cfg(feature = "stripe")]
         let stripe = super::billing::stripe(stripe.as_ref().or(config.stripe.as_ref()))?;
         Ok(Self {
-            settings: Settings::new(&config, yields)?,
+            settings: Settings::new(&config)?,
+            yields,
             config,
             plans,
             catalog,
@@ -484,7 +494,7 @@ impl Gate {
     /// [`Error::Plans`] with all mistakes of the file, or another reason why it is not applied. The
     /// plans in force stay.
     pub async fn reload(&self) -> Result<bool, Error> {
-        self.inner.reload().await
+        self.inner.catalogs.reload().await
     }
 
     /// The directory: finds, creates and changes tenants, their plans, grants and keys.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::scopes::Yields;
 use crate::config::{Config, FlushMode, IdentityConfig, IngestConfig, OnUnknown, Secret};
 use crate::decision::Refusal;
 use crate::error::Error;
@@ -18,7 +17,6 @@ pub type OnRefusal = Arc<dyn Fn(&Refusal) -> Option<Reply> + Send + Sync>;
 /// See the [module](self).
 pub(crate) struct Settings {
     pub(crate) identity: IdentityConfig,
-    pub(crate) yields: Yields,
     pub(crate) billing_url: Option<String>,
     pub(crate) strip_prefix: Option<String>,
     pub(crate) mode: Mode,
@@ -35,7 +33,7 @@ const MIN_INGEST_TOKEN: usize = 16;
 impl Settings {
     /// The settings of a service file, with the secrets that are needed as long as the gate is
     /// open.
-    pub(super) fn new(config: &Config, yields: Yields) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let env = |name: &str| std::env::var(name).ok();
         let token = config.ingest.token.as_ref().map(|token| token.resolve(&env)).transpose();
         let token = token.map_err(|error| Error::Config(error.to_string()))?;
@@ -53,7 +51,6 @@ impl Settings {
             ingest: config.ingest.clone(),
             ingest_token: token.map(hash),
             identity: config.identity,
-            yields,
             billing_url: config.http.billing_url.clone(),
             strip_prefix: config.http.strip_prefix.clone(),
             mode: match config.flush.mode {
