@@ -32,6 +32,7 @@ mod billing;
 mod callers;
 mod catalogs;
 mod close;
+mod credentials;
 #[cfg(feature = "stripe")]
 mod customers;
 #[cfg(any(test, feature = "testing"))]
@@ -53,6 +54,7 @@ mod peppers;
 mod pools_read;
 mod promises;
 mod rates;
+mod recent;
 #[cfg(feature = "stripe")]
 mod reports;
 mod restore;
@@ -284,7 +286,7 @@ impl Gate {
         }
         let sheet = seen.into_sheet(&live, now);
         check.of(&sheet.tenant.id, &sheet.policy.plan.name);
-        let ip = inner.ip_scope(&sheet, view);
+        let ip = inner.credentials.ip_scope(&sheet, view);
 
         // 3 decide: all limits at once, or none.
         let of = HoldContext { sheet, route, ip, work: None };
@@ -402,7 +404,8 @@ impl Gate {
             let (answer, line) =
                 (inner.hub.renewals.answer_for(&lease, n), || inner.hub.answers.progress(&lease));
             let most = u32::from(ROUNDS.saturating_sub(rounds));
-            let (answered, rounds) = inner.while_it_moves(LEASE_WAIT, most, line, answer).await;
+            let (answered, rounds) =
+                inner.hub.reach.while_it_moves(LEASE_WAIT, most, line, answer).await;
             waited.store_away = answered.is_none();
             waited.rounds =
                 waited.rounds.saturating_add(u8::try_from(rounds - 1).unwrap_or(ROUNDS));

@@ -170,7 +170,7 @@ impl Gate {
     /// [`Error::NoTenant`] if the tenant does not exist, or [`Error::Store`] if the store fails.
     pub async fn tenant(&self, id: &str) -> Result<TenantHandle, Error> {
         let none = || Error::NoTenant(id.to_owned());
-        Ok(TenantHandle(self.inner.tenant_named(id).await?.ok_or_else(none)?))
+        Ok(TenantHandle(self.inner.tenants.tenant_named(id).await?.ok_or_else(none)?))
     }
 
     /// Admits work, or refuses it. It decides from memory, and waits for the store only where units

@@ -1,31 +1,29 @@
 //! Step 1, identify: from what a request presents to a tenant in memory.
 //!
 //! The hot path is one look-up by a keyed 128-bit hash of the credential. A miss is loaded from the
-//! directory once for all waiting requests, at most [`READS`] loads at a time, with tenants taking
+//! directory once for all waiting requests, at most `READS` loads at a time, with tenants taking
 //! turns; an unknown credential is remembered in a table of fixed size. So a flood of forged
 //! credentials costs neither memory nor other callers' requests.
 
 use std::net::IpAddr;
-use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Gate, Inner, LEASE_WAIT, Pending, Waited};
-use crate::catalog::{Auth, Scope};
+use super::tenants::{LoadFailed, Refresh, Tenants, Wanted};
+use super::{Gate, LEASE_WAIT, Pending, Waited};
+use crate::catalog::Auth;
 use crate::clock::{Now, nanos};
 use crate::config::OnUnknown;
 use crate::decision::Reason;
 use crate::directory::{credential_tag, name_tag};
 use crate::identity::{
-    ANONYMOUS, Caller, CredentialHash, CredentialHasher, CredentialKey, Identifier, Identify,
-    Identity, Presented, RequestView, ScopeHash, Scopes, UnknownCache, is_own_id, line,
+    ANONYMOUS, Caller, CredentialKey, Identity, Presented, RequestView, is_own_id, line,
     named_caller,
 };
 use crate::patience;
 use crate::repeated::repeated;
-use crate::sheets::sheet::Sheet;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::StoreErrorKind;
 use crate::tenants::caller::KnownCaller;
 use crate::tenants::tenant::LiveTenant;
 use crate::tenants::{MAX_AGE, REFRESH_AGE};
@@ -38,50 +36,15 @@ pub(super) const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
 /// proxies and clients commonly give up.
 const LOOK_UP_WAITS: u32 = 5;
 
-/// Reads of the directory in flight. One line or tenant alone has half of them: at 10 ms a read,
-/// 6,400 new callers a second.
-pub(super) const READS: usize = 128;
-
-/// Look-ups that have a place or wait for one: as many as are served in some seconds. Of one
-/// tenant or line no more than are free.
-pub(super) const READS_IN_HAND: usize = 16_384;
-
 /// After so many waits what a request has found unknown is so, though something of that name was
 /// made lately: the first look-up may have begun before that, the second has not. It was revoked.
 const SURE: u8 = 2;
-
-/// How callers are known by what they present.
-pub(crate) struct Credentials {
-    pub(crate) identifier: Identifier,
-    /// The host's own code, asked first.
-    pub(crate) custom: Option<Arc<dyn Identify>>,
-    /// Makes the keys of callers that a trusted source has named.
-    pub(crate) hasher: CredentialHasher,
-    /// Credentials that were unknown a moment ago.
-    pub(crate) unknown: UnknownCache,
-}
 
 /// The outcome of step 1.
 pub(crate) enum Identification {
     Caller(Arc<KnownCaller>),
     Refused(Reason),
     Ask(Pending),
-}
-
-/// A cached value that is to be reread before it is outdated.
-#[derive(Debug)]
-pub(crate) enum Refresh {
-    Tenant(Arc<LiveTenant>),
-    Caller(CredentialKey, Wanted),
-}
-
-/// The subject of a look-up in the directory.
-#[derive(Clone, Debug)]
-pub(crate) enum Wanted {
-    /// A credential, under all the hashes it may be stored by.
-    Credential(Vec<CredentialHash>),
-    /// A tenant named by a trusted source, with its scopes.
-    Named { caller: Caller, expires_ms: i64 },
 }
 
 impl Gate {
@@ -147,7 +110,7 @@ impl Gate {
         rounds: u8,
     ) -> Identification {
         let inner = &self.inner;
-        if inner.credentials.unknown.contains(probe, now)
+        if inner.tenants.unknown.contains(probe, now)
             && (rounds >= SURE || !self.was_just_made(&presented, now))
         {
             return self.unidentified(now, rounds);
@@ -196,7 +159,7 @@ impl Gate {
 
     /// Whether what was unknown was made since: a key that was imported, a tenant.
     fn was_just_made(&self, presented: &Presented<'_>, now: Now) -> bool {
-        let (inner, unknown) = (&self.inner, &self.inner.credentials.unknown);
+        let (inner, unknown) = (&self.inner, &self.inner.tenants.unknown);
         if !unknown.has_made() {
             return false;
         }
@@ -215,13 +178,13 @@ impl Gate {
 
     /// A caller named by a trusted source: cached by the name and its scopes.
     fn named(&self, caller: Caller, expires_ms: i64, now: Now, rounds: u8) -> Identification {
-        let probe = self.inner.probe_of(&caller);
+        let probe = self.inner.credentials.probe_of(&caller);
         if let Some(known) = self.inner.tenants.callers.get(&probe.0)
             && known.is_fresh(now)
         {
             return Identification::Caller(known.clone());
         }
-        let unknown = &self.inner.credentials.unknown;
+        let unknown = &self.inner.tenants.unknown;
         if unknown.contains(probe, now)
             && (rounds >= SURE
                 || !unknown.has_made()
@@ -254,12 +217,12 @@ impl Gate {
         let inner = self.inner.clone();
         Box::pin(async move {
             if inner.hub.reach.is_away() {
-                return inner.without_directory(probe, wanted);
+                return inner.tenants.without_directory(probe, wanted);
             }
             // Who is in memory can be taken for what it was, unless something is known to have
             // changed; and it is known whose it is.
             let awake = inner.tenants.callers.get(&probe.0).map(|it| it.clone());
-            let is_known = awake.is_some() || inner.is_remembered(probe);
+            let is_known = awake.is_some() || inner.tenants.is_remembered(probe);
             let is_in_doubt =
                 |it: &KnownCaller| inner.tenants.recent.is_in_doubt(it.looked_up_ns());
             let waits_long = !is_known || awake.as_deref().is_some_and(is_in_doubt);
@@ -269,7 +232,7 @@ impl Gate {
                 let Some(place) = inner.tenants.reads.place(whose).await else {
                     return Err(LoadFailed::Busy);
                 };
-                let loads = inner.load_caller(probe, wanted.clone());
+                let loads = inner.tenants.load_caller(probe, wanted.clone());
                 let loaded = patience::within(LOOK_UP_WAIT, loads).await;
                 let loaded = loaded.ok_or(LoadFailed::Silent)?.map_err(LoadFailed::Store);
                 loaded.inspect(|()| place.is_answered())
@@ -277,10 +240,10 @@ impl Gate {
             let waits = if waits_long { LOOK_UP_WAITS } else { 1 };
             let line = || inner.tenants.line_of_reads();
             let load = inner.tenants.loads.once(&probe.0, load);
-            let (loaded, _) = inner.while_it_moves(wait, waits, line, load).await;
+            let (loaded, _) = inner.hub.reach.while_it_moves(wait, waits, line, load).await;
             match loaded {
                 Some(Ok(())) => return Waited::default(),
-                Some(Err(LoadFailed::Busy)) if inner.keep_as_known(probe) => {
+                Some(Err(LoadFailed::Busy)) if inner.tenants.keep_as_known(probe) => {
                     return Waited::default();
                 }
                 Some(Err(LoadFailed::Busy)) => {
@@ -300,7 +263,7 @@ impl Gate {
                 }
                 Some(Err(LoadFailed::Silent)) | None => {}
             }
-            inner.without_directory(probe, wanted)
+            inner.tenants.without_directory(probe, wanted)
         })
     }
 
@@ -313,7 +276,7 @@ impl Gate {
         }
         let begins = tenant.lacks_first_request(&self.inner.catalogs.live.load(), now);
         if age < nanos(MAX_AGE) && !begins {
-            self.inner.refresh_soon(tenant);
+            self.inner.tenants.refresh_soon(tenant);
             return None;
         }
         self.reread(tenant, true)
@@ -327,7 +290,7 @@ impl Gate {
     /// Reads a tenant again, for a request of it or for a look at its usage.
     fn reread(&self, tenant: &Arc<LiveTenant>, for_request: bool) -> Option<Pending> {
         if self.inner.hub.reach.is_away() {
-            self.inner.keep_tenant(tenant);
+            self.inner.tenants.keep_tenant(tenant);
             return None;
         }
         let (inner, tenant) = (self.inner.clone(), tenant.clone());
@@ -335,7 +298,7 @@ impl Gate {
             let key = tenant.core.surrogate.as_u128();
             let read = async {
                 let place = inner.tenants.reads.place(key).await.ok_or(LoadFailed::Busy)?;
-                if inner.read_again(&tenant, for_request).await {
+                if inner.tenants.read_again(&tenant, for_request).await {
                     place.is_answered();
                 }
                 Ok::<(), LoadFailed>(())
@@ -343,11 +306,11 @@ impl Gate {
             let is_in_doubt = inner.tenants.recent.is_in_doubt(tenant.read_ns());
             let wait = if is_in_doubt { LOOK_UP_WAIT } else { LEASE_WAIT };
             // A tenant that cannot be read stays as it was last known.
-            let read = inner.within(wait, inner.tenants.loads.once(&key, read)).await;
+            let read = inner.hub.reach.within(wait, inner.tenants.loads.once(&key, read)).await;
             if !matches!(read, Some(Ok(()))) {
-                inner.keep_tenant(&tenant);
+                inner.tenants.keep_tenant(&tenant);
                 if for_request {
-                    inner.refresh_soon(&tenant);
+                    inner.tenants.refresh_soon(&tenant);
                 }
             }
             Waited::default()
@@ -355,17 +318,7 @@ impl Gate {
     }
 }
 
-/// Why a caller could not be loaded.
-#[derive(Clone, Debug)]
-pub(super) enum LoadFailed {
-    /// Too many wait.
-    Busy,
-    /// The store has not answered for [`LOOK_UP_WAIT`].
-    Silent,
-    Store(StoreError),
-}
-
-impl Inner {
+impl Tenants {
     /// The directory cannot be read: a caller in memory stays as last known, and a guest is
     /// admitted.
     fn without_directory(&self, probe: CredentialKey, wanted: Wanted) -> Waited {
@@ -373,17 +326,5 @@ impl Inner {
             return Waited::default();
         }
         Waited { refused: Some(Reason::Unavailable), ..Waited::default() }
-    }
-
-    /// The hash of the caller's address, if a limit is by address.
-    #[inline]
-    pub(super) fn ip_scope(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
-        if sheet.policy.uses_ip { self.hashed_ip(sheet, view) } else { None }
-    }
-
-    fn hashed_ip(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
-        let scopes = Scopes { ip: self.credentials.identifier.peer(view), ..Scopes::default() };
-        let hash = scopes.hash(sheet.tenant.surrogate, &Scope::Ip)?;
-        NonZeroU128::new(ScopeHash::as_u128(hash))
     }
 }

@@ -57,7 +57,7 @@ impl OpenWork {
 impl Inner {
     /// Waits until permits have ended and no other work holds units, and logs what has not ended.
     async fn wait_for_open_work(&self, until: Instant) {
-        let mut open = OpenWork { leases: self.all_leases(), permits: 0 };
+        let mut open = OpenWork { leases: self.tenants.all_leases(), permits: 0 };
         loop {
             // A slot of a rate is over in seconds, and nothing of it is recorded.
             open.leases.retain(|lease| !lease.is_of_slot() && lease.open_holds() > 0);
@@ -204,7 +204,7 @@ impl Gate {
             );
         }
         // What guests used the flush below has.
-        inner.close_guests(before_flush.min(Instant::now() + SETTLE_WITHIN)).await;
+        inner.tenants.close_guests(before_flush.min(Instant::now() + SETTLE_WITHIN)).await;
         inner.settle_late(before_flush).await;
         inner.leasing.renewer.close().await;
         let flushed = inner.recording.flusher.close(deadline).await;
@@ -220,8 +220,8 @@ impl Gate {
             );
         }
         let for_leases = deadline - time / FOR_THE_SEAL;
-        let kept = inner.close_idle(for_leases).await
-            + renewal::give_back(&inner.leasing.ctx, inner.all_leases(), for_leases).await;
+        let kept = inner.tenants.close_idle(&inner.leasing.ctx, for_leases).await
+            + renewal::give_back(&inner.leasing.ctx, inner.tenants.all_leases(), for_leases).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "leases were not given back: their units stay spent");
         }

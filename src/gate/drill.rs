@@ -87,8 +87,8 @@ impl Gate {
 
     /// Compacts every tenant that can be. Returns the numbers of idle and of active tenants.
     pub(crate) async fn doze(&self) -> (usize, usize) {
-        self.inner.compact_idle(Duration::ZERO, Duration::MAX).await;
-        self.inner.forget_idle(self.inner.clock.now(), Duration::MAX, Duration::MAX);
+        self.inner.tenants.compact_idle(Duration::ZERO, Duration::MAX).await;
+        self.inner.tenants.forget_idle(self.inner.clock.now(), Duration::MAX, Duration::MAX);
         (self.inner.tenants.idle.tenants(), self.inner.tenants.active.len())
     }
 

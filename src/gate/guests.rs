@@ -18,25 +18,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use tokio::time::Instant;
 
-use super::Inner;
-use super::callers::Wanted;
 use super::lookup::scope_values;
+use super::tenants::{Tenants, Wanted};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
 use crate::catalog::OnDirectoryError;
-use crate::clock::{Clock, nanos};
+use crate::clock::nanos;
 use crate::directory::TenantRecord;
 use crate::holders::{Holder, is_held_only_by};
 use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
-use crate::ledger::Mode;
 use crate::repeated::repeated;
-use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
-use crate::sheets::tenant_core::TenantCore;
 use crate::sheets::unrecorded::Dirty;
 use crate::tenants::caller::{KnownCaller, SheetRef};
 use crate::tenants::tenant::LiveTenant;
@@ -49,33 +44,13 @@ pub(crate) const MAX_GUESTS: usize = 1_024;
 /// How long a closing gate tries to hand over what guests used.
 pub(super) const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
-/// See the [module](self).
-pub(crate) struct Guests {
-    hub: Arc<Hub>,
-    /// By outer id.
-    tenants: DashMap<Arc<str>, Arc<LiveTenant>>,
-}
-
-impl Guests {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        // The other end of its queue is dropped: no lease of a guest is ever asked for.
-        let (hub, _) = Hub::new(clock);
-        Self { hub, tenants: DashMap::new() }
-    }
-
-    /// Whether this is one.
-    pub(super) fn has(&self, tenant: &TenantCore) -> bool {
-        Arc::ptr_eq(&tenant.hub, &self.hub)
-    }
-}
-
-impl Inner {
+impl Tenants {
     /// Lets a caller in whose tenant cannot be looked up. False: it is to be refused.
     pub(super) fn let_in(&self, probe: CredentialKey, wanted: Wanted) -> bool {
-        let (now, live) = (self.clock.now(), self.catalogs.live.load());
+        let (now, live) = (self.clock.now(), self.live.load());
         let Wanted::Named { caller, expires_ms } = wanted else { return false };
         if live.catalog.on_directory_error == OnDirectoryError::Deny
-            || self.settings.mode == Mode::Durable
+            || !self.guests.may_be
             || now.wall_ms >= expires_ms
         {
             return false;
@@ -91,12 +66,12 @@ impl Inner {
             expires_ms,
             refreshing: AtomicBool::new(true),
         };
-        self.tenants.callers.insert(probe.0, Arc::new(known));
+        self.callers.insert(probe.0, Arc::new(known));
         true
     }
 
     fn guest(&self, id: &Arc<str>) -> Option<Arc<LiveTenant>> {
-        let guests = &self.tenants.guests;
+        let guests = &self.guests;
         if let Some(known) = guests.tenants.get(id) {
             return Some(known.clone());
         }
@@ -104,7 +79,7 @@ impl Inner {
             return None;
         }
         let surrogate = Surrogate::draw().ok()?; // in memory only: no key is built from it
-        let (now, live) = (self.clock.now(), self.catalogs.live.load());
+        let (now, live) = (self.clock.now(), self.live.load());
         let record = Arc::new(TenantRecord::begin(surrogate, id, now.wall_ms));
         const TEXT: &str = "the directory is away: served on the default plan";
         repeated!(warn, now.wall_ms, TEXT; tenant = %id);
@@ -114,8 +89,7 @@ impl Inner {
 
     /// Hands over what guests used, as far as the directory answers.
     pub(super) async fn settle_guests(&self) {
-        let names: Vec<Arc<str>> =
-            self.tenants.guests.tenants.iter().map(|it| it.key().clone()).collect();
+        let names: Vec<Arc<str>> = self.guests.tenants.iter().map(|it| it.key().clone()).collect();
         let mut found = HashMap::new();
         for name in names {
             // One that cannot be asked about now stays a guest.
@@ -124,7 +98,7 @@ impl Inner {
         }
         // No wait from here on: what is taken is handed over.
         let mut waiting = HashSet::new();
-        for dirty in self.tenants.guests.hub.unrecorded.take() {
+        for dirty in self.guests.hub.unrecorded.take() {
             let Dirty::Sheet(sheet) = dirty else { continue };
             sheet.clear_dirty(); // what is added from now on marks it again
             match found.get(&sheet.tenant.id) {
@@ -135,7 +109,7 @@ impl Inner {
                 }
             }
         }
-        self.tenants.guests.tenants.retain(|id, tenant| {
+        self.guests.tenants.retain(|id, tenant| {
             let is_alone = is_held_only_by(tenant, [Holder::Table])
                 && is_held_only_by(&tenant.core, [Holder::Tenant, Holder::Sheet]);
             waiting.contains(id) || !is_alone || tenant.last_sheet().is_dirty()
@@ -152,7 +126,7 @@ impl Inner {
             return;
         };
         let now = self.clock.now();
-        let sheet = tenant.sheet(&self.catalogs.live.load(), now);
+        let sheet = tenant.sheet(&self.live.load(), now);
         for (meter, n) in used {
             let Some(id) = sheet.catalog.meter(&meter.name) else {
                 const TEXT: &str = "use of a guest is not counted: its meter is gone";
@@ -168,11 +142,11 @@ impl Inner {
 
     /// The last try, as the gate closes.
     pub(super) async fn close_guests(&self, until: Instant) {
-        if self.tenants.guests.hub.unrecorded.len() == 0 {
+        if self.guests.hub.unrecorded.len() == 0 {
             return;
         }
         let _ = tokio::time::timeout_at(until, self.settle_guests()).await;
-        let lost = self.tenants.guests.hub.unrecorded.len();
+        let lost = self.guests.hub.unrecorded.len();
         if lost > 0 {
             tracing::error!(tenants = lost, "the directory is away: what guests used is lost");
         }
@@ -243,14 +217,14 @@ mod tests {
         assert_eq!(call(&gate, "acme").await, Err(Reason::Unavailable), "a tenth of the quota");
 
         faulty.outage(false);
-        gate.inner.settle_guests().await;
+        gate.inner.tenants.settle_guests().await;
         clock.advance(RETRY * 2);
         assert_eq!(call(&gate, "acme").await, Ok(()));
         gate.flush_now().await.unwrap();
         let who = testing::identified(&gate, "acme").await;
         let report = gate.usage_report(&who).await.unwrap();
         assert_eq!(report.meters[0].used, 11, "ten as a guest");
-        gate.inner.settle_guests().await;
+        gate.inner.tenants.settle_guests().await;
         assert!(gate.inner.tenants.guests.tenants.is_empty(), "no guest is left");
     }
 
@@ -270,15 +244,15 @@ mod tests {
         "#;
         let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
         let wanted = Wanted::Named { caller: Caller::new("acme"), expires_ms: i64::MAX };
-        assert!(!gate.inner.let_in(CredentialKey(1), wanted));
+        assert!(!gate.inner.tenants.let_in(CredentialKey(1), wanted));
     }
 
     #[tokio::test]
     async fn who_only_presents_a_key_is_no_guest() {
         let (gate, _clock, _faulty) = open(PLANS);
-        assert!(!gate.inner.let_in(CredentialKey(1), Wanted::Credential(Vec::new())));
+        assert!(!gate.inner.tenants.let_in(CredentialKey(1), Wanted::Credential(Vec::new())));
         let ended = Wanted::Named { caller: Caller::new("acme"), expires_ms: testing::START_MS };
-        assert!(!gate.inner.let_in(CredentialKey(1), ended), "its token has ended");
+        assert!(!gate.inner.tenants.let_in(CredentialKey(1), ended), "its token has ended");
     }
 
     #[tokio::test(start_paused = true)]
@@ -286,9 +260,9 @@ mod tests {
         let (gate, _clock, faulty) = open(PLANS);
         faulty.outage(true);
         for i in 0..MAX_GUESTS {
-            assert!(gate.inner.guest(&format!("t{i}").into()).is_some());
+            assert!(gate.inner.tenants.guest(&format!("t{i}").into()).is_some());
         }
-        assert!(gate.inner.guest(&"one-more".into()).is_none());
-        assert!(gate.inner.guest(&"t0".into()).is_some());
+        assert!(gate.inner.tenants.guest(&"one-more".into()).is_none());
+        assert!(gate.inner.tenants.guest(&"t0".into()).is_some());
     }
 }

@@ -12,13 +12,14 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use tokio::time::Instant;
 
-use super::Inner;
-use super::tenants::ByCredential;
+use super::tenants::{Tenants, in_order};
 use crate::clock::{Now, nanos};
 use crate::holders::{Holder, is_held_only_by};
 use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
-use crate::renewal;
+use crate::quota::lease::Lease;
+use crate::renewal::{self, RenewerContext};
+use crate::tenants::MAX_AGE;
 use crate::tenants::caller::KnownCaller;
 use crate::tenants::compact::{CompactCaller, CompactTenant};
 use crate::tenants::tenant::LiveTenant;
@@ -27,6 +28,12 @@ use crate::tenants::tenant::LiveTenant;
 /// an active caller is looked up again.
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(60);
 
+/// A tenant that has not called for this long leaves memory, once its leases are given back.
+pub(super) const IDLE: Duration = Duration::from_secs(600);
+
+/// Most callers in memory. Past it the oldest half is looked up anew when it calls.
+const MAX_CALLERS: usize = 2_000_000;
+
 /// Most that are compacted before the task yields, and most that one sweep restores so that they
 /// give back what they hold.
 const AT_ONCE: usize = 4_096;
@@ -34,48 +41,10 @@ const AT_ONCE: usize = 4_096;
 /// A table with room for this many is not worth making smaller.
 const SMALL: usize = 1_024;
 
-/// See the [module](self).
-#[derive(Debug, Default)]
-pub(crate) struct IdleTenants {
-    tenants: DashMap<Surrogate, CompactTenant>,
-    callers: DashMap<u128, CompactCaller, ByCredential>,
-    /// Some may hold units under an incarnation that has been sealed.
-    sealed: AtomicBool,
-}
-
-impl IdleTenants {
-    pub(super) fn tenants(&self) -> usize {
-        self.tenants.len()
-    }
-
-    pub(super) fn callers(&self) -> usize {
-        self.callers.len()
-    }
-
-    /// Whether some may hold units under an incarnation that has been sealed.
-    pub(super) fn are_sealed(&self) -> bool {
-        self.sealed.load(Ordering::Relaxed)
-    }
-
-    /// Drops a caller that is active again, or whose credential is unknown.
-    pub(super) fn forget_caller(&self, probe: CredentialKey) {
-        self.callers.remove(&probe.0);
-    }
-
-    pub(super) fn has_caller(&self, probe: CredentialKey) -> bool {
-        self.callers.contains_key(&probe.0)
-    }
-
-    /// Drops all callers: any key may have been revoked.
-    pub(super) fn forget_callers(&self) {
-        self.callers.clear();
-    }
-}
-
-impl Inner {
+impl Tenants {
     /// The tenant in memory, restored if it was compacted.
     pub(super) fn tenant_in_memory(&self, surrogate: Surrogate) -> Option<Arc<LiveTenant>> {
-        if let Some(awake) = self.tenants.active.get(&surrogate) {
+        if let Some(awake) = self.active.get(&surrogate) {
             return Some(awake.clone());
         }
         self.tenant_or(surrogate, || None)
@@ -87,14 +56,12 @@ impl Inner {
         surrogate: Surrogate,
         make: impl FnOnce() -> Option<Arc<LiveTenant>>,
     ) -> Option<Arc<LiveTenant>> {
-        let slot = match self.tenants.active.entry(surrogate) {
+        let slot = match self.active.entry(surrogate) {
             Slot::Occupied(awake) => return Some(awake.get().clone()),
             Slot::Vacant(slot) => slot,
         };
-        let tenant = match self.tenants.idle.tenants.remove(&surrogate) {
-            Some((_, compact)) => {
-                compact.wake(&self.catalogs.live.load(), &self.hub, self.clock.now())
-            }
+        let tenant = match self.idle.tenants.remove(&surrogate) {
+            Some((_, compact)) => compact.wake(&self.live.load(), &self.hub, self.clock.now()),
             None => make()?,
         };
         Some(slot.insert(tenant).clone())
@@ -103,11 +70,11 @@ impl Inner {
     /// Notes that a key of this tenant was revoked, with the number of that change: its callers are
     /// looked up again, compacted ones once they are restored.
     pub(super) fn revoked(&self, surrogate: Surrogate, change: u64) {
-        match self.tenants.active.entry(surrogate) {
+        match self.active.entry(surrogate) {
             Slot::Occupied(awake) => awake.get().revoked(change),
             // Locked meanwhile: it cannot be restored.
             Slot::Vacant(_slot) => {
-                if let Some(mut compact) = self.tenants.idle.tenants.get_mut(&surrogate) {
+                if let Some(mut compact) = self.idle.tenants.get_mut(&surrogate) {
                     compact.revoked(change);
                 }
             }
@@ -116,7 +83,7 @@ impl Inner {
 
     /// Restores a compacted caller, as it was last known.
     pub(super) fn wake_caller(&self, probe: CredentialKey) -> Option<Arc<KnownCaller>> {
-        let (_, compact) = self.tenants.idle.callers.remove(&probe.0)?;
+        let (_, compact) = self.idle.callers.remove(&probe.0)?;
         let looked_up_ns = compact.looked_up_ns();
         let (surrogate, values, expires_ms, as_of) = compact.wake();
         let tenant = self.tenant_in_memory(surrogate)?;
@@ -138,27 +105,27 @@ impl Inner {
         let now = self.clock.now();
         let span = nanos(after)..nanos(evict_after);
         let is_idle = |at_ns: u64| span.contains(&now.mono_ns.saturating_sub(at_ns));
-        let idle = self.tenants.callers.iter().filter(|it| is_idle(it.looked_up_ns()));
+        let idle = self.callers.iter().filter(|it| is_idle(it.looked_up_ns()));
         let idle: Vec<u128> = idle.map(|it| *it.key()).collect();
         for (i, probe) in idle.iter().enumerate() {
-            self.tenants.callers.remove_if(probe, |_, caller| {
+            self.callers.remove_if(probe, |_, caller| {
                 let is_unused = is_held_only_by(caller, [Holder::Table]);
                 let leaves = is_idle(caller.looked_up_ns()) && is_unused;
                 // One whose key was revoked since is looked up anew.
                 if leaves && !caller.is_outdated() {
-                    self.tenants.idle.callers.insert(*probe, CompactCaller::of(caller));
+                    self.idle.callers.insert(*probe, CompactCaller::of(caller));
                 }
                 leaves
             });
             rest_now_and_then(i).await;
         }
-        let idle = self.tenants.active.iter().filter(|it| is_idle(it.read_ns()));
+        let idle = self.active.iter().filter(|it| is_idle(it.read_ns()));
         let idle: Vec<Surrogate> = idle.map(|it| *it.key()).collect();
         for (i, surrogate) in idle.iter().enumerate() {
-            self.tenants.active.remove_if(surrogate, |_, tenant| {
+            self.active.remove_if(surrogate, |_, tenant| {
                 let Some(compact) = CompactTenant::of(tenant, &self.hub, now) else { return false };
                 self.hub.idle_units.hold_until(compact.unused_until_ms());
-                self.tenants.idle.tenants.insert(*surrogate, compact);
+                self.idle.tenants.insert(*surrogate, compact);
                 true
             });
             rest_now_and_then(i).await;
@@ -167,48 +134,102 @@ impl Inner {
 
     /// Gives back what idle tenants hold, for a gate that closes: some at a time, so that they are
     /// not all restored at once. Returns how many leases could not be given back.
-    pub(super) async fn close_idle(&self, deadline: Instant) -> usize {
+    pub(super) async fn close_idle(&self, ctx: &RenewerContext, deadline: Instant) -> usize {
         let mut kept = 0;
         loop {
             let mut some: Vec<Surrogate> =
-                self.tenants.idle.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
+                self.idle.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
             some.sort_unstable(); // a table has no order of its own
             // Something was kept: the time is up.
             if some.is_empty() || kept > 0 {
-                return kept + self.tenants.idle.tenants.len();
+                return kept + self.idle.tenants.len();
             }
             let woken = some.iter().filter_map(|surrogate| self.tenant_in_memory(*surrogate));
             let leases = woken.flat_map(|tenant| tenant.core.leases()).collect();
-            kept += renewal::give_back(&self.leasing.ctx, leases, deadline).await;
+            kept += renewal::give_back(ctx, leases, deadline).await;
             for surrogate in some {
                 let is_unused = |tenant: &_| is_held_only_by(tenant, [Holder::Table]);
-                self.tenants.active.remove_if(&surrogate, |_, tenant| is_unused(tenant));
+                self.active.remove_if(&surrogate, |_, tenant| is_unused(tenant));
             }
         }
     }
 
+    /// Has every sheet made anew: leases and rows of before belong to another incarnation.
+    pub(super) async fn turn_over(&self) {
+        self.live.rcu(|live| live.next());
+        self.return_sealed().await;
+    }
+
+    /// What a sealed incarnation holds and does not use goes back now, whether its tenant calls
+    /// again, sleeps or does neither: others soon take what its closed entries say for used.
+    pub(super) async fn return_sealed(&self) {
+        let now_ms = self.clock.now().wall_ms;
+        self.restore_sealed(now_ms);
+        let incarnation = self.hub.incarnation.current();
+        for lease in self.leases() {
+            if lease.incarnation() != incarnation && lease.window().end_ms > now_ms {
+                self.hub.retired.add(lease);
+            }
+        }
+        self.hub.retired.give_back().await;
+    }
+
     /// Restores tenants that hold units under a sealed incarnation, some at a time.
-    pub(super) fn restore_sealed(&self, now_ms: i64) {
+    fn restore_sealed(&self, now_ms: i64) {
         let current = self.hub.incarnation.current();
         let holds =
             |it: &CompactTenant| it.unused_until_ms() > now_ms && it.incarnation() != current;
-        let all = self.tenants.idle.tenants.iter().filter(|it| holds(it.value()));
+        let all = self.idle.tenants.iter().filter(|it| holds(it.value()));
         let mut some: Vec<Surrogate> = all.take(AT_ONCE).map(|it| *it.key()).collect();
         some.sort_unstable(); // a table has no order of its own
-        self.tenants.idle.sealed.store(some.len() == AT_ONCE, Ordering::Relaxed);
+        self.idle.sealed.store(some.len() == AT_ONCE, Ordering::Relaxed);
         for surrogate in some {
             self.tenant_in_memory(surrogate);
         }
+    }
+
+    /// Frees what is unused.
+    pub(super) fn sweep(&self) {
+        let now = self.clock.now();
+        let old = |at_ns: u64, bound: Duration| now.mono_ns.saturating_sub(at_ns) > nanos(bound);
+        // Kept past their age bound, so that they can stay as last known while the store is away.
+        let full = self.callers.len() + self.idle.callers() > MAX_CALLERS;
+        let keep = if full { MAX_AGE / 2 } else { IDLE };
+        self.callers.retain(|_, caller| !old(caller.looked_up_ns(), keep));
+        let mut to_return = Vec::new();
+        self.active.retain(|_, tenant| {
+            if tenant.age_ns(now) < nanos(IDLE) {
+                return true;
+            }
+            // A handle may be about to use it: only what no request holds goes back.
+            let is_kept = !is_held_only_by(tenant, [Holder::Table]);
+            let sheet = tenant.last_sheet();
+            let mut quiet = sheet.is_quiet(now);
+            let running = |lease: &Arc<Lease>| lease.window().end_ms > now.wall_ms;
+            let leases = tenant.core.leases();
+            for lease in leases.iter().filter(|lease| running(lease) || sheet.has(lease)) {
+                if !lease.is_returned() && (!is_kept || lease.open_holds() == 0) {
+                    quiet = false;
+                    lease.rest();
+                    to_return.push(lease.clone());
+                }
+            }
+            is_kept || !quiet
+        });
+        to_return.extend(self.hub.scoped.sweep(now));
+        in_order(to_return).iter().for_each(|lease| self.hub.renewals.wake(lease));
+        self.forget_idle(now, keep, IDLE);
+        crate::telemetry::tenants_cached((self.active.len() + self.idle.tenants()) as u64);
     }
 
     /// Forgets what has been compacted for `idle`, and restores some that have units to give back
     /// first.
     pub(super) fn forget_idle(&self, now: Now, keep_callers: Duration, idle: Duration) {
         let age = |at_ns: u64| now.mono_ns.saturating_sub(at_ns);
-        self.tenants.idle.callers.retain(|_, it| age(it.looked_up_ns()) < nanos(keep_callers));
+        self.idle.callers.retain(|_, it| age(it.looked_up_ns()) < nanos(keep_callers));
         let is_old = |at_ns: u64| age(at_ns) >= nanos(idle);
         let (mut held_until_ms, mut leased) = (i64::MIN, Vec::new());
-        self.tenants.idle.tenants.retain(|surrogate, compact| {
+        self.idle.tenants.retain(|surrogate, compact| {
             let holds = compact.unused_until_ms();
             held_until_ms = held_until_ms.max(holds);
             if is_old(compact.read_ns()) && compact.has_leases() && leased.len() < AT_ONCE {
@@ -222,10 +243,10 @@ impl Inner {
             // From here on it is a tenant that has been idle for long: see `sweep`.
             self.tenant_in_memory(surrogate);
         }
-        shrink(&self.tenants.callers);
-        shrink(&self.tenants.active);
-        shrink(&self.tenants.idle.callers);
-        shrink(&self.tenants.idle.tenants);
+        shrink(&self.callers);
+        shrink(&self.active);
+        shrink(&self.idle.callers);
+        shrink(&self.idle.tenants);
     }
 }
 

@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
-use super::callers::Credentials;
 use super::catalogs::Catalogs;
+use super::credentials::Credentials;
 use super::in_hand::InHand;
 use super::pools_read::PoolsRead;
 use super::settings::Settings;
@@ -23,7 +23,7 @@ use crate::ledger::flush::Flusher;
 use crate::ledger::totals::Ledger;
 use crate::places::Places;
 use crate::policy::resolve::LiveCatalog;
-use crate::quota::lease::{Lease, MOST, Writer};
+use crate::quota::lease::{MOST, Writer};
 use crate::rates::Sharing;
 use crate::renewal::{LeaseRenewer, RenewerContext};
 use crate::sheets::hub::Hub;
@@ -97,26 +97,6 @@ impl Inner {
         };
         path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
     }
-
-    /// Every lease that may have to be given back.
-    pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
-        // The retired ones are still their tenant's.
-        drop(self.hub.retired.take_all());
-        let mut all = self.tenant_leases();
-        all.extend(self.hub.scoped.all_leases());
-        in_order(all)
-    }
-
-    /// The leases of all tenants in memory, without those of keys, users and addresses.
-    pub(super) fn tenant_leases(&self) -> Vec<Arc<Lease>> {
-        in_order(self.tenants.active.iter().flat_map(|tenant| tenant.core.leases()).collect())
-    }
-}
-
-/// A table has no order of its own, and what is done with its leases shall have one.
-pub(super) fn in_order(mut leases: Vec<Arc<Lease>>) -> Vec<Arc<Lease>> {
-    leases.sort_by_cached_key(|lease| (lease.pool().clone(), lease.incarnation()));
-    leases
 }
 
 /// The catalog in force, as the directory checks names against it.

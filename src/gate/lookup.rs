@@ -1,22 +1,17 @@
 //! Looking callers and tenants up in the directory, and keeping what was found.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Inner;
-use super::callers::Wanted;
+use super::tenants::{Refresh, Tenants, Wanted};
 use crate::catalog::Scope;
 use crate::clock::{Now, nanos};
 use crate::directory::TenantRecord;
 use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
-use crate::patience::{self, Progress};
 use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
-use crate::store::{SUSPECT_AFTER, StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind};
 use crate::tenants::caller::KnownCaller;
 use crate::tenants::tenant::LiveTenant;
 use crate::tenants::{MAX_AGE, REFRESH_AGE, RETRY};
@@ -24,26 +19,7 @@ use crate::tenants::{MAX_AGE, REFRESH_AGE, RETRY};
 /// Look-ups of one caller while its tenant is being changed again and again.
 const LOOKS: usize = 4;
 
-impl Inner {
-    /// The name in memory of a caller named by a trusted source. Its parts are separated by a byte
-    /// that is in none of them.
-    pub(super) fn probe_of(&self, caller: &Caller) -> CredentialKey {
-        let mut name = Vec::with_capacity(64);
-        let mut push = |kind: u8, text: &str| {
-            name.push(0xFF);
-            name.push(kind);
-            name.extend_from_slice(text.as_bytes());
-        };
-        push(0, &caller.tenant);
-        caller.key.iter().for_each(|key| push(1, key));
-        caller.user.iter().for_each(|user| push(2, user));
-        for (scope, value) in &caller.named {
-            push(3, scope);
-            push(4, value);
-        }
-        self.credentials.hasher.probe(u16::MAX, &name)
-    }
-
+impl Tenants {
     /// Looks a caller up and keeps what is found, or that nothing was.
     pub(super) async fn load_caller(
         &self,
@@ -66,18 +42,16 @@ impl Inner {
         wanted: Wanted,
         is_last: bool,
     ) -> Result<bool, StoreError> {
-        let (now, as_of) = (self.clock.now(), self.tenants.recent.so_far());
-        self.tenants.recent.reads(now.mono_ns);
+        let (now, as_of) = (self.clock.now(), self.recent.so_far());
+        self.recent.reads(now.mono_ns);
         let (tenant, caller, expires_ms) = match wanted {
-            Wanted::Credential(hashes) => {
-                match self.tenants.directory.lookup_credential(hashes).await? {
-                    Some(found) => {
-                        let caller = Caller::new("").key(found.key_id);
-                        (self.load_tenant(found.surrogate).await?, caller, i64::MAX)
-                    }
-                    None => (None, Caller::new(""), i64::MAX),
+            Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
+                Some(found) => {
+                    let caller = Caller::new("").key(found.key_id);
+                    (self.load_tenant(found.surrogate).await?, caller, i64::MAX)
                 }
-            }
+                None => (None, Caller::new(""), i64::MAX),
+            },
             Wanted::Named { caller, expires_ms } => {
                 (self.tenant_named(&caller.tenant).await?, caller, expires_ms)
             }
@@ -86,11 +60,11 @@ impl Inner {
             self.not_found(probe, now);
             return Ok(true);
         };
-        if !is_last && self.tenants.recent.has_changed(tenant.core.surrogate, as_of) {
+        if !is_last && self.recent.has_changed(tenant.core.surrogate, as_of) {
             return Ok(false);
         }
         let known = KnownCaller {
-            sheet: tenant.sheet(&self.catalogs.live.load(), now),
+            sheet: tenant.sheet(&self.live.load(), now),
             values: scope_values(tenant.core.surrogate, &caller),
             tenant,
             looked_up_ns: now.mono_ns.into(),
@@ -99,9 +73,9 @@ impl Inner {
             refreshing: AtomicBool::new(false),
         };
         let known = Arc::new(known);
-        self.tenants.callers.insert(probe.0, known.clone());
-        self.tenants.idle.forget_caller(probe);
-        if self.tenants.recent.has_doubted(as_of) {
+        self.callers.insert(probe.0, known.clone());
+        self.idle.forget_caller(probe);
+        if self.recent.has_doubted(as_of) {
             known.looked_up_by(now.mono_ns.saturating_sub(nanos(MAX_AGE)));
         }
         Ok(true)
@@ -110,41 +84,45 @@ impl Inner {
     /// The directory does not know it: a known caller is forgotten, so that a credential that was
     /// revoked does not come back while the directory is away.
     fn not_found(&self, probe: CredentialKey, now: Now) {
-        self.tenants.callers.remove(&probe.0);
-        self.tenants.idle.forget_caller(probe);
-        self.credentials.unknown.insert(probe, now);
+        self.callers.remove(&probe.0);
+        self.idle.forget_caller(probe);
+        self.unknown.insert(probe, now);
     }
 
-    /// Waits for the store, no longer than so; `None`: in vain. Long before that it is looked
-    /// whether the store is to be reached at all.
-    pub(super) async fn within<T>(
-        &self,
-        time: Duration,
-        wait: impl Future<Output = T>,
-    ) -> Option<T> {
-        self.while_it_moves(time, 1, Progress::default, wait).await.0
-    }
-
-    /// The same for a wait in line, which goes on while the line moves: see [`patience`]. Also: how
-    /// often `time` began.
-    pub(super) async fn while_it_moves<T>(
-        &self,
-        time: Duration,
-        most: u32,
-        progress: impl Fn() -> Progress,
-        wait: impl Future<Output = T>,
-    ) -> (Option<T>, u32) {
-        let mut wait = pin!(wait);
-        let early = SUSPECT_AFTER.min(time);
-        if let Ok(done) = tokio::time::timeout(early, &mut wait).await {
-            return (Some(done), 1);
+    /// Reads it again when it is its turn; as it was last known if that cannot be.
+    pub(super) async fn refresh_in_turn(&self, refresh: Refresh) {
+        match refresh {
+            Refresh::Tenant(tenant) => {
+                match self.reads.place(tenant.core.surrogate.as_u128()).await {
+                    Some(_place) => _ = self.read_again(&tenant, true).await,
+                    None => tenant.unwant_refresh(),
+                }
+            }
+            Refresh::Caller(probe, wanted) => {
+                let known = self.callers.get(&probe.0).map(|it| it.clone());
+                let whose = known.as_ref().map(|it| it.tenant.core.surrogate.as_u128());
+                match self.reads.place(whose.unwrap_or_default()).await {
+                    Some(_place) => self.refresh_caller(probe, wanted).await,
+                    None => {
+                        known.inspect(|it| it.refreshing.store(false, Ordering::Release));
+                    }
+                }
+            }
         }
-        self.hub.reach.suspect();
-        patience::while_it_moves(time - early, most, progress, wait).await
+    }
+
+    /// Has a tenant read again in the background, unless that is on its way. Where the queue is
+    /// full it is asked for again.
+    pub(super) fn refresh_soon(&self, tenant: &Arc<LiveTenant>) {
+        if tenant.wants_refresh()
+            && self.refreshes.try_send(Refresh::Tenant(tenant.clone())).is_err()
+        {
+            tenant.unwant_refresh();
+        }
     }
 
     /// Looks a caller up again; one whose credential is unknown by now is forgotten.
-    pub(super) async fn refresh_caller(&self, probe: CredentialKey, wanted: Wanted) {
+    async fn refresh_caller(&self, probe: CredentialKey, wanted: Wanted) {
         if self.hub.reach.is_away() {
             self.keep_as_known(probe);
             return;
@@ -160,11 +138,11 @@ impl Inner {
     /// credential has ended by itself.
     pub(super) fn keep_as_known(&self, probe: CredentialKey) -> bool {
         let now = self.clock.now();
-        let awake = self.tenants.callers.get(&probe.0).map(|known| known.clone());
+        let awake = self.callers.get(&probe.0).map(|known| known.clone());
         let known = awake.or_else(|| self.wake_caller(probe));
         let known = known.filter(|known| now.wall_ms < known.expires_ms && !known.is_outdated());
         let Some(known) = known else { return false };
-        self.tenants.recent.reads(now.mono_ns);
+        self.recent.reads(now.mono_ns);
         let retry_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
         let again = KnownCaller {
             tenant: known.tenant.clone(),
@@ -175,7 +153,7 @@ impl Inner {
             as_of: known.as_of,
             refreshing: AtomicBool::new(true), // not before it is too old again
         };
-        self.tenants.callers.insert(probe.0, Arc::new(again));
+        self.callers.insert(probe.0, Arc::new(again));
         true
     }
 
@@ -184,18 +162,18 @@ impl Inner {
         &self,
         id: &str,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
-        if let Some(surrogate) = self.tenants.directory.lookup_name(id).await?
+        if let Some(surrogate) = self.directory.lookup_name(id).await?
             && let Some(tenant) = self.load_tenant(surrogate).await?
         {
             return Ok(Some(tenant));
         }
         // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
         // process may be about to go on, or was cut off. Saving it makes it to the end.
-        let create = self.settings.creates() || id == ANONYMOUS;
+        let create = self.creates || id == ANONYMOUS;
         if !create {
             return Ok(None);
         }
-        let made = self.tenants.directory.tenant(id).note("first seen").save().await;
+        let made = self.directory.tenant(id).note("first seen").save().await;
         match made {
             Ok(tenant) => self.load_tenant(tenant.record().surrogate).await,
             Err(crate::directory::DirectoryError::Store(error)) => Err(error),
@@ -217,18 +195,18 @@ impl Inner {
         {
             return Ok(Some(known));
         }
-        let as_of = self.tenants.recent.so_far();
-        self.tenants.recent.reads(self.clock.now().mono_ns);
-        let Some(record) = self.tenants.directory.lookup_tenant(surrogate).await? else {
+        let as_of = self.recent.so_far();
+        self.recent.reads(self.clock.now().mono_ns);
+        let Some(record) = self.directory.lookup_tenant(surrogate).await? else {
             return Ok(None);
         };
-        let (live, now) = (self.catalogs.live.load(), self.clock.now());
+        let (live, now) = (self.live.load(), self.clock.now());
         let tenant = self.tenant_or(surrogate, || {
             let tenant = LiveTenant::new(record.clone(), &live, &self.hub, now);
             // Callers of it that sleep since before it left memory may have been revoked since:
             // also during the reading, when there was no tenant to tell them.
-            let is_changed = self.tenants.recent.has_changed(surrogate, as_of);
-            tenant.revoked(if is_changed { self.tenants.recent.so_far() } else { as_of });
+            let is_changed = self.recent.has_changed(surrogate, as_of);
+            tenant.revoked(if is_changed { self.recent.so_far() } else { as_of });
             Some(Arc::new(tenant))
         });
         let Some(tenant) = tenant else { return Ok(None) };
@@ -250,9 +228,9 @@ impl Inner {
     /// Reads a tenant again, for a request of it (`is_used`) or because it was changed. False: it
     /// could not be read.
     pub(super) async fn read_anew(&self, tenant: &LiveTenant, is_used: bool) -> bool {
-        let as_of = self.tenants.recent.so_far();
-        self.tenants.recent.reads(self.clock.now().mono_ns);
-        let read = match self.tenants.directory.lookup_tenant(tenant.core.surrogate).await {
+        let as_of = self.recent.so_far();
+        self.recent.reads(self.clock.now().mono_ns);
+        let read = match self.directory.lookup_tenant(tenant.core.surrogate).await {
             Ok(Some(record)) if is_used => self.first_request(record).await.map(Some),
             read => read,
         };
@@ -279,19 +257,19 @@ impl Inner {
     /// after a while.
     pub(super) fn keep_tenant(&self, tenant: &LiveTenant) {
         let now = self.clock.now();
-        self.tenants.recent.reads(now.mono_ns);
+        self.recent.reads(now.mono_ns);
         // As old as to be read again after `RETRY`, and not by the very next request.
         tenant.keep_as_known(now.mono_ns.saturating_sub(nanos(REFRESH_AGE) - nanos(RETRY)));
     }
 
     /// Whether a caller is in memory, active or compacted.
     pub(super) fn is_remembered(&self, probe: CredentialKey) -> bool {
-        self.tenants.callers.contains_key(&probe.0) || self.tenants.idle.has_caller(probe)
+        self.callers.contains_key(&probe.0) || self.idle.has_caller(probe)
     }
 
     /// Takes over what the directory says now.
     pub(super) fn learn(&self, tenant: &LiveTenant, record: Arc<TenantRecord>) {
-        let (live, now) = (self.catalogs.live.load(), self.clock.now());
+        let (live, now) = (self.live.load(), self.clock.now());
         tenant.learn(record, &live, now);
         if tenant.lacks_first_request(&live, now) {
             // A trial begins to run with the next request, which has it read again; no look at
@@ -303,8 +281,8 @@ impl Inner {
     /// Marks a tenant for rereading if a change arrived after its read began. If everything has
     /// been in doubt since, it is reread before it is used.
     fn doubt_if_changed(&self, tenant: &LiveTenant, as_of: u64, now: Now) {
-        if self.tenants.recent.has_changed(tenant.core.surrogate, as_of) {
-            let age = if self.tenants.recent.has_doubted(as_of) { MAX_AGE } else { REFRESH_AGE };
+        if self.recent.has_changed(tenant.core.surrogate, as_of) {
+            let age = if self.recent.has_doubted(as_of) { MAX_AGE } else { REFRESH_AGE };
             tenant.read_by(now.mono_ns.saturating_sub(nanos(age)));
         }
     }
@@ -315,12 +293,11 @@ impl Inner {
         record: Arc<crate::directory::TenantRecord>,
     ) -> Result<Arc<crate::directory::TenantRecord>, StoreError> {
         let now_ms = self.clock.now().wall_ms;
-        let expires =
-            self.catalogs.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
+        let expires = self.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
         if !expires || record.first_request_ms.is_some() {
             return Ok(record);
         }
-        let first = self.tenants.directory.first_request(record.surrogate, now_ms).await?;
+        let first = self.directory.first_request(record.surrogate, now_ms).await?;
         let mut record = (*record).clone();
         record.first_request_ms = first.or(Some(now_ms));
         Ok(Arc::new(record))
@@ -344,6 +321,7 @@ pub(super) fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
 #[cfg(test)]
 mod tests {
     use std::iter::repeat_n;
+    use std::time::Duration;
 
     use super::*;
     use crate::clock::Clock;
@@ -381,17 +359,20 @@ mod tests {
             let (gate, clock) = testing::gate_with(PLANS, faulty.clone());
             let inner = &gate.inner;
             let (caller, expires_ms) = (Caller::new("acme").key("ci"), i64::MAX);
-            let probe = inner.probe_of(&caller);
-            inner.load_caller(probe, Wanted::Named { caller, expires_ms }).await.unwrap();
+            let probe = inner.credentials.probe_of(&caller);
+            inner.tenants.load_caller(probe, Wanted::Named { caller, expires_ms }).await.unwrap();
             let surrogate = gate.tenant("acme").await.unwrap().0.core.surrogate;
             assert_eq!(gate.doze().await, (1, 0));
-            inner.forget_idle(clock.now(), Duration::MAX, Duration::ZERO);
-            assert!(inner.is_remembered(probe) && inner.tenant_in_memory(surrogate).is_none());
+            inner.tenants.forget_idle(clock.now(), Duration::MAX, Duration::ZERO);
+            assert!(
+                inner.tenants.is_remembered(probe)
+                    && inner.tenants.tenant_in_memory(surrogate).is_none()
+            );
             faulty.odds(Odds { delay: 1_000, ..Odds::default() });
             let revoke = async { is_revoked.then(|| inner.hear(News::Revoked(surrogate))) };
-            let (read, _) = tokio::join!(inner.load_tenant(surrogate), revoke);
+            let (read, _) = tokio::join!(inner.tenants.load_tenant(surrogate), revoke);
             assert!(read.unwrap().is_some());
-            assert_eq!(inner.keep_as_known(probe), !is_revoked);
+            assert_eq!(inner.tenants.keep_as_known(probe), !is_revoked);
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,19 +11,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::callers::Refresh;
 use super::catalogs::Looked;
-use super::idle::IDLE_AFTER;
-use super::inner::in_order;
+use super::idle::{IDLE, IDLE_AFTER};
 use super::news;
-use super::open::MAX_CALLERS;
+use super::tenants::Refresh;
 use crate::clock::{Now, nanos};
-use crate::holders::{Holder, is_held_only_by};
-use crate::quota::lease::Lease;
 use crate::store::StoreError;
 use crate::task::OwnedTask;
-use crate::tenants::tenant::LiveTenant;
-use crate::tenants::{MAX_AGE, RETRY};
+use crate::tenants::RETRY;
 
 /// How often the plan file is looked at. What is the same at two looks in a row is put into force,
 /// and acts on the next request after that.
@@ -42,9 +36,6 @@ const MAX_OFFSETS: usize = 256;
 /// Parts of the store looked through for expired items in one sweep, as long as each has some: the
 /// other tasks of the store go on between them.
 const EXPIRE_PARTS: usize = 8;
-
-/// A tenant that has not called for this long leaves memory, once its leases are given back.
-const IDLE: Duration = Duration::from_secs(600);
 
 /// Tenants waiting to be read again. Each is in hand at most once; past this they are read by the
 /// request that finds them too old.
@@ -112,7 +103,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
             biased; // so that one seed is one run
             () = new_writer(&inner) => {
                 let Some(inner) = inner.upgrade() else { return };
-                inner.turn_over().await;
+                inner.tenants.turn_over().await;
             }
             Some(ended) = reading.join_next(), if !reading.is_empty() => {
                 if let Err(panicked) = ended {
@@ -123,13 +114,13 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
                 let Some(inner) = inner.upgrade() else { return };
                 crate::repeated::settle(inner.clock.now().wall_ms);
                 if inner.tenants.idle.are_sealed() {
-                    inner.return_sealed().await;
+                    inner.tenants.return_sealed().await;
                 }
                 inner.hub.retired.give_back().await;
             }
             refresh = refreshes.recv() => {
                 let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };
-                reading.spawn(async move { inner.refresh_in_turn(refresh).await });
+                reading.spawn(async move { inner.tenants.refresh_in_turn(refresh).await });
             }
         }
     }
@@ -152,8 +143,8 @@ async fn upkeep(inner: Weak<Inner>) {
     loop {
         sweep.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.compact_idle(IDLE_AFTER, IDLE).await;
-        inner.sweep();
+        inner.tenants.compact_idle(IDLE_AFTER, IDLE).await;
+        inner.tenants.sweep();
         let (own, now_ms) = (inner.hub.incarnation.current(), inner.clock.now().wall_ms);
         if let Err(error) = inner.recording.ledger.fold_runs(own, now_ms).await {
             tracing::warn!(%error, "usage logs could not be folded");
@@ -178,7 +169,7 @@ async fn settle_guests(inner: Weak<Inner>) {
     loop {
         tick.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.settle_guests().await;
+        inner.tenants.settle_guests().await;
     }
 }
 
@@ -211,58 +202,6 @@ impl Vouched {
 }
 
 impl Inner {
-    /// Reads it again when it is its turn; as it was last known if that cannot be.
-    async fn refresh_in_turn(&self, refresh: Refresh) {
-        match refresh {
-            Refresh::Tenant(tenant) => {
-                match self.tenants.reads.place(tenant.core.surrogate.as_u128()).await {
-                    Some(_place) => _ = self.read_again(&tenant, true).await,
-                    None => tenant.unwant_refresh(),
-                }
-            }
-            Refresh::Caller(probe, wanted) => {
-                let known = self.tenants.callers.get(&probe.0).map(|it| it.clone());
-                let whose = known.as_ref().map(|it| it.tenant.core.surrogate.as_u128());
-                match self.tenants.reads.place(whose.unwrap_or_default()).await {
-                    Some(_place) => self.refresh_caller(probe, wanted).await,
-                    None => {
-                        known.inspect(|it| it.refreshing.store(false, Ordering::Release));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Has a tenant read again in the background, unless that is on its way. Where the queue is
-    /// full it is asked for again.
-    pub(super) fn refresh_soon(&self, tenant: &Arc<LiveTenant>) {
-        if tenant.wants_refresh()
-            && self.tenants.refreshes.try_send(Refresh::Tenant(tenant.clone())).is_err()
-        {
-            tenant.unwant_refresh();
-        }
-    }
-
-    /// Has every sheet made anew: leases and rows of before belong to another incarnation.
-    async fn turn_over(&self) {
-        self.catalogs.live.rcu(|live| live.next());
-        self.return_sealed().await;
-    }
-
-    /// What a sealed incarnation holds and does not use goes back now, whether its tenant calls
-    /// again, sleeps or does neither: others soon take what its closed entries say for used.
-    async fn return_sealed(&self) {
-        let now_ms = self.clock.now().wall_ms;
-        self.restore_sealed(now_ms);
-        let incarnation = self.hub.incarnation.current();
-        for lease in self.tenant_leases() {
-            if lease.incarnation() != incarnation && lease.window().end_ms > now_ms {
-                self.hub.retired.add(lease);
-            }
-        }
-        self.hub.retired.give_back().await;
-    }
-
     /// Has the store forget some of what has expired.
     async fn expire(&self, since_when: &mut Vouched) -> Result<(), StoreError> {
         let Some(until_ms) = since_when.until_ms(self.clock.now()) else { return Ok(()) };
@@ -272,42 +211,6 @@ impl Inner {
             }
         }
         Ok(())
-    }
-
-    /// Frees what is unused.
-    fn sweep(&self) {
-        let now = self.clock.now();
-        let old = |at_ns: u64, bound: Duration| now.mono_ns.saturating_sub(at_ns) > nanos(bound);
-        // Kept past their age bound, so that they can stay as last known while the store is away.
-        let full = self.tenants.callers.len() + self.tenants.idle.callers() > MAX_CALLERS;
-        let keep = if full { MAX_AGE / 2 } else { IDLE };
-        self.tenants.callers.retain(|_, caller| !old(caller.looked_up_ns(), keep));
-        let mut to_return = Vec::new();
-        self.tenants.active.retain(|_, tenant| {
-            if tenant.age_ns(now) < nanos(IDLE) {
-                return true;
-            }
-            // A handle may be about to use it: only what no request holds goes back.
-            let is_kept = !is_held_only_by(tenant, [Holder::Table]);
-            let sheet = tenant.last_sheet();
-            let mut quiet = sheet.is_quiet(now);
-            let running = |lease: &Arc<Lease>| lease.window().end_ms > now.wall_ms;
-            let leases = tenant.core.leases();
-            for lease in leases.iter().filter(|lease| running(lease) || sheet.has(lease)) {
-                if !lease.is_returned() && (!is_kept || lease.open_holds() == 0) {
-                    quiet = false;
-                    lease.rest();
-                    to_return.push(lease.clone());
-                }
-            }
-            is_kept || !quiet
-        });
-        to_return.extend(self.hub.scoped.sweep(now));
-        in_order(to_return).iter().for_each(|lease| self.hub.renewals.wake(lease));
-        self.forget_idle(now, keep, IDLE);
-        crate::telemetry::tenants_cached(
-            (self.tenants.active.len() + self.tenants.idle.tenants()) as u64,
-        );
     }
 }
 

@@ -114,7 +114,7 @@ impl Inner {
         let line = InLine::default();
         let progress = || line.progress(&self.recording.claims);
         let find = self.find(&unclaimed, once, &line);
-        let (found, _) = self.while_it_moves(wait, waits, progress, find).await;
+        let (found, _) = self.hub.reach.while_it_moves(wait, waits, progress, find).await;
         let Some(mut hold) = unclaimed.0.take() else {
             return self.refuse_claim(None, Reason::Unavailable);
         };

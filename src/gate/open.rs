@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use super::Gate;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
-use super::callers::Credentials;
 use super::catalogs::{self, Catalogs, PlanSource};
+use super::credentials::Credentials;
 use super::in_hand::InHand;
 use super::inner::{CatalogCheck, Inner, Leasing, Recording, Teardown};
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
@@ -29,7 +29,7 @@ use crate::decision::Refusal;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::EventCounter;
-use crate::identity::{CredentialHasher, Identifier, Identify, Peppers, UnknownCache};
+use crate::identity::{CredentialHasher, Identifier, Identify, Peppers};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
 use crate::ledger::flush::{FlushSettings, Flusher};
@@ -48,9 +48,6 @@ use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::text_file::{self, OffRuntime};
 use crate::wire::{Reply, WireOptions};
-
-/// Most callers in memory. Past it the oldest half is looked up anew when it calls.
-pub(crate) const MAX_CALLERS: usize = 2_000_000;
 
 /// Longest that one step of opening waits for the store: each takes a few calls, of 3 s at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -321,12 +318,13 @@ impl GateBuilder {
         };
         let catalogs = Catalogs::new(
             plans,
-            live,
+            live.clone(),
             yields,
             (store.clone(), writer.space.clone()),
             clock.clone(),
         );
         let directory = Directory::new(store, space, clock.clone(), peppers, check);
+        let tenants = Tenants::new(directory, &settings, live, hub.clone(), refreshes);
         let inner = Arc::new(Inner {
             settings: Settings { wire: self.wire, on_refusal: self.on_refusal, ..settings },
             catalogs,
@@ -334,9 +332,8 @@ impl GateBuilder {
                 identifier,
                 custom: self.custom,
                 hasher: CredentialHasher::new().map_err(|e| Error::Random(e.to_string()))?,
-                unknown: UnknownCache::new(),
             },
-            tenants: Tenants::new(directory, clock.clone(), refreshes),
+            tenants,
             leasing: Leasing {
                 writer,
                 renewer: LeaseRenewer::start(ctx.clone(), queue),

@@ -89,7 +89,7 @@ impl Gate {
             Identification::Caller(caller) => {
                 let live = inner.catalogs.live.load();
                 let sheet = caller.clone().into_sheet(&live, now);
-                let ip = inner.ip_scope(&sheet, view);
+                let ip = inner.credentials.ip_scope(&sheet, view);
                 let tenant = TenantHandle(caller.tenant.clone());
                 IdentifyStep::Done(Identified { tenant, caller: Some(caller), ip })
             }

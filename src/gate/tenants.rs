@@ -1,23 +1,40 @@
 //! Tenants and their callers: the directory, what of it is in memory, and the look-ups under way.
-//! How they are looked up is in `callers.rs` and `lookup.rs`, how they are compacted in `idle.rs`.
+//! How they are looked up is in `lookup.rs`, how changes reach them in `news.rs`, how they are
+//! compacted in `idle.rs`, and how they are served without the directory in `guests.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::sync::mpsc;
 
-use super::callers::{LoadFailed, READS, READS_IN_HAND, Refresh};
-use super::guests::Guests;
-use super::idle::IdleTenants;
-use super::news::Recent;
+use super::recent::Recent;
+use super::settings::Settings;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::flights::Flights;
+use crate::identity::{Caller, CredentialHash, CredentialKey, UnknownCache};
 use crate::ids::Surrogate;
+use crate::ledger::Mode;
 use crate::patience::Progress;
 use crate::places::Places;
+use crate::policy::resolve::LiveCatalog;
+use crate::quota::lease::Lease;
+use crate::sheets::hub::Hub;
+use crate::sheets::tenant_core::TenantCore;
+use crate::store::StoreError;
 use crate::tenants::caller::KnownCaller;
+use crate::tenants::compact::{CompactCaller, CompactTenant};
 use crate::tenants::tenant::LiveTenant;
+
+/// Reads of the directory in flight. One line or tenant alone has half of them: at 10 ms a read,
+/// 6,400 new callers a second.
+pub(super) const READS: usize = 128;
+
+/// Look-ups that have a place or wait for one: as many as are served in some seconds. Of one
+/// tenant or line no more than are free.
+const READS_IN_HAND: usize = 16_384;
 
 /// A credential's key is a keyed hash already: its low bits are its place in a map.
 pub(crate) type ByCredential = std::hash::BuildHasherDefault<Low64>;
@@ -52,6 +69,8 @@ pub(crate) struct Tenants {
     pub(crate) active: DashMap<Surrogate, Arc<LiveTenant>>,
     pub(crate) idle: IdleTenants,
     pub(super) guests: Guests,
+    /// Credentials that were unknown a moment ago.
+    pub(super) unknown: UnknownCache,
     /// Changes that this process has heard of.
     pub(super) recent: Recent,
     /// Places for look-ups of callers, by tenant or address.
@@ -59,25 +78,124 @@ pub(crate) struct Tenants {
     /// Look-ups under way, so that one serves all who wait for it.
     pub(super) loads: Flights<u128, Result<(), LoadFailed>>,
     pub(crate) refreshes: mpsc::Sender<Refresh>,
+    /// Whether tenants are made on first sight.
+    pub(super) creates: bool,
+    pub(super) live: Arc<ArcSwap<LiveCatalog>>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Tenants and callers that have been idle for a while: see `idle.rs`.
+#[derive(Debug, Default)]
+pub(crate) struct IdleTenants {
+    pub(super) tenants: DashMap<Surrogate, CompactTenant>,
+    pub(super) callers: DashMap<u128, CompactCaller, ByCredential>,
+    /// Some may hold units under an incarnation that has been sealed.
+    pub(super) sealed: AtomicBool,
+}
+
+impl IdleTenants {
+    pub(super) fn tenants(&self) -> usize {
+        self.tenants.len()
+    }
+
+    pub(super) fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// Whether some may hold units under an incarnation that has been sealed.
+    pub(super) fn are_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Relaxed)
+    }
+
+    /// Drops a caller that is active again, or whose credential is unknown.
+    pub(super) fn forget_caller(&self, probe: CredentialKey) {
+        self.callers.remove(&probe.0);
+    }
+
+    pub(super) fn has_caller(&self, probe: CredentialKey) -> bool {
+        self.callers.contains_key(&probe.0)
+    }
+
+    /// Drops all callers: any key may have been revoked.
+    pub(super) fn forget_callers(&self) {
+        self.callers.clear();
+    }
+}
+
+/// Tenants served while the directory cannot be read: see `guests.rs`.
+pub(crate) struct Guests {
+    pub(super) hub: Arc<Hub>,
+    /// By outer id.
+    pub(super) tenants: DashMap<Arc<str>, Arc<LiveTenant>>,
+    /// Whether there may be any: not in mode `durable`, where what is answered is recorded.
+    pub(super) may_be: bool,
+}
+
+impl Guests {
+    fn new(clock: Arc<dyn Clock>, mode: Mode) -> Self {
+        // The other end of its queue is dropped: no lease of a guest is ever asked for.
+        let (hub, _) = Hub::new(clock);
+        Self { hub, tenants: DashMap::new(), may_be: mode != Mode::Durable }
+    }
+
+    /// Whether this is one.
+    pub(super) fn has(&self, tenant: &TenantCore) -> bool {
+        Arc::ptr_eq(&tenant.hub, &self.hub)
+    }
+}
+
+/// A cached value that is to be reread before it is outdated.
+#[derive(Debug)]
+pub(crate) enum Refresh {
+    Tenant(Arc<LiveTenant>),
+    Caller(CredentialKey, Wanted),
+}
+
+/// The subject of a look-up in the directory.
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    /// A credential, under all the hashes it may be stored by.
+    Credential(Vec<CredentialHash>),
+    /// A tenant named by a trusted source, with its scopes.
+    Named { caller: Caller, expires_ms: i64 },
+}
+
+/// Why a caller could not be loaded.
+#[derive(Clone, Debug)]
+pub(super) enum LoadFailed {
+    /// Too many wait.
+    Busy,
+    /// The store has not answered in time.
+    Silent,
+    Store(StoreError),
 }
 
 impl Tenants {
     /// None in memory yet.
     pub(super) fn new(
         directory: Directory,
-        clock: Arc<dyn Clock>,
+        settings: &Settings,
+        live: Arc<ArcSwap<LiveCatalog>>,
+        hub: Arc<Hub>,
         refreshes: mpsc::Sender<Refresh>,
     ) -> Self {
+        let clock = hub.clock.clone();
         Self {
             directory,
             callers: DashMap::default(),
             active: DashMap::default(),
             idle: IdleTenants::default(),
-            guests: Guests::new(clock),
+            guests: Guests::new(clock.clone(), settings.mode),
+            unknown: UnknownCache::new(),
             recent: Recent::default(),
             reads: Places::new(READS, READS_IN_HAND),
             loads: Flights::default(),
             refreshes,
+            creates: settings.creates(),
+            live,
+            hub,
+            clock,
         }
     }
 
@@ -85,4 +203,24 @@ impl Tenants {
     pub(super) fn line_of_reads(&self) -> Progress {
         Progress { is_in_line: true, of_line: self.reads.answered(), own: 0 }
     }
+
+    /// Every lease that may have to be given back.
+    pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
+        // The retired ones are still their tenant's.
+        drop(self.hub.retired.take_all());
+        let mut all = self.leases();
+        all.extend(self.hub.scoped.all_leases());
+        in_order(all)
+    }
+
+    /// The leases of all tenants in memory, without those of keys, users and addresses.
+    pub(super) fn leases(&self) -> Vec<Arc<Lease>> {
+        in_order(self.active.iter().flat_map(|tenant| tenant.core.leases()).collect())
+    }
+}
+
+/// A table has no order of its own, and what is done with its leases shall have one.
+pub(super) fn in_order(mut leases: Vec<Arc<Lease>>) -> Vec<Arc<Lease>> {
+    leases.sort_by_cached_key(|lease| (lease.pool().clone(), lease.incarnation()));
+    leases
 }

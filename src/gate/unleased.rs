@@ -80,7 +80,7 @@ impl Inner {
                 self.hub.renewals.answer_for(lease, 1).await;
             }
         };
-        self.within(LEASE_WAIT, read).await;
+        self.hub.reach.within(LEASE_WAIT, read).await;
         late::settle(view.sheet, self.clock.now(), false);
         self.wait_for_late(view.sheet).await;
         true

@@ -243,7 +243,7 @@ impl Gate {
         if of.sheet.holds(live.epoch, now) {
             let SheetRef::Of(caller) = &of.sheet else { return };
             if is_old(&caller.tenant) {
-                inner.refresh_soon(&caller.tenant);
+                inner.tenants.refresh_soon(&caller.tenant);
             }
             return;
         }
@@ -252,7 +252,7 @@ impl Gate {
         }
         let Some(tenant) = self.tenant_of(of) else { return };
         if is_old(&tenant) {
-            inner.refresh_soon(&tenant);
+            inner.tenants.refresh_soon(&tenant);
         }
         let sheet = tenant.sheet(&live, now);
         let (before, after) = (&of.sheet.catalog, &sheet.catalog);

@@ -52,7 +52,7 @@ pub use self::dynamodb::{DynamoDb, WarmThroughput};
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
 pub use memory::Memory;
-pub(crate) use reach::{Reach, SUSPECT_AFTER};
+pub(crate) use reach::Reach;
 pub(crate) use retry::{repeat, until_known, until_known_at_once};
 
 /// Largest item, keys and attribute names included: what a DynamoDB item may hold.

@@ -8,6 +8,7 @@
 //! A slow store is not down: an answer that comes late shows that it is reachable, and how long its
 //! answers take by now. The next probes are given that much time.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,11 +17,11 @@ use tokio::time::Instant;
 
 use super::{Item, Key, Store, StoreError, StoreErrorKind};
 use crate::delays::Delays;
-use crate::patience;
+use crate::patience::{self, Progress};
 
 /// The wait after which the store is suspected: early enough that its state is known before a
 /// request reaches its own time limit.
-pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(30);
+const SUSPECT_AFTER: Duration = Duration::from_millis(30);
 
 /// A probe not answered within this time has failed, unless the answer before it took longer. A
 /// healthy store answers in a tenth of it.
@@ -57,6 +58,34 @@ impl Reach {
     /// probed.
     pub(crate) fn suspect(&self) {
         self.suspected.notify_one();
+    }
+
+    /// Waits for the store, no longer than so; `None`: in vain. Long before that it is looked
+    /// whether it is to be reached at all.
+    pub(crate) async fn within<T>(
+        &self,
+        time: Duration,
+        wait: impl Future<Output = T>,
+    ) -> Option<T> {
+        self.while_it_moves(time, 1, Progress::default, wait).await.0
+    }
+
+    /// The same for a wait in line, which goes on while the line moves: see [`patience`]. Also: how
+    /// often `time` began.
+    pub(crate) async fn while_it_moves<T>(
+        &self,
+        time: Duration,
+        most: u32,
+        progress: impl Fn() -> Progress,
+        wait: impl Future<Output = T>,
+    ) -> (Option<T>, u32) {
+        let mut wait = pin!(wait);
+        let early = SUSPECT_AFTER.min(time);
+        if let Ok(done) = tokio::time::timeout(early, &mut wait).await {
+            return (Some(done), 1);
+        }
+        self.suspect();
+        patience::while_it_moves(time - early, most, progress, wait).await
     }
 
     /// Ends the watch: from now on each call finds out by itself.

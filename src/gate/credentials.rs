@@ -1,0 +1,52 @@
+//! How callers are known by what they present.
+
+use std::num::NonZeroU128;
+use std::sync::Arc;
+
+use crate::catalog::Scope;
+use crate::identity::{
+    Caller, CredentialHasher, CredentialKey, Identifier, Identify, RequestView, ScopeHash, Scopes,
+};
+use crate::sheets::sheet::Sheet;
+
+/// See the [module](self).
+pub(crate) struct Credentials {
+    pub(crate) identifier: Identifier,
+    /// The host's own code, asked first.
+    pub(crate) custom: Option<Arc<dyn Identify>>,
+    /// Makes the keys of callers that a trusted source has named.
+    pub(crate) hasher: CredentialHasher,
+}
+
+impl Credentials {
+    /// The name in memory of a caller named by a trusted source. Its parts are separated by a byte
+    /// that is in none of them.
+    pub(super) fn probe_of(&self, caller: &Caller) -> CredentialKey {
+        let mut name = Vec::with_capacity(64);
+        let mut push = |kind: u8, text: &str| {
+            name.push(0xFF);
+            name.push(kind);
+            name.extend_from_slice(text.as_bytes());
+        };
+        push(0, &caller.tenant);
+        caller.key.iter().for_each(|key| push(1, key));
+        caller.user.iter().for_each(|user| push(2, user));
+        for (scope, value) in &caller.named {
+            push(3, scope);
+            push(4, value);
+        }
+        self.hasher.probe(u16::MAX, &name)
+    }
+
+    /// The hash of the caller's address, if a limit is by address.
+    #[inline]
+    pub(super) fn ip_scope(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
+        if sheet.policy.uses_ip { self.hashed_ip(sheet, view) } else { None }
+    }
+
+    fn hashed_ip(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
+        let scopes = Scopes { ip: self.identifier.peer(view), ..Scopes::default() };
+        let hash = scopes.hash(sheet.tenant.surrogate, &Scope::Ip)?;
+        NonZeroU128::new(ScopeHash::as_u128(hash))
+    }
+}
