@@ -6,15 +6,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+
+use proc_macro2::{TokenStream, TokenTree};
 
 /// Most lines of a file before its tests. A file holds one idea: this only catches one that
 /// plainly holds several.
 const FILE_LINES: usize = 700;
 /// Most characters of a line.
 const LINE_CHARS: usize = 100;
+/// Most files that import one another in a circle: they are read and changed together.
+const CIRCLE_FILES: usize = 3;
 
 /// Files that may read a clock or sleep, and why.
 const CLOCKS: [(&str, &str); 15] = [
@@ -330,6 +334,172 @@ fn what_a_file_uses_of_its_crate_is_found() {
                 #[cfg(test)]\nmod tests { use crate::i; }";
     let source = Source { path: String::new(), text: text.to_owned() };
     assert_eq!(Vec::from_iter(source.uses()), ["", "H", "a", "f"]);
+}
+
+/// Within a folder as well, imports make no great circle. A file and the module above it are one
+/// idea in two files: their imports of one another do not count.
+#[test]
+fn few_files_import_one_another() {
+    let sources = sources();
+    let shipped = sources.iter().filter(|it| it.ships() && it.path.starts_with("src/"));
+    none(circles(&imports(shipped)));
+}
+
+/// The modules that each module of a file imports from.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+/// The imports of these files. What a module only passes on is imported from where it is made.
+fn imports<'a>(sources: impl Iterator<Item = &'a Source>) -> Imports {
+    let of_file = |source: &Source| {
+        let mut found = Vec::new();
+        let code = String::from_iter(source.code().map(|(_, line)| format!("{line}\n")));
+        paths("", code.parse().unwrap(), false, &mut found);
+        (module(&source.path), found)
+    };
+    let found: BTreeMap<_, _> = sources.map(of_file).collect();
+    let mut names = BTreeMap::new();
+    let mut all = Vec::new();
+    for (module, paths) in &found {
+        for (path, is_use) in paths {
+            let Some(path) = absolute(module, path, *is_use, |it| found.contains_key(it)) else {
+                continue;
+            };
+            if *is_use && let Some((_, name)) = path.rsplit_once("::") {
+                names.insert(format!("{module}::{name}"), path.clone());
+            }
+            all.push((module, path));
+        }
+    }
+    let is_above = |above: &str, it: &str| it.starts_with(&format!("{above}::"));
+    let mut imports = Imports::new();
+    for (module, path) in all {
+        let of = made_in(&path, &names, |it| found.contains_key(it), 0);
+        if of != *module && !is_above(&of, module) && !is_above(module, &of) {
+            imports.entry(module.clone()).or_default().insert(of);
+        }
+    }
+    imports
+}
+
+/// Each path in this code, and whether a `use` names it.
+fn paths(before: &str, code: TokenStream, of_use: bool, found: &mut Vec<(String, bool)>) {
+    let (mut path, mut colons, mut is_use) = (String::new(), 0, of_use);
+    for token in code {
+        if matches!(&token, TokenTree::Punct(it) if it.as_char() == ':') {
+            colons += 1;
+            continue;
+        }
+        match (token, std::mem::take(&mut colons) == 2) {
+            (TokenTree::Ident(name), true) => path = format!("{path}::{name}"),
+            (TokenTree::Group(group), true) => paths(&path, group.stream(), is_use, found),
+            (token, _) => {
+                found.push((std::mem::take(&mut path), is_use));
+                match token {
+                    TokenTree::Ident(it) if it == "use" => is_use = true,
+                    TokenTree::Ident(it) if before.is_empty() => path = it.to_string(),
+                    TokenTree::Ident(it) => path = format!("{before}::{it}"),
+                    TokenTree::Group(group) => paths("", group.stream(), false, found),
+                    TokenTree::Punct(it) if it.as_char() == ';' => is_use = false,
+                    TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+                }
+            }
+        }
+    }
+    found.push((path, is_use));
+}
+
+/// The module of a file.
+fn module(path: &str) -> String {
+    let path = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    if path == "lib" { "crate".into() } else { format!("crate::{}", path.replace('/', "::")) }
+}
+
+/// A path in a module, from the crate on; `None`: it begins elsewhere.
+fn absolute(
+    module: &str,
+    path: &str,
+    is_use: bool,
+    is_file: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let path = path.trim_end_matches("::self");
+    let (first, rest) = path.split_once("::").unwrap_or((path, ""));
+    match first {
+        "crate" => Some(path.to_owned()),
+        "self" => Some(format!("{module}::{rest}")),
+        "super" => {
+            let above = module.rsplit_once("::")?.0;
+            match rest.starts_with("super") {
+                true => absolute(above, rest, is_use, is_file),
+                false => Some(format!("{above}::{rest}")),
+            }
+        }
+        _ if is_use && is_file(&format!("{module}::{first}")) => Some(format!("{module}::{path}")),
+        _ => None,
+    }
+}
+
+/// The module in whose file a path leads.
+fn made_in(
+    path: &str,
+    names: &BTreeMap<String, String>,
+    is_file: impl Fn(&str) -> bool + Copy,
+    steps: usize,
+) -> String {
+    let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
+    let ends: Vec<usize> = ends.collect();
+    let last = ends.iter().rposition(|end| is_file(&path[..*end])).unwrap_or(0);
+    let passed_on = ends.get(last + 1).and_then(|end| Some((end, names.get(&path[..*end])?)));
+    match passed_on {
+        Some((end, from)) if steps < 8 => {
+            made_in(&format!("{from}{}", &path[*end..]), names, is_file, steps + 1)
+        }
+        _ => path[..ends[last]].to_owned(),
+    }
+}
+
+/// The modules that this one imports from, directly or by others.
+fn reached<'a>(from: &'a str, imports: &'a Imports) -> BTreeSet<&'a str> {
+    let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+    while let Some(module) = next.pop() {
+        let imported = imports.get(module).into_iter().flatten();
+        next.extend(imported.map(String::as_str).filter(|it| seen.insert(*it)));
+    }
+    seen
+}
+
+/// The circles with too many files, each with the imports that make it.
+fn circles(imports: &Imports) -> Vec<String> {
+    let reached: BTreeMap<&str, _> =
+        imports.keys().map(|it| (it.as_str(), reached(it, imports))).collect();
+    let circle = |of: &&str| -> BTreeSet<&str> {
+        let leads_back = |it: &&str| reached.get(it).is_some_and(|seen| seen.contains(of));
+        reached[of].iter().copied().filter(leads_back).collect()
+    };
+    let circles: BTreeSet<_> = reached.keys().map(circle).collect();
+    let described = |circle: BTreeSet<&str>| {
+        let edges = circle.iter().flat_map(|from| imports[*from].iter().map(move |to| (from, to)));
+        let edges = edges.filter(|(_, to)| circle.contains(to.as_str()));
+        let edges = String::from_iter(edges.map(|(from, to)| format!("\n    {from} imports {to}")));
+        format!("{} files in a circle: move what joins them below{edges}", circle.len())
+    };
+    circles.into_iter().filter(|it| it.len() > CIRCLE_FILES).map(described).collect()
+}
+
+#[test]
+fn circles_of_imports_are_found() {
+    let source =
+        |name: &str, text: &str| Source { path: format!("src/{name}.rs"), text: text.to_owned() };
+    let mut sources = [
+        source("a/mod", "mod b; mod c; pub(crate) use b::{B, X}; use c::C;"),
+        source("a/b", "use super::C;"),
+        source("a/c", "use crate::{d::{self, D}, std::E};"),
+        source("d", "// crate::a::c\nfn d() { crate::e::f([super::e::g()]) }"),
+        source("e", "use crate::f;"),
+    ];
+    assert!(circles(&imports(sources.iter())).is_empty());
+    sources[4] = source("e", "fn e() { let _ = crate::a::X::new(); }");
+    let found = circles(&imports(sources.iter()));
+    assert!(found[0].starts_with("4 files") && found[0].contains("crate::e imports crate::a::b"));
 }
 
 /// Whether the line uses the name as a path of its own: not within another word, not after
