@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 mod check;
 mod cursor;
 mod effective;
+mod escapes;
 mod form;
 mod keys;
 mod limits;

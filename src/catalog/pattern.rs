@@ -243,7 +243,7 @@ fn host_segment(text: &str) -> Option<(Segment, Option<&str>)> {
     let [before, behind] = affix.map(String::into_boxed_str);
     let affix = Affix { before, after: behind };
     let segment = match found {
-        None => Segment::Literal(super::router::decode(&affix.before).into()),
+        None => Segment::Literal(super::escapes::decode(&affix.before).into()),
         Some(false) => Segment::Param(affix),
         Some(true) if affix.after.is_empty() => Segment::Rest(affix),
         Some(true) => return None,

@@ -20,6 +20,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Index;
 
+use super::escapes::{decode, decode_if, decode_needed};
 use super::model::{Auth, MeterId, Route, RouteId};
 use super::pattern::{Affix, Pattern, Segment, Wrong, cut, order};
 use crate::toml_file::did_you_mean;
@@ -470,50 +471,6 @@ fn can_be_read_twice(path: &str) -> bool {
         last = byte;
     }
     last == b'/' && path.len() > 1
-}
-
-/// The path with its escapes decoded, except for `%2F`.
-pub(super) fn decode(path: &str) -> Cow<'_, str> {
-    decode_if(path, |byte| byte != b'/')
-}
-
-/// The path with those escapes decoded that it cannot be written without (RFC 3986, section 3.3).
-fn decode_needed(path: &str) -> Cow<'_, str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte);
-    decode_if(path, |byte| !plain(byte))
-}
-
-fn decode_if(path: &str, decoded: impl Fn(u8) -> bool) -> Cow<'_, str> {
-    if !path.contains('%') {
-        return Cow::Borrowed(path);
-    }
-    let mut rest = path.as_bytes();
-    let mut bytes = Vec::with_capacity(rest.len());
-    while let Some((first, after)) = rest.split_first() {
-        match escape(rest) {
-            Some(byte) if decoded(byte) => {
-                bytes.push(byte);
-                rest = &rest[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Cow::Owned(text),
-        Err(error) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
-    }
-}
-
-/// The byte of the escape at the start of `bytes`.
-fn escape(bytes: &[u8]) -> Option<u8> {
-    let [b'%', high, low, ..] = bytes else {
-        return None;
-    };
-    let digit = |b: u8| (b as char).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    Some(digit(*high)? * 16 + digit(*low)?)
 }
 
 #[cfg(test)]
