@@ -59,7 +59,7 @@ fn add_units(plan: &mut Plan, added: &Quota, quantity: u64) {
     let more = added.limit.unwrap_or(0).saturating_mul(quantity);
     let quotas = plan.quotas.get_mut(&added.meter).into_iter().flatten();
     for quota in quotas.filter(|quota| quota.id == added.id) {
-        let grown = |atoms: u64| atoms.saturating_add(more).min(super::limits::MAX_ATOMS);
+        let grown = |atoms: u64| atoms.saturating_add(more).min(super::meters::MAX_ATOMS);
         quota.limit = quota.limit.map(grown);
         quota.stop = quota.stop.map(grown);
     }

@@ -1,5 +1,4 @@
-//! Quotas and features, and the common part of all limits: looking up names, converting words to
-//! atoms.
+//! Quotas and features, and the common part of all limits: looking up names.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,20 +6,11 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::cursor::WrittenAmount;
-use super::meters::{is_bytes, more_parts};
+use super::meters::{amount_of, atoms};
 use super::model::{Every, Feature, Meter, MeterId, Over, Quota, Route, Scope};
-use super::numbers::{BYTE_UNITS, Exact};
 use super::window::Zone;
 use super::words;
-use crate::toml_file::{
-    Findings, Text, TextFault, TomlNode, TomlTable, fault, integer, items, known_names,
-    unknown_help,
-};
-
-/// Most atoms an amount may have: an eighth of the range of the store's signed numbers, so that
-/// sums of use stay within it.
-pub(super) const MAX_ATOMS: u64 = 1 << 60;
+use crate::toml_file::{Findings, Text, TomlNode, TomlTable, fault, integer, items, unknown_help};
 
 /// The definitions that names in limits refer to.
 pub(super) struct Scene<'c> {
@@ -212,60 +202,6 @@ pub(super) fn limits<'a>(node: &'a TomlNode<'a>) -> Vec<(Text<'a>, Option<TomlTa
         None => Some((Text::of(item)?, None)),
     };
     items(node).iter().filter_map(words).collect()
-}
-
-/// An integer or a string as atoms of a meter; errors are reported.
-pub(super) fn amount_of(
-    report: &mut Findings<'_>,
-    node: &TomlNode<'_>,
-    meter: Option<&Meter>,
-    read: fn(&str) -> Result<WrittenAmount, TextFault>,
-) -> Option<u64> {
-    if let Some(text) = Text::of(node) {
-        let amount = read(text.text).and_then(|amount| atoms(&amount, meter));
-        return amount.map_err(|f| fault(report, &text, f)).ok();
-    }
-    let number = integer(node)?.unsigned_abs();
-    let amount = WrittenAmount { value: Exact::whole(number), bytes: false, at: 0..0 };
-    match atoms(&amount, meter) {
-        Ok(atoms) => Some(atoms),
-        Err(f) => {
-            report.error(node.span(), f.message, f.help);
-            None
-        }
-    }
-}
-
-/// An amount in atoms of its meter; without a meter, in calls.
-pub(super) fn atoms(amount: &WrittenAmount, meter: Option<&Meter>) -> Result<u64, TextFault> {
-    let is_bytes = meter.is_some_and(|m| is_bytes(m.count));
-    let fault = |message: &str, help: String| TextFault::new(amount.at.clone(), message, help);
-    if is_bytes && !amount.bytes && amount.value.num > 0 {
-        let help = format!("write {}", known_names(BYTE_UNITS.map(|(unit, _)| unit)));
-        return Err(fault("an amount of bytes needs its unit", help));
-    }
-    if amount.bytes && !is_bytes {
-        let help = "write a number with `k`, `M` or nothing".to_owned();
-        return Err(fault("this meter does not count bytes", help));
-    }
-    let scaled = amount.value.times(u128::from(meter.map_or(1, |m| m.scale)));
-    match scaled {
-        Some(exact) if exact.den > 1 => {
-            let whole = "write whole units; a rate below 1 as one over a longer period, \"30/min\"";
-            let help = match meter.and_then(|meter| more_parts(meter, exact.den)) {
-                Some(parts) => format!("{whole}; or {parts}"),
-                None => whole.to_owned(),
-            };
-            Err(fault("a part of a unit that is never counted", help))
-        }
-        Some(exact) if exact.num <= u128::from(MAX_ATOMS) => {
-            Ok(exact.to_u64().unwrap_or(MAX_ATOMS))
-        }
-        _ => {
-            let help = "write a smaller number, or \"unlimited\"".to_owned();
-            Err(fault("the number overflows what can be counted", help))
-        }
-    }
 }
 
 /// Refuses a prepaid quota beside an including one: each unit passes both, so the other would never

@@ -7,17 +7,24 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::limits::amount_of;
+use super::cursor::WrittenAmount;
 use super::model::{Meter, MeterId, MeterSource, MeterStripe, Send};
 use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, gcd, lcm};
 use super::words;
-use crate::toml_file::{Findings, TableLine, Text, TomlTable, fault, integer, unknown_help};
+use crate::toml_file::{
+    Findings, TableLine, Text, TextFault, TomlNode, TomlTable, fault, integer, known_names,
+    unknown_help,
+};
 
 /// Most meters: each is a pool to query and a line to show.
 pub(crate) const MAX_METERS: usize = 64;
 
 /// Most meters with `count = "reported"`: a request carries their numbers inline.
 pub(crate) const MAX_REPORTED: usize = 8;
+
+/// Most atoms an amount may have: an eighth of the range of the store's signed numbers, so that
+/// sums of use stay within it.
+pub(super) const MAX_ATOMS: u64 = 1 << 60;
 
 /// Parts of a sum's unit, by default: decimal fractions of up to six digits, and a limit of a
 /// million million units still fits.
@@ -152,19 +159,73 @@ fn mark_named(top: TomlTable<'_>, meters: &mut [Meter]) {
     }
 }
 
-pub(super) fn is_bytes(count: MeterSource) -> bool {
+fn is_bytes(count: MeterSource) -> bool {
     matches!(count, MeterSource::RequestBytes | MeterSource::ResponseBytes)
 }
 
 /// Help for making an amount with this denominator, in atoms, a whole number; `None`: it cannot be
 /// made one.
-pub(super) fn more_parts(meter: &Meter, den: u128) -> Option<String> {
+fn more_parts(meter: &Meter, den: u128) -> Option<String> {
     if *meter.name == *REQUESTS || is_bytes(meter.count) {
         return None;
     }
     let parts = u128::from(meter.scale).checked_mul(den)?;
     let parts = u64::try_from(parts).ok().filter(|parts| *parts <= MAX_PARTS)?;
     Some(format!("`parts = {parts}` in `[meter.{}]`, which cannot be changed later", meter.name))
+}
+
+/// An integer or a string as atoms of a meter; errors are reported.
+pub(super) fn amount_of(
+    report: &mut Findings<'_>,
+    node: &TomlNode<'_>,
+    meter: Option<&Meter>,
+    read: fn(&str) -> Result<WrittenAmount, TextFault>,
+) -> Option<u64> {
+    if let Some(text) = Text::of(node) {
+        let amount = read(text.text).and_then(|amount| atoms(&amount, meter));
+        return amount.map_err(|f| fault(report, &text, f)).ok();
+    }
+    let number = integer(node)?.unsigned_abs();
+    let amount = WrittenAmount { value: Exact::whole(number), bytes: false, at: 0..0 };
+    match atoms(&amount, meter) {
+        Ok(atoms) => Some(atoms),
+        Err(f) => {
+            report.error(node.span(), f.message, f.help);
+            None
+        }
+    }
+}
+
+/// An amount in atoms of its meter; without a meter, in calls.
+pub(super) fn atoms(amount: &WrittenAmount, meter: Option<&Meter>) -> Result<u64, TextFault> {
+    let is_bytes = meter.is_some_and(|m| is_bytes(m.count));
+    let fault = |message: &str, help: String| TextFault::new(amount.at.clone(), message, help);
+    if is_bytes && !amount.bytes && amount.value.num > 0 {
+        let help = format!("write {}", known_names(BYTE_UNITS.map(|(unit, _)| unit)));
+        return Err(fault("an amount of bytes needs its unit", help));
+    }
+    if amount.bytes && !is_bytes {
+        let help = "write a number with `k`, `M` or nothing".to_owned();
+        return Err(fault("this meter does not count bytes", help));
+    }
+    let scaled = amount.value.times(u128::from(meter.map_or(1, |m| m.scale)));
+    match scaled {
+        Some(exact) if exact.den > 1 => {
+            let whole = "write whole units; a rate below 1 as one over a longer period, \"30/min\"";
+            let help = match meter.and_then(|meter| more_parts(meter, exact.den)) {
+                Some(parts) => format!("{whole}; or {parts}"),
+                None => whole.to_owned(),
+            };
+            Err(fault("a part of a unit that is never counted", help))
+        }
+        Some(exact) if exact.num <= u128::from(MAX_ATOMS) => {
+            Ok(exact.to_u64().unwrap_or(MAX_ATOMS))
+        }
+        _ => {
+            let help = "write a smaller number, or \"unlimited\"".to_owned();
+            Err(fault("the number overflows what can be counted", help))
+        }
+    }
 }
 
 /// Computes the granularity of each meter in this file: see [`Meter::grain`].

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cursor::WrittenAmount;
-use super::limits::{Scene, atoms, identity, is_limited, limits, refuse_twin};
+use super::limits::{Scene, identity, is_limited, limits, refuse_twin};
+use super::meters::atoms;
 use super::model::{Rate, RateOn, RouteId};
 use super::words;
 use crate::toml_file::{Findings, Text, TextFault, TomlTable, fault, unknown_help};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::limits::{Scene, amount_of};
+use super::limits::Scene;
+use super::meters::amount_of;
 use super::meters::limit_number;
 use super::model::{Auth, ChargeOn, Enforce, MeterId, MeterSource, Route};
 use super::router::{self, Routes};
