@@ -1,6 +1,5 @@
 //! `[[identify]]`: the methods of identifying a caller.
 
-use super::tables::{filled, is_name};
 use super::*;
 use crate::toml_file::{Text, TomlNode, TomlTable, items, looks_secret};
 
@@ -37,11 +36,12 @@ fn identify(
     if let Some(jwt) = table.table("jwt") {
         return jwt_config(report, jwt).map(IdentifyTable::Jwt);
     }
-    if let Some(tenant) = filled(table, "header") {
+    if let Some(tenant) = table.filled("header") {
         return gateway(report, table, &tenant, trusted);
     }
-    let user = filled(table, "user-claim").map(|user| user.text.to_owned());
-    filled(table, "claim")
+    let user = table.filled("user-claim").map(|user| user.text.to_owned());
+    table
+        .filled("claim")
         .map(|tenant| IdentifyTable::Claim { tenant: tenant.text.to_owned(), user })
 }
 
@@ -61,7 +61,7 @@ fn gateway(
     tenant: &Text<'_>,
     trusted: bool,
 ) -> Option<IdentifyTable> {
-    let user = filled(table, "user-header").and_then(|name| header(report, &name));
+    let user = table.filled("user-header").and_then(|name| header(report, &name));
     let name = header(report, tenant)?;
     if !trusted {
         let message = "`[proxy] trust` is empty: this header is only believed from a trusted proxy";
@@ -93,7 +93,7 @@ fn peppers(report: &mut Findings<'_>, node: &TomlNode<'_>) -> Vec<PepperConfig> 
     let mut peppers: Vec<PepperConfig> = Vec::new();
     for table in items(node).iter().filter_map(TomlTable::of) {
         let secret = source(report, table, "identify.pepper");
-        let (Some(id), Some(secret)) = (filled(table, "id"), secret) else {
+        let (Some(id), Some(secret)) = (table.filled("id"), secret) else {
             continue;
         };
         if !is_name(id.text, 16, "") {
@@ -110,7 +110,7 @@ fn peppers(report: &mut Findings<'_>, node: &TomlNode<'_>) -> Vec<PepperConfig> 
 }
 
 fn jwt_config(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<JwtConfig> {
-    let text = |key| filled(table, key).map(|text| text.text.to_owned());
+    let text = |key| table.filled(key).map(|text| text.text.to_owned());
     let texts = table.texts("audience").into_iter();
     let audience: Vec<_> =
         texts.map(|name| name.text.to_owned()).filter(|name| !name.is_empty()).collect();
@@ -119,7 +119,7 @@ fn jwt_config(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<JwtConf
     {
         report.error(span, "`audience` is empty", "write `audience = \"..\"`");
     }
-    let keys = match filled(table, "jwks") {
+    let keys = match table.filled("jwks") {
         Some(jwks) => {
             if is_plain_http_elsewhere(jwks.text) {
                 let message = "keys fetched unencrypted could be forged";
@@ -145,7 +145,7 @@ pub(super) fn secret(
 
 /// The reference in a table that may hold other keys, too.
 fn source(report: &mut Findings<'_>, table: TomlTable<'_>, field: &str) -> Option<SecretRef> {
-    let text = |key| filled(table, key);
+    let text = |key| table.filled(key);
     if let Some(name) = text("env").filter(|name| looks_secret(name.text)) {
         let message = format!("`{field}` names an environment variable, but this is a secret");
         let help = "put it into a variable and write the variable's name; replace the secret, too";

@@ -312,5 +312,11 @@ pub(crate) enum FlushMode {
     Durable,
 }
 
+/// Whether it is 1 to `most` characters of `a-z0-9` and those in `also`.
+fn is_name(name: &str, most: usize, also: &str) -> bool {
+    let may = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(c);
+    (1..=most).contains(&name.len()) && name.chars().all(may)
+}
+
 #[cfg(test)]
 mod tests;

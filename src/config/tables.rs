@@ -10,7 +10,7 @@ use crate::toml_file::{Findings, TableLine, Text, TomlTable, counted, fault, ite
 /// Lowers a file whose shape has been checked. With errors in the report the result is partial.
 pub(super) fn config(report: &mut Findings<'_>, top: TomlTable<'_>) -> Config {
     let store = store(report, top.table("store"));
-    let plans = top.table("plans").and_then(|table| filled(table, "file"));
+    let plans = top.table("plans").and_then(|table| table.filled("file"));
     // An error in the list is one already.
     let is_empty = |table: TomlTable<'_>| table.node("trust").is_none_or(|t| items(t).is_empty());
     let trusted = top.node("proxy").is_some_and(|it| !TomlTable::of(it).is_some_and(is_empty));
@@ -28,17 +28,12 @@ pub(super) fn config(report: &mut Findings<'_>, top: TomlTable<'_>) -> Config {
     }
 }
 
-/// A string that is not empty: an empty one has been reported.
-pub(super) fn filled<'t>(table: TomlTable<'t>, key: &str) -> Option<Text<'t>> {
-    table.text(key).filter(|text| !text.text.is_empty())
-}
-
 fn word<'t>(table: Option<TomlTable<'t>>, key: &str) -> &'t str {
     table.and_then(|table| table.text(key)).map_or("", |word| word.text)
 }
 
 fn store(report: &mut Findings<'_>, table: Option<TomlTable<'_>>) -> StoreConfig {
-    let text = |key| table.and_then(|table| filled(table, key));
+    let text = |key| table.and_then(|table| table.filled(key));
     let kind = text("kind");
     // One file serves a laptop and a fleet: keys made unused by the environment are no error.
     let overridden = kind.as_ref().is_some_and(|kind| report.is_variable(&kind.span));
@@ -99,7 +94,7 @@ fn network(report: &mut Findings<'_>, written: &Text<'_>) -> Option<Network> {
 }
 
 fn http(report: &mut Findings<'_>, table: TomlTable<'_>) -> HttpConfig {
-    let url = filled(table, "billing-url");
+    let url = table.filled("billing-url");
     if let Some(Text { text: url, span }) = &url
         && (!(url.starts_with("https://") || url.starts_with("http://"))
             || url.contains(|c: char| c.is_whitespace() || c.is_control()))
@@ -107,7 +102,7 @@ fn http(report: &mut Findings<'_>, table: TomlTable<'_>) -> HttpConfig {
         let message = "`http.billing-url` is a URL that a browser opens";
         report.error(span.clone(), message, "as in \"https://example.com/billing\"");
     }
-    let prefix = filled(table, "strip-prefix");
+    let prefix = table.filled("strip-prefix");
     if let Some(Text { text: prefix, span }) = &prefix
         && (!prefix.starts_with('/')
             || prefix.ends_with('/')
@@ -125,7 +120,7 @@ fn http(report: &mut Findings<'_>, table: TomlTable<'_>) -> HttpConfig {
 fn stripe(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<StripeConfig> {
     let key = secret(report, table, "key", "stripe.key");
     let webhook_secret = secret(report, table, "webhook-secret", "stripe.webhook-secret");
-    let account = filled(table, "account");
+    let account = table.filled("account");
     if let Some(account) = account.as_ref().filter(|it| !is_name(it.text, MAX_SPACE_CHARS, "-_")) {
         let message = "an account's name is 1 to 64 characters of a-z, 0-9, - and _";
         let help = "as in \"main\": it names the Stripe account permanently";
@@ -141,7 +136,7 @@ fn stripe(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<StripeConfi
             _ => StripeMode::Test,
         },
         account: account.map_or(DEFAULT_STRIPE_ACCOUNT, |name| name.text).into(),
-        api_base: filled(table, "api-base").map_or(DEFAULT_STRIPE_API_BASE, |it| it.text).into(),
+        api_base: table.filled("api-base").map_or(DEFAULT_STRIPE_API_BASE, |it| it.text).into(),
         report_every: report_every.unwrap_or(DEFAULT_REPORT_EVERY),
         too_old: match word(Some(table), "too-old") {
             "name" => TooOld::Name,
@@ -155,7 +150,7 @@ fn flush(
     table: Option<TomlTable<'_>>,
     store: &StoreKind,
 ) -> FlushConfig {
-    let path = table.and_then(|table| filled(table, "journal-path"));
+    let path = table.and_then(|table| table.filled("journal-path"));
     let journal_path = match (&path, store) {
         (Some(path), StoreKind::Redb { path: store }) if Path::new(path.text) == store => {
             let message = "the journal and the store need a file each";
@@ -214,10 +209,4 @@ fn duration(
         report.error(text.span, message, "write a duration within these bounds");
     }
     Some(duration)
-}
-
-/// Whether it is 1 to `most` characters of `a-z0-9` and those in `also`.
-pub(super) fn is_name(name: &str, most: usize, also: &str) -> bool {
-    let may = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(c);
-    (1..=most).contains(&name.len()) && name.chars().all(may)
 }

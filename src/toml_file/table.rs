@@ -44,6 +44,11 @@ impl<'a> TomlTable<'a> {
         self.node(key).and_then(Text::of)
     }
 
+    /// A string that is not empty: an empty one has been reported.
+    pub(crate) fn filled(self, key: &str) -> Option<Text<'a>> {
+        self.text(key).filter(|text| !text.text.is_empty())
+    }
+
     pub(crate) fn flag(self, key: &str) -> Option<bool> {
         self.node(key)?.get_ref().as_bool()
     }
