@@ -12,8 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bought::{SoldAddon, Subscribed};
 use super::eras::SubscriptionSpan;
-use super::error::check_text;
-use super::history::Announced;
+use super::error::{MAX_NAME, check_text};
 #[cfg(feature = "stripe")]
 use super::record::MAX_ADDONS;
 use super::record::{Grant, Override, PaymentState, TenantRecord};
@@ -29,8 +28,6 @@ const ATTEMPTS: usize = 8;
 const MAX_EDITS: usize = 32;
 /// Most characters of a note.
 pub(super) const MAX_NOTE: usize = 512;
-/// Most characters of a plan's, meter's, key's or account's name.
-pub(super) const MAX_NAME: usize = 64;
 /// Most characters of an override's TOML: a record full of the widest characters fits an item.
 const MAX_CHANGES: usize = 1_024;
 
@@ -83,6 +80,18 @@ pub enum Edit {
         /// The key's id.
         id: String,
     },
+}
+
+/// An entry of a tenant's history as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Announced {
+    pub(super) at_ms: i64,
+    /// The version it makes; 0 for a change of a key.
+    pub(super) version: u64,
+    /// The entry that made the version before; 0 if there was none.
+    pub(super) parent: u64,
+    pub(super) note: Option<String>,
+    pub(super) edits: Vec<Edit>,
 }
 
 impl Edit {

@@ -95,6 +95,9 @@ impl From<crate::random::Error> for DirectoryError {
     }
 }
 
+/// Most characters of a plan's, meter's, key's or account's name.
+pub(super) const MAX_NAME: usize = 64;
+
 /// Accepts a text of 1 to `most` characters without controls.
 pub(super) fn check_text(
     text: &str,

@@ -14,8 +14,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
-
+use super::edit::Announced;
 use super::keys::{KeyInfo, KeyState};
 use super::record::TenantRecord;
 use super::write::{Made, make};
@@ -53,18 +52,6 @@ pub enum ChangeOutcome {
     Pending,
     /// The change was not made and never will be: another one came first.
     Never,
-}
-
-/// An entry as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Announced {
-    pub(super) at_ms: i64,
-    /// The version it makes; 0 for a change of a key.
-    pub(super) version: u64,
-    /// The entry that made the version before; 0 if there was none.
-    pub(super) parent: u64,
-    pub(super) note: Option<String>,
-    pub(super) edits: Vec<Edit>,
 }
 
 impl Directory {

@@ -7,9 +7,8 @@
 
 use std::time::SystemTime;
 
-use super::edit::MAX_NAME;
-use super::error::check_text;
-use super::history::Announced;
+use super::edit::Announced;
+use super::error::{MAX_NAME, check_text};
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Edit, Found, News, Surrogate};
 use crate::clock::time_at;
