@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::delays::Delays;
 use crate::ids::Surrogate;
-use crate::ledger::log;
+use crate::ledger::{log, slots};
 use crate::quota::lease::Writer;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
@@ -197,8 +197,9 @@ async fn stands(
     now_ms: i64,
 ) -> Result<ClaimStanding, StoreError> {
     let LogSlot { writer, slot } = theirs.place;
-    let judged =
-        |item: &Item| if log::is_seal(item) { ClaimStanding::Void } else { ClaimStanding::Counts };
+    let judged = |item: &Item| {
+        if slots::is_seal(item) { ClaimStanding::Void } else { ClaimStanding::Counts }
+    };
     if let Some(item) = item(store, space.log(writer, slot)).await? {
         return Ok(judged(&item));
     }

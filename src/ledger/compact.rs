@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::log;
 use super::record::Rows;
+use super::slots;
 use crate::quota::lease::Writer;
 use crate::store::layout;
 use crate::store::{
@@ -77,8 +77,8 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
     let mut by_writer = BTreeMap::<u128, Rows>::new();
     let (mut next, end, mut last_ms) = (range * RUN, (range + 1) * RUN, 0);
     while next < end {
-        let (from, page) = (next, log::slots(store, writer, next, Some(end)).await?);
-        for log::Slot { n, at_ms, rows, of, .. } in page.slots {
+        let (from, page) = (next, slots::slots(store, writer, next, Some(end)).await?);
+        for slots::Slot { n, at_ms, rows, of, .. } in page.slots {
             if n != next {
                 break;
             }
@@ -98,13 +98,13 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
     let bodies: Vec<Vec<u8>> = by_writer.iter().flat_map(packed).collect();
     let parts = i64::try_from(bodies.len()).unwrap_or(i64::MAX);
     for (part, body) in bodies.into_iter().enumerate() {
-        let (name, version) = layout::format(log::FORMAT);
+        let (name, version) = layout::format(slots::FORMAT);
         let write = Write {
             key: writer.space.fold(writer.incarnation, range, part),
             when: Vec::new(),
             change: vec![
                 Change::Set(name, version),
-                Change::Set(log::BODY.into(), Value::Bytes(body)),
+                Change::Set(slots::BODY.into(), Value::Bytes(body)),
                 Change::Set(PARTS.into(), Value::Int(parts)),
             ],
         };
@@ -117,7 +117,7 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
 async fn remove(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), StoreError> {
     let (mut next, end) = (range * RUN, (range + 1) * RUN);
     loop {
-        let page = log::slots(store, writer, next, Some(end)).await?.slots;
+        let page = slots::slots(store, writer, next, Some(end)).await?.slots;
         let Some(last) = page.last() else {
             return Ok(());
         };
@@ -153,8 +153,8 @@ async fn parts(
                 return Ok(None); // one is missing
             }
             wanted = wanted.or(item.int(PARTS));
-            let (rows, carried) = log::decode(item)?;
-            all.push((log::made_ms(item), rows, carried.unwrap_or(writer.incarnation)));
+            let (rows, carried) = slots::decode(item)?;
+            all.push((slots::made_ms(item), rows, carried.unwrap_or(writer.incarnation)));
         }
         let Some(next) = page.next else { break };
         query.from = next;
@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
     use crate::ids::Surrogate;
-    use crate::ledger::log::LogWriter;
+    use crate::ledger::log::{self, LogWriter};
     use crate::quota::pool::PoolId;
     use crate::store::layout::Space;
     use crate::store::{Item, Key, Memory, Page, Promise, StoreFuture, Written};
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(before.0, 2 * RUN + 10);
         assert_eq!(fold_runs(&store, &writer, before.0, 0).await.unwrap(), 2);
         assert_eq!(whole(&store, &writer, 0).await, before);
-        let left = log::slots(&store, &writer, 0, None).await.unwrap();
+        let left = slots::slots(&store, &writer, 0, None).await.unwrap();
         assert_eq!(left.slots.len(), 10, "the folded slots are gone");
         // A reader in the middle of a run gets at least what it lacked, and the same end.
         let (next, late) = whole(&store, &writer, RUN + 5).await;

@@ -27,6 +27,7 @@ pub(crate) mod log;
 pub(crate) mod pace;
 pub(crate) mod place;
 pub(crate) mod record;
+pub(crate) mod slots;
 pub(crate) mod totals;
 
 /// When usage counts as recorded, and so how much a crash may lose.

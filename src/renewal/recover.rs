@@ -18,8 +18,8 @@ use super::RenewerContext;
 use super::seek::FRUITLESS;
 use crate::clock::{Now, nanos};
 use crate::delays::Delays;
-use crate::ledger::log;
 use crate::ledger::record::PoolRow;
+use crate::ledger::{log, slots};
 use crate::overrides;
 use crate::quota::lease::{Lease, Writer};
 use crate::quota::pool::{self, Entry, PoolId};
@@ -257,7 +257,7 @@ impl Other<'_> {
         Ok(match self.ctx.store.write(seal).await? {
             Written::Applied(_) => true,
             // It lives, or another process was faster.
-            Written::Refused(item) => item.is_some_and(|item| log::is_seal(&item)),
+            Written::Refused(item) => item.is_some_and(|item| slots::is_seal(&item)),
         })
     }
 

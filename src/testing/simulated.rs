@@ -14,8 +14,8 @@ use crate::decision::Refusal;
 use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, TenantHandle, Usage, Waited};
 use crate::identity::RequestView;
 use crate::ledger::journal::Journal;
-use crate::ledger::log;
 use crate::ledger::record::{PoolRow, Rows};
+use crate::ledger::slots;
 use crate::overrides::in_thread;
 use crate::quota::pool::{self, PoolId};
 use crate::quota::subpool::{self, Fed, Sub};
@@ -288,8 +288,8 @@ pub struct LogItem {
 impl LogItem {
     /// Reads a record; `None` if the item is not one.
     pub fn read(space: &str, item: &Item) -> Option<Self> {
-        let (rows, of) = log::decode(item).ok()?;
-        let seal = log::is_seal(item);
+        let (rows, of) = slots::decode(item).ok()?;
+        let seal = slots::is_seal(item);
         Some(Self { seal, ..Self::of(space, rows, of) })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use super::super::log;
+use super::super::{log, slots};
 use super::{Fold, Ledger};
 use crate::quota::lease::Writer;
 use crate::quota::pool::PoolId;
@@ -41,7 +41,7 @@ impl Ledger {
             }
             match until_known(&*self.store, log::seal(writer, end.next)).await? {
                 Written::Applied(_) => return Ok(true),
-                Written::Refused(Some(item)) if log::is_seal(&item) => return Ok(true),
+                Written::Refused(Some(item)) if slots::is_seal(&item) => return Ok(true),
                 Written::Refused(_) => {}
             }
         }
