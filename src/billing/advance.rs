@@ -13,7 +13,6 @@ use super::item::{self, ItemId, Origin, Versioned};
 use super::outbox::{
     OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
 };
-use super::reconcile::Kin;
 use super::restored::Word;
 use super::result::{Report, ReportError};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
@@ -32,6 +31,14 @@ const SLACK_MS: i64 = 5_000;
 
 /// Lifetime of a minute's reservation, in seconds: longer than its sum is ever asked for.
 const KEEP_MINUTE_S: i64 = 80 * 86_400;
+
+/// Whether an item may be sent.
+pub(super) enum Kin {
+    /// None of its kin is undecided.
+    Decided,
+    /// One is, and cannot be decided yet, or was changed by another reporter.
+    Undecided,
+}
 
 /// The dependencies and state of a reporter.
 pub(super) struct ReporterContext {

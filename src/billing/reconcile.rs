@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use super::advance::{ReporterContext, next_step, owed_then};
+use super::advance::{Kin, ReporterContext, next_step, owed_then};
 use super::dates::starts_s;
 use super::due::DueUse;
 use super::item::{self, Versioned};
@@ -28,14 +28,6 @@ use super::sink::{SinkError, Sum};
 
 /// The longest billing period, in seconds.
 const LONGEST_S: i64 = 31 * 86_400;
-
-/// Whether an item may be sent.
-pub(super) enum Kin {
-    /// None of its kin is undecided.
-    Decided,
-    /// One is, and cannot be decided yet, or was changed by another reporter.
-    Undecided,
-}
 
 impl ReporterContext {
     /// The word about the restore, and all items of this run.
