@@ -10,7 +10,7 @@
     reason = "a test that panics has failed, and says where; another process is waited for"
 )]
 
-#[path = "../../lambda-http/tests/support/mod.rs"]
+#[path = "../../lambda-http/tests/function/support.rs"]
 mod support;
 
 use support::{Function, Table};

@@ -9,8 +9,8 @@
 //! | [`client`] | an HTTP/1.1 client over a socket, for servers that listen |
 //! | [`answer`] | what came back, and which headers are a framework's own |
 //!
-//! A new adapter joins with one file beside `tests/trace/axum.rs` that implements [`front::Front`],
-//! and one line in `tests/trace/main.rs`.
+//! A new adapter joins with one file beside `tests/adapters/trace/axum.rs` that implements
+//! [`front::Front`], and one line in `tests/adapters/trace.rs`.
 
 #![allow(
     clippy::unwrap_used,

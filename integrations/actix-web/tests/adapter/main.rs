@@ -1,0 +1,15 @@
+//! The adapter in actix-web's own apps and servers. One binary, for each links all of the crate.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod claims;
+mod cors;
+mod handlers;
+mod ingest;
+mod once;
+mod over_http2;
+mod over_sockets;
+mod routes;
+mod support;
+mod upgrades;
+mod webhook;

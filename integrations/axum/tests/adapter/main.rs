@@ -1,0 +1,14 @@
+//! The adapter in axum's own routers and servers. One binary, for each links all of the crate.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod cors;
+mod handlers;
+mod ingest;
+mod layer;
+mod meters;
+mod once;
+mod over_sockets;
+mod routes;
+mod support;
+mod upgrades;
