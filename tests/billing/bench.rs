@@ -1,6 +1,7 @@
 //! A gate over a store in memory, a Stripe beside it, and one clock for both.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use stripe_sim::{Settings, Sim, signature};
 use tallygate::store::{Change, Key, Memory, Store, StoreFuture, Write, Written};
 use tallygate::testing::{START_MS, time_at};
 use tallygate::{Ask, Gate, GateBuilder, ManualClock};
+use test_support::gates::{self, ByHeader};
 
 /// The initial time of the clocks, in Unix seconds.
 pub(crate) const NOW: i64 = START_MS / 1_000;
@@ -123,8 +125,6 @@ impl Bench {
             sim.create_meter(event).unwrap();
         }
         let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("key"), KEY).unwrap();
-        std::fs::write(home.path().join("secret"), SECRET).unwrap();
         let (store, clock) = (Shared::new(), ManualClock::at_unix_ms(START_MS));
         let gate = open(&sim, store.clone(), &clock, &home).await;
         Self { sim, store, clock, gate, home }
@@ -160,9 +160,7 @@ impl Bench {
     /// A process with this key in this mode, if it starts.
     pub(crate) async fn try_key(&self, key: &str, mode: &str) -> Result<Gate, tallygate::Error> {
         let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("key"), key).unwrap();
-        std::fs::write(home.path().join("secret"), SECRET).unwrap();
-        let service = format!("{}\nmode = \"{mode}\"\n", service(&self.sim, &home));
+        let service = format!("{}\nmode = \"{mode}\"\n", service(&self.sim, home.path(), key));
         let builder = GateBuilder::from_text(&service).plans(PLANS).store(self.store.clone());
         builder.clock(self.clock.clone()).identify(ByHeader).open().await
     }
@@ -271,47 +269,14 @@ fn builder(
     clock: &ManualClock,
     home: &tempfile::TempDir,
 ) -> GateBuilder {
-    let service = service(sim, home);
+    let service = service(sim, home.path(), KEY);
     let builder = GateBuilder::from_text(&service).plans(PLANS).store(store).clock(clock.clone());
     builder.identify(ByHeader)
 }
 
 /// The service file; `[stripe]` is its last table.
-fn service(sim: &Sim, home: &tempfile::TempDir) -> String {
-    let path = |file: &str| home.path().join(file).display().to_string();
-    format!(
-        r#"
-        [store]
-        kind = "memory"
-        [[identify]]
-        header = "x-tenant"
-        [proxy]
-        trust = ["127.0.0.0/8"]
-        [flush]
-        mode = "fast"
-        [stripe]
-        key            = {{ file = "{}" }}
-        webhook-secret = {{ file = "{}" }}
-        api-base       = "{}"
-        "#,
-        path("key"),
-        path("secret"),
-        sim.url(),
-    )
-}
-
-/// Trusts `x-tenant`.
-struct ByHeader;
-
-impl tallygate::identity::Identify for ByHeader {
-    fn identify(
-        &self,
-        view: &dyn tallygate::identity::RequestView,
-    ) -> tallygate::identity::Identity {
-        use tallygate::identity::{Caller, Identity};
-        let tenant = view.header("x-tenant").and_then(|value| std::str::from_utf8(value).ok());
-        tenant.map_or(Identity::Absent, |tenant| Identity::Tenant(Caller::new(tenant)))
-    }
+fn service(sim: &Sim, home: &Path, key: &str) -> String {
+    gates::billed(home, key, SECRET, &sim.url())
 }
 
 /// An event about an object, made at this second.

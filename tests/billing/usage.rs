@@ -7,6 +7,7 @@ use serde_json::json;
 use tallygate::Outcome;
 use tallygate::store::{Change, Key, Store, Value as Stored, Write};
 use tallygate::testing::{OpenRequest, START_MS, time_at};
+use test_support::gates;
 use test_support::requests::Call;
 use tokio::time::Instant;
 
@@ -333,8 +334,6 @@ async fn what_was_less_than_a_unit_is_sent_once_the_plan_file_has_a_smaller_unit
     bench.customer("acme").await;
     let home = tempfile::tempdir().unwrap();
     let path = |file: &str| home.path().join(file).display().to_string();
-    std::fs::write(path("key"), KEY).unwrap();
-    std::fs::write(path("secret"), SECRET).unwrap();
     let plans = |unit: &str| {
         let stripe = format!("{{ event = \"api_requests\", send = \"all\"{unit} }}");
         let text = format!(
@@ -345,15 +344,7 @@ async fn what_was_less_than_a_unit_is_sent_once_the_plan_file_has_a_smaller_unit
         std::fs::rename(path("plans.new"), path("plans.toml")).unwrap();
     };
     plans(", unit = \"k\"");
-    let service = format!(
-        "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x-tenant\"\n\
-         [proxy]\ntrust = [\"127.0.0.0/8\"]\n[flush]\nmode = \"fast\"\n\
-         [stripe]\nkey = {{ file = \"{}\" }}\nwebhook-secret = {{ file = \"{}\" }}\n\
-         api-base = \"{}\"\n",
-        path("key"),
-        path("secret"),
-        bench.sim.url(),
-    );
+    let service = gates::billed(home.path(), KEY, SECRET, &bench.sim.url());
     let builder = tallygate::GateBuilder::from_text(&service).plans_file(path("plans.toml"));
     let builder = builder.store(bench.store.clone()).clock(bench.clock.clone());
     let gate = builder.open().await.unwrap();

@@ -17,6 +17,7 @@ use tallygate::middleware::GateLayer;
 use tallygate::testing::{START_MS, leases_at_rest};
 use tallygate::wire::{HeaderStyle, WireOptions};
 use tallygate::{Gate, GateBuilder, ManualClock};
+use test_support::gates;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -25,20 +26,6 @@ const PLANS: &str = r#"
     [plan.team]
     rate.default   = "1M/s"
     quota.requests = "1000M/month"
-"#;
-
-const SERVICE: &str = r#"
-    [store]
-    kind = "memory"
-    [[identify]]
-    header = "x-tenant"
-    [identity]
-    unknown = "create"
-    [proxy]
-    trust = ["127.0.0.0/8"]
-    [flush]
-    mode = "fast"
-    every = "5s"
 "#;
 
 /// A service that allocates nothing.
@@ -84,7 +71,8 @@ impl Body for Found {
 
 async fn gate(style: HeaderStyle) -> Gate {
     let wire = WireOptions { style, ..WireOptions::default() };
-    let gate = GateBuilder::from_text(SERVICE).plans(PLANS).wire(wire);
+    let service = gates::service("fast") + "every = \"5s\"\n";
+    let gate = GateBuilder::from_text(&service).plans(PLANS).wire(wire);
     gate.open().await.unwrap()
 }
 

@@ -16,6 +16,7 @@ use tallygate::middleware::GateLayer;
 use tallygate::store::{Memory, Store};
 use tallygate::testing::Faulty;
 use tallygate::{Admitted, GateBuilder, Usage};
+use test_support::gates::service;
 use test_support::stores::Shared;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -63,19 +64,6 @@ const IN_FLIGHT: &str = r#"
     concurrency = 3
 "#;
 
-const SERVICE: &str = r#"
-    [store]
-    kind = "memory"
-    [[identify]]
-    header = "x-tenant"
-    [identity]
-    unknown = "create"
-    [proxy]
-    trust = ["127.0.0.0/8"]
-    [flush]
-    mode = "durable"
-"#;
-
 /// Frames of four bytes, each of which may report tokens. Panics if polled after its end, as a body
 /// may.
 struct Frames {
@@ -117,7 +105,7 @@ async fn gated(plans: &str) -> (GateLayer, Faulty) {
 
 async fn gated_by(plans: &str, store: impl Store) -> (GateLayer, Faulty) {
     let store = Faulty::scripted(store, []);
-    let builder = GateBuilder::from_text(SERVICE).plans(plans).store(store.clone());
+    let builder = GateBuilder::from_text(&service("durable")).plans(plans).store(store.clone());
     let gate = builder.open().await.unwrap();
     let layer = GateLayer::new(&gate).peer_from(|_| Some(IpAddr::from([127, 0, 0, 1])));
     (layer, store)

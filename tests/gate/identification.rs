@@ -12,6 +12,7 @@ use tallygate::middleware::{GateLayer, Peer};
 use tallygate::store::Memory;
 use tallygate::testing::{Faulty, START_MS};
 use tallygate::{Gate, GateBuilder, ManualClock, testing};
+use test_support::gates;
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -409,19 +410,8 @@ impl tallygate::identity::Identify for Own {
 
 /// A gate that creates tenants on first sight, identified by the host first and then by the tables.
 async fn with_own() -> Gate {
-    let service = r#"
-        [store]
-        kind = "memory"
-        [[identify]]
-        header = "x-tenant"
-        [identity]
-        unknown = "create"
-        [proxy]
-        trust = ["10.0.0.0/8"]
-        [flush]
-        mode = "fast"
-    "#;
-    GateBuilder::from_text(service).plans(PLANS).identify(Own).open().await.unwrap()
+    let service = gates::service("fast").replace("127.0.0.0", "10.0.0.0");
+    GateBuilder::from_text(&service).plans(PLANS).identify(Own).open().await.unwrap()
 }
 
 async fn status_of(gate: &Gate, name: &str, value: &str) -> u16 {
@@ -451,18 +441,7 @@ async fn no_caller_can_be_named_the_anonymous_tenant() {
 
 #[tokio::test]
 async fn the_hosts_own_refusal_knows_tenant_route_and_request() {
-    let service = r#"
-        [store]
-        kind = "memory"
-        [[identify]]
-        header = "x-tenant"
-        [identity]
-        unknown = "create"
-        [proxy]
-        trust = ["10.0.0.0/8"]
-        [flush]
-        mode = "fast"
-    "#;
+    let service = gates::service("fast").replace("127.0.0.0", "10.0.0.0");
     let plans = r#"
         default-plan = "free"
         [route.find]
@@ -473,7 +452,7 @@ async fn the_hosts_own_refusal_knows_tenant_route_and_request() {
     "#;
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let keep = seen.clone();
-    let builder = GateBuilder::from_text(service).plans(plans).on_refusal(move |refusal| {
+    let builder = GateBuilder::from_text(&service).plans(plans).on_refusal(move |refusal| {
         let call = refusal.call.as_ref().expect("a request was refused");
         let tenant = refusal.tenant.as_deref().unwrap_or("-");
         let (route, plan) = (call.route.as_deref(), refusal.plan.as_deref());

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +16,7 @@ use tallygate::store::{Memory, Redb, Store};
 use tallygate::telemetry::Metric;
 use tallygate::testing::{self, Faulty};
 use tallygate::{Ask, Gate};
+use test_support::bodies::Frames;
 use tower::{Layer, ServiceExt};
 
 /// Keeps every series by its name and labels.
@@ -142,23 +141,6 @@ fn what_is_refused_without_a_limit_is_counted_too() {
     });
 }
 
-/// A number of frames of 100 bytes.
-struct Frames(u32);
-
-impl http_body::Body for Frames {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
-        let next = self.0.checked_sub(1);
-        self.0 = next.unwrap_or(0);
-        Poll::Ready(next.map(|_| Ok(http_body::Frame::data(vec![b'x'; 100].into()))))
-    }
-}
-
 #[test]
 fn a_stream_that_is_cut_is_refused_once() {
     const PLANS: &str = "default-plan = \"free\"\n\
@@ -167,7 +149,7 @@ fn a_stream_that_is_cut_is_refused_once() {
     recorded(async |seen| {
         let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
         let stream = tower::service_fn(async |_: Request<Empty<Bytes>>| {
-            Ok::<_, Infallible>(Response::new(Frames(150)))
+            Ok::<_, Infallible>(Response::new(Frames::of(150, 100)))
         });
         let request = Request::builder().header("x-tenant", "acme").body(Empty::new()).unwrap();
         let layered = GateLayer::new(&gate).layer(stream);

@@ -2,17 +2,18 @@
 //! is manual; nothing sleeps.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use tallygate::middleware::{GateBody, GateLayer, StreamCut};
 use tallygate::wire::WireOptions;
 use tallygate::{Admitted, Gate, GateBuilder, ManualClock, testing};
+use test_support::bodies::Frames;
+use test_support::gates::{meter, service};
 use tower::{Layer, Service, ServiceExt};
 
 const PLANS: &str = r#"
@@ -47,35 +48,6 @@ const PLANS: &str = r#"
     feature.exports = true
 "#;
 
-/// A body of frames, with or without a length, that counts how often it was polled.
-struct Frames {
-    frames: Vec<Bytes>,
-    length: Option<u64>,
-}
-
-impl Frames {
-    fn of(n: usize, size: usize) -> Self {
-        let frame = Bytes::from(vec![b'x'; size]);
-        Self { frames: vec![frame; n], length: None }
-    }
-}
-
-impl Body for Frames {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.frames.pop().map(|f| Ok(Frame::data(f))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
 fn request(method: &str, path: &str) -> Request<Empty<Bytes>> {
     Request::builder()
         .method(method)
@@ -104,14 +76,6 @@ where
 
 fn ok(_: Request<Empty<Bytes>>) -> Response<Full<Bytes>> {
     Response::new(Full::from("ok"))
-}
-
-/// `(used, held)` of a meter, in atoms.
-async fn meter(gate: &Gate, name: &str) -> (u64, u64) {
-    let who = testing::identified(gate, "acme").await;
-    let report = gate.usage_report(&who).await.unwrap();
-    let meter = report.meters.iter().find(|m| &*m.name == name).unwrap();
-    (meter.used, meter.held)
 }
 
 async fn left(gate: &Gate, limit: &str) -> u64 {
@@ -190,7 +154,7 @@ async fn what_a_status_costs_is_up_to_charge_on() {
 async fn bodies_that_hyper_never_polls_to_their_end_are_complete() {
     let (gate, _clock) = testing::gate(PLANS);
     // With a length, hyper drops the body once all of it has passed.
-    let known = |_| Response::new(Frames { length: Some(30), ..Frames::of(3, 10) });
+    let known = |_| Response::new(Frames::of(3, 10).stating(30));
     let mut body = call(&gate, request("GET", "/a"), known).await.into_body();
     for _ in 0..3 {
         body.frame().await.unwrap().unwrap();
@@ -523,17 +487,7 @@ async fn past_a_soft_limit_a_header_of_the_hosts_choice_warns() {
     "#;
     let wire = WireOptions { warnings: Some("x-usage-warning"), ..WireOptions::default() };
     let clock = ManualClock::at_unix_ms(testing::START_MS);
-    let service = r#"
-        [store]
-        kind = "memory"
-        [[identify]]
-        header = "x-tenant"
-        [identity]
-        unknown = "create"
-        [proxy]
-        trust = ["127.0.0.0/8"]
-    "#;
-    let gate = GateBuilder::from_text(service).plans(plans).wire(wire).clock(clock).open();
+    let gate = GateBuilder::from_text(&service("fast")).plans(plans).wire(wire).clock(clock).open();
     let gate = gate.await.unwrap();
     for n in 0..4 {
         let inner = tower::service_fn(async |request| Ok::<_, Infallible>(ok(request)));

@@ -2,17 +2,15 @@
 //! streams that only a sum limits, units that are bought and never included.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full};
 use tallygate::directory::{DirectoryError, Grant};
 use tallygate::middleware::{CountReads, GateLayer, ReadBody};
 use tallygate::{Admitted, Ask, Gate, ManualClock, Reason, Usage, testing};
+use test_support::bodies::Frames;
 use tower::{Layer, ServiceExt};
 
 /// A meter's usage, and the usage of each of its limits.
@@ -21,25 +19,6 @@ async fn used(gate: &Gate, meter: &str) -> (u64, Vec<u64>) {
     let report = gate.usage_report(&who).await.unwrap();
     let meter = report.meters.into_iter().find(|it| &*it.name == meter).unwrap();
     (meter.used / meter.scale, meter.limits.iter().map(|it| it.used / meter.scale).collect())
-}
-
-/// A number of frames of a number of bytes each.
-struct Frames(usize, usize);
-
-impl Body for Frames {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.0 == 0 {
-            return Poll::Ready(None);
-        }
-        self.0 -= 1;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![b'x'; self.1])))))
-    }
 }
 
 /// A request of acme with this handler: its status, and the bytes of its body that came before its
@@ -88,12 +67,12 @@ const HELD: &str = r#"
 async fn a_handler_takes_out_of_what_is_held_for_its_request() {
     for plans in [HELD.to_owned(), HELD.replace("credits = \"1000/day\"", "tokens = \"500/day\"")] {
         let (gate, _clock) = testing::gate(&plans);
-        let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+        let (status, _) = handled(&gate, "/", Frames::of(0, 0), |usage| async move {
             usage.add("tokens", 450); // all but what is held
         })
         .await;
         assert_eq!(status, 200);
-        let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+        let (status, _) = handled(&gate, "/", Frames::of(0, 0), |usage| async move {
             for _ in 0..5 {
                 usage.take("tokens", 10).await.unwrap();
             }
@@ -112,7 +91,7 @@ async fn a_handler_takes_out_of_what_is_held_for_its_request() {
 #[tokio::test]
 async fn what_is_taken_beyond_the_hold_is_drawn_and_the_rest_goes_back() {
     let (gate, _clock) = testing::gate(HELD);
-    let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+    let (status, _) = handled(&gate, "/", Frames::of(0, 0), |usage| async move {
         usage.take("tokens", 30).await.unwrap();
         usage.take("tokens", 470).await.unwrap(); // 20 of it are held
         assert!(usage.take("tokens", 1).await.is_err());
@@ -128,7 +107,7 @@ async fn what_is_taken_beyond_the_hold_is_drawn_and_the_rest_goes_back() {
 #[tokio::test]
 async fn a_sum_that_is_taken_comes_out_of_what_its_parts_hold() {
     let (gate, _clock) = testing::gate(&HELD.replace("1000/day", "100/day"));
-    let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+    let (status, _) = handled(&gate, "/", Frames::of(0, 0), |usage| async move {
         usage.take("credits", 60).await.unwrap();
         usage.take("tokens", 20).await.unwrap();
         assert!(usage.take("credits", 1).await.is_err());
@@ -155,11 +134,11 @@ async fn a_stream_is_cut_where_the_credits_end_that_its_bytes_cost() {
     );
     let quiet = |_| async {};
     for frame in [10_000, 1_000] {
-        let passed = handled(&gate, "/", Frames(500_000 / frame, frame), quiet).await;
+        let passed = handled(&gate, "/", Frames::of(500_000 / frame, frame), quiet).await;
         assert_eq!(passed, (200, 500_000));
     }
     assert_eq!(used(&gate, "credits").await, (1_000, vec![1_000]));
-    assert_eq!(handled(&gate, "/", Frames(1, 1), quiet).await.0, 429);
+    assert_eq!(handled(&gate, "/", Frames::of(1, 1), quiet).await.0, 429);
 }
 
 const WORK: &str = r#"
@@ -238,7 +217,7 @@ async fn prepaid_includes_nothing_and_spends_grants_alone() {
     ask(4).await.unwrap().settle();
     assert!(ask(3).await.is_err());
     // Usage reported late is owed, and the next grant pays it first.
-    let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+    let (status, _) = handled(&gate, "/", Frames::of(0, 0), |usage| async move {
         usage.add("jobs", 5);
     })
     .await;
@@ -271,7 +250,7 @@ async fn a_unit_that_two_quotas_owe_is_paid_by_one_unit_of_a_grant() {
     let acme = gate.tenant("acme").await.unwrap();
     let ask = |n| gate.admit(Ask::new(&acme, "work").cost("jobs", n));
     // 9 reported late: the day owes 6 of them, the month 4.
-    let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+    let (status, _) = handled(&gate, "/", Frames::of(0, 0), |usage| async move {
         usage.add("jobs", 9);
     })
     .await;
@@ -342,7 +321,7 @@ async fn bytes_that_are_read_after_the_response_has_ended_are_charged() {
         let response = service.clone().oneshot(request).await.unwrap();
         response.into_body().collect().await.unwrap();
     };
-    send("/up", Frames(4, 500)).await;
+    send("/up", Frames::of(4, 500)).await;
     assert_eq!(used(&gate, "ingress").await, (500, vec![500]));
     let mut body = left.recv().await.unwrap();
     for _ in 0..2 {
@@ -352,7 +331,7 @@ async fn bytes_that_are_read_after_the_response_has_ended_are_charged() {
     assert_eq!(used(&gate, "ingress").await, (1_500, vec![1_500]));
     assert_eq!(used(&gate, "credits").await, (150, vec![150]));
     // What is not charged at first is not charged later either.
-    send("/down", Frames(4, 500)).await;
+    send("/down", Frames::of(4, 500)).await;
     let mut body = left.recv().await.unwrap();
     body.frame().await.unwrap().unwrap();
     drop(body);
@@ -371,7 +350,7 @@ async fn what_is_told_to_remain_is_less_what_the_handler_has_read() {
     });
     let service = GateLayer::new(&gate).counting_reads().layer(CountReads(inner));
     let request = Request::post("/up").header("x-tenant", "acme").header("content-length", 2_500);
-    let response = service.oneshot(request.body(Frames(5, 500)).unwrap()).await.unwrap();
+    let response = service.oneshot(request.body(Frames::of(5, 500)).unwrap()).await.unwrap();
     let told: Vec<_> = response.headers().get_all("ratelimit").iter().collect();
     let told = format!("{told:?}");
     for limit in ["ingress/day\\\";r=1500", "credits/day\\\";r=50"] {
@@ -381,7 +360,7 @@ async fn what_is_told_to_remain_is_less_what_the_handler_has_read() {
 
 /// The header `ratelimit` of a response whose handler reads this many of the frames.
 async fn told(gate: &Gate, body: Frames, reads: usize) -> String {
-    let stated = body.0 * body.1;
+    let stated = body.bytes();
     let inner = tower::service_fn(|request: Request<ReadBody<Frames>>| async move {
         let mut body = request.into_body();
         for _ in 0..reads {
@@ -419,8 +398,8 @@ async fn what_is_told_to_remain_is_less_what_was_read_whoever_pays_for_what_is_h
         (format!("{{ limit = \"2KB/day per user\", {soft} }}"), None),
     ] {
         let (gate, _clock) = testing::gate(&plans(&day));
-        told(&gate, Frames(6, 500), 6).await;
-        let told = told(&gate, Frames(5, 500), 3).await;
+        told(&gate, Frames::of(6, 500), 6).await;
+        let told = told(&gate, Frames::of(5, 500), 3).await;
         let others = ["ingress/month\";r=85500", "credits/day\";r=99100"];
         for says in others.into_iter().chain(of_day) {
             assert!(told.contains(says), "{day}: {says} is not in {told}");
@@ -467,30 +446,30 @@ async fn what_is_told_to_remain_is_not_less_what_is_only_held() {
 async fn an_upload_needs_no_more_credits_than_its_length_comes_to() {
     let only_credits = UPLOADS.replace("quota.ingress = \"4KB/day\"", "");
     let (gate, _clock) = testing::gate(&only_credits.replace("1000/day", "160/day"));
-    assert_eq!(upload(&gate, "/up", Frames(2, 500), 2, 1_000).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames::of(2, 500), 2, 1_000).await, 200);
     // 60 are left, and a full hold would need 100.
-    assert_eq!(upload(&gate, "/up", Frames(1, 500), 1, 500).await, 200);
-    assert_eq!(upload(&gate, "/up", Frames(1, 110), 1, 110).await, 429);
-    assert_eq!(upload(&gate, "/up", Frames(1, 100), 1, 100).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames::of(1, 500), 1, 500).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames::of(1, 110), 1, 110).await, 429);
+    assert_eq!(upload(&gate, "/up", Frames::of(1, 100), 1, 100).await, 200);
     assert_eq!(used(&gate, "credits").await, (160, vec![160]));
 }
 
 #[tokio::test]
 async fn bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states() {
     let (gate, _clock) = testing::gate(UPLOADS);
-    assert_eq!(upload(&gate, "/up", Frames(0, 0), 0, 1 << 59).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames::of(0, 0), 0, 1 << 59).await, 200);
     assert_eq!(used(&gate, "ingress").await, (0, vec![0]));
     // Half of 3 KB is read: more than the hold, so the rest is a late cost.
-    assert_eq!(upload(&gate, "/up", Frames(6, 500), 3, 3_000).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames::of(6, 500), 3, 3_000).await, 200);
     assert_eq!(used(&gate, "ingress").await, (1_500, vec![1_500]));
     assert_eq!(used(&gate, "credits").await, (150, vec![150]));
     assert_eq!(testing::held(&gate.tenant("acme").await.unwrap()), 0);
     // No more is reserved than is stated.
-    assert_eq!(upload(&gate, "/up", Frames(4, 500), 4, 2_000).await, 200);
-    assert_eq!(upload(&gate, "/up", Frames(1, 500), 1, 500).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames::of(4, 500), 4, 2_000).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames::of(1, 500), 1, 500).await, 200);
     assert_eq!(used(&gate, "ingress").await.0, 4_000);
-    assert_eq!(upload(&gate, "/up", Frames(1, 1), 1, 1).await, 429);
-    assert_eq!(upload(&gate, "/ping", Frames(1, 9), 1, 9).await, 200, "it plays no part there");
+    assert_eq!(upload(&gate, "/up", Frames::of(1, 1), 1, 1).await, 429);
+    assert_eq!(upload(&gate, "/ping", Frames::of(1, 9), 1, 9).await, 200, "it plays no part there");
     assert_eq!(used(&gate, "ingress").await.0, 4_000);
     // Work states its own cost.
     let acme = gate.tenant("acme").await.unwrap();

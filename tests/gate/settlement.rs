@@ -20,9 +20,9 @@ use http_body_util::Empty;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::TestRunner;
-use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::middleware::{GateBody, GateLayer};
 use tallygate::{Admitted, Gate, GateBuilder, ManualClock, Usage, testing};
+use test_support::gates::{Acme, service};
 use tower::{Layer, Service};
 
 /// A plan file and a mode.
@@ -404,30 +404,8 @@ fn is_charged(setting: &Setting, case: &Case, seen: &Seen, got: Got) -> bool {
     }
 }
 
-struct Acme;
-
-impl Identify for Acme {
-    fn identify(&self, _: &dyn RequestView) -> Identity {
-        Identity::Tenant(Caller::new("acme"))
-    }
-}
-
 async fn gate(setting: &Setting) -> Gate {
     let mode = if setting.is_durable { "durable" } else { "fast" };
-    let service = format!(
-        r#"
-        [store]
-        kind = "memory"
-        [[identify]]
-        header = "x-tenant"
-        [identity]
-        unknown = "create"
-        [proxy]
-        trust = ["127.0.0.0/8"]
-        [flush]
-        mode = "{mode}"
-        "#
-    );
     let mut plans = "default-plan = \"free\"\n".to_owned();
     let mut free = format!("[plan.free]\ncharge-on = {:?}\n", setting.charge_on);
     free += "quota.requests = \"1M/day\"\n";
@@ -444,7 +422,7 @@ async fn gate(setting: &Setting) -> Gate {
         free += "concurrency = 3\n";
     }
     let clock = ManualClock::at_unix_ms(testing::START_MS);
-    let builder = GateBuilder::from_text(&service).plans(&(plans + &free)).identify(Acme);
+    let builder = GateBuilder::from_text(&service(mode)).plans(&(plans + &free)).identify(Acme);
     let gate = builder.clock(clock).open().await.unwrap();
     gate.directory().tenant("acme").save().await.unwrap();
     gate

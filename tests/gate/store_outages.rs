@@ -14,6 +14,7 @@ use tallygate::store::{
     Written,
 };
 use tallygate::{Admitted, Ask, Gate, ManualClock, testing};
+use test_support::bodies::Frames;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -396,21 +397,6 @@ async fn shadow_refuses_nobody_whatever_the_store_does() {
     assert_eq!(refused, 0, "of 3,000 at once while no units are to be had");
 }
 
-/// A body of unknown length.
-struct Unsized;
-
-impl http_body::Body for Unsized {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
-        std::task::Poll::Ready(None)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn shadow_lets_through_whatever_is_refused_but_tenants_that_are_suspended() {
     let plans = r#"
@@ -430,7 +416,7 @@ async fn shadow_lets_through_whatever_is_refused_but_tenants_that_are_suspended(
     let (gate, clock) = testing::gate(plans);
     let send = async |path: &str, key: &str| {
         let request = Request::post(path).header("x-tenant", "acme");
-        let request = request.header("idempotency-key", key).body(Unsized).unwrap();
+        let request = request.header("idempotency-key", key).body(Frames::of(0, 0)).unwrap();
         let inner = tower::service_fn(|_| async {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
         });

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use tallygate::middleware::GateLayer;
 use tallygate::store::Memory;
 use tallygate::{Ask, Gate, Permit, Usage, testing};
+use test_support::gates::meter;
 use tokio::sync::mpsc;
 use tower::{Layer, ServiceExt};
 
@@ -50,12 +51,6 @@ async fn admit(gate: &Gate, jobs: u64) -> Result<Permit, Box<tallygate::Refusal>
     gate.admit(Ask::new(&acme, "job").cost("jobs", jobs)).await.map_err(Box::new)
 }
 
-async fn used(gate: &Gate, meter: &str) -> u64 {
-    let who = testing::identified(gate, "acme").await;
-    let report = gate.usage_report(&who).await.unwrap();
-    report.meters.iter().find(|it| *it.name == *meter).unwrap().used
-}
-
 #[test]
 fn a_permit_that_is_settled_while_the_gate_closes_is_recorded() {
     let log = Log::default();
@@ -70,7 +65,7 @@ fn a_permit_that_is_settled_while_the_gate_closes_is_recorded() {
         dropped.cancel();
         closing.await.unwrap().unwrap();
         let (next, _clock) = testing::gate_with(PLANS, store);
-        assert_eq!(used(&next, "jobs").await, 30);
+        assert_eq!(meter(&next, "jobs").await.0, 30);
         assert!(admit(&next, 70).await.is_ok(), "what was not used went back");
     });
     assert!(!log.has("still open") && !log.has("not recorded"), "{:?}", log.0);
@@ -117,7 +112,7 @@ fn a_body_that_is_being_sent_is_settled_with_what_has_passed() {
         assert!(log.has("requests=1"), "{:?}", log.0);
         assert!(!log.has("still open"), "it holds nothing: {:?}", log.0);
         let (next, _clock) = testing::gate_with(PLANS, store);
-        assert_eq!(used(&next, "traffic").await, 40);
+        assert_eq!(meter(&next, "traffic").await.0, 40);
         let acme = next.tenant("acme").await.unwrap();
         let rest = Ask::new(&acme, "job").cost("traffic", 960);
         assert!(next.admit(rest).await.is_ok(), "what it held is free again");

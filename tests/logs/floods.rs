@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Request, Response};
-use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::middleware::GateLayer;
 use tallygate::store::Memory;
 use tallygate::testing::{self, Faulty};
 use tallygate::{Gate, GateBuilder, ManualClock};
+use test_support::gates::{Acme, stripe_table};
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -65,15 +65,11 @@ impl io::Write for Log {
 
 /// A gate that takes webhooks; its Stripe does not exist.
 async fn with_webhooks(folder: &std::path::Path, clock: &ManualClock) -> Gate {
-    std::fs::write(folder.join("key"), "sk_test_flood").unwrap();
-    std::fs::write(folder.join("secret"), "whsec_flood").unwrap();
-    let service = format!(
-        "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"tenant\"\n[flush]\nmode = \"fast\"\n\
-         [stripe]\nkey = {{ file = {:?} }}\nwebhook-secret = {{ file = {:?} }}\n\
-         api-base = \"http://127.0.0.1:9\"\n",
-        folder.join("key"),
-        folder.join("secret"),
-    );
+    let service = "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"tenant\"\n\
+                   [flush]\nmode = \"fast\"\n";
+    let address = "http://127.0.0.1:9";
+    let service =
+        service.to_owned() + &stripe_table(folder, "sk_test_flood", "whsec_flood", address);
     let builder = GateBuilder::from_text(&service).plans(PLANS);
     builder.clock(clock.clone()).open().await.unwrap()
 }
@@ -132,15 +128,6 @@ fn webhooks_of_an_unknown_shape_write_a_line_for_each_kind_and_version() {
             }
         }
     });
-}
-
-/// Every caller is `acme`, with no key, user or project.
-struct Acme;
-
-impl Identify for Acme {
-    fn identify(&self, _: &dyn RequestView) -> Identity {
-        Identity::Tenant(Caller::new("acme"))
-    }
 }
 
 #[test]

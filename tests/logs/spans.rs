@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tallygate::telemetry::{EVENT_REFUSED, SPAN_CHECK};
 use tallygate::testing;
-use test_support::requests::Call;
+use test_support::requests::{self, Call};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata};
@@ -68,13 +68,7 @@ fn heard(level: Level) -> Vec<String> {
             let request = Call::new("GET", "/", [("x-tenant", "acme")]);
             let request = request.from(std::net::Ipv4Addr::LOCALHOST.into());
             for status in [200, 429] {
-                let mut waited = tallygate::adapter::Waited::default();
-                let step = loop {
-                    match gate.admit_request(&request, waited) {
-                        tallygate::adapter::Step::Wait(pending) => waited = pending.await,
-                        tallygate::adapter::Step::Done(answer) => break answer,
-                    }
-                };
+                let step = requests::asked(&gate, &request).await;
                 let is_refused = matches!(step, tallygate::adapter::Answer::Refuse(_));
                 assert_eq!(is_refused, status == 429);
             }

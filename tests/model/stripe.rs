@@ -7,6 +7,7 @@ use serde_json::Value;
 use stripe_sim::{Settings, Sim, signature};
 use tallygate::Gate;
 use tallygate::testing::START_MS;
+use test_support::gates;
 
 use crate::history::{Drawn, METERS};
 use crate::system::Differs;
@@ -38,8 +39,6 @@ impl Stripe {
             sim.create_meter(meter).unwrap();
         }
         let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("key"), KEY).unwrap();
-        std::fs::write(home.path().join("secret"), SECRET).unwrap();
         let this = Self {
             sim,
             customers: Vec::new(),
@@ -135,27 +134,7 @@ impl Stripe {
 
     /// The service file of a gate connected to it.
     pub(crate) fn service(&self) -> String {
-        let path = |file: &str| self.home.path().join(file).display().to_string();
-        format!(
-            r#"
-            [store]
-            kind = "memory"
-            [[identify]]
-            header = "x-tenant"
-            [identity]
-            unknown = "create"
-            [proxy]
-            trust = ["127.0.0.0/8"]
-            [flush]
-            mode = "fast"
-            [stripe]
-            key            = {{ file = "{}" }}
-            webhook-secret = {{ file = "{}" }}
-            api-base       = "{}"
-            "#,
-            path("key"),
-            path("secret"),
-            self.sim.url(),
-        )
+        let table = gates::stripe_table(self.home.path(), KEY, SECRET, &self.sim.url());
+        gates::service("fast") + &table
     }
 }

@@ -8,11 +8,14 @@
 )]
 #![cfg(unix)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
+
+use test_support::examples::Home;
+use test_support::processes::Process;
+use test_support::{http, waits};
 
 const README: &str = include_str!("../../../README.md");
 const OWN_README: &str = include_str!("../README.md");
@@ -47,82 +50,56 @@ fn the_lines_of_the_readme_are_the_program() {
 }
 
 /// A folder with the files of this program, which it is started in.
-fn home() -> tempfile::TempDir {
-    let home = tempfile::tempdir().unwrap();
-    for file in ["tallygate.toml", "plans.toml"] {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        std::fs::copy(here, home.path().join(file)).unwrap();
-    }
-    home
+fn home() -> Home {
+    Home::of(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn program(home: &Path) -> Command {
+fn program(home: &Home) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_quickstart"));
-    program.current_dir(home).stdout(Stdio::piped()).stderr(Stdio::piped());
+    program.current_dir(home.folder());
     program
 }
 
 /// The program, the port it was given, and the key it printed; killed when dropped.
 struct Running {
-    child: Child,
+    process: Process,
     port: u16,
     key: String,
 }
 
 impl Running {
     /// Its first start, at which it prints a key.
-    fn start(home: &Path) -> Self {
+    fn start(home: &Home) -> Self {
         let mut running = Self::start_without_a_key(home);
-        let mut out = BufReader::new(running.child.stdout.take().unwrap());
-        out.read_line(&mut running.key).unwrap();
-        running.key.truncate(running.key.trim_end().len());
+        running.key = running.process.first_line();
         running
     }
 
-    fn start_without_a_key(home: &Path) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+    fn start_without_a_key(home: &Home) -> Self {
+        let port = http::free_port();
         let mut program = program(home);
         program.env("TALLYGATE_PEPPER", "no secret in a test, but 32 bytes");
-        let child = program.env("PORT", port.to_string()).spawn().unwrap();
-        Self { child, port, key: String::new() }
+        let process = Process::start(program.env("PORT", port.to_string()));
+        Self { process, port, key: String::new() }
     }
 
     fn ends_well_at(&mut self, signal: &str) -> bool {
-        self.signal(signal);
-        self.child.wait().unwrap().success()
+        self.process.signal(signal);
+        self.process.ends_well()
     }
 
-    fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    fn address(&self) -> (&'static str, u16) {
+        ("127.0.0.1", self.port)
     }
 
     /// Head and body of the answer to one request.
     fn get(&self, path: &str) -> String {
-        let connected = (0..100).find_map(|_| {
-            let stream = TcpStream::connect(("127.0.0.1", self.port)).ok();
-            // It prints the key before it listens.
-            stream.or_else(|| {
-                std::thread::sleep(Duration::from_millis(50));
-                None
-            })
-        });
-        let (mut stream, key) = (connected.expect("it listens"), &self.key);
-        let head = format!("host: test\r\nconnection: close\r\nx-api-key: {key}");
-        write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+        // It prints the key before it listens.
+        waits::until("it listens", || TcpStream::connect(self.address()).is_ok());
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let mut socket = http::open(self.address(), "GET", path, &[("x-api-key", &self.key)], "");
+        socket.read_to_string(&mut answer).unwrap();
         answer
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -137,7 +114,7 @@ fn part_that_stays(line: &str) -> &str {
 #[test]
 fn it_answers_as_its_readme_says() {
     let home = home();
-    let mut running = Running::start(home.path());
+    let mut running = Running::start(&home);
     assert!(running.key.starts_with("tg_"), "{}", running.key);
     let first = running.get("/v1/hello");
     let shown = shown_after("It prints a key; with it:");
@@ -167,64 +144,52 @@ fn it_answers_as_its_readme_says() {
 
 #[test]
 fn it_ends_well_at_the_signal_that_platforms_send() {
-    let mut running = Running::start(home().path());
+    let mut running = Running::start(&home());
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
     assert!(running.ends_well_at("-TERM"));
 }
 
 #[test]
 fn a_client_that_has_sent_half_a_head_does_not_keep_it_from_its_end() {
-    let mut running = Running::start(home().path());
+    let mut running = Running::start(&home());
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
-    let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    let mut stream = TcpStream::connect(running.address()).unwrap();
     stream.write_all(b"GET /v1/hello HTTP/1.1\r\nhost: te").unwrap();
     std::thread::sleep(Duration::from_millis(200));
-    running.signal("-TERM");
-    let ended = (0..300).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(100));
-        running.child.try_wait().unwrap()
-    });
-    assert!(ended.expect("it ends within 30 s").success());
+    assert!(running.ends_well_at("-TERM"), "within 30 s");
 }
 
 #[test]
 fn an_empty_service_file_is_enough() {
     let home = home();
-    std::fs::write(home.path().join("tallygate.toml"), "").unwrap();
-    let mut running = Running::start(home.path());
+    std::fs::write(home.path("tallygate.toml"), "").unwrap();
+    let mut running = Running::start(&home);
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
     assert!(running.ends_well_at("-TERM"));
 
     // Its store is a file now: the key of the first start is good for all.
-    let mut again = Running::start_without_a_key(home.path());
+    let mut again = Running::start_without_a_key(&home);
     again.key = running.key.clone();
     assert!(again.get("/v1/hello").starts_with("HTTP/1.1 200 "));
     assert!(again.ends_well_at("-TERM"));
-    let mut printed = String::new();
-    again.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    let printed = again.process.printed();
     assert_eq!(printed, "", "no other key is made");
 }
 
 #[test]
 fn a_plan_file_that_is_broken_while_it_runs_is_logged() {
     let home = home();
-    let mut running = Running::start(home.path());
-    let (said, lines) = std::sync::mpsc::channel();
-    let err = BufReader::new(running.child.stderr.take().unwrap());
-    std::thread::spawn(move || err.lines().map_while(Result::ok).try_for_each(|it| said.send(it)));
-    let plans = home.path().join("plans.toml");
-    let broken = std::fs::read_to_string(&plans).unwrap().replace("10k/month", "10k/moon");
-    std::fs::write(&plans, broken).unwrap();
-    let within = Duration::from_secs(10);
-    let named = |line: &String| line.contains("the plan file is broken");
-    while !named(&lines.recv_timeout(within).expect("it says so")) {}
+    let running = Running::start(&home);
+    home.edit_plans("10k/month", "10k/moon");
+    let broken = "the plan file is broken";
+    waits::until("it says so", || running.process.stderr().contains(broken));
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "), "the one before stays");
 }
 
 #[test]
 fn without_a_pepper_it_says_what_its_readme_shows() {
     let home = home();
-    let ended = program(home.path()).env_remove("TALLYGATE_PEPPER").output().unwrap();
+    let ended = program(&home).env_remove("TALLYGATE_PEPPER").output().unwrap();
     assert!(!ended.status.success());
     let said = String::from_utf8(ended.stderr).unwrap();
     let shown = shown_after("Without the pepper it does not start, and says why:");
@@ -234,7 +199,7 @@ fn without_a_pepper_it_says_what_its_readme_shows() {
 #[test]
 fn the_plans_of_the_readme_are_plans() {
     let home = home();
-    std::fs::write(home.path().join("plans.toml"), block("toml")).unwrap();
-    let answer = Running::start(home.path()).get("/v1/hello");
+    std::fs::write(home.path("plans.toml"), block("toml")).unwrap();
+    let answer = Running::start(&home).get("/v1/hello");
     assert!(answer.contains("\"default\";q=10;w=2"), "{answer}");
 }

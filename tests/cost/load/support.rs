@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tallygate::adapter::{Answer, Step, Waited};
+use tallygate::adapter::Answer;
 use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
     Written,
 };
 use tallygate::{Gate, Reason};
-use test_support::requests::Call;
+use test_support::requests::{self, Call};
 
 /// A request of a tenant's user.
 pub(crate) const fn of<'a>(tenant: &'a str, user: &'a str) -> Call<'a, 2> {
@@ -19,13 +19,9 @@ pub(crate) const fn of<'a>(tenant: &'a str, user: &'a str) -> Call<'a, 2> {
 
 /// Asks as an adapter does, and drops the admitted request: it was used.
 pub(crate) async fn call(gate: &Gate, of: Call<'_, 2>) -> Result<(), Reason> {
-    let mut waited = Waited::default();
-    loop {
-        match gate.admit_request(&of, waited) {
-            Step::Done(Answer::Refuse(refusal)) => return Err(refusal.reason.clone()),
-            Step::Done(_) => return Ok(()),
-            Step::Wait(pending) => waited = pending.await,
-        }
+    match requests::asked(gate, &of).await {
+        Answer::Refuse(refusal) => Err(refusal.reason.clone()),
+        _ => Ok(()),
     }
 }
 

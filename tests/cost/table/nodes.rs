@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::testing::{OpenRequest, START_MS};
 use tallygate::{Clock, Gate, GateBuilder, Now, Outcome, Reason};
+use test_support::gates::ByHeader;
+use test_support::requests::Call;
 use tokio::time::Instant;
 
 use super::metered::Table;
@@ -117,7 +118,7 @@ fn node(table: &Table, plans: &str, max_write_units: u32) -> GateBuilder {
     );
     let clock = RuntimeClock(Instant::now());
     let builder = GateBuilder::from_text(&service).plans(plans).store(table.node());
-    builder.clock(clock).identify(ByName)
+    builder.clock(clock).identify(ByHeader)
 }
 
 /// Creates every tenant: once in a tenant's life, so not part of the measurement.
@@ -162,53 +163,22 @@ pub(crate) async fn each_once(gate: &Gate, tenants: &Tenants, got: &Got) {
 /// One request. Most are answered at once; the rest wait concurrently.
 fn ask(gate: Gate, tenant: Arc<str>, got: Got) {
     let mut request = Box::pin(async move {
-        let count = match OpenRequest::admit(&gate, &Call(tenant)).await {
-            Ok(open) => {
-                open.head(200);
-                open.end(Outcome::Complete { status: 200 });
-                &got.admitted
-            }
-            Err(Some(refusal)) if refusal.reason == Reason::Unavailable => &got.unavailable,
-            Err(_) => &got.refused,
-        };
+        let count =
+            match OpenRequest::admit(&gate, &Call::new("POST", "/work", [("x-tenant", &*tenant)]))
+                .await
+            {
+                Ok(open) => {
+                    open.head(200);
+                    open.end(Outcome::Complete { status: 200 });
+                    &got.admitted
+                }
+                Err(Some(refusal)) if refusal.reason == Reason::Unavailable => &got.unavailable,
+                Err(_) => &got.refused,
+            };
         count.fetch_add(1, Ordering::Relaxed);
     });
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     if request.as_mut().poll(&mut context).is_pending() {
         tokio::spawn(request);
-    }
-}
-
-struct ByName;
-
-impl Identify for ByName {
-    fn identify(&self, view: &dyn RequestView) -> Identity {
-        let name = view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok());
-        name.map_or(Identity::Absent, |name| Identity::Tenant(Caller::new(name)))
-    }
-}
-
-/// A request of this tenant.
-struct Call(Arc<str>);
-
-impl RequestView for Call {
-    fn method(&self) -> &str {
-        "POST"
-    }
-
-    fn path(&self) -> &str {
-        "/work"
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        (name == "x-tenant").then_some(self.0.as_bytes())
-    }
-
-    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
-        self.header(name).into_iter().collect()
-    }
-
-    fn peer(&self) -> Option<std::net::IpAddr> {
-        None
     }
 }

@@ -125,7 +125,7 @@ pub(crate) async fn dynamodb_local() -> Result<Subject, String> {
 async fn new_table(endpoint: &str, table: &str) -> Result<Subject, String> {
     use tallygate::store::DynamoDb;
 
-    let client = shared_table::client(endpoint);
+    let client = test_support::dynamodb::client(endpoint);
     let made = DynamoDb::create_table(&client, table, None).await;
     made.map_err(|error| error.to_string())?;
     let table = table.to_owned();
@@ -138,15 +138,7 @@ async fn new_table(endpoint: &str, table: &str) -> Result<Subject, String> {
 /// The subject, or `None` with a line that says why: never in CI, where a skipped store is a
 /// failure.
 pub(crate) fn get(name: &str, subject: Result<Subject, String>) -> Option<Subject> {
-    match subject {
-        Ok(subject) => Some(subject),
-        Err(why) => {
-            println!("skipped: {name} ({why})");
-            let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-            assert!(!ci, "{name} must run in CI: {why}");
-            None
-        }
-    }
+    test_support::skips::needed(name, subject)
 }
 
 pub(crate) fn key(pk: &str, sk: &str) -> Key {

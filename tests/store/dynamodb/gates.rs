@@ -1,12 +1,14 @@
 //! Two gates on one table, each behind a wire that fails every second request: one quota, exact to
 //! the unit, and all of it recorded.
 
-use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::store::DynamoDb;
-use tallygate::{Ask, Gate, GateBuilder, TenantHandle, testing};
+use tallygate::{Ask, Gate, GateBuilder, TenantHandle};
+use test_support::dynamodb::client;
+use test_support::gates::{ByHeader, meter};
+use test_support::skips;
 
 use super::proxy::{Fault, Proxy};
-use crate::shared_table::{client, serve};
+use crate::shared_table::serve;
 
 const QUOTA: usize = 200;
 
@@ -43,17 +45,6 @@ const FAULTS: [Fault; 9] = [
     Fault::Error500 { applied: true },
     Fault::Throttled,
 ];
-
-struct ByHeader;
-
-impl Identify for ByHeader {
-    fn identify(&self, view: &dyn RequestView) -> Identity {
-        match view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok()) {
-            Some(tenant) => Identity::Tenant(Caller::new(tenant)),
-            None => Identity::Absent,
-        }
-    }
-}
 
 async fn open(endpoint: &str) -> Gate {
     let store = DynamoDb::new(client(endpoint), "gates");
@@ -108,9 +99,7 @@ async fn two_gates_on_bad_wires_admit_and_record_one_quota_to_the_unit() {
         assert!(proxy.requests() > 20, "the wire was in use");
     }
     let gate = open(&endpoint).await;
-    let report = gate.usage_report(&testing::identified(&gate, "acme").await).await.unwrap();
-    let used = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap().used;
-    assert_eq!(used, QUOTA as u64);
+    assert_eq!(meter(&gate, "jobs").await.0, QUOTA as u64);
 }
 
 /// More gates than one item has room for: the rest of the pool is in sub-pools, and each unit is
@@ -160,11 +149,7 @@ async fn forty_gates_share_a_quota_through_sub_pools() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_gates_share_a_quota_through_sub_pools_of_dynamodb_local() {
-    match tokio::task::spawn_blocking(dynamodb_local::shared).await.unwrap() {
-        Ok(server) => forty_gates_serve_one_quota_to_the_unit(server.endpoint()).await,
-        Err(why) => {
-            println!("skipped: sub-pools on DynamoDB Local ({why})");
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI runs every test");
-        }
-    }
+    let server = tokio::task::spawn_blocking(dynamodb_local::shared).await.unwrap();
+    let Some(server) = skips::needed("sub-pools on DynamoDB Local", server) else { return };
+    forty_gates_serve_one_quota_to_the_unit(server.endpoint()).await;
 }

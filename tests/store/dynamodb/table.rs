@@ -12,9 +12,10 @@ use tallygate::store::{
     Change, DynamoDb, Key, Query, Store, StoreErrorKind, Units, Value, WarmThroughput, When, Write,
     Written,
 };
+use test_support::dynamodb::client;
 
 use super::proxy::Proxy;
-use crate::shared_table::{client, serve};
+use crate::shared_table::serve;
 
 async fn served() -> (dynoxide::Database, Client) {
     let db = dynoxide::Database::memory().unwrap();

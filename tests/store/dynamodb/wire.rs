@@ -6,9 +6,10 @@ use std::time::Duration;
 use tallygate::store::{
     Change, DynamoDb, Item, Key, Store, StoreErrorKind, Value, When, Write, Written,
 };
+use test_support::dynamodb::client;
 
 use super::proxy::{Fault, Proxy};
-use crate::shared_table::{client, serve};
+use crate::shared_table::serve;
 
 /// Timeout of a call: short enough to notice a silent wire, long enough for a busy machine.
 const WITHIN: Duration = Duration::from_secs(2);

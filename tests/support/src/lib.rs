@@ -1,9 +1,31 @@
 //! What the tests of several packages share: each helper once, in a file named after its subject.
 //! A helper that one test file uses stays in that file.
 
-pub mod clocks;
-pub mod requests;
-pub mod stores;
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "parts of tests: a panic is a failure, and says where"
+)]
 
+#[cfg(feature = "bodies")]
+pub mod bodies;
+#[cfg(feature = "gate")]
+pub mod clocks;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
+pub mod examples;
+#[cfg(feature = "gate")]
+pub mod gates;
+pub mod http;
+pub mod plans;
+pub mod processes;
+#[cfg(feature = "gate")]
+pub mod requests;
+pub mod skips;
+#[cfg(feature = "gate")]
+pub mod stores;
+pub mod waits;
+
+#[cfg(feature = "gate")]
 #[doc(hidden)]
 pub use tallygate;

@@ -2,7 +2,20 @@
 
 use std::net::IpAddr;
 
+use tallygate::Gate;
+use tallygate::adapter::{Answer, Step, Waited};
 use tallygate::identity::RequestView;
+
+/// Asks a gate as an adapter does: waits, and asks again.
+pub async fn asked(gate: &Gate, view: &(dyn RequestView + Sync)) -> Answer {
+    let mut waited = Waited::default();
+    loop {
+        match gate.admit_request(view, waited) {
+            Step::Done(answer) => return answer,
+            Step::Wait(pending) => waited = pending.await,
+        }
+    }
+}
 
 /// A request with these headers.
 #[derive(Clone, Copy, Debug)]

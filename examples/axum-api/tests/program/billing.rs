@@ -1,12 +1,11 @@
 //! The example with a Stripe beside it, over HTTP on both sides: usage turns into meter events,
 //! and a webhook changes a tenant's plan on its next request.
 
-use std::io::Write;
-use std::net::TcpStream;
-
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim};
-use crate::support::{Answer, Api, Home, request};
+use test_support::http;
+
+use crate::support::{Answer, Api, Home};
 
 const KEY: &str = "sk_test_thekeyofthedemo";
 const SECRET: &str = "whsec_thesecretofthedemo";
@@ -41,7 +40,8 @@ impl Stripe {
 
     fn call(&self, method: &str, path: &str, body: &str) -> Value {
         let key = format!("Bearer {KEY}");
-        let answer = request(&self.address, method, path, &[("authorization", &key)], body);
+        let answer = http::send(&self.address, method, path, &[("authorization", &key)], body);
+        let answer = answer.expect("it answers");
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
         serde_json::from_str(&answer.body).unwrap()
     }
@@ -154,10 +154,7 @@ fn killed_while_stripe_answers_it_bills_once() {
         let hang = json!({ "hang": { "applied": applied } });
         let hang = json!({ "on": "POST /v1/billing/meter_events", "times": 0, "do": hang });
         stripe.call("POST", "/_sim/faults", &hang.to_string());
-        let mut asked = TcpStream::connect(api.address()).unwrap();
-        asked
-            .write_all(b"POST /demo/report HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
-            .unwrap();
+        let _asked = http::open(api.address(), "POST", "/demo/report", &[], "");
         api.until("Stripe is asked", |_| {
             let calls = stripe.call("GET", "/_sim/calls", "");
             let is_event = |call: &Value| call["call"] == "POST /v1/billing/meter_events";

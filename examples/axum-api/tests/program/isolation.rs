@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use crate::support::{Api, Home};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use tallygate::GateBuilder;
 
 const ACME: &str = "tg_demo_acme";
@@ -165,7 +165,7 @@ const PEPPER: &str = concat!(env!("CARGO_PKG_NAME"), ".pepper");
 /// A tenant each, with a key drawn as everybody's are, in the file the program will open.
 async fn enrol(home: &Home, ids: &[&str]) -> BTreeMap<String, String> {
     std::fs::write(home.path(PEPPER), "no secret in a test, but 32 bytes").unwrap();
-    let mut service = std::fs::read_to_string(home.path("tallygate.toml")).unwrap();
+    let mut service = home.read("tallygate.toml");
     for file in [STORE, PEPPER, "plans.toml"] {
         let here = format!("{:?}", home.path(file));
         service = service.replace(&format!("{file:?}"), &here);

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::support::{Home, PROGRAM};
+use crate::support::Home;
 
 const ACME: &str = "tg_demo_acme";
 const SOLO: &str = "tg_demo_solo";
@@ -64,8 +64,7 @@ fn usage_moves_by_what_requests_cost() {
 fn a_client_that_goes_away_pays_for_what_passed() {
     let home = Home::new();
     let api = home.start();
-    let headers = [("x-api-key", ACME)];
-    let mut socket = api.open("GET", "/v1/stream?chunks=100000", &headers, "");
+    let mut socket = api.open("GET", "/v1/stream?chunks=100000", ACME);
     socket.read_exact(&mut [0; 1000]).unwrap();
     drop(socket);
     api.until("the hold goes back", |api| api.meter("egress", ACME, "held") == 0);
@@ -107,15 +106,13 @@ fn a_broken_plan_file_is_named_and_the_one_before_stays() {
     home.edit_plans("rate.search    = \"30/min\"", "rate.serch     = \"30/min\"");
     api.until("the mistake is reported", |api| api.stderr().contains("rate.serch"));
     let stderr = api.stderr();
-    let text = std::fs::read_to_string(home.path("plans.toml")).unwrap();
+    let text = home.read("plans.toml");
     let line = text.lines().position(|l| l.contains("serch")).unwrap() + 1;
     assert!(stderr.contains(&format!("plans.toml:{line}:")), "{stderr}");
     assert_eq!(api.send("GET", SEARCH, ACME).status, 200);
     drop(api);
 
-    let mut broken = std::process::Command::new(PROGRAM);
-    broken.current_dir(home.path("")).env_remove("CARGO_MANIFEST_DIR");
-    let broken = broken.env("PORT", "0").output().unwrap();
+    let broken = home.program().output().unwrap();
     assert!(!broken.status.success(), "it does not start with broken plans");
     let stderr = String::from_utf8(broken.stderr).unwrap();
     assert!(stderr.contains(&format!("plans.toml:{line}:")), "{stderr}");
@@ -132,8 +129,7 @@ fn sigterm_drains_and_the_next_start_knows_what_was_used() {
     let egress = api.used("egress", ACME);
 
     // A request in hand when the signal comes is answered to its end.
-    let headers = [("x-api-key", ACME)];
-    let mut open = api.open("GET", "/v1/stream?chunks=20000", &headers, "");
+    let mut open = api.open("GET", "/v1/stream?chunks=20000", ACME);
     open.read_exact(&mut [0; 1]).unwrap();
     api.terminate();
     let mut rest = Vec::new();

@@ -9,6 +9,8 @@
     reason = "a test that panics has failed, and says where; another process is waited for"
 )]
 
+use test_support::{dynamodb, skips};
+
 use crate::support::{Api, Home};
 
 const SOLO: &str = "tg_demo_solo";
@@ -19,14 +21,7 @@ const QUOTA: usize = 60;
 
 /// A server, unless it cannot be had.
 fn server() -> Option<&'static dynamodb_local::Server> {
-    match dynamodb_local::shared() {
-        Ok(server) => Some(server),
-        Err(why) => {
-            println!("skipped: shared_table (DynamoDB Local: {why})");
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI runs every test");
-            None
-        }
-    }
+    skips::needed("shared_table", dynamodb_local::shared())
 }
 
 fn home() -> Home {
@@ -36,16 +31,10 @@ fn home() -> Home {
     home
 }
 
-/// Where the table is, as every AWS tool is told.
-fn env<'a>(server: &'a dynamodb_local::Server, table: &'a str) -> [(&'a str, &'a str); 6] {
-    [
-        ("TALLYGATE__STORE__KIND", "dynamodb"),
-        ("TALLYGATE__STORE__TABLE", table),
-        ("AWS_ENDPOINT_URL_DYNAMODB", server.endpoint()),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "x"),
-        ("AWS_SECRET_ACCESS_KEY", "x"),
-    ]
+/// Where the table is.
+fn env<'a>(server: &'a dynamodb_local::Server, table: &'a str) -> Vec<(&'a str, &'a str)> {
+    let store = [("TALLYGATE__STORE__KIND", "dynamodb"), ("TALLYGATE__STORE__TABLE", table)];
+    dynamodb::env(server.endpoint()).into_iter().chain(store).collect()
 }
 
 /// Starts three at once, each of which would make the table and the tenants.
@@ -115,13 +104,7 @@ fn a_killed_process_costs_no_unit_above_the_limit_and_the_next_start_goes_on() {
 fn a_table_that_is_not_there_says_how_to_make_it() {
     let Some(server) = server() else { return };
     let home = home();
-    let run = std::process::Command::new(env!("CARGO_BIN_EXE_axum-api"))
-        .current_dir(home.path("."))
-        .env_remove("CARGO_MANIFEST_DIR")
-        .env("PORT", "0")
-        .envs(env(server, "nowhere"))
-        .output()
-        .unwrap();
+    let run = home.program().envs(env(server, "nowhere")).output().unwrap();
     assert!(!run.status.success());
     let said = String::from_utf8_lossy(&run.stderr);
     assert!(said.contains("there is no table `nowhere`"), "{said}");

@@ -1,29 +1,15 @@
-//! The example as it is shipped, started on a free port with files of its own, and a plain HTTP/1.1
-//! client over a socket, so that a request is exactly what a test writes. The example is the one
-//! whose package includes this file: `axum-api` or `actix-api`.
+//! The example as it is shipped, started on a free port with files of its own. The example is the
+//! one whose package includes this file: `axum-api` or `actix-api`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    dead_code,
-    reason = "a test that panics has failed, and says where; another process is waited for by \
-              looking; each file uses its part"
-)]
+#![allow(dead_code, reason = "each of the two uses its part")]
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
+use std::ops::Deref;
+use std::process::Command;
 
-/// Longest wait for something that should happen at once or within the plan file's poll.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(50);
+use test_support::examples;
+pub(crate) use test_support::http::{Answer, Socket};
+use test_support::processes::Process;
+use test_support::{http, waits};
 
 /// The program.
 pub(crate) const PROGRAM: &str =
@@ -34,41 +20,24 @@ pub(crate) const PROGRAM: &str =
 
 /// A running API; killed when dropped.
 pub(crate) struct Api {
-    child: Child,
+    process: Process,
     address: String,
-    stderr: Arc<Mutex<String>>,
 }
 
-/// A folder with the example's files, which a test may edit.
-pub(crate) struct Home(tempfile::TempDir);
+/// A folder with the example's files.
+pub(crate) struct Home(examples::Home);
 
-/// A response, read to its end.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HashMap<String, String>,
-    pub(crate) body: String,
+impl Deref for Home {
+    type Target = examples::Home;
+
+    fn deref(&self) -> &examples::Home {
+        &self.0
+    }
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let example = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for file in ["tallygate.toml", "plans.toml"] {
-            std::fs::copy(example.join(file), home.path().join(file)).unwrap();
-        }
-        Self(home)
-    }
-
-    pub(crate) fn path(&self, file: &str) -> PathBuf {
-        self.0.path().join(file)
-    }
-
-    /// Replaces words of the plan file.
-    pub(crate) fn edit_plans(&self, from: &str, to: &str) {
-        let text = std::fs::read_to_string(self.path("plans.toml")).unwrap();
-        assert!(text.contains(from), "the plan file has no `{from}`");
-        std::fs::write(self.path("plans.toml"), text.replace(from, to)).unwrap();
+        Self(examples::Home::of(env!("CARGO_MANIFEST_DIR")))
     }
 
     pub(crate) fn start(&self) -> Api {
@@ -80,34 +49,20 @@ impl Home {
     }
 
     pub(crate) fn start_with_args(&self, env: &[(&str, &str)], args: &[&str]) -> Api {
-        let mut child = Command::new(PROGRAM)
-            .args(args)
-            .current_dir(self.0.path())
-            .env_remove("CARGO_MANIFEST_DIR")
-            .env_remove("PLANS")
-            .env_remove("RUST_LOG")
-            .env("PORT", "0")
-            .envs(env.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let (mut from, to) = (BufReader::new(child.stderr.take().unwrap()), stderr.clone());
-        thread::spawn(move || {
-            let mut line = String::new();
-            while from.read_line(&mut line).is_ok_and(|n| n > 0) {
-                to.lock().unwrap().push_str(&line);
-                line.clear();
-            }
-        });
-        let mut first = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut first).unwrap();
-        thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        let address = first.trim().rsplit('/').next().unwrap().to_owned();
-        assert!(address.contains(':'), "{first}\n{}", stderr.lock().unwrap());
-        Api { child, address, stderr }
+        let process = Process::start(self.program().args(args).envs(env.iter().copied()));
+        let address = process.first_line().rsplit('/').next().unwrap().to_owned();
+        assert!(address.contains(':'), "it prints no address");
+        Api { process, address }
+    }
+
+    /// The program on a free port, with these files and nothing of the test's environment.
+    pub(crate) fn program(&self) -> Command {
+        let mut program = Command::new(PROGRAM);
+        program.current_dir(self.folder()).env("PORT", "0");
+        for name in ["CARGO_MANIFEST_DIR", "PLANS", "RUST_LOG"] {
+            program.env_remove(name);
+        }
+        program
     }
 }
 
@@ -130,7 +85,7 @@ impl Api {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        request(&self.address, method, path, headers, body)
+        http::send(&self.address, method, path, headers, body).expect("it answers")
     }
 
     /// Where it listens.
@@ -138,15 +93,9 @@ impl Api {
         &self.address
     }
 
-    /// Sends a request and reads nothing yet.
-    pub(crate) fn open(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &str,
-    ) -> BufReader<TcpStream> {
-        open(&self.address, method, path, headers, body)
+    /// Sends a request with an API key, and reads nothing yet.
+    pub(crate) fn open(&self, method: &str, path: &str, key: &str) -> Socket {
+        http::open(&self.address, method, path, &[("x-api-key", key)], "")
     }
 
     /// What `/usage` says is used of a meter.
@@ -165,115 +114,22 @@ impl Api {
     }
 
     pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().clone()
+        self.process.stderr()
     }
 
-    /// Waits until something is so, and fails with what stderr holds if it does not come.
+    /// Waits until something is so.
     #[track_caller]
     pub(crate) fn until(&self, what: &str, mut is: impl FnMut(&Self) -> bool) {
-        for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
-            if is(self) {
-                return;
-            }
-            thread::sleep(LOOK);
-        }
-        panic!("never: {what}\n{}", self.stderr());
+        waits::until(what, || is(self));
     }
 
     /// Asks it to end, as platforms do.
     pub(crate) fn terminate(&self) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(sent.success());
+        self.process.signal("-TERM");
     }
 
     /// Waits for its end and returns whether it was a good one.
     pub(crate) fn ends_well(mut self) -> bool {
-        for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.success();
-            }
-            thread::sleep(LOOK);
-        }
-        panic!("it does not end\n{}", self.stderr());
-    }
-}
-
-impl Drop for Api {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Answer {
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value)
-    }
-}
-
-/// Sends a request to whoever listens there, and reads the answer.
-pub(crate) fn request(
-    address: &str,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Answer {
-    let mut socket = open(address, method, path, headers, body);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        assert!(socket.read_line(&mut head).unwrap() > 0, "no answer:\n{head}");
-    }
-    let (first, fields) = head.split_once("\r\n").unwrap();
-    let status = first.split(' ').nth(1).unwrap().parse().unwrap();
-    let fields = fields.lines().filter_map(|line| line.split_once(": "));
-    let headers: HashMap<_, _> =
-        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let mut rest = Vec::new();
-    socket.read_to_end(&mut rest).unwrap();
-    let chunked = headers.contains_key("transfer-encoding");
-    let rest = if chunked { unchunk(&rest) } else { rest };
-    let body = String::from_utf8(rest).unwrap();
-    Answer { status, headers, body }
-}
-
-fn open(
-    address: &str,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> BufReader<TcpStream> {
-    let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let headers: String =
-        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let length = match body.len() {
-        0 => String::new(),
-        n => format!("content-length: {n}\r\n"),
-    };
-    write!(
-        socket,
-        "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
-         {headers}{length}\r\n{body}"
-    )
-    .unwrap();
-    BufReader::new(socket)
-}
-
-/// The content of a body in chunks (RFC 9112, section 7.1).
-fn unchunk(mut rest: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::new();
-    loop {
-        let end = rest.windows(2).position(|two| two == b"\r\n").unwrap();
-        let size = std::str::from_utf8(&rest[..end]).unwrap();
-        let size = usize::from_str_radix(size, 16).unwrap();
-        if size == 0 {
-            return whole;
-        }
-        whole.extend(&rest[end + 2..end + 2 + size]);
-        rest = &rest[end + 2 + size + 2..];
+        self.process.ends_well()
     }
 }

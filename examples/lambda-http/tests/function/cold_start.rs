@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use test_support::skips;
+
 use crate::support::runtime_api::RuntimeApi;
 use crate::support::{PROGRAM, Table};
 
@@ -56,14 +58,7 @@ impl Drop for Ended {
 
 #[test]
 fn a_fresh_sandbox_answers_the_event_that_waits_for_it() {
-    let table = match Table::new(&[]) {
-        Ok(table) => table,
-        Err(why) => {
-            println!("skipped: cold start ({why})");
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI runs every test");
-            return;
-        }
-    };
+    let Some(table) = skips::needed("cold start", Table::new(&[])) else { return };
     let path = |name| std::env::var(name).ok().map(PathBuf::from);
     match (path("BOOTSTRAP_BARE"), path("BOOTSTRAP_GATED")) {
         (Some(bare), Some(gated)) => measure(&table, &bare, &gated),

@@ -1,4 +1,5 @@
-//! The example as a function, on Lambda's side of it. One binary, for each links all of the example.
+//! The example as a function, seen from Lambda's side. One binary, for each links all of the
+//! example.
 
 #![cfg(target_os = "linux")]
 #![allow(

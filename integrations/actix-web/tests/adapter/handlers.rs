@@ -3,9 +3,9 @@
 use actix_web::{App, web};
 use tallygate_actix_web::{GateMiddleware, Plan, Refused, Tenant, Usage, usage_routes};
 
-use crate::support::{Gated, PLANS, Server};
+use test_support::plans::ADAPTER as PLANS;
 
-const ACME: &str = "x-tenant: acme\r\n";
+use crate::support::{ACME, Gated, Server};
 
 #[test]
 fn extractors_say_who_and_what() {
@@ -69,7 +69,7 @@ fn a_handler_takes_before_it_spends_and_its_refusal_is_the_gates() {
     let server = Server::start(move || {
         App::new().wrap(GateMiddleware::new(&gate)).route("/chat", web::post().to(chat))
     });
-    let ask = |most| server.raw("POST", "/chat", ACME, most).unwrap();
+    let ask = |most| server.raw("POST", "/chat", &[ACME], most).unwrap();
     assert_eq!(ask("50").body, "hello");
     gated.settled();
     assert_eq!(gated.meter("tokens"), (7, 0), "the rest went back");
@@ -133,10 +133,10 @@ fn usage_is_shown_to_who_is_over_its_limit_wherever_the_routes_stand() {
         let unknown = format!("{prefix}/usage/history?meter=nothing");
         assert_eq!(server.send("GET", &unknown).status, 404);
     }
-    let page = server.raw("GET", "/usage-page", "", "").unwrap();
+    let page = server.raw("GET", "/usage-page", &[], "").unwrap();
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     assert_ne!(page.header("content-security-policy"), "");
-    assert_eq!(server.raw("HEAD", "/usage-page", "", "").unwrap().status, 200);
+    assert_eq!(server.raw("HEAD", "/usage-page", &[], "").unwrap().status, 200);
     // Only what the usage routes answer is let through.
     assert_eq!(server.send("POST", "/usage").status, 429);
     assert_eq!(server.send("GET", "/%75sage").status, 429);
@@ -164,7 +164,7 @@ fn usage_is_shown_to_nobody_without_a_credential() {
         App::new().wrap(GateMiddleware::new(&gate)).configure(usage_routes(&gate))
     });
     for path in ["/usage", "/usage/history?meter=requests"] {
-        let answer = server.raw("GET", path, "", "").unwrap();
+        let answer = server.raw("GET", path, &[], "").unwrap();
         assert_eq!(answer.status, 401);
         assert_ne!(answer.header("www-authenticate"), "");
     }
@@ -176,7 +176,7 @@ fn usage_that_is_known_already_is_not_sent_again() {
     let gate = gated.gate.clone();
     let server = Server::start(move || App::new().configure(usage_routes(&gate)));
     let first = server.send("GET", "/usage");
-    let known = format!("{ACME}if-none-match: {}\r\n", first.header("etag"));
+    let known = [ACME, ("if-none-match", first.header("etag"))];
     let again = server.raw("GET", "/usage", &known, "").unwrap();
     assert_eq!((again.status, &*again.body), (304, ""));
 }

@@ -5,33 +5,13 @@ use std::pin::Pin;
 use actix_web::body::to_bytes;
 use actix_web::dev::Payload;
 use actix_web::{App, test};
-use tallygate::{Gate, GateBuilder};
 use tallygate_actix_web::{GateMiddleware, ingest_routes, usage_routes};
+use test_support::gates::{INGEST_TOKEN, with_ingest};
 use tokio_stream::Stream;
-
-const PLANS: &str = r#"
-    default-plan = "free"
-    [meter.minutes]
-    [plan.free]
-    quota.minutes = "100/month"
-"#;
-
-async fn gate() -> Gate {
-    let dir = tempfile::tempdir().unwrap();
-    let token = dir.path().join("token");
-    std::fs::write(&token, "t0ken-of-sixteen").unwrap();
-    let service = format!(
-        "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"tenant\"\n[flush]\nmode = \"fast\"\n\
-         [ingest]\ntoken = {{ file = {token:?} }}\n"
-    );
-    let gate = GateBuilder::from_text(&service).plans(PLANS).open().await.unwrap();
-    gate.directory().tenant("acme").note("test").save().await.unwrap();
-    gate
-}
 
 #[actix_web::test]
 async fn takes_events_with_the_token_and_from_nobody_else() {
-    let gate = gate().await;
+    let gate = with_ingest().await;
     let app = App::new().wrap(GateMiddleware::new(&gate));
     let app = app.configure(usage_routes(&gate)).configure(ingest_routes(&gate));
     let app = test::init_service(app).await;
@@ -44,21 +24,21 @@ async fn takes_events_with_the_token_and_from_nobody_else() {
         (status, String::from_utf8(body.to_vec()).unwrap())
     };
     let event = r#"{"id":"call-1","tenant":"acme","meter":"minutes","quantity":7}"#;
-    let (status, body) = post("t0ken-of-sixteen", event.into()).await;
+    let (status, body) = post(INGEST_TOKEN, event.into()).await;
     assert_eq!(status, 202);
     assert_eq!(body, r#"{"results":[{"id":"call-1","status":"counted"}]}"#);
-    let (status, body) = post("t0ken-of-sixteen", event.into()).await;
+    let (status, body) = post(INGEST_TOKEN, event.into()).await;
     assert_eq!((status, body.contains("duplicate")), (202, true), "{body}");
     assert_eq!(post("other", event.into()).await.0, 401);
     let long = " ".repeat(tallygate::ingest::MAX_BODY + 1);
-    assert_eq!(post("t0ken-of-sixteen", long).await.0, 413);
+    assert_eq!(post(INGEST_TOKEN, long).await.0, 413);
     gate.close().await.unwrap();
-    assert_eq!(post("t0ken-of-sixteen", event.replace("call-1", "call-2")).await.0, 503);
+    assert_eq!(post(INGEST_TOKEN, event.replace("call-1", "call-2")).await.0, 503);
 }
 
 #[actix_web::test]
 async fn without_the_token_nothing_of_a_body_is_awaited() {
-    let gate = gate().await;
+    let gate = with_ingest().await;
     let app = App::new().wrap(GateMiddleware::new(&gate)).configure(ingest_routes(&gate));
     let app = test::init_service(app).await;
     for token in [None, Some("Bearer other")] {

@@ -10,13 +10,15 @@
 
 use std::io::Write;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpRequest};
 use tallygate_actix_web::{DigestBodies, GateMiddleware};
 
-use crate::support::{Answer, Gated, Server, read};
+use test_support::http::read;
+
+use crate::support::{ACME, Answer, Gated, Server};
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -48,8 +50,7 @@ fn start(gated: &Gated) -> Server {
 }
 
 fn send(server: &Server, target: &str, key: &str, body: &str) -> Answer {
-    let headers = format!("x-tenant: acme\r\nidempotency-key: {key}\r\n");
-    server.raw("POST", target, &headers, body).unwrap()
+    server.raw("POST", target, &[ACME, ("idempotency-key", key)], body).unwrap()
 }
 
 #[test]
@@ -79,19 +80,19 @@ fn another_body_or_query_under_an_idempotency_key_is_another_request() {
 fn a_body_that_is_too_long_to_compare_is_refused() {
     let gated = Gated::new(PLANS);
     let server = start(&gated);
-    let chunked = "x-tenant: acme\r\nidempotency-key: k\r\ntransfer-encoding: chunked\r\n";
-    let long = server.raw("POST", "/pay", chunked, "6\r\nsix by\r\n6\r\nsix by\r\n0\r\n\r\n");
+    let chunked = [ACME, ("idempotency-key", "k"), ("transfer-encoding", "chunked")];
+    let long = server.raw("POST", "/pay", &chunked, "6\r\nsix by\r\n6\r\nsix by\r\n0\r\n\r\n");
     for answer in [send(&server, "/pay", "k", "eleven byte"), long.unwrap()] {
         assert_eq!(answer.status, 413);
         assert_eq!(answer.header("content-type"), "application/problem+json");
         assert!(answer.body.contains("at most 10 bytes"), "{answer:?}");
     }
     // What has been read has a length, whatever it said.
-    let short = server.raw("POST", "/pay", chunked, "3\r\nabc\r\n0\r\n\r\n").unwrap();
+    let short = server.raw("POST", "/pay", &chunked, "3\r\nabc\r\n0\r\n\r\n").unwrap();
     assert_eq!((short.status, &*short.body), (200, " 3"));
     // Where nothing is compared, bodies are the handler's.
     assert_eq!(send(&server, "/note", "k", "eleven byte").body, " 11");
-    let keyless = server.raw("POST", "/pay", "x-tenant: acme\r\n", "eleven byte").unwrap();
+    let keyless = server.raw("POST", "/pay", &[ACME], "eleven byte").unwrap();
     assert_eq!(keyless.status, 200);
     gated.settled();
     assert_eq!(gated.meter("requests").0, 5, "and the two 413 are answers like any");
@@ -100,22 +101,13 @@ fn a_body_that_is_too_long_to_compare_is_refused() {
 /// The head of a payment, and four bytes of its eight.
 const HALF: &str = "x-tenant: acme\r\nidempotency-key: h\r\ncontent-length: 8\r\n\r\nfour";
 
-/// Waits until a request is with the gate.
-fn until_in_flight(gated: &Gated) {
-    let begun = Instant::now();
-    while gated.in_flight() == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the gate does not know of it");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn nothing_is_read_of_a_body_whose_sender_is_not_known() {
     let gated = Gated::new(PLANS);
     let server = start(&gated);
     let half = HALF.replace("x-tenant: acme\r\n", "");
     let mut socket = server.open_raw("POST", "/pay", &half);
-    let answer = read(&mut socket).expect("it is answered before its body ends");
+    let answer = read(&mut socket, "POST").expect("it is answered before its body ends");
     assert_eq!(answer.status, 401);
 }
 
@@ -127,10 +119,10 @@ fn a_body_that_is_being_read_for_its_digest_is_in_flight() {
     gated.settled();
     let half = HALF.replace("x-tenant", "connection: close\r\nx-tenant");
     let mut socket = server.open_raw("POST", "/pay", &half);
-    until_in_flight(&gated);
+    gated.until_in_flight(1);
     assert_eq!(send(&server, "/pay", "l", "body").status, 429);
     socket.get_mut().write_all(b"more").unwrap();
-    let answer = read(&mut socket).unwrap();
+    let answer = read(&mut socket, "POST").unwrap();
     assert_eq!((answer.status, &*answer.body), (200, " 8"));
     gated.settled();
     assert_eq!(send(&server, "/pay", "l", "body").status, 200);
@@ -145,7 +137,7 @@ fn what_was_sent_of_a_body_that_never_ends_is_paid() {
     assert_eq!(send(&server, "/pay", "w", "body").status, 200); // from here on it has its units
     gated.settled();
     let socket = server.open_raw("POST", "/pay", HALF);
-    until_in_flight(&gated);
+    gated.until_in_flight(1);
     thread::sleep(Duration::from_millis(300)); // what came with the head is read meanwhile
     drop(socket);
     gated.settled();

@@ -14,15 +14,15 @@ use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpResponse};
 use tallygate::GateBuilder;
 use tallygate::directory::PaymentState;
-use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::store::Memory;
 use tallygate::testing::{self, Faulty};
 use tallygate_actix_web::{GateMiddleware, Usage};
+use test_support::gates::{self, Acme};
+use test_support::http;
+use test_support::plans::ADAPTER as PLANS;
 use tokio_stream::StreamExt;
 
-use crate::support::{Gated, PLANS, Server};
-
-const ACME: &str = "x-tenant: acme\r\n";
+use crate::support::{ACME, Gated, Server};
 
 #[test]
 fn an_admitted_response_has_limits_and_is_counted() {
@@ -53,7 +53,7 @@ fn it_stands_before_routing_and_no_spelling_of_a_path_is_cheaper() {
     assert_eq!(gated.meter("requests").0, 5);
     server.send("GET", "/api/%73earch");
     assert_eq!(gated.meter("requests").0, 10);
-    assert_eq!(server.raw("GET", "/nowhere", "", "").unwrap().status, 401);
+    assert_eq!(server.raw("GET", "/nowhere", &[], "").unwrap().status, 401);
     assert_eq!(server.send("GET", "/nowhere").status, 404);
     assert_eq!(gated.meter("requests").0, 11);
 }
@@ -69,7 +69,7 @@ fn a_scope_behind_it_is_gated_and_what_is_beside_is_not() {
         App::new().service(api).route("/about", web::get().to(async || "us"))
     });
     assert_eq!(server.send("GET", "/api/search").body, "found");
-    let beside = server.raw("GET", "/about", "", "").unwrap();
+    let beside = server.raw("GET", "/about", &[], "").unwrap();
     assert_eq!((&*beside.body, beside.header("ratelimit")), ("us", ""));
     assert_eq!(gated.meter("requests"), (5, 0), "the cost of /api/search");
 }
@@ -81,7 +81,7 @@ fn routes_without_identity_pass() {
     let server = Server::start(move || {
         App::new().wrap(GateMiddleware::new(&gate)).route("/healthz", web::get().to(async || "ok"))
     });
-    let answer = server.raw("GET", "/healthz", "", "").unwrap();
+    let answer = server.raw("GET", "/healthz", &[], "").unwrap();
     assert_eq!((answer.status, answer.header("ratelimit")), (200, ""));
 }
 
@@ -152,7 +152,7 @@ fn a_client_that_goes_away_in_mid_stream_pays_once_for_what_passed() {
         let stream = web::get().to(async || chunks(4, true));
         App::new().wrap(GateMiddleware::new(&gate)).route("/a", stream)
     });
-    let mut socket = server.open("GET", "/a", ACME, "");
+    let mut socket = server.open("GET", "/a");
     let mut read = String::new();
     while read.matches('x').count() < 2_800 {
         let mut some = [0; 512];
@@ -194,7 +194,7 @@ fn a_client_that_has_read_all_of_a_stated_length_has_not_gone_away() {
             .route("/unsent", web::get().to(unsent))
     });
     for (path, used) in [("/size", 1), ("/header", 2), ("/unsent", 2)] {
-        let mut socket = server.open("GET", path, ACME, "");
+        let mut socket = server.open("GET", path);
         let mut read = Vec::new();
         while !read.windows(4).any(|some| some == b"four") {
             let mut some = [0; 512];
@@ -216,7 +216,7 @@ fn a_server_that_allows_half_closed_clients_notices_at_the_next_write() {
         App::new().wrap(GateMiddleware::new(&gate)).route("/a", stream)
     };
     let server = Server::start_with(app, true);
-    let mut socket = server.open("GET", "/a", ACME, "");
+    let mut socket = server.open("GET", "/a");
     socket.read_exact(&mut [0; 5_000]).unwrap();
     drop(socket);
     gated.settled();
@@ -238,10 +238,8 @@ fn a_client_that_goes_away_before_its_answer_holds_nothing_back() {
     // With a lease at hand a request that is in flight is with its handler.
     assert_eq!(server.send("GET", "/b").body, "now");
     gated.settled();
-    let socket = server.open("GET", "/a", ACME, "");
-    while gated.in_flight() == 0 {
-        std::thread::yield_now();
-    }
+    let socket = server.open("GET", "/a");
+    gated.until_in_flight(1);
     drop(socket);
     gated.settled();
     assert_eq!(gated.meter("requests"), (2, 0), "aborted, and charged");
@@ -276,8 +274,10 @@ fn a_body_is_charged_as_it_is_read_whatever_length_is_stated() {
     });
     let send = |path: &str, stated: u64, sent: usize| {
         let body = "x".repeat(sent);
-        let head = format!("{ACME}connection: close\r\ncontent-length: {stated}\r\n\r\n{body}");
-        let answer = crate::support::read(&mut server.open_raw("POST", path, &head)).unwrap();
+        let rest = format!(
+            "x-tenant: acme\r\nconnection: close\r\ncontent-length: {stated}\r\n\r\n{body}"
+        );
+        let answer = http::read(&mut server.open_raw("POST", path, &rest), "POST").unwrap();
         gated.settled();
         (answer.status, answer.body)
     };
@@ -376,37 +376,28 @@ fn a_panic_is_a_failure_and_holds_nothing_back() {
             .route("/b", web::get().to(later))
             .route("/c", web::get().to(async || "fine"))
     });
-    assert!(server.raw("GET", "/a", ACME, "").is_none(), "the connection is closed");
+    assert!(server.raw("GET", "/a", &[ACME], "").is_none(), "the connection is closed");
     gated.settled();
     assert_eq!(gated.meter("requests"), (0, 0), "`charge-on` leaves 5xx out");
     assert_eq!(gated.meter("egress"), (0, 0));
 
     // With its head the request was charged; the bytes that passed before the panic count.
-    assert!(server.raw("GET", "/b", ACME, "").is_none_or(|answer| !answer.is_whole));
+    assert!(server.raw("GET", "/b", &[ACME], "").is_none_or(|answer| !answer.is_whole));
     gated.settled();
     assert_eq!(gated.meter("requests"), (1, 0));
     assert_eq!(gated.meter("egress"), (4, 0));
     assert_eq!(server.send("GET", "/c").body, "fine", "and the worker goes on");
 }
 
-const DURABLE: &str = r#"
-    [store]
-    kind = "memory"
-    [[identify]]
-    header = "x-tenant"
-    [identity]
-    unknown = "create"
-    [proxy]
-    trust = ["127.0.0.0/8"]
-    [flush]
-    mode = "durable"
-"#;
+fn durable(plans: &str) -> GateBuilder {
+    GateBuilder::from_text(&gates::service("durable")).plans(plans)
+}
 
 #[test]
 fn in_mode_durable_an_answer_that_has_come_is_recorded() {
     let table = Memory::new();
     let gated = Gated::new(PLANS);
-    let builder = GateBuilder::from_text(DURABLE).plans(PLANS).store(table.clone());
+    let builder = durable(PLANS).store(table.clone());
     let gate = gated.run(builder.open()).unwrap();
     let served = gate.clone();
     let server = Server::start(move || {
@@ -419,13 +410,10 @@ fn in_mode_durable_an_answer_that_has_come_is_recorded() {
         assert!(server.send("GET", path).is_whole);
         // A gate that knows nothing but the store.
         let other = gated.run(async {
-            let other = GateBuilder::from_text(DURABLE).plans(PLANS).store(table.clone());
-            let other = other.identify(Acme).open().await.unwrap();
-            let who = testing::identified(&other, "acme").await;
-            other.usage_report(&who).await.unwrap()
+            let other = durable(PLANS).store(table.clone()).identify(Acme).open().await.unwrap();
+            gates::meter(&other, "egress").await
         });
-        let egress = other.meters.iter().find(|meter| &*meter.name == "egress").unwrap();
-        assert_eq!(egress.used, used, "{path}");
+        assert_eq!(other.0, used, "{path}");
     }
 }
 
@@ -452,7 +440,7 @@ fn in_mode_durable_the_end_waits_for_the_record_of_what_is_known_by_then() {
     for plans in LATE {
         let store = Faulty::scripted(Memory::new(), []);
         let gated = Gated::new(plans);
-        let builder = GateBuilder::from_text(DURABLE).plans(plans).store(store.clone());
+        let builder = durable(plans).store(store.clone());
         let (gate, away) = (gated.run(builder.open()).unwrap(), store.clone());
         let server = Server::start(move || {
             let (away, reports) = (away.clone(), plans.contains("tokens"));
@@ -476,15 +464,6 @@ fn in_mode_durable_the_end_waits_for_the_record_of_what_is_known_by_then() {
             store.outage(false);
             assert!(answer.join().unwrap().is_whole);
         });
-    }
-}
-
-/// Everybody is `acme`.
-struct Acme;
-
-impl Identify for Acme {
-    fn identify(&self, _: &dyn RequestView) -> Identity {
-        Identity::Tenant(Caller::new("acme"))
     }
 }
 
@@ -521,9 +500,9 @@ fn refusals_are_problems_and_never_reach_the_handler() {
         App::new().wrap(GateMiddleware::new(&gate)).route("/search", once).default_service(never)
     });
     // It is read, and then there is room for no more bytes.
-    assert_eq!(server.raw("GET", "/search", ACME, "ten bytes!").unwrap().status, 200);
+    assert_eq!(server.raw("GET", "/search", &[ACME], "ten bytes!").unwrap().status, 200);
 
-    let nobody = server.raw("GET", "/", "", "").unwrap();
+    let nobody = server.raw("GET", "/", &[], "").unwrap();
     assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, "Bearer"));
     let rate = server.send("GET", "/search");
     assert_eq!((rate.status, rate.header("retry-after")), (429, "60"));
@@ -533,18 +512,18 @@ fn refusals_are_problems_and_never_reach_the_handler() {
     let feature = server.send("POST", "/export");
     assert_eq!((feature.status, feature.header("retry-after")), (403, ""));
     assert!(feature.body.contains("\"type\":\"/problems/feature-not-in-plan\""), "{feature:?}");
-    let long = server.raw("PUT", "/", ACME, "eleven byte").unwrap();
+    let long = server.raw("PUT", "/", &[ACME], "eleven byte").unwrap();
     assert_eq!(long.status, 429);
     assert!(long.body.contains("\"violated-policies\":[\"ingress/day\"]"), "{long:?}");
-    let chunked = format!("{ACME}transfer-encoding: chunked\r\n");
+    let chunked = [ACME, ("transfer-encoding", "chunked")];
     let unknown = server.raw("PUT", "/", &chunked, "3\r\nabc\r\n0\r\n\r\n").unwrap();
     assert_eq!(unknown.status, 411);
-    let late = server.raw("GET", "/", "x-tenant: late\r\n", "").unwrap();
+    let late = server.raw("GET", "/", &[("x-tenant", "late")], "").unwrap();
     assert_eq!((late.status, late.header("retry-after")), (402, ""));
-    let gone = server.raw("GET", "/", "x-tenant: gone\r\n", "").unwrap();
+    let gone = server.raw("GET", "/", &[("x-tenant", "gone")], "").unwrap();
     assert_eq!(gone.status, 403);
     store.outage(true);
-    let away = server.raw("GET", "/", "x-tenant: new\r\n", "").unwrap();
+    let away = server.raw("GET", "/", &[("x-tenant", "new")], "").unwrap();
     assert_eq!((away.status, away.header("retry-after")), (503, "1"));
     store.outage(false);
 
@@ -576,17 +555,10 @@ fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
             let upload = web::post().to(async |body: Bytes| body.len().to_string());
             App::new().wrap(GateMiddleware::new(&gate)).route("/up", upload)
         });
-        let begin = |_| {
-            let head = format!("{ACME}content-length: 1000\r\n\r\nfour");
-            server.open_raw("POST", "/up", &head)
-        };
+        let begun = "x-tenant: acme\r\ncontent-length: 1000\r\n\r\nfour";
+        let begin = |_| server.open_raw("POST", "/up", begun);
         let sockets: Vec<_> = (0..UPLOADS).map(begin).collect();
-        #[expect(clippy::disallowed_methods, reason = "a bound of the test's own wait")]
-        let begun = std::time::Instant::now();
-        while gated.in_flight() != UPLOADS as u32 {
-            assert!(begun.elapsed().as_secs() < 20, "{} are in flight", gated.in_flight());
-            std::thread::yield_now();
-        }
+        gated.until_in_flight(UPLOADS as u32);
         let kept = if is_stopped {
             drop(server);
             None
@@ -604,13 +576,13 @@ fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
 #[test]
 fn in_mode_durable_an_answer_that_is_ready_comes_in_one_write() {
     let gated = Gated::new(PLANS);
-    let builder = GateBuilder::from_text(DURABLE).plans(PLANS);
+    let builder = durable(PLANS);
     let gate = gated.run(builder.open()).unwrap();
     let served = gate.clone();
     let server = Server::start(move || {
         App::new().wrap(GateMiddleware::new(&served)).route("/a", web::get().to(async || "four"))
     });
-    let mut socket = server.open_with("GET", "/a", ACME).into_inner();
+    let mut socket = server.open_raw("GET", "/a", "x-tenant: acme\r\n\r\n").into_inner();
     for n in 1..=10 {
         let mut read = [0; 4_096];
         let first = socket.read(&mut read).unwrap();

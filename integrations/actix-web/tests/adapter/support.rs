@@ -1,64 +1,23 @@
-//! An actix-web server with two workers on a free port, and a plain HTTP/1.1 client over a socket,
-//! so that a request is exactly what a test writes.
+//! An actix-web server with two workers on a free port, and its gate on a runtime of its own.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    dead_code,
-    reason = "a test that panics has failed, and says where; another thread is waited for by \
-              looking; each file uses its part"
-)]
-
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::{App, Error, HttpServer, rt};
 use tallygate::{Gate, ManualClock, testing};
+pub(crate) use test_support::http::Answer;
+use test_support::http::Socket;
+use test_support::{gates, http, waits};
 
-/// Longest wait for something that should happen at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The header that says who calls.
+pub(crate) const ACME: (&str, &str) = ("x-tenant", "acme");
 
-pub(crate) const PLANS: &str = r#"
-    default-plan = "free"
-    [meter.egress]
-    count = "response-bytes"
-    hold = "1KB"
-    [meter.tokens]
-    count = "reported"
-    hold = "10"
-    [route.search]
-    match = "GET /api/search"
-    cost = { requests = 5 }
-    [route.export]
-    match = "POST /export"
-    needs = "exports"
-    [route.chat]
-    match = "POST /chat"
-    cost = { tokens = 0 }
-    [route.open]
-    match = "GET /healthz"
-    auth = "none"
-    [plan.free]
-    concurrency = 100
-    quota.requests = "100/day"
-    quota.egress = "1MB/day"
-    quota.tokens = "100/day"
-    feature.seats = 3
-    [plan.pro]
-    extends = "free"
-    feature.exports = true
-"#;
-
-/// A gate in memory and its clock, on a runtime of their own.
+/// A gate in memory, on a runtime of its own.
 pub(crate) struct Gated {
     pub(crate) gate: Gate,
-    pub(crate) clock: ManualClock,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -73,8 +32,8 @@ impl Gated {
             .enable_all()
             .build()
             .unwrap();
-        let (gate, clock) = runtime.block_on(async { make() });
-        Self { gate, clock, runtime }
+        let (gate, _clock) = runtime.block_on(async { make() });
+        Self { gate, runtime }
     }
 
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
@@ -83,12 +42,7 @@ impl Gated {
 
     /// `(used, held)` of a meter of `acme`.
     pub(crate) fn meter(&self, name: &str) -> (u64, u64) {
-        self.run(async {
-            let who = testing::identified(&self.gate, "acme").await;
-            let report = self.gate.usage_report(&who).await.unwrap();
-            let meter = report.meters.iter().find(|meter| &*meter.name == name).unwrap();
-            (meter.used, meter.held)
-        })
+        self.run(gates::meter(&self.gate, name))
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -99,13 +53,13 @@ impl Gated {
     /// Waits until no request of `acme` is in flight.
     #[track_caller]
     pub(crate) fn settled(&self) {
-        for _ in 0..PATIENCE.as_millis() / 5 {
-            if self.in_flight() == 0 {
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        panic!("{} requests are in flight still", self.in_flight());
+        self.until_in_flight(0);
+    }
+
+    /// Waits until so many requests of `acme` are in flight.
+    #[track_caller]
+    pub(crate) fn until_in_flight(&self, n: u32) {
+        waits::until(&format!("{n} in flight"), || self.in_flight() == n);
     }
 }
 
@@ -114,16 +68,6 @@ pub(crate) struct Server {
     address: SocketAddr,
     handle: ServerHandle,
     thread: Option<thread::JoinHandle<()>>,
-}
-
-/// A response, read to its end: to what was sent of it.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HashMap<String, String>,
-    pub(crate) body: String,
-    /// Whether the body came to its end, by its length or its last chunk.
-    pub(crate) is_whole: bool,
 }
 
 impl Server {
@@ -174,56 +118,29 @@ impl Server {
 
     /// Sends a request of `acme`.
     pub(crate) fn send(&self, method: &str, path: &str) -> Answer {
-        self.raw(method, path, "x-tenant: acme\r\n", "").unwrap()
+        self.raw(method, path, &[ACME], "").unwrap()
     }
 
-    /// Sends a request with exactly these header lines beside `host` and the length of the body;
+    /// Sends a request with exactly these headers beside `host` and the length of the body;
     /// `None` if the connection was closed without an answer.
     pub(crate) fn raw(
         &self,
         method: &str,
         path: &str,
-        headers: &str,
+        headers: &[(&str, &str)],
         body: &str,
     ) -> Option<Answer> {
-        read(&mut self.open(method, path, headers, body))
+        http::send(self.address, method, path, headers, body)
     }
 
-    /// Sends a request and reads nothing yet.
-    pub(crate) fn open(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &str,
-        body: &str,
-    ) -> BufReader<TcpStream> {
-        let length = match body.len() {
-            n if n > 0 && !headers.contains("transfer-encoding") => {
-                format!("content-length: {n}\r\n")
-            }
-            _ => String::new(),
-        };
-        let rest = format!("connection: close\r\n{headers}{length}\r\n{body}");
-        self.open_raw(method, path, &rest)
+    /// Sends a request of `acme` and reads nothing yet.
+    pub(crate) fn open(&self, method: &str, path: &str) -> Socket {
+        http::open(self.address, method, path, &[ACME], "")
     }
 
-    /// Sends a head with exactly these header lines beside `host`, and reads nothing yet.
-    pub(crate) fn open_with(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &str,
-    ) -> BufReader<TcpStream> {
-        self.open_raw(method, path, &format!("{headers}\r\n"))
-    }
-
-    /// Sends what follows the line with the host.
-    pub(crate) fn open_raw(&self, method: &str, path: &str, rest: &str) -> BufReader<TcpStream> {
-        let mut socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let sent = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{rest}");
-        socket.write_all(sent.as_bytes()).unwrap();
-        BufReader::new(socket)
+    /// Sends what follows the line with the host, and reads nothing yet.
+    pub(crate) fn open_raw(&self, method: &str, path: &str, rest: &str) -> Socket {
+        http::open_raw(self.address, method, path, rest)
     }
 }
 
@@ -235,46 +152,4 @@ impl Drop for Server {
             thread.join().unwrap();
         }
     }
-}
-
-impl Answer {
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value)
-    }
-}
-
-/// Reads an answer to its end; `None` if the connection was closed without one.
-pub(crate) fn read(socket: &mut BufReader<TcpStream>) -> Option<Answer> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if socket.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let (first, fields) = head.split_once("\r\n").unwrap();
-    let status = first.split(' ').nth(1).unwrap().parse().unwrap();
-    let fields = fields.lines().filter_map(|line| line.split_once(": "));
-    let headers: HashMap<_, _> =
-        fields.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-    let mut rest = Vec::new();
-    let closed = socket.read_to_end(&mut rest);
-    let chunked = headers.contains_key("transfer-encoding");
-    let (rest, is_whole) = if chunked { unchunk(&rest) } else { (rest, closed.is_ok()) };
-    Some(Answer { status, headers, body: String::from_utf8(rest).unwrap(), is_whole })
-}
-
-/// What came of a body in chunks (RFC 9112, section 7.1), and whether that is all of it.
-fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
-    let mut whole = Vec::new();
-    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
-        let size = std::str::from_utf8(&rest[..end]).unwrap();
-        let size = usize::from_str_radix(size, 16).unwrap();
-        if size == 0 {
-            return (whole, true);
-        }
-        let chunk = &rest[end + 2..];
-        whole.extend(&chunk[..size.min(chunk.len())]);
-        rest = chunk.get(size + 2..).unwrap_or_default();
-    }
-    (whole, false)
 }

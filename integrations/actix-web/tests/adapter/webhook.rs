@@ -7,25 +7,14 @@ use stripe_sim::signature;
 use tallygate::GateBuilder;
 use tallygate::store::Memory;
 use tallygate_actix_web::{GateMiddleware, stripe_routes};
+use test_support::gates;
 
 const PLANS: &str = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"1/day\"\n";
 
 #[actix_web::test]
 async fn a_webhook_passes_the_middleware_and_is_judged_by_its_signature() {
     let home = tempfile::tempdir().unwrap();
-    let secret = |name: &str, text: &str| {
-        let path = home.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let service = format!(
-        "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x-tenant\"\n\
-         [proxy]\ntrust = [\"127.0.0.0/8\"]\n[flush]\nmode = \"fast\"\n\
-         [stripe]\nkey = {{ file = \"{}\" }}\nwebhook-secret = {{ file = \"{}\" }}\n\
-         api-base = \"http://127.0.0.1:9\"\n",
-        secret("key", "sk_test_x"),
-        secret("secret", "whsec_x"),
-    );
+    let service = gates::billed(home.path(), "sk_test_x", "whsec_x", "http://127.0.0.1:9");
     let builder = GateBuilder::from_text(&service).plans(PLANS).store(Memory::new());
     let gate = builder.open().await.unwrap();
     let app = App::new().wrap(GateMiddleware::new(&gate)).configure(stripe_routes(&gate));

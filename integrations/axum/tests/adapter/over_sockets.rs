@@ -10,10 +10,10 @@ use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use http::Response;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::store::Memory;
 use tallygate::{Gate, GateBuilder, testing};
 use tallygate_axum::GateLayer;
+use test_support::gates::{Acme, service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
@@ -145,28 +145,6 @@ async fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
     }
 }
 
-const DURABLE: &str = r#"
-    [store]
-    kind = "memory"
-    [[identify]]
-    header = "x-tenant"
-    [identity]
-    unknown = "create"
-    [proxy]
-    trust = ["127.0.0.0/8"]
-    [flush]
-    mode = "durable"
-"#;
-
-/// Everybody is `acme`.
-struct Acme;
-
-impl Identify for Acme {
-    fn identify(&self, _: &dyn RequestView) -> Identity {
-        Identity::Tenant(Caller::new("acme"))
-    }
-}
-
 /// A client that delays its acknowledgements lets a server wait 40 ms between two small writes.
 #[tokio::test]
 async fn in_mode_durable_an_answer_that_is_ready_comes_in_one_write() {
@@ -180,7 +158,8 @@ async fn in_mode_durable_an_answer_that_is_ready_comes_in_one_write() {
         quota.egress = "1MB/day"
         quota.requests = "100/day"
     "#;
-    let gate = GateBuilder::from_text(DURABLE).plans(plans).identify(Acme).open().await.unwrap();
+    let builder = GateBuilder::from_text(&service("durable")).plans(plans);
+    let gate = builder.identify(Acme).open().await.unwrap();
     let address = serve(&gate, || Response::new(Body::from("four"))).await;
     let mut socket = TcpStream::connect(address).await.unwrap();
     for n in 1..=10 {

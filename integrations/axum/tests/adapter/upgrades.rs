@@ -1,8 +1,8 @@
 //! Connections that become another protocol's (101) behind the layer, over real sockets: each keeps
 //! its place in flight until the last handle on its request is gone, and holds nothing besides.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -13,24 +13,13 @@ use http::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
 use tallygate::{Gate, testing};
 use tallygate_axum::{GateLayer, Usage};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
-use tokio::net::{TcpListener, TcpStream};
+use test_support::http::{Socket, head, open_raw};
+use test_support::plans::UPGRADES;
+use test_support::waits;
+use tokio::io::{copy, split};
+use tokio::net::TcpListener;
 
 use crate::support::meter;
-
-const PLANS: &str = r#"
-    default-plan = "free"
-    [meter.tokens]
-    count = "reported"
-    hold = "10"
-    [route.echo]
-    match = "GET /echo"
-    cost = { requests = 1, tokens = 0 }
-    [plan.free]
-    concurrency = 3
-    quota.requests = "100/day"
-    quota.tokens = "100/day"
-"#;
 
 /// Sends back what comes until the client goes away; five tokens are used then.
 async fn echo(usage: Usage, mut request: Request) -> Response {
@@ -54,58 +43,39 @@ async fn serve(gate: &Gate) -> SocketAddr {
 }
 
 /// Asks for the other protocol: the status, and the connection.
-async fn open(address: SocketAddr) -> (u16, TcpStream) {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    let ask = "GET /echo HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\
-               connection: upgrade\r\nupgrade: echo\r\n\r\n";
-    socket.write_all(ask.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
-        assert_ne!(socket.read_buf(&mut head).await.unwrap(), 0, "closed early");
-    }
-    let head = String::from_utf8(head).unwrap();
-    (head[9..12].parse().unwrap(), socket)
+fn open(address: SocketAddr) -> (u16, Socket) {
+    let asks = "x-tenant: acme\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    let mut socket = open_raw(address, "GET", "/echo", asks);
+    (head(&mut socket).expect("it answers").status, socket)
 }
 
-async fn in_flight_is(gate: &Gate, n: u32) {
-    let tenant = gate.tenant("acme").await.unwrap();
-    let reached = async {
-        while tenant.in_flight() != Some(n) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
-    assert!(reached.is_ok(), "{:?} in flight, not {n}", tenant.in_flight());
-}
-
-#[tokio::test]
+/// The server has a thread of its own: this one waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_upgraded_connection_counts_as_in_flight_until_it_is_closed() {
-    let (gate, _clock) = testing::gate(PLANS);
+    let (gate, _clock) = testing::gate(UPGRADES);
     let address = serve(&gate).await;
-    let mut sockets = Vec::new();
-    let mut statuses = Vec::new();
-    for _ in 0..5 {
-        let (status, socket) = open(address).await;
-        statuses.push(status);
-        sockets.push(socket);
-    }
+    let tenant = gate.tenant("acme").await.unwrap();
+    let in_flight_is = |n| {
+        waits::until(&format!("{n} in flight"), || tenant.in_flight() == Some(n));
+    };
+    let (statuses, mut sockets): (Vec<_>, Vec<_>) = (0..5).map(|_| open(address)).unzip();
     assert_eq!(statuses, [101, 101, 101, 429, 429]);
-    in_flight_is(&gate, 3).await;
+    in_flight_is(3);
     // Charged by its head, and nothing is held while it lasts.
     assert_eq!(meter(&gate, "requests").await, (3, 0));
     assert_eq!(meter(&gate, "tokens").await, (0, 0));
-    sockets[0].write_all(b"four").await.unwrap();
+    sockets[0].get_mut().write_all(b"four").unwrap();
     let mut echoed = [0; 4];
-    sockets[0].read_exact(&mut echoed).await.unwrap();
+    sockets[0].read_exact(&mut echoed).unwrap();
     assert_eq!(&echoed, b"four");
 
     sockets.remove(0);
-    in_flight_is(&gate, 2).await;
+    in_flight_is(2);
     assert_eq!(meter(&gate, "tokens").await, (5, 0));
-    sockets.push(open(address).await.1);
-    in_flight_is(&gate, 3).await;
+    sockets.push(open(address).1);
+    in_flight_is(3);
     sockets.clear();
-    in_flight_is(&gate, 0).await;
+    in_flight_is(0);
     assert_eq!(meter(&gate, "requests").await, (4, 0));
     assert_eq!(meter(&gate, "tokens").await, (20, 0));
 }

@@ -9,6 +9,7 @@ use tallygate::store::Memory;
 use tallygate::testing::{START_MS, time_at};
 use tallygate::{Ask, Gate, GateBuilder, ManualClock};
 use tallygate_lambda::{stripe_report, stripe_webhook};
+use test_support::gates;
 
 const NOW: i64 = START_MS / 1_000;
 const SECRET: &str = "whsec_x";
@@ -37,20 +38,7 @@ impl Bench {
         assert!(sim.stand_at(NOW));
         sim.create_meter("api_requests").unwrap();
         let home = tempfile::tempdir().unwrap();
-        let secret = |name: &str, text: &str| {
-            let path = home.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let service = format!(
-            "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x-tenant\"\n\
-             [proxy]\ntrust = [\"127.0.0.0/8\"]\n[flush]\nmode = \"fast\"\n\
-             [stripe]\nkey = {{ file = \"{}\" }}\nwebhook-secret = {{ file = \"{}\" }}\n\
-             api-base = \"{}\"\n",
-            secret("key", KEY),
-            secret("secret", SECRET),
-            sim.url(),
-        );
+        let service = gates::billed(home.path(), KEY, SECRET, &sim.url());
         let builder = GateBuilder::from_text(&service).plans(PLANS).store(Memory::new());
         let gate = builder.clock(ManualClock::at_unix_ms(START_MS)).open().await.unwrap();
         let made = gate.directory().tenant("acme").anchor(time_at(START_MS - 86_400_000));

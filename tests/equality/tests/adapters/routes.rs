@@ -4,7 +4,6 @@
 //! `TALLYGATE_ROUTE_SETS` and `TALLYGATE_ROUTE_PATHS` (of each set) make it longer,
 //! `TALLYGATE_ROUTE_SEED` another.
 
-
 use actix_web::HttpMessage as _;
 use axum::Router;
 use axum::body::Body;

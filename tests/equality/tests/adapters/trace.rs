@@ -1,7 +1,6 @@
 //! One recorded trace through every adapter: the same status, headers and body for each of its
 //! steps, and the same ledger afterwards.
 
-
 mod actix;
 mod axum;
 mod lambda;

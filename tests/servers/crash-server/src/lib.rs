@@ -5,24 +5,12 @@
 use std::error::Error;
 use std::net::SocketAddr;
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use axum::Router;
 use axum::serve::ListenerExt;
 use tallygate::store::DynamoDb;
+use test_support::dynamodb::client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// A client of the DynamoDB at this endpoint.
-pub fn client(endpoint: &str) -> Client {
-    let config = Config::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .region(Region::new("us-east-1"))
-        .endpoint_url(endpoint)
-        .credentials_provider(Credentials::new("x", "y", None, None, "test"))
-        .http_client(aws_smithy_http_client::Builder::new().build_http());
-    Client::from_conf(config.build())
-}
 
 /// The table of this name, at the endpoint set in the environment.
 ///

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use test_support::waits::PATIENCE;
 
 /// How long an invocation may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -108,7 +109,7 @@ impl RuntimeApi {
     }
 
     fn until<T>(&self, is: impl FnMut(&mut Seen) -> Option<T>) -> T {
-        self.state.until(super::PATIENCE, is).expect("a function that does what is waited for")
+        self.state.until(PATIENCE, is).expect("a function that does what is waited for")
     }
 }
 

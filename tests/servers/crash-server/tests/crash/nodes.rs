@@ -19,8 +19,9 @@
 
 use std::time::{Duration, Instant};
 
-use dynamodb_local::Server as DynamoDbLocal;
 use tallygate::store::DynamoDb;
+use test_support::dynamodb::{Server as DynamoDbLocal, client};
+use test_support::skips;
 
 use crate::TURN;
 use crate::load::{CLIENTS, Load, SHARED, Seen, Until};
@@ -78,7 +79,7 @@ async fn four_nodes_never_pass_the_limit_that_periodic_counters_pass() {
     let _turn = TURN.lock().await;
     let Some(dynamo) = dynamo("nodes") else { return };
     let limit = seconds() * LIMIT_PER_SECOND;
-    let client = crash_server::client(dynamo.endpoint());
+    let client = client(dynamo.endpoint());
     for table in ["durable", "same-pace", "full-load"] {
         DynamoDb::create_table(&client, table, None).await.unwrap();
     }
@@ -219,12 +220,5 @@ fn is_short() -> bool {
 
 /// A server, unless it cannot be had.
 pub(crate) fn dynamo(test: &str) -> Option<DynamoDbLocal> {
-    match dynamodb_local::start(None) {
-        Ok(server) => Some(server),
-        Err(why) => {
-            println!("skipped: {test} (DynamoDB Local: {why})");
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI runs every test");
-            None
-        }
-    }
+    skips::needed(test, dynamodb_local::start(None))
 }

@@ -17,11 +17,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tallygate::LEASE_WAIT;
 use tallygate::store::DynamoDb;
+use test_support::dynamodb;
+use test_support::processes::signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -86,7 +87,7 @@ struct Node {
 async fn an_outage_loses_nothing_and_ends_as_each_plan_says() {
     let _turn = TURN.lock().await;
     let Some(dynamo) = dynamo("outage") else { return };
-    let client = crash_server::client(dynamo.endpoint());
+    let client = dynamodb::client(dynamo.endpoint());
     let mut services = Vec::new();
     for (mode, nodes) in [("journal", 2), ("durable", 1)] {
         DynamoDb::create_table(&client, mode, None).await.unwrap();
@@ -227,11 +228,6 @@ async fn client(
         tokio::time::sleep(pause).await;
     }
     answers
-}
-
-fn signal(pid: u32, what: &str) {
-    let sent = Command::new("kill").args([what, &pid.to_string()]).status();
-    assert!(sent.unwrap().success());
 }
 
 /// How long the store is away.

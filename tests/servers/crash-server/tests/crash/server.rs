@@ -1,12 +1,12 @@
 //! The server's process: started on files that outlive it, asked over HTTP, ended in two ways.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::processes::Process;
 
 use crate::load::{Connection, SHARED};
 
@@ -27,7 +27,7 @@ pub(crate) struct Files {
 
 /// One process.
 pub(crate) struct Server {
-    child: Child,
+    process: Process,
     pub(crate) address: SocketAddr,
 }
 
@@ -91,17 +91,11 @@ impl Files {
 impl Server {
     /// Starts a process on these files; it serves when this returns.
     pub(crate) fn start(files: &Files) -> Self {
-        let mut child = Command::new(files.program)
-            .arg(files.service_file())
-            .envs(files.env.iter().map(|(name, value)| (name, value)))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let output = child.stdout.take().unwrap();
-        BufReader::new(output).read_line(&mut line).unwrap();
-        let address = line.trim().parse().expect("it prints its address");
-        Self { child, address }
+        let mut program = Command::new(files.program);
+        program.arg(files.service_file()).envs(files.env.iter().map(|(name, value)| (name, value)));
+        let process = Process::start(&mut program);
+        let address = process.first_line().parse().expect("it prints its address");
+        Self { process, address }
     }
 
     /// What the ledger shows. Ask a process that has served nothing yet: then it is the store's
@@ -125,26 +119,14 @@ impl Server {
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 
     /// SIGTERM, and what a platform allows: it drains and ends by itself, without an error.
     pub(crate) async fn terminate(mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(sent.unwrap().success());
-        let ended = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), ended).await;
-        assert!(ended.expect("it drains in time").unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // A test that failed must not leave a process; one that has ended is not signalled again.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.signal("-TERM");
+        let ended = tokio::task::spawn_blocking(move || self.process.ends_well());
+        assert!(ended.await.unwrap());
     }
 }

@@ -7,12 +7,13 @@
 //! random). Free-form objects (metadata, payloads) and parts that Stripe's fixtures only make up
 //! are not looked into. stripe-mock serves `/v1` only, so thin events are not compared.
 
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use test_support::http;
+use test_support::processes::Process;
 
 use crate::client::{Client, NOW, id, start};
 
@@ -29,15 +30,8 @@ const OPTIONAL: [&str; 3] = ["flexible", "price_details", "total_count"];
 
 /// stripe-mock, stopped with the test.
 struct Mock {
-    process: Child,
     client: Client,
-}
-
-impl Drop for Mock {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    _process: Process,
 }
 
 impl Mock {
@@ -49,14 +43,12 @@ impl Mock {
             println!("skipped: stripe-mock (run tests/servers/get-stripe-mock)");
             return None;
         }
-        let (http, https) = (free_port(), free_port());
-        let process = Command::new(binary)
-            .args(["-http-port", &http.to_string(), "-https-port", &https.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mock = Self { process, client: Client::new(format!("http://127.0.0.1:{http}")) };
+        let (http, https) = (http::free_port(), http::free_port());
+        let mut program = Command::new(binary);
+        program.args(["-http-port", &http.to_string(), "-https-port", &https.to_string()]);
+        let process = Process::start(&mut program);
+        let client = Client::new(format!("http://127.0.0.1:{http}"));
+        let mock = Self { client, _process: process };
         for _ in 0..200 {
             if mock.client.call("GET", "/v1/customers", "", None).await.is_some() {
                 return Some(mock);
@@ -65,10 +57,6 @@ impl Mock {
         }
         panic!("stripe-mock does not answer");
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Every call that tallygate makes, and those by which tests bring about what it is told of:

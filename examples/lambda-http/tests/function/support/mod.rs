@@ -6,27 +6,21 @@
 mod proxy;
 pub(crate) mod runtime_api;
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::{Client, Config};
 use proxy::Proxy;
 use runtime_api::RuntimeApi;
 use serde_json::Value;
-use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::store::DynamoDb;
 use tallygate::testing;
-
-/// Longest wait for something that should happen at once.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(20);
+use test_support::examples::Home;
+use test_support::gates::ByHeader;
+use test_support::processes::{Process, signal};
+use test_support::{dynamodb, http, waits};
 
 /// The function whose package includes this file.
 pub(crate) const PROGRAM: &str =
@@ -49,7 +43,7 @@ const SERVICE: &str = r#"
 /// A table with the demo's tenants, and the example's files beside it.
 pub(crate) struct Table {
     name: String,
-    home: tempfile::TempDir,
+    home: Home,
     proxy: Proxy,
     endpoint: String,
     runtime: tokio::runtime::Runtime,
@@ -73,15 +67,10 @@ impl Table {
     /// A new one, with these words of the plan file replaced.
     pub(crate) fn new(plans: &[(&str, &str)]) -> Result<Self, String> {
         let server = dynamodb_local::shared()?;
-        let home = tempfile::tempdir().unwrap();
-        let example = Path::new(env!("CARGO_MANIFEST_DIR"));
-        std::fs::copy(example.join("tallygate.toml"), home.path().join("tallygate.toml")).unwrap();
-        let mut text = std::fs::read_to_string(example.join("plans.toml")).unwrap();
+        let home = Home::of(env!("CARGO_MANIFEST_DIR"));
         for (from, to) in plans {
-            assert!(text.contains(from), "the plan file has no `{from}`");
-            text = text.replace(from, to);
+            home.edit_plans(from, to);
         }
-        std::fs::write(home.path().join("plans.toml"), text).unwrap();
         static TABLES: AtomicU32 = AtomicU32::new(0);
         let name = format!("emulated-{}", TABLES.fetch_add(1, Ordering::Relaxed));
         let endpoint = server.endpoint().to_owned();
@@ -106,16 +95,11 @@ impl Table {
     /// knows nothing but the table.
     #[track_caller]
     pub(crate) fn until_used(&self, tenant: &str, requests: u64) {
-        let begun = Instant::now();
-        loop {
+        waits::until(&format!("{tenant} has used {requests}"), || {
             let used = self.used(tenant, "requests");
-            if used == requests {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{tenant} has used {used}, not {requests}");
-            assert!(used < requests, "{tenant} has used {used}, more than {requests}");
-            std::thread::sleep(LOOK);
-        }
+            assert!(used <= requests, "{tenant} has used {used}, more than {requests}");
+            used == requests
+        });
     }
 
     /// What the table says is used of a meter.
@@ -131,15 +115,8 @@ impl Table {
     }
 
     async fn read_used(&self, tenant: &str, meter: &str) -> u64 {
-        let config = Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .credentials_provider(Credentials::new("x", "x", None, None, "tests"))
-            .region(Region::new("us-east-1"))
-            .endpoint_url(&self.endpoint)
-            .build();
-        let store = DynamoDb::new(Client::from_conf(config), self.name.clone());
-        let plans = std::fs::read_to_string(self.home.path().join("plans.toml")).unwrap();
+        let store = DynamoDb::new(dynamodb::client(&self.endpoint), self.name.clone());
+        let plans = self.home.read("plans.toml");
         let builder = tallygate::GateBuilder::from_text(SERVICE).plans(&plans).store(store);
         let gate = builder.identify(ByHeader).open().await.unwrap();
         let who = testing::identified(&gate, tenant).await;
@@ -154,11 +131,8 @@ impl Table {
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
-            .current_dir(self.home.path())
-            .env("AWS_ENDPOINT_URL_DYNAMODB", self.proxy.endpoint())
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "x")
-            .env("AWS_SECRET_ACCESS_KEY", "x")
+            .current_dir(self.home.folder())
+            .envs(dynamodb::env(self.proxy.endpoint()))
             .env("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true")
             .env("TALLYGATE_PEPPER", PEPPER)
             .env("TALLYGATE__STORE__TABLE", &self.name);
@@ -168,9 +142,9 @@ impl Table {
 
 impl Function {
     pub(crate) fn start(table: &Table) -> Self {
-        let (invoke, api) = (free_port(), free_port());
+        let (invoke, api) = (http::free_port(), http::free_port());
         let address = format!("127.0.0.1:{invoke}");
-        let log = table.home.path().join(format!("emulator.{invoke}.log"));
+        let log = table.home.path(&format!("emulator.{invoke}.log"));
         let output = std::fs::File::create(&log).unwrap();
         let emulator = table
             .command(emulator().unwrap().to_str().unwrap())
@@ -199,18 +173,11 @@ impl Function {
     /// One invocation.
     pub(crate) fn invoke(&self, event: &str) -> Answer {
         let begun = Instant::now();
-        let mut socket = TcpStream::connect(&self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let path = "/2015-03-31/functions/function/invocations";
-        let length = event.len();
-        let head = format!("POST {path} HTTP/1.0\r\nhost: test\r\ncontent-length: {length}\r\n");
-        socket.write_all(format!("{head}\r\n{event}").as_bytes()).unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
+        let answer = http::send(&self.address, "POST", path, &[], event).unwrap_or_default();
         let took = begun.elapsed();
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let event = serde_json::from_str(body);
-        Answer { took, event: event.unwrap_or_else(|e| panic!("{e}: {answer}\n{}", self.log())) }
+        let event = serde_json::from_str(&answer.body);
+        Answer { took, event: event.unwrap_or_else(|e| panic!("{e}: {answer:?}\n{}", self.log())) }
     }
 
     /// Invokes it until it is refused, and says how often it was not.
@@ -228,17 +195,17 @@ impl Function {
 
     /// As Lambda freezes a sandbox that has nothing to do.
     pub(crate) fn freeze(&self) {
-        self.signal("-STOP", self.bootstrap());
+        signal(self.bootstrap(), "-STOP");
     }
 
     pub(crate) fn thaw(&self) {
-        self.signal("-CONT", self.bootstrap());
+        signal(self.bootstrap(), "-CONT");
     }
 
     /// As Lambda ends a sandbox, and waits for its end.
     pub(crate) fn terminate(&self) {
         let bootstrap = self.bootstrap();
-        self.signal("-TERM", bootstrap);
+        signal(bootstrap, "-TERM");
         self.until("the bootstrap has ended", |_| {
             let state = std::fs::read_to_string(format!("/proc/{bootstrap}/stat"));
             state.map_or(true, |state| state.contains(") Z "))
@@ -256,11 +223,6 @@ impl Function {
         children.collect::<String>().split_whitespace().next()?.parse().ok()
     }
 
-    fn signal(&self, signal: &str, id: u32) {
-        let sent = Command::new("kill").args([signal, &id.to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
     /// How long the runtime took from the last event until it had posted its answer, as the
     /// emulator tells. (It holds the answer back until the extension is done, which Lambda does
     /// not.)
@@ -273,11 +235,8 @@ impl Function {
 
     #[track_caller]
     fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
-        let begun = Instant::now();
-        while !is(self) {
-            assert!(begun.elapsed() < PATIENCE, "never: {what}\n{}", self.log());
-            std::thread::sleep(LOOK);
-        }
+        let is = waits::found_within(waits::PATIENCE, || is(self).then_some(()));
+        assert!(is.is_some(), "never: {what}\n{}", self.log());
     }
 
     fn log(&self) -> String {
@@ -289,7 +248,7 @@ impl Drop for Function {
     fn drop(&mut self) {
         // The bootstrap outlives an emulator that is killed, so it goes first.
         if let Some(id) = self.child() {
-            self.signal("-KILL", id);
+            signal(id, "-KILL");
         }
         // It may have ended already.
         let _ = self.emulator.kill();
@@ -312,21 +271,9 @@ impl Answer {
     }
 }
 
-/// Names the tenant whose use is looked at.
-struct ByHeader;
-
-impl Identify for ByHeader {
-    fn identify(&self, view: &dyn RequestView) -> Identity {
-        match view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok()) {
-            Some(tenant) => Identity::Tenant(Caller::new(tenant)),
-            None => Identity::Absent,
-        }
-    }
-}
-
 /// A `bootstrap` on a Managed Instance: killed when dropped.
 pub(crate) struct Instance {
-    process: Child,
+    process: Process,
     pub(crate) api: RuntimeApi,
 }
 
@@ -334,41 +281,26 @@ impl Instance {
     /// One that takes so many invocations at once.
     pub(crate) fn start(table: &Table, at_once: u32) -> Self {
         let api = RuntimeApi::managed();
-        let log = table.home.path().join("instance.log");
-        let output = std::fs::File::create(log).unwrap();
-        let process = table
-            .command(PROGRAM)
+        let mut program = table.command(PROGRAM);
+        program
             .env("AWS_LAMBDA_RUNTIME_API", api.address())
             .env("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances")
             .env("AWS_LAMBDA_MAX_CONCURRENCY", at_once.to_string())
             .env("AWS_LAMBDA_FUNCTION_NAME", "lambda-http")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "2048")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
-        Self { process, api }
+            .stdin(Stdio::null());
+        Self { process: Process::start(&mut program), api }
     }
 
     /// Tells it to end.
     pub(crate) fn terminate(&self) {
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.process.signal("-TERM");
     }
 
     /// Waits for its end, and says whether it was a good one.
     pub(crate) fn ended_well(&mut self) -> bool {
-        self.process.wait().unwrap().success()
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.process.ends_well()
     }
 }
 
@@ -380,8 +312,4 @@ pub(crate) fn emulator() -> Result<PathBuf, String> {
         Ok(path) => Ok(path),
         Err(_) => Err("Lambda emulator: run tests/servers/get-lambda-rie".into()),
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
