@@ -79,7 +79,7 @@ async fn a_drained_end_loses_nothing_and_gives_leases_back() {
         server.terminate().await;
     }
     let server = Server::start(&files);
-    let load = Load::start(server.address, Until::Refused).end().await;
+    let load = rest(&server).await;
     served += load.served.len() as u64;
     server.terminate().await;
     assert_eq!(served, LIMIT);
@@ -123,7 +123,7 @@ async fn crashes(mode: &str, flush: &str, loss: Duration) {
             before = after;
         }
     }
-    let rest = Load::start(server.address, Until::Refused).end().await;
+    let rest = rest(&server).await;
     assert!(rest.refused > 0, "the quota refuses in the end");
     served += rest.served.len() as u64;
     server.terminate().await;
@@ -137,6 +137,12 @@ async fn crashes(mode: &str, flush: &str, loss: Duration) {
     println!(
         "{mode}: {KILLS} kills, {served} of {LIMIT} served, {stranded} stranded ({share:.1} %)"
     );
+}
+
+/// Uses up what is left of the quota. Many at once: in mode `durable` they share each write that
+/// they wait for.
+async fn rest(server: &Server) -> Seen {
+    Load::of(SHARED, 64, server.address, Until::Refused).end().await
 }
 
 /// The clients of one life, by their tenant.
