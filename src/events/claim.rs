@@ -10,10 +10,10 @@
 //! may still be about to write it: a process that needs to know waits for [`IN_HAND`] and then ends
 //! that log with a seal in this very slot, for which only one of the two writes can succeed.
 //!
-//! A keyed request has a claim of another kind (`admission/claim.rs`), which holds its units itself:
-//! they are known only at its end, when no slot could be named any more. Were events claimed so,
-//! every report would read all of a tenant's events, for such claims are not folded; here their
-//! units are in a log, which is.
+//! A keyed request has a claim of another kind (`admission/claim.rs`), which holds its units
+//! itself: they are known only at its end, when no slot could be named any more. Were events
+//! claimed so, every report would read all of a tenant's events, for such claims are not folded;
+//! here their units are in a log, which is.
 
 use std::time::Duration;
 
