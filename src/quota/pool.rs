@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Every, Window};
 use crate::ids::Surrogate;
-use crate::quota::subpool;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
 
@@ -32,6 +31,9 @@ pub(crate) const GEN: &str = "gen";
 pub(crate) const DEBT: &str = "debt";
 /// Whether the limit was changed within its window.
 const MOVED: &str = "moved";
+/// In a sub-pool: what its root is to owe for its writers, and the root's limit as last seen.
+pub(crate) const OWED: &str = "owed";
+pub(crate) const OF: &str = "of";
 /// How much of such debts was paid in all, by grants or from beyond the limit: added to the limit
 /// of this window.
 const PAID: &str = "paid";
@@ -119,8 +121,8 @@ pub(crate) struct View {
     pub(crate) generation: i64,
     /// The entry of the reading writer.
     pub(crate) mine: Option<Entry>,
-    /// Whether sub-pools hold some of its units.
-    pub(crate) split: bool,
+    /// How many sub-pools hold some of its units.
+    pub(crate) sub_pools: u16,
     /// Atoms of late use charged and not paid since, as far as `free` shows; `None`: there never
     /// were any.
     debt: Option<i64>,
@@ -139,13 +141,13 @@ impl View {
         };
         Ok(Self {
             terms: Terms {
-                limit: item.int(subpool::OF).map_or_else(|| int(LIMIT), Ok)?,
+                limit: item.int(OF).map_or_else(|| int(LIMIT), Ok)?,
                 rev: int(REV)?,
             },
             free: int(FREE)?,
             generation: int(GEN)?,
             mine,
-            split: subpool::is_split(item),
+            sub_pools: u16::try_from(sub_pools(item).count()).unwrap_or(u16::MAX),
             debt: item.int(DEBT),
             moved: item.int(MOVED).is_some(),
         })
@@ -428,7 +430,7 @@ pub(crate) fn charge_to_root(key: Key, writer: u128, view: &View, next: Entry) -
         when: chained(writer, view),
         change: vec![
             Change::Add(LIMIT.into(), more),
-            Change::Add(subpool::OWED.into(), more),
+            Change::Add(OWED.into(), more),
             Change::Set(entry_name(writer), entry_value(next)),
         ],
     }
@@ -463,6 +465,11 @@ pub(crate) fn entries(item: &Item) -> Result<Vec<(u128, Entry)>, StoreError> {
         Ok((writer, postcard::from_bytes(bytes).map_err(|_| damaged("an entry"))?))
     };
     named.map(entry).collect()
+}
+
+/// The records of its sub-pools, by the names that tell their numbers.
+pub(crate) fn sub_pools(item: &Item) -> impl Iterator<Item = (&str, &Value)> {
+    item.0.iter().filter_map(|(name, value)| Some((name.strip_prefix("s#")?, value)))
 }
 
 fn entry_name(writer: u128) -> Name {

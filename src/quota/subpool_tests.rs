@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use crate::ids::Surrogate;
+use crate::quota::demand::Want;
 use crate::quota::pool::{self, Entry, PoolId, Terms, View};
-use crate::quota::subpool::{self, Root, SeekStep, Sub, Want};
+use crate::quota::subpool::{self, Root, SeekStep, Sub};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Memory, Store, Write, Written};
 

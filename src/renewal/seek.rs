@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::RenewerContext;
 use super::whole::read_subs;
 use crate::delays::Delays;
+use crate::quota::demand::{RootSeen, Want};
 use crate::quota::lease::Seek;
 use crate::quota::pool::{self, PoolId};
-use crate::quota::subpool::{self, Root, RootSeen, SeekStep, Sub, Want};
+use crate::quota::subpool::{self, Root, SeekStep, Sub};
 use crate::store::{Item, Key, StoreError, StoreErrorKind, Write, Written};
 
 /// Most writes for one call: three are made if no other process moves units meanwhile.

@@ -133,7 +133,8 @@ mod tests {
     use super::*;
     use crate::ids::Surrogate;
     use crate::quota::pool::{Entry, Terms};
-    use crate::quota::subpool::{Root, SeekStep, Want};
+    use crate::quota::demand::Want;
+    use crate::quota::subpool::{Root, SeekStep};
     use crate::store::{Memory, Write};
 
     const SHARD: u16 = 3;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Closing, Cold, Lease, Writer, signed};
 use crate::clock::Now;
+use crate::quota::demand::{self, Want};
 use crate::quota::pool::{self, Entry, PoolId, Terms, View};
-use crate::quota::subpool::{self, Want};
 use crate::store::{Key, Write};
 
 /// A pool is created at the latest 35 days after its window's end: usage events for the window may
@@ -136,8 +136,8 @@ impl Lease {
             cold.ceiling.wanted = true; // the pool has no more, and what is here is enough
             return None;
         }
-        let is_thin = || subpool::is_thin(view.free, cold.share, self.wish(cold));
-        if cold.stale && cold.shard.map_or(more == 0 && view.split, |_| more == 0 || is_thin()) {
+        let is_thin = || demand::is_thin(view.free, cold.share, self.wish(cold));
+        if cold.stale && cold.shard.map_or(more == 0 && view.sub_pools > 0, |_| more == 0 || is_thin()) {
             return Some(self.seek(cold, is_over));
         }
         if more == 0 && cold.stale {

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use super::ask::OPS;
 use super::{Closing, Cold, Lease, LeaseCall, Op, Writer, signed};
 use crate::clock::Now;
+use crate::quota::demand::RootSeen;
 use crate::quota::pool::{self, Entry, Terms, View};
-use crate::quota::subpool::{Root, RootSeen};
 use crate::store::{Item, StoreError, StoreErrorKind};
 
 impl Lease {
@@ -291,7 +291,7 @@ impl Lease {
         let _moving = self.moving();
         let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
         // Sub-pools are searched before a refusal stands.
-        let elsewhere = cold.shard.is_some() || view.is_some_and(|view| view.split);
+        let elsewhere = cold.shard.is_some() || view.is_some_and(|view| view.sub_pools > 0);
         (cold.view, cold.stale, cold.unseen) = (view, elsewhere && op != Op::Seek, false);
         cold.peak = cold.peak.filter(|peak| view.is_some_and(|v| peak.rev > v.terms.rev));
         let (held, bound) = (cold.held(), cold.bound());
@@ -362,9 +362,9 @@ impl Lease {
     ) -> Result<(), StoreError> {
         let last = root.and_then(|item| pool::last_payment(item, self.incarnation));
         cold.debts.last_payment = last;
-        let root = root.map(Root::read).transpose()?;
+        let root = root.map(|item| View::read(item, 0)).transpose()?;
         let _moving = self.moving();
-        cold.see_root(root.map_or_else(RootSeen::default, |root| root.seen()));
+        cold.see_root(root.map_or_else(RootSeen::default, |root| RootSeen::of(&root)));
         if last == Some(payment) {
             cold.end_payment(true);
         }

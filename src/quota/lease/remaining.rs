@@ -53,7 +53,7 @@ impl Lease {
     /// [`remaining`](Self::remaining).
     pub(crate) fn is_split(&self) -> bool {
         let cold = self.cold();
-        cold.shard.is_some() || cold.view.is_some_and(|view| view.split)
+        cold.shard.is_some() || cold.view.is_some_and(|view| view.sub_pools > 0)
     }
 
     /// Atoms held and not in use; negative is a debt.

@@ -1,9 +1,8 @@
 //! The writes that move units between a pool and its sub-pools. Each names the total that it
 //! raises, so that it can be applied once.
 
-use super::{CREDITED, Fed, OF, OWED, RETURNED, Root, Sub, debt_name, name, value};
-use crate::quota::pool;
-use crate::quota::pool::Terms;
+use super::item::{CREDITED, Fed, RETURNED, Root, Sub, debt_name, name, value};
+use crate::quota::pool::{self, OF, OWED, Terms};
 use crate::store::layout;
 use crate::store::{Change, Key, Name, TTL, Value, When, Write};
 
