@@ -1,10 +1,11 @@
 //! A lease: units of one pool that this process has taken in advance and serves from memory.
 //!
-//! Two halves. The **hot** half is a handful of atomics: what is left, what was settled, and when
-//! it is worth asking for more. The **cold** half is a state machine without I/O: [`Lease::next`]
-//! says which write to make, [`Lease::answered`] reads what came back. One write is in flight at a
-//! time; after an unknown outcome the identical write is repeated, and the state that comes back is
-//! adopted, never computed.
+//! Two structs. Requests draw from an [`AtomicBalance`]: what is left, what was settled, and when
+//! it is worth asking for more. The [`Negotiation`] with the pool is a plain state machine behind a
+//! lock: it says which call to make next, and what came back. One call is in flight at a time;
+//! after an unknown outcome the identical call is repeated, and the state that comes back is
+//! adopted, never computed. The lease joins them: each step of the negotiation reads the balance,
+//! and what it has changed is applied.
 //!
 //! # Laws
 //!
@@ -19,45 +20,39 @@
 //! 5. Units served beyond the lease (a cost learned late) make `left` negative: a debt. While it
 //!    stands nothing is admitted, and what is released or granted pays it first.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering,
-};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Notify;
-
-use self::ask::Op;
-pub(crate) use self::ask::{LeaseCall, Seek};
-use self::ceiling::Ceiling;
-use self::debt::Debts;
+use self::balance::{AtomicBalance, Balance, signed};
+use self::call::{Context, Fixed};
+use self::negotiation::{Closing, Negotiation};
 use crate::catalog::Window;
 use crate::clock::Now;
 use crate::quota::alert::{AlertRule, Alerting, Due};
-use crate::quota::pool::{Entry, PoolId, Terms, View};
-use crate::store::layout::Space;
+use crate::quota::demand::RootSeen;
+use crate::quota::pool::{PoolId, Terms};
+use crate::store::{Item, StoreError};
 
+mod answer;
 mod ask;
 pub(crate) mod at_rest;
+mod balance;
+mod call;
 mod ceiling;
-mod cold;
 mod debt;
+mod give;
+mod limit;
+mod listed;
+mod negotiation;
+mod record;
 mod remaining;
 mod size;
 mod wait;
 
-/// The first lease of a pool, in asks: small, because this process's demand is not known yet.
-pub(crate) const FIRST_ASKS: u64 = 8;
-
-/// Largest total of a lease or a use row, in atoms, so that sums of several stay in range. Anything
-/// beyond it is a reporting mistake.
-pub(crate) const MOST: u64 = 1 << 60;
-
-/// The leasing process: its part of the table and its incarnation.
-#[derive(Clone, Debug)]
-pub(crate) struct Writer {
-    pub(crate) space: Space,
-    pub(crate) incarnation: u128,
-}
+pub(crate) use self::balance::MOST;
+pub(crate) use self::call::{LeaseCall, Seek, Writer};
+pub(crate) use self::listed::Listed;
 
 /// How long after its slot a slot's lease is forgotten: there is another every few seconds. If a
 /// clock steps back into the slot, what was leased of it counts as used.
@@ -66,39 +61,13 @@ pub(crate) const SLOT_OVER_MS: i64 = 5_000;
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Lease {
-    pool: PoolId,
-    /// The incarnation that owns its entry and log.
-    incarnation: u128,
-    end_ms: i64,
-    /// The TTL its pool is created with; see [`pool::ttl`].
-    ttl: Option<i64>,
-    /// Atoms that may still be taken; negative is a debt.
-    left: AtomicI64,
-    /// Atoms settled.
-    total: AtomicU64,
-    /// `total` as last written to the usage log; set by the flush alone.
-    logged: AtomicU64,
-    /// Renew when `left` falls below this.
-    low: AtomicI64,
-    /// Until then, asks whose shortfall against what is left of the pool is at least
-    /// `refused_short` are refused without asking it. Requests that give units back lower the
-    /// shortfall.
-    refused_until_ns: AtomicU64,
-    refused_short: AtomicI64,
-    /// Largest ask since the last answer, and the sum of the asks waiting now.
-    wanted: AtomicU64,
-    waiting: AtomicU64,
-    /// Counts up before and after units move between `left` and `free_seen`: odd while they do.
-    moves: AtomicU32,
-    /// Free units when the pool was last seen.
-    free_seen: AtomicI64,
+    fixed: Fixed,
+    balance: AtomicBalance,
+    negotiation: Mutex<Negotiation>,
     /// The revision of its terms.
     rev: AtomicI64,
-    /// Whether it is of a slot of a strict rate; see `ceiling.rs`.
-    of_slot: bool,
-    /// Whether its quota bills: its units pay for late use of its window, in any process, before
-    /// that counts as overage. So what is left goes back even after the window.
-    bills: bool,
+    /// Alerts of its quota, if there are any.
+    alerting: Mutex<Option<Box<Alerting>>>,
     /// Whether it is with the renewer, or queued for it.
     queued: AtomicBool,
     /// Turns of it that have begun at the renewer and have not ended.
@@ -109,113 +78,6 @@ pub(crate) struct Lease {
     pub(crate) listed: Listed,
     /// The number of its last answer among all answers of this process; the hub sets it.
     pub(crate) answer_no: AtomicU64,
-    /// Whether anything of its pool is owed, and whether the pool was ever read.
-    in_debt: AtomicBool,
-    seen: AtomicBool,
-    /// Whether the limit was changed within the window.
-    moved: AtomicBool,
-    /// Whether a request waits for a read of the pool, because its limit may have been changed
-    /// elsewhere.
-    looked_for: AtomicBool,
-    /// Wakes requests that wait for units.
-    changed: Notify,
-    cold: Mutex<Cold>,
-}
-
-/// The known state of the pool, and the call being made.
-#[derive(Debug)]
-struct Cold {
-    terms: Terms,
-    /// The highest limit since the pool was seen, if it has paid part of what is owed and was
-    /// lowered again before it was written.
-    peak: Option<Terms>,
-    /// Alerts of its quota, if there are any.
-    alerting: Option<Box<Alerting>>,
-    view: Option<View>,
-    /// The view is too old to refuse by: read again first.
-    stale: bool,
-    /// The pool was never seen, and is to be read before it is created.
-    unseen: bool,
-    /// The sub-pool that holds its entry; `None`: the pool itself.
-    shard: Option<u16>,
-    /// It stays with the root, because something is owed there.
-    in_root: bool,
-    /// For a sub-pool: what was free in its root when last read, and the sub-pool's share of it.
-    elsewhere: i64,
-    share: i64,
-    /// Units it owes.
-    owed_elsewhere: u64,
-    /// Whether units are given back instead of taken.
-    closing: Closing,
-    debts: Debts,
-    /// Size of the next lease before the caps, in atoms.
-    size: u64,
-    /// The last lease: its size, and when it was granted.
-    granted: u64,
-    granted_ns: u64,
-    /// The highest ceiling in the log, and how fast units are used: see `ceiling.rs`.
-    ceiling: Ceiling,
-    /// The usual ask, in atoms.
-    first_ask: u64,
-    /// Another process sealed our log and closed the entry: `view` stays as it was, and with it the
-    /// bound. What remains of the entry is in `remains`.
-    sealed: bool,
-    remains: Option<Entry>,
-    in_flight: Option<Box<(Op, LeaseCall)>>,
-    /// The newest revision known when the call in flight was asked, and the revision as of which
-    /// the pool was last seen: under a newer one other processes may have changed it since.
-    asked_rev: i64,
-    seen_rev: i64,
-    /// The newest revision as of which the other side of its limit was seen.
-    beside_rev: i64,
-    /// A try of the call in flight may have been applied. The failure of a later try says nothing
-    /// about it, so only an answer ends the call.
-    in_doubt: bool,
-    /// A grant to a missing entry was refused: a late copy of it, arriving when there are units
-    /// again, would create the entry unnoticed.
-    may_be_late: bool,
-    /// Units the pool lacks: owed by late use, or given out before the limit was lowered. `left` is
-    /// lower by this much until units left here, or given back by requests, have returned to the
-    /// pool.
-    withheld: u64,
-}
-
-/// Whether a lease gives units back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Closing {
-    No,
-    /// Until the next ask.
-    Resting,
-    ForGood,
-}
-
-/// The hub's lists a lease is on, so that none has to be searched.
-#[derive(Debug, Default)]
-pub(crate) struct Listed(AtomicU8);
-
-impl Listed {
-    /// On the list of leases that wait for a higher ceiling.
-    pub(crate) const CAPPED: u8 = 1;
-    /// On the list of leases that no sheet holds any more.
-    pub(crate) const RETIRED: u8 = 2;
-    /// Still wanted on the list; without this it is dropped at the next pass over the list.
-    pub(crate) const WANTED: u8 = 4;
-    /// On the list of leases with units that other processes could take back.
-    pub(crate) const RECLAIMABLE: u8 = 8;
-
-    /// True: it was not on the list before.
-    pub(crate) fn put(&self, list: u8) -> bool {
-        self.0.fetch_or(list, Ordering::AcqRel) & list == 0
-    }
-
-    /// True: it was on the list.
-    pub(crate) fn take(&self, list: u8) -> bool {
-        self.0.fetch_and(!list, Ordering::AcqRel) & list != 0
-    }
-
-    pub(crate) fn has(&self, list: u8) -> bool {
-        self.0.load(Ordering::Acquire) & list != 0
-    }
 }
 
 /// The result of an attempt to take.
@@ -229,184 +91,95 @@ pub(crate) enum Take {
     Exhausted,
 }
 
+/// How a lease is made.
 impl Lease {
     /// A lease that holds nothing yet. `first_ask` is the usual ask, which sets the first size.
     pub(crate) fn new(pool: PoolId, end_ms: i64, terms: Terms, first_ask: u64) -> Self {
+        let fixed = Fixed { pool, incarnation: 0, end_ms, ttl: None, of_slot: false, bills: false };
+        let balance = Balance { free: terms.limit, ..Balance::default() };
+        Self::with(fixed, balance, Negotiation::new(terms, first_ask))
+    }
+
+    fn with(fixed: Fixed, balance: Balance, negotiation: Negotiation) -> Self {
         Self {
-            pool,
-            incarnation: 0,
-            end_ms,
-            ttl: None,
-            left: AtomicI64::new(0),
-            total: AtomicU64::new(0),
-            logged: AtomicU64::new(0),
-            low: AtomicI64::new(0),
-            refused_until_ns: AtomicU64::new(0),
-            refused_short: AtomicI64::new(0),
-            wanted: AtomicU64::new(0),
-            waiting: AtomicU64::new(0),
-            moves: AtomicU32::new(0),
-            free_seen: AtomicI64::new(terms.limit),
-            rev: AtomicI64::new(terms.rev),
-            of_slot: false,
-            bills: false,
+            fixed,
+            balance: AtomicBalance::new(balance),
+            rev: negotiation.terms.rev.into(),
+            negotiation: Mutex::new(negotiation),
+            alerting: Mutex::default(),
             queued: AtomicBool::new(false),
             turns: AtomicU16::new(0),
             dirty: AtomicBool::new(false),
             listed: Listed::default(),
             answer_no: AtomicU64::new(0),
-            in_debt: AtomicBool::new(false),
-            seen: AtomicBool::new(false),
-            moved: AtomicBool::new(false),
-            looked_for: AtomicBool::new(false),
-            changed: Notify::new(),
-            cold: Mutex::new(Cold {
-                terms,
-                peak: None,
-                alerting: None,
-                view: None,
-                stale: false,
-                unseen: false,
-                shard: None,
-                in_root: false,
-                elsewhere: 0,
-                share: 0,
-                owed_elsewhere: 0,
-                closing: Closing::No,
-                debts: Debts::default(),
-                size: first_ask.max(1).saturating_mul(FIRST_ASKS),
-                granted: 0,
-                granted_ns: 0,
-                ceiling: Ceiling::default(),
-                first_ask: first_ask.max(1),
-                sealed: false,
-                remains: None,
-                in_flight: None,
-                asked_rev: i64::MIN,
-                seen_rev: i64::MIN,
-                beside_rev: i64::MIN,
-                in_doubt: false,
-                may_be_late: false,
-                withheld: 0,
-            }),
         }
     }
 
     /// Sets the incarnation.
-    pub(crate) fn under(self, incarnation: u128) -> Self {
-        Self { incarnation, ..self }
+    pub(crate) fn under(mut self, incarnation: u128) -> Self {
+        self.fixed.incarnation = incarnation;
+        self
     }
 
-    /// The incarnation that owns its entry and log.
-    pub(crate) fn incarnation(&self) -> u128 {
-        self.incarnation
+    /// Sets when its pool may be deleted.
+    pub(crate) fn forgotten_at(mut self, ttl: Option<i64>) -> Self {
+        self.fixed.ttl = ttl;
+        self
+    }
+
+    /// Marks it as a lease of a slot of a strict rate.
+    pub(crate) fn of_slot(mut self, of_slot: bool) -> Self {
+        self.fixed.of_slot = of_slot;
+        self
+    }
+
+    /// Sets whether its quota bills.
+    pub(crate) fn billing(mut self, bills: bool) -> Self {
+        self.fixed.bills = bills;
+        self
     }
 
     /// Sets the alerts to raise.
     pub(crate) fn alerting(self, alerting: Option<Alerting>) -> Self {
-        self.cold().alerting = alerting.map(Box::new);
+        *self.alerts() = alerting.map(Box::new);
         self
     }
+}
 
-    /// Replaces the alerts of its quota.
-    pub(crate) fn realert(&self, tenant: &Arc<str>, rule: Option<&Arc<AlertRule>>) {
-        let mut cold = self.cold();
-        match (&mut cold.alerting, rule) {
-            (Some(alerting), Some(rule)) => alerting.follow(rule),
-            (alerting @ None, Some(rule)) => {
-                *alerting = Some(Box::new(Alerting::new(tenant.clone(), rule.clone())));
-            }
-            (alerting, None) => *alerting = None,
-        }
-    }
-
-    /// The alert that is due, if use has passed a percentage of the limit. `taken` are the atoms
-    /// out of the pool; `None`: as this process last saw it.
-    pub(crate) fn due_alert(&self, taken: Option<i64>) -> Option<Due> {
-        let cold = self.cold();
-        let alerting = cold.alerting.as_ref()?;
-        let seen = || cold.view.map_or(0, |view| view.terms.limit.saturating_sub(view.free));
-        let taken = taken.unwrap_or_else(seen);
-        let others = taken.saturating_sub(signed(cold.held())).max(0);
-        // Use of our own entry is known more exactly here. Once it is folded, all of it is out.
-        let is_folded = cold.view.is_some_and(|view| view.mine.is_none());
-        let own = if is_folded { 0 } else { signed(self.total()) };
-        alerting.due(others.saturating_add(own), self.window())
-    }
-
-    /// Marks this much use as alerted.
-    pub(crate) fn alert_is_told(&self, at: i64) {
-        if let Some(alerting) = &mut self.cold().alerting {
-            alerting.settle(at);
-        }
-    }
-
-    /// Sets whether its quota bills.
-    pub(crate) fn billing(self, bills: bool) -> Self {
-        Self { bills, ..self }
-    }
-
-    /// Whether what is left of it has no further use.
-    pub(crate) fn is_over(&self, now_ms: i64) -> bool {
-        let more_ms = if self.bills { ask::MAKE_WITHIN_MS } else { 0 };
-        self.end_ms.saturating_add(more_ms) <= now_ms
-    }
-
+/// What a lease is of.
+impl Lease {
     pub(crate) fn pool(&self) -> &PoolId {
-        &self.pool
+        &self.fixed.pool
     }
 
     /// The window of its pool.
     pub(crate) fn window(&self) -> Window {
-        Window { start_ms: self.pool.start_ms, end_ms: self.end_ms }
+        Window { start_ms: self.fixed.pool.start_ms, end_ms: self.fixed.end_ms }
     }
 
-    /// Whether the limit was changed within the window.
-    #[inline]
-    pub(crate) fn has_moved(&self) -> bool {
-        self.moved.load(Ordering::Relaxed)
+    /// The incarnation that owns its entry and log.
+    pub(crate) fn incarnation(&self) -> u128 {
+        self.fixed.incarnation
     }
 
-    /// The newest revision known here: of its own terms, or of those other processes have written.
-    pub(crate) fn newest_rev(&self) -> i64 {
-        let cold = self.cold();
-        cold.view.map_or(cold.terms.rev, |view| view.terms.rev.max(cold.terms.rev))
+    pub(crate) fn is_of_slot(&self) -> bool {
+        self.fixed.of_slot
     }
 
-    /// Whether the pool was last seen before this revision, or lacks our limit; the next call then
-    /// reads it. A sealed writer or a lease closing for good asks for nothing more.
-    pub(crate) fn looks_anew(&self, rev: i64) -> bool {
-        let mut cold = self.cold();
-        let is_unwritten = cold.view.is_some_and(|view| cold.is_outdated(&view));
-        let is_old = cold.seen_rev < rev;
-        if !is_old && !is_unwritten {
-            return false;
-        }
-        let looks = !cold.sealed && cold.closing != Closing::ForGood;
-        // A pool already seen as of then gets its write next: another read would delay that.
-        cold.unseen |= looks && is_old;
-        cold.beside_rev = rev;
-        self.looked_for.store(looks, Ordering::Release);
-        looks
+    /// Whether what is left of it has no further use.
+    pub(crate) fn is_over(&self, now_ms: i64) -> bool {
+        let more_ms = if self.fixed.bills { ask::MAKE_WITHIN_MS } else { 0 };
+        self.fixed.end_ms.saturating_add(more_ms) <= now_ms
     }
+}
 
+/// What requests do with it. Nothing here locks, unless a refusal is looked at while units move.
+impl Lease {
     /// Takes `n` atoms if they are here: one compare-and-swap.
     pub(crate) fn take(&self, n: u64, now: Now) -> Take {
-        let ask = signed(n);
-        let mut left = self.left.load(Ordering::Relaxed);
-        loop {
-            if left < ask {
-                return self.short(n, now);
-            }
-            let next = left - ask;
-            let swapped =
-                self.left.compare_exchange_weak(left, next, Ordering::AcqRel, Ordering::Relaxed);
-            match swapped {
-                Ok(_) => {
-                    return Take::Taken { renew: next < self.low.load(Ordering::Relaxed) };
-                }
-                Err(seen) => left = seen,
-            }
+        match self.balance.take(n) {
+            Some(left) => Take::Taken { renew: self.balance.is_low(left) },
+            None => self.short(n, now),
         }
     }
 
@@ -422,60 +195,75 @@ impl Lease {
     /// Takes `n` atoms even below zero, down to `floor`: what `on-lease-error` admits while the
     /// store is away.
     pub(crate) fn take_down_to(&self, n: u64, floor: i64) -> bool {
-        let ask = signed(n);
-        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |left| {
-            let next = left.saturating_sub(ask);
-            (next >= floor.min(0)).then_some(next)
-        });
-        taken.is_ok()
+        self.balance.take_down_to(n, floor)
     }
 
     /// Gives back `n` atoms of a hold.
     pub(crate) fn release(&self, n: u64) {
-        self.left.fetch_add(signed(n), Ordering::AcqRel);
+        self.balance.release(n);
     }
 
     /// Settles `n` atoms of a hold: they were used.
     pub(crate) fn settle(&self, n: u64) {
-        self.total.fetch_add(n, Ordering::SeqCst); // see `mark_dirty`
+        self.balance.settle(n);
     }
 
     /// Settles `n` atoms that no hold covers: what is left pays, the rest is a debt. A total stops
     /// at [`MOST`].
     pub(crate) fn settle_late(&self, n: u64) {
-        let n = n.min(MOST.saturating_sub(self.total()));
-        self.left.fetch_sub(signed(n), Ordering::AcqRel);
-        self.settle(n);
+        self.balance.settle_late(n);
     }
 
-    /// Atoms taken by requests that have not ended.
-    pub(crate) fn open_holds(&self) -> u64 {
-        let cold = self.cold();
-        self.open_of(&cold)
+    /// Asks the pool for `n` atoms with its next call.
+    pub(crate) fn want(&self, n: u64) {
+        self.balance.want(n);
     }
 
     /// Atoms that may still be taken; negative is a debt.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn left(&self) -> i64 {
-        self.left.load(Ordering::Acquire)
+        self.balance.left()
     }
 
     /// Atoms that may be taken without asking the pool.
     pub(crate) fn here(&self) -> u64 {
-        u64::try_from(self.left.load(Ordering::Acquire)).unwrap_or(0)
+        u64::try_from(self.balance.left()).unwrap_or(0)
     }
 
     /// Atoms settled by this process.
     pub(crate) fn total(&self) -> u64 {
-        self.total.load(Ordering::SeqCst)
+        self.balance.total()
     }
 
-    /// `total`, if it has risen since it was last logged; marks it as logged.
-    pub(crate) fn unlogged(&self) -> Option<u64> {
-        let total = self.total();
-        (!self.of_slot && self.logged.swap(total, Ordering::Relaxed) != total).then_some(total)
+    /// Whether the limit was changed within the window.
+    #[inline]
+    pub(crate) fn has_moved(&self) -> bool {
+        self.balance.has_moved()
     }
 
+    /// Whether anything is owed; takes no lock, and is the whole answer for most leases.
+    pub(crate) fn is_in_debt(&self) -> bool {
+        self.balance.is_in_debt()
+    }
+
+    /// Whether the pool was never read; takes no lock either.
+    pub(crate) fn is_unknown(&self) -> bool {
+        !self.balance.is_seen()
+    }
+
+    /// Whether the pool had too little when it was last asked.
+    pub(crate) fn is_refused_now(&self, now: Now) -> bool {
+        self.is_refused(u64::MAX, now)
+    }
+
+    fn is_refused(&self, n: u64, now: Now) -> bool {
+        let short = || signed(n).saturating_sub(self.of_all());
+        self.balance.refused_from(now).is_some_and(|refused| short() >= refused)
+    }
+}
+
+/// Its places in queues and lists.
+impl Lease {
     /// Sets the queued flag. If it was clear, returns true and the caller must enqueue the lease.
     pub(crate) fn queue(&self) -> bool {
         !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
@@ -520,22 +308,323 @@ impl Lease {
         self.dirty.store(false, Ordering::SeqCst);
     }
 
+    /// `total`, if it has risen since it was last logged; marks it as logged.
+    pub(crate) fn unlogged(&self) -> Option<u64> {
+        if self.fixed.of_slot { None } else { self.balance.unlogged() }
+    }
+
     /// Whether the log lacks some of the total.
     pub(crate) fn is_unlogged(&self) -> bool {
-        !self.of_slot && self.logged.load(Ordering::Relaxed) != self.total()
-    }
-
-    fn is_refused(&self, n: u64, now: Now) -> bool {
-        now.mono_ns < self.refused_until_ns.load(Ordering::Acquire)
-            && self.lacking(n) >= self.refused_short.load(Ordering::Relaxed)
-    }
-
-    fn cold(&self) -> MutexGuard<'_, Cold> {
-        // A panic while it was held is a bug elsewhere; the state is whole between statements.
-        self.cold.lock().unwrap_or_else(PoisonError::into_inner)
+        !self.fixed.of_slot && self.balance.is_unlogged()
     }
 }
 
-fn signed(units: u64) -> i64 {
-    i64::try_from(units).unwrap_or(i64::MAX)
+/// Its alerts.
+impl Lease {
+    /// Replaces the alerts of its quota.
+    pub(crate) fn realert(&self, tenant: &Arc<str>, rule: Option<&Arc<AlertRule>>) {
+        match (&mut *self.alerts(), rule) {
+            (Some(alerting), Some(rule)) => alerting.follow(rule),
+            (alerting @ None, Some(rule)) => {
+                *alerting = Some(Box::new(Alerting::new(tenant.clone(), rule.clone())));
+            }
+            (alerting, None) => *alerting = None,
+        }
+    }
+
+    /// The alert that is due, if use has passed a percentage of the limit. `taken` are the atoms
+    /// out of the pool; `None`: as this process last saw it.
+    pub(crate) fn due_alert(&self, taken: Option<i64>) -> Option<Due> {
+        let alerts = self.alerts();
+        let alerting = alerts.as_ref()?;
+        let used = self.read(|it, at| it.used_of_all(at, taken));
+        alerting.due(used, self.window())
+    }
+
+    /// Marks this much use as alerted.
+    pub(crate) fn alert_is_told(&self, used: i64) {
+        if let Some(alerting) = &mut *self.alerts() {
+            alerting.settle(used);
+        }
+    }
+}
+
+/// What the renewer does with it.
+impl Lease {
+    /// The call to make now, or `None` if there is nothing to ask for; the lease may then be queued
+    /// again. While a call is in flight, returns that same call.
+    pub(crate) fn next(&self, writer: &Writer, now: Now) -> Option<LeaseCall> {
+        let mut negotiation = self.negotiation();
+        let with = Context { of: &self.fixed, writer, now };
+        loop {
+            let gives = negotiation.may_give_back();
+            let call = self.step_of(&mut negotiation, gives, |it, at| it.next(at, with));
+            if call.is_some() {
+                return call;
+            }
+            // Only now may it be queued again: two drivers of one lease would make two calls at
+            // once, and a late answer would be taken for the newer one. An ask made while it was
+            // still in hand did not queue it, so check once more.
+            self.queued.store(false, Ordering::SeqCst);
+            let asked = self.step_of(&mut negotiation, false, |it, at| it.is_asked_again(at, now));
+            if !asked || self.queued.swap(true, Ordering::SeqCst) {
+                return None;
+            }
+        }
+    }
+
+    /// Takes in the answer to the call from [`next`](Self::next). `Ok(true)`: call `next` again at
+    /// once. After an unknown outcome the call stays in flight until it is answered, however its
+    /// repeats fail; after any other error it is dropped, because it was not applied.
+    pub(crate) fn answered(
+        &self,
+        writer: &Writer,
+        now: Now,
+        answer: Result<Option<Item>, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let with = Context { of: &self.fixed, writer, now };
+        self.step(|it, at| it.answered(at, with, answer))
+    }
+
+    /// The pool may have more than when it refused.
+    pub(crate) fn forget_refusal(&self) {
+        self.step(|it, at| (at.refused_until_ns, it.stale) = (0, true));
+    }
+
+    /// Another process has probably created its pool: read it before creating it.
+    pub(crate) fn look_first(&self) {
+        let mut it = self.negotiation();
+        it.unseen |= it.view.is_none();
+    }
+
+    /// Whether it has not seen its pool yet.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.negotiation().view.is_none()
+    }
+
+    /// The pool was found to have so many writers that this lease draws on its shard from now on.
+    /// The call in flight has been answered; it has changed nothing.
+    pub(crate) fn divert(&self, shard: u16) {
+        self.negotiation().divert(shard);
+    }
+
+    /// Whether it has a shard, or is to stay with the root.
+    pub(crate) fn has_place(&self) -> bool {
+        let it = self.negotiation();
+        it.shard.is_some() || it.in_root
+    }
+
+    /// Its root owes. If nothing of ours is in the shard and it has nothing to give, the lease
+    /// moves to the root, where the debt is visible. No call is in flight.
+    pub(crate) fn follow_debt(&self) {
+        self.negotiation().follow_debt();
+    }
+
+    /// The shard that holds its entry; `None`: the pool itself.
+    pub(crate) fn shard(&self) -> Option<u16> {
+        self.negotiation().shard
+    }
+
+    /// Records the root as it was last read for this lease.
+    pub(crate) fn saw_root(&self, root: RootSeen) {
+        self.negotiation().root = root;
+    }
+
+    /// Whether another process closed the entry: this incarnation is sealed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.negotiation().sealed
+    }
+
+    /// Whether it waits for a ceiling, not for the pool.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.negotiation().ceiling.wanted
+    }
+
+    /// Whether it has given back all it could and its entry is gone.
+    pub(crate) fn has_left(&self) -> bool {
+        let it = self.negotiation();
+        it.closing != Closing::No && it.view.is_some_and(|view| view.mine.is_none())
+    }
+}
+
+/// Its terms, and its end.
+impl Lease {
+    /// The catalog or the directory has another limit, or the same one under a newer revision:
+    /// other processes may have written one in between. Takes effect with the next call, which the
+    /// next request that needs units triggers: a refusal under the old limit is forgotten, and
+    /// units a lowered limit lacks are not served until then.
+    pub(crate) fn retarget(&self, terms: Terms) {
+        self.step(|it, at| {
+            it.retarget(at, terms);
+            self.rev.fetch_max(terms.rev, Ordering::Relaxed);
+        });
+    }
+
+    /// [`retarget`](Self::retarget) for the common case, no news: takes no lock unless the terms
+    /// are newer.
+    pub(crate) fn retarget_if_changed(&self, terms: Terms) {
+        if self.rev.load(Ordering::Relaxed) < terms.rev {
+            self.retarget(terms);
+        }
+    }
+
+    /// The limit as the catalog has it.
+    pub(crate) fn terms(&self) -> Terms {
+        self.negotiation().terms
+    }
+
+    /// The newest revision known here: of its own terms, or of those other processes have written.
+    pub(crate) fn newest_rev(&self) -> i64 {
+        let it = self.negotiation();
+        it.view.map_or(it.terms.rev, |view| view.terms.rev.max(it.terms.rev))
+    }
+
+    /// Whether the pool was last seen before this revision, or lacks our limit; the next call then
+    /// reads it. A sealed writer or a lease closing for good asks for nothing more.
+    pub(crate) fn looks_anew(&self, rev: i64) -> bool {
+        self.step(|it, at| it.looks_anew(at, rev))
+    }
+
+    /// Whether the pool was last seen before the view of this number; the next call then reads it:
+    /// it may owe by now what was seen elsewhere.
+    pub(crate) fn looks_after(&self, view_no: u64) -> bool {
+        self.step(|it, at| it.debts.view_no < view_no && it.look(at, true))
+    }
+
+    /// The lease is idle: what is left goes back, until the next ask.
+    pub(crate) fn rest(&self) {
+        let mut it = self.negotiation();
+        if it.closing == Closing::No {
+            it.closing = Closing::Resting;
+        }
+    }
+
+    /// The gate closes: from now on units are only given back.
+    pub(crate) fn close(&self) {
+        self.negotiation().closing = Closing::ForGood;
+    }
+
+    /// Whether nothing is left to give back and no call is in flight.
+    pub(crate) fn is_returned(&self) -> bool {
+        self.read(Negotiation::is_returned)
+    }
+
+    /// Whether it takes nothing more from its pool, whatever is asked of it: use that it cannot pay
+    /// is owed, and never waits for it.
+    pub(crate) fn takes_no_more(&self) -> bool {
+        self.negotiation().takes_no_more()
+    }
+
+    /// Atoms taken by requests that have not ended.
+    pub(crate) fn open_holds(&self) -> u64 {
+        self.read(Negotiation::open_holds)
+    }
+}
+
+/// Its debts.
+impl Lease {
+    /// Settles `n` atoms that nothing pays for.
+    pub(crate) fn owe(&self, n: u64) {
+        self.settle_late(n);
+        self.step(|it, at| it.owe(at, n));
+    }
+
+    /// Atoms owed.
+    pub(crate) fn debt(&self) -> u64 {
+        if self.is_in_debt() { self.step(Negotiation::note_debt) } else { 0 }
+    }
+
+    /// The number of the view that showed the debt; 0: there is none, or it arose here.
+    pub(crate) fn owes_since(&self) -> u64 {
+        let debts = &self.negotiation().debts;
+        if debts.seen > 0 { debts.since_no } else { 0 }
+    }
+
+    /// Atoms of the debt that can be paid from elsewhere, charged or not, even while requests hold
+    /// units that could pay it on release. `None` while a payment is under way.
+    pub(crate) fn payable(&self) -> Option<u64> {
+        self.step(Negotiation::payable)
+    }
+
+    /// Whether a payment is on its way to the store.
+    pub(crate) fn is_paying(&self) -> bool {
+        self.negotiation().debts.pay.is_some()
+    }
+
+    /// Pays what is owed, with the next call, with atoms that were taken elsewhere;
+    /// [`take_paid`](Self::take_paid) returns the result. False: another payment is under way, and
+    /// this one is not made.
+    #[must_use]
+    pub(crate) fn pay(&self, n: u64) -> bool {
+        self.step(|it, at| it.pay(at, n))
+    }
+
+    /// How much the payment has paid, returned once: at most what was owed by then, and at most
+    /// what was brought.
+    pub(crate) fn take_paid(&self) -> Option<u64> {
+        self.negotiation().take_paid()
+    }
+}
+
+/// Its ceiling.
+impl Lease {
+    /// The ceiling for the record being made: current use plus this much time of demand. `None`:
+    /// the one in force has room for that.
+    pub(crate) fn propose_ceiling(&self, now: Now, ahead: Duration) -> Option<u64> {
+        self.step(|it, at| it.propose_ceiling(at, now, ahead))
+    }
+
+    /// A record with this ceiling is in the store.
+    pub(crate) fn ceiling_logged(&self, ceiling: u64) {
+        self.step(|it, at| it.ceiling_logged(at, ceiling));
+    }
+
+    /// Units held that only the ceiling keeps from being served.
+    #[cfg(test)]
+    pub(crate) fn capped(&self) -> u64 {
+        let it = self.negotiation();
+        it.held() - it.bound()
+    }
+
+    /// Whether other processes could reclaim units of it if they took this one for dead: it holds
+    /// units above its bound.
+    pub(crate) fn may_be_reclaimed(&self) -> bool {
+        let it = self.negotiation();
+        !it.sealed && it.held() > it.bound()
+    }
+}
+
+/// How the two halves meet.
+impl Lease {
+    /// Makes a step of the negotiation.
+    fn step<T>(&self, step: impl FnOnce(&mut Negotiation, &mut Balance) -> T) -> T {
+        self.step_of(&mut self.negotiation(), false, step)
+    }
+
+    fn step_of<T>(
+        &self,
+        negotiation: &mut Negotiation,
+        gives_back: bool,
+        step: impl FnOnce(&mut Negotiation, &mut Balance) -> T,
+    ) -> T {
+        let (before, mut at) = self.balance.begin(gives_back);
+        let result = step(negotiation, &mut at);
+        self.balance.apply(before, at);
+        result
+    }
+
+    /// Looks at both halves while no step is made.
+    fn read<T>(&self, read: impl FnOnce(&Negotiation, &Balance) -> T) -> T {
+        let negotiation = self.negotiation();
+        read(&negotiation, &self.balance.load())
+    }
+
+    fn negotiation(&self) -> MutexGuard<'_, Negotiation> {
+        // A panic while it was held is a bug elsewhere; the state is whole between statements.
+        self.negotiation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alerts(&self) -> MutexGuard<'_, Option<Box<Alerting>>> {
+        self.alerting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -140,10 +140,7 @@ impl View {
             None => None,
         };
         Ok(Self {
-            terms: Terms {
-                limit: item.int(OF).map_or_else(|| int(LIMIT), Ok)?,
-                rev: int(REV)?,
-            },
+            terms: Terms { limit: item.int(OF).map_or_else(|| int(LIMIT), Ok)?, rev: int(REV)? },
             free: int(FREE)?,
             generation: int(GEN)?,
             mine,

@@ -132,8 +132,8 @@ pub(super) async fn read_subs(
 mod tests {
     use super::*;
     use crate::ids::Surrogate;
-    use crate::quota::pool::{Entry, Terms};
     use crate::quota::demand::Want;
+    use crate::quota::pool::{Entry, Terms};
     use crate::quota::subpool::{Root, SeekStep};
     use crate::store::{Memory, Write};
 

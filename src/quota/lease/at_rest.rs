@@ -5,9 +5,13 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Closing, Lease};
+use super::Lease;
+use super::balance::Balance;
+use super::call::Fixed;
+use super::negotiation::Negotiation;
 use crate::ids::Surrogate;
 use crate::quota::alert::Alerting;
+use crate::quota::demand::RootSeen;
 use crate::quota::pool::{PoolId, Terms, View};
 
 /// All there is to know of an unused lease. Its owner keeps the tenant and the incarnation.
@@ -44,48 +48,42 @@ pub(crate) struct LeaseAtRest {
 impl Lease {
     /// The compact form. `None`: some of it is in use, in hand, unrecorded or in doubt.
     pub(crate) fn at_rest(&self) -> Option<LeaseAtRest> {
-        let cold = self.cold();
-        let is_idle = cold.in_flight.is_none()
-            && !cold.may_be_late
-            && !cold.sealed
-            && cold.debts.is_idle()
-            && cold.closing != Closing::ForGood
-            && !cold.ceiling.wanted
-            && self.open_of(&cold) == 0
+        let (it, at) = (self.negotiation(), self.balance.load());
+        let is_idle = it.is_idle(&at)
             && !self.queued.load(Ordering::SeqCst)
             && !self.dirty.load(Ordering::Acquire)
-            && self.waiting.load(Ordering::SeqCst) == 0
-            && self.pool.scope == 0;
+            && at.waiting == 0
+            && self.fixed.pool.scope == 0;
         if !is_idle || self.is_unlogged() {
             return None;
         }
         Some(LeaseAtRest {
-            limit: self.pool.limit.clone(),
-            start_ms: self.pool.start_ms,
-            end_ms: self.end_ms,
-            ttl: self.ttl,
-            of_slot: self.of_slot,
-            bills: self.bills,
-            left: self.left.load(Ordering::Acquire),
-            total: self.total(),
-            low: self.low.load(Ordering::Relaxed),
-            free_seen: self.free_seen.load(Ordering::Relaxed),
-            terms: cold.terms,
-            peak: cold.peak,
-            view: cold.view,
-            absent: cold.debts.absent,
-            stale: cold.stale,
-            shard: cold.shard,
-            elsewhere: cold.elsewhere,
-            owed_elsewhere: cold.owed_elsewhere,
-            size: cold.size,
-            granted: cold.granted,
-            granted_ns: cold.granted_ns,
-            ceiling: cold.ceiling.logged(),
-            first_ask: cold.first_ask,
-            raised: cold.alerting.as_ref().map_or(0, |it| it.raised()),
-            withheld: cold.withheld,
-            seen_rev: cold.seen_rev,
+            limit: self.fixed.pool.limit.clone(),
+            start_ms: self.fixed.pool.start_ms,
+            end_ms: self.fixed.end_ms,
+            ttl: self.fixed.ttl,
+            of_slot: self.fixed.of_slot,
+            bills: self.fixed.bills,
+            left: at.left,
+            total: at.total,
+            low: at.low,
+            free_seen: at.free,
+            terms: it.terms,
+            peak: it.peak,
+            view: it.view,
+            absent: it.debts.absent,
+            stale: it.stale,
+            shard: it.shard,
+            elsewhere: it.root.free,
+            owed_elsewhere: it.root.owed,
+            size: it.size,
+            granted: it.granted,
+            granted_ns: it.granted_ns,
+            ceiling: it.ceiling.logged,
+            first_ask: it.first_ask,
+            raised: self.alerts().as_ref().map_or(0, |it| it.raised()),
+            withheld: it.withheld,
+            seen_rev: it.seen_rev,
         })
     }
 }
@@ -100,32 +98,34 @@ impl LeaseAtRest {
     ) -> Lease {
         alerting.iter_mut().for_each(|it| it.settle(self.raised));
         let pool = PoolId { tenant, limit: self.limit, scope: 0, start_ms: self.start_ms };
-        let lease = Lease::new(pool, self.end_ms, self.terms, self.first_ask)
-            .under(incarnation)
-            .forgotten_at(self.ttl)
-            .of_slot(self.of_slot)
-            .billing(self.bills)
-            .alerting(alerting);
-        lease.left.store(self.left, Ordering::Relaxed);
-        lease.total.store(self.total, Ordering::Relaxed);
-        lease.logged.store(self.total, Ordering::Relaxed);
-        lease.low.store(self.low, Ordering::Relaxed);
-        lease.free_seen.store(self.free_seen, Ordering::Relaxed);
-        let mut cold = lease.cold();
-        (cold.view, cold.stale) = (self.view, self.stale);
-        cold.debts.absent = self.absent;
-        lease.seen.store(self.absent || self.view.is_some(), Ordering::Relaxed);
-        (cold.shard, cold.elsewhere) = (self.shard, self.elsewhere);
-        cold.owed_elsewhere = self.owed_elsewhere;
-        cold.size = self.size;
-        (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
-        cold.ceiling.was_used(self.ceiling);
-        (cold.peak, cold.withheld) = (self.peak, self.withheld);
-        cold.seen_rev = self.seen_rev;
-        lease.note_moved(&cold);
-        lease.note_debt(&mut cold);
-        drop(cold);
-        lease
+        let (end_ms, ttl, of_slot, bills) = (self.end_ms, self.ttl, self.of_slot, self.bills);
+        let fixed = Fixed { pool, incarnation, end_ms, ttl, of_slot, bills };
+        let mut at = Balance {
+            left: self.left,
+            total: self.total,
+            low: self.low,
+            free: self.free_seen,
+            is_seen: self.absent || self.view.is_some(),
+            ..Balance::default()
+        };
+        let mut it = Negotiation {
+            view: self.view,
+            stale: self.stale,
+            shard: self.shard,
+            root: RootSeen { free: self.elsewhere, share: 0, owed: self.owed_elsewhere },
+            size: self.size,
+            granted: self.granted,
+            granted_ns: self.granted_ns,
+            peak: self.peak,
+            withheld: self.withheld,
+            seen_rev: self.seen_rev,
+            ..Negotiation::new(self.terms, self.first_ask)
+        };
+        it.debts.absent = self.absent;
+        it.ceiling.raise(self.ceiling);
+        it.note_moved(&mut at);
+        it.note_debt(&mut at);
+        Lease::with(fixed, at, it).alerting(alerting)
     }
 
     /// The pool it belongs to, within its tenant.

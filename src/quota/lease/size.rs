@@ -1,9 +1,9 @@
 //! Lease sizing: slow start, and a share of what is free, so that leases shrink as a pool runs out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Cold, Lease, signed};
+use super::balance::{Balance, signed};
+use super::negotiation::Negotiation;
 use crate::clock::Now;
 
 /// A lease that lasts less than this is doubled ...
@@ -16,47 +16,32 @@ const LONG: Duration = Duration::from_secs(240);
 /// runs out and the last units are shared.
 const SHARE_OF_FREE: i64 = 20;
 
-/// The same for a sub-pool, which has the units of eight leases.
-const SHARE_OF_SUB_POOL: i64 = 8;
+/// The same for a shard, which has the units of eight leases.
+const SHARE_OF_SHARD: i64 = 8;
 
-impl Lease {
+impl Negotiation {
     /// How much to take: the usual size plus waiting asks, within a share of what is free. 0: the
     /// pool cannot cover the ask, so taking would only keep units from others.
-    pub(super) fn size(&self, cold: &Cold, free: i64) -> u64 {
+    pub(super) fn more(&self, at: &Balance, free: i64) -> u64 {
         let free = free.max(0);
         // Units held above the ceiling are ours all the same: the entry being written covers what
         // is waited for.
-        let unused = cold.held().saturating_sub(self.used(cold));
-        let wanted = self.wanted.load(Ordering::SeqCst);
-        let one = signed(self.missing().min(wanted.saturating_sub(unused)));
+        let missing = at.wanted.saturating_sub(self.unused(at));
+        let one = signed(at.lacks(at.wanted).min(missing));
         if one > free {
             return 0;
         }
-        let share = if cold.shard.is_some() { SHARE_OF_SUB_POOL } else { SHARE_OF_FREE };
-        let usual = signed(cold.size).min(free / share);
-        let all = signed(self.lacks(&self.waiting)).min(free);
+        let share = if self.shard.is_some() { SHARE_OF_SHARD } else { SHARE_OF_FREE };
+        let usual = signed(self.size).min(free / share);
+        let all = signed(at.lacks(at.waiting)).min(free);
         usual.max(one).max(all).max(i64::from(free > 0)).unsigned_abs()
     }
 
-    /// Atoms missing for the largest waiting ask.
-    pub(super) fn missing(&self) -> u64 {
-        self.lacks(&self.wanted)
-    }
-
     /// A usual lease, or as much as all waiting asks need.
-    pub(super) fn wish(&self, cold: &Cold) -> u64 {
-        cold.size.max(self.lacks(&self.wanted)).max(self.lacks(&self.waiting))
+    pub(super) fn wish(&self, at: &Balance) -> u64 {
+        self.size.max(at.lacks(at.asked()))
     }
 
-    /// What is missing here for `asked`.
-    fn lacks(&self, asked: &AtomicU64) -> u64 {
-        let left = self.left.load(Ordering::Acquire);
-        let missing = signed(asked.load(Ordering::SeqCst)).saturating_sub(left);
-        u64::try_from(missing).unwrap_or(0)
-    }
-}
-
-impl Cold {
     /// Slow start: a lease used up quickly is doubled, one that lasted is halved.
     pub(super) fn resize(&mut self, granted: u64, now: Now) {
         self.granted = granted;
