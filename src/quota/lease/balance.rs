@@ -1,8 +1,8 @@
 //! What requests draw from: the units of a lease, as atomics that no request locks.
 //!
-//! The negotiation with the store never sees them. It works on a [`Balance`], read before a step and
-//! [applied](AtomicBalance::apply) after it as differences, because requests draw and release
-//! meanwhile. One step is made at a time: the lease holds a lock from one to the other.
+//! The negotiation with the store never sees them. It works on a [`Balance`], read before a step
+//! and [applied](AtomicBalance::apply) after it as differences, because requests draw and release
+//! meanwhile. Steps are made one at a time, under the lease's lock.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 

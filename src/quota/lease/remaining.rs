@@ -1,7 +1,7 @@
 //! Remaining units of a limit, for headers and reports: what this process holds plus what was free
 //! when the pool last answered. In a split pool, what is free in this process's shard and in the
-//! root; what other shards have counts as used. Read without a lock, unless units are moving between
-//! the two just then: they would be counted twice, or not at all.
+//! root; what other shards have counts as used. Read without a lock, unless units are moving
+//! between the two just then: they would be counted twice, or not at all.
 
 use super::Lease;
 use super::balance::signed;
