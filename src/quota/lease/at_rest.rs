@@ -48,6 +48,8 @@ pub(crate) struct LeaseAtRest {
 impl Lease {
     /// The compact form. `None`: some of it is in use, in hand, unrecorded or in doubt.
     pub(crate) fn at_rest(&self) -> Option<LeaseAtRest> {
+        // Not under the other lock: an alert that is due takes them in this order.
+        let raised = self.alerts().as_ref().map_or(0, |it| it.raised());
         let (it, at) = (self.negotiation(), self.balance.load());
         let is_idle = it.is_idle(&at)
             && !self.queued.load(Ordering::SeqCst)
@@ -81,7 +83,7 @@ impl Lease {
             granted_ns: it.granted_ns,
             ceiling: it.ceiling.logged,
             first_ask: it.first_ask,
-            raised: self.alerts().as_ref().map_or(0, |it| it.raised()),
+            raised,
             withheld: it.withheld,
             seen_rev: it.seen_rev,
         })

@@ -335,3 +335,49 @@ impl Negotiation {
         self.ceiling.demand().max(self.first_ask.saturating_mul(asks))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Surrogate;
+    use crate::quota::lease::call::{Fixed, Writer};
+    use crate::quota::pool::PoolId;
+    use crate::store::layout::Space;
+    use crate::store::{Change, Item, StoreError, StoreErrorKind};
+
+    /// The item that this write creates.
+    fn created(call: Option<LeaseCall>) -> Item {
+        let Some(LeaseCall::Write(write)) = call else { panic!("{call:?}") };
+        let set = |change| match change {
+            Change::Set(name, value) => (name, value),
+            other => panic!("{other:?}"),
+        };
+        Item(write.change.into_iter().map(set).collect())
+    }
+
+    /// No store, no runtime, no atomics: a balance goes in, and comes out changed.
+    #[test]
+    fn units_leave_the_balance_before_they_go_back_and_return_if_that_fails() {
+        let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
+        let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
+        let (end_ms, ttl) = (i64::MAX, None);
+        let of = &Fixed { pool, incarnation: 7, end_ms, ttl, of_slot: false, bills: false };
+        let writer = &Writer { space: Space::new("test"), incarnation: 7 };
+        let with = Context { of, writer, now: Now { mono_ns: 0, wall_ms: 0 } };
+        let mut it = Negotiation::new(Terms { limit: 1_000, rev: 1 }, 1);
+        let mut at = Balance { free: 1_000, wanted: 3, ..Balance::default() };
+
+        let item = created(it.next(&mut at, with));
+        it.answered(&mut at, with, Ok(Some(item))).unwrap();
+        assert_eq!((at.left, at.free, at.wanted), (8, 992, 0), "a first lease");
+
+        at.left -= 3; // drawn by a request
+        it.closing = Closing::Resting;
+        assert!(it.may_give_back() && it.next(&mut at, with).is_some());
+        assert_eq!((at.left, it.open_holds(&at)), (0, 8), "on their way, and not free");
+
+        let throttled = StoreError::new(StoreErrorKind::Throttled, "busy");
+        it.answered(&mut at, with, Err(throttled)).unwrap_err();
+        assert_eq!((at.left, it.open_holds(&at)), (5, 3), "ours again");
+    }
+}
