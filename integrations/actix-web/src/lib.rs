@@ -80,3 +80,8 @@ pub use routes::{ingest_routes, usage_routes};
 pub use tallygate::identity::Claims;
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_routes;
+
+/// The examples of the README compile, and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

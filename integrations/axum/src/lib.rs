@@ -66,3 +66,8 @@ pub use routes::{ingest_router, usage_router};
 pub use service::{GateService, ResponseFuture};
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_router;
+
+/// The examples of the README compile, and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

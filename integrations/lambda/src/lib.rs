@@ -96,3 +96,8 @@ pub use ingest::{count, run_ingest};
 pub use run::{Function, builder, run};
 #[cfg(feature = "stripe")]
 pub use stripe::{run_stripe_report, run_stripe_webhook, stripe_report, stripe_webhook};
+
+/// The examples of the README compile, and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

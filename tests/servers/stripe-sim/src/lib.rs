@@ -213,3 +213,8 @@ impl Drop for Sim {
         self.server.abort();
     }
 }
+
+/// The examples of the README compile, and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
