@@ -464,7 +464,7 @@ pub(crate) fn entries(item: &Item) -> Result<Vec<(u128, Entry)>, StoreError> {
     named.map(entry).collect()
 }
 
-/// The records of its sub-pools, by the names that tell their numbers.
+/// The records of its sub-pools, each by its number as text.
 pub(crate) fn sub_pools(item: &Item) -> impl Iterator<Item = (&str, &Value)> {
     item.0.iter().filter_map(|(name, value)| Some((name.strip_prefix("s#")?, value)))
 }

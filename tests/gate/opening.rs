@@ -199,11 +199,16 @@ async fn a_pipe_in_place_of_a_journals_lock_is_refused_by_its_name() {
     assert!(error.contains("not a regular file"), "{error}");
 }
 
-#[test]
-fn the_functions_of_the_examples_that_share_a_table_share_a_plan_file() {
+#[tokio::test]
+async fn the_functions_of_the_examples_that_share_a_table_share_a_plan_file() {
     let api = include_str!("../../examples/lambda-http/plans.toml");
     assert_eq!(include_str!("../../examples/lambda-ingest/plans.toml"), api);
-    assert!(api.contains("minutes"), "the meter that its events are of");
+    let gate = testing::builder(api).open().await.unwrap();
+    gate.directory().tenant("acme").save().await.unwrap();
+    let who = (&gate.tenant("acme").await.unwrap()).into();
+    let report = gate.usage_report(&who).await.unwrap();
+    let has_minutes = report.meters.iter().any(|meter| &*meter.name == "minutes");
+    assert!(has_minutes, "the meter that its events are of");
 }
 
 #[tokio::test]

@@ -502,8 +502,8 @@ fn refusals_are_problems_and_never_reach_the_handler() {
     // It is read, and then there is room for no more bytes.
     assert_eq!(server.raw("GET", "/search", &[ACME], "ten bytes!").unwrap().status, 200);
 
-    let nobody = server.raw("GET", "/", &[], "").unwrap();
-    assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, "Bearer"));
+    let anonymous = server.raw("GET", "/", &[], "").unwrap();
+    assert_eq!((anonymous.status, anonymous.header("www-authenticate")), (401, "Bearer"));
     let rate = server.send("GET", "/search");
     assert_eq!((rate.status, rate.header("retry-after")), (429, "60"));
     assert_eq!(rate.header("ratelimit"), "\"search\";r=0;t=60");
@@ -527,7 +527,7 @@ fn refusals_are_problems_and_never_reach_the_handler() {
     assert_eq!((away.status, away.header("retry-after")), (503, "1"));
     store.outage(false);
 
-    for refused in [nobody, rate, feature, long, unknown, late, gone, away] {
+    for refused in [anonymous, rate, feature, long, unknown, late, gone, away] {
         assert_eq!(refused.header("content-type"), "application/problem+json", "{refused:?}");
         assert_eq!(refused.header("cache-control"), "no-store", "{refused:?}");
         assert!(refused.body.contains(&format!("\"status\":{}", refused.status)), "{refused:?}");
