@@ -1,10 +1,13 @@
 //! Captures log lines of the current thread in unit tests.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::repeated::COUNTING;
 
 /// The events from INFO up that `work` logs.
 pub(crate) fn lines(work: impl FnOnce()) -> Vec<String> {
+    let _counting = COUNTING.write().unwrap_or_else(PoisonError::into_inner);
     let heard = Heard::default();
     let writer = heard.clone();
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
