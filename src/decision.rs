@@ -43,6 +43,20 @@ pub enum Unit {
     Other,
 }
 
+/// Where one limit stands for one caller, in atoms: what headers, refusals and reports are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LimitReading {
+    /// Limit per window, or the burst of a rate.
+    pub(crate) limit: u64,
+    /// What the caller could use next; what the request at hand holds and has not used is still
+    /// left to it.
+    pub(crate) remaining: u64,
+    /// Time until it resets (quota), or until the full burst is back (rate).
+    pub(crate) resets_in: Option<Duration>,
+    /// Whether a soft limit is exceeded.
+    pub(crate) past_soft: bool,
+}
+
 /// State of one limit at the moment of a decision. Amounts are atoms: divide by
 /// [`scale`](Self::scale) for whole units.
 #[derive(Clone, Debug)]
@@ -77,6 +91,8 @@ pub struct LimitState {
     /// headers then, but one in the header of warnings
     /// ([`warnings`](crate::wire::WireOptions::warnings)).
     pub past_soft: bool,
+    /// Its units come from the plan; false: given to the tenant by themselves, or bought.
+    pub(crate) of_plan: bool,
 }
 
 impl LimitState {

@@ -1,12 +1,10 @@
-//! Writes the limit headers of an admitted request straight from its counters. Every response pays
-//! for them, so no [`LimitState`] is made per limit. Other styles, refusals and reports go through
-//! [`LimitState`]; both ways write the same text (a test compares them).
+//! Writes the limit headers of an admitted request straight from the readings of its limits. Every
+//! response pays for them, so what does not change (names, limits) is written once for each route.
 
 use super::Inner;
 use super::standing::LimitReader;
 use crate::admission::permit::Hold;
 use crate::clock::Now;
-use crate::decision::LimitState;
 use crate::policy::taken::Limit;
 use crate::policy::{RouteLine, RoutePolicy};
 use crate::wire::{self, HeaderItem, HeaderText, PolicyText};
@@ -27,8 +25,8 @@ impl Inner {
         let route = rules.line.get_or_init(|| RouteLine::new(&view, rules));
         let mut absent = false;
         for (limit, item) in &route.items {
-            match view.told(*limit) {
-                Some(told) => wire::write_item(line, item, told),
+            match view.read(*limit) {
+                Some(reading) => wire::write_item(line, item, reading),
                 None => absent = true,
             }
         }
@@ -42,32 +40,16 @@ impl Inner {
 
 impl RouteLine {
     fn new(view: &LimitReader<'_>, rules: &RoutePolicy) -> Self {
-        let items: Vec<(Limit, HeaderItem)> = limits(rules)
-            .filter_map(|limit| Some((limit, HeaderItem::new(&static_state(view, limit)?))))
-            .collect();
+        let unused = |limit| Some((limit, HeaderItem::new(&view.unused(limit)?)));
+        let items: Vec<(Limit, HeaderItem)> = rules.limits().filter_map(unused).collect();
         let policy = join(items.iter().map(|(_, item)| item)).map(PolicyText::new);
         Self { policy, items }
     }
 
     /// The policy of the limits that hold for this caller.
     fn policy_of(&self, view: &LimitReader<'_>) -> Option<PolicyText> {
-        let held = self.items.iter().filter(|(limit, _)| view.told(*limit).is_some());
+        let held = self.items.iter().filter(|(limit, _)| view.read(*limit).is_some());
         join(held.map(|(_, item)| item)).map(PolicyText::new)
-    }
-}
-
-fn limits(rules: &RoutePolicy) -> impl Iterator<Item = Limit> {
-    let rates = rules.rates.iter().map(|rate| Limit::Rate(*rate));
-    let quotas = rules.meters.iter().flat_map(|ask| &ask.quotas);
-    rates.chain(quotas.map(|quota| Limit::Quota(*quota)))
-}
-
-/// The limit unused: what names it and says how much it is.
-fn static_state(view: &LimitReader<'_>, limit: Limit) -> Option<LimitState> {
-    match limit {
-        Limit::Rate(rate) => Some(view.rate_at(rate, view.full_rate(rate))),
-        Limit::Quota(quota) => view.quota_with(quota, 0),
-        Limit::None | Limit::Grant(_) => None,
     }
 }
 

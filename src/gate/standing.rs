@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::balances::Balances;
 use super::{Gate, Inner};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
 use crate::catalog::{Every, MeterId, MeterSource, Over, RouteId, Term};
 use crate::clock::Now;
-use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, RefusedCall, Source, Unit};
+use crate::decision::{
+    LimitKind, LimitReading, LimitState, Payment, Reason, Refusal, RefusedCall, Source, Unit,
+};
 use crate::identity::RequestView;
 use crate::payers::purse::{LimitRefused, bucket_of};
 #[cfg(feature = "metrics")]
@@ -23,7 +24,6 @@ use crate::policy::{CounterHome, Policy, QuotaRule, RateRule};
 use crate::quota::lease::Lease;
 use crate::sheets::sheet::Sheet;
 use crate::telemetry;
-use crate::wire::{self, LimitReading};
 
 /// The state of this many limits needs no allocation.
 pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
@@ -101,13 +101,9 @@ impl Inner {
     ) -> Box<Refusal> {
         let sheet = &of.sheet;
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
-        let view = LimitReader { inner: self, sheet, scopes: of.scopes(), now, hold: None };
-        refusal.limit = match refused.by {
-            Limit::None => None,
-            Limit::Rate(rate) => view.rate(rate),
-            Limit::Quota(quota) => view.quota(quota),
-            Limit::Grant(pool) => Some(view.grant(pool)),
-        };
+        let view =
+            LimitReader { inner: self, sheet, scopes: of.scopes(), now, hold: None, stored: &[] };
+        refusal.limit = view.state(refused.by);
         if refused.reason == Reason::Concurrency {
             refusal.limit = view.concurrency();
         }
@@ -172,12 +168,7 @@ impl Inner {
 
     fn count_decision(&self, of: &HoldContext, outcome: telemetry::AdmissionOutcome, by: &Limit) {
         let policy = &of.sheet.policy;
-        let limit = match *by {
-            Limit::None => "".into(),
-            Limit::Rate(rate) => policy.rates[usize::from(rate)].name.clone(),
-            Limit::Quota(quota) => policy.quotas[usize::from(quota)].quota.id.clone(),
-            Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
-        };
+        let limit = limit_name(policy, *by);
         telemetry::decision(&policy.plan.name, &route_name(&of.sheet, of.route), outcome, &limit);
     }
 
@@ -185,13 +176,13 @@ impl Inner {
     pub(crate) fn limit_states(&self, hold: &Hold, now: Now) -> LimitStates {
         let view = LimitReader::of(self, hold, now);
         let route = hold.of.rules();
-        let rates = route.rates.iter().filter_map(|rate| view.rate(*rate));
-        let quotas = route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|q| view.quota(*q));
-        rates.chain(quotas).collect()
+        route.limits().filter_map(|limit| view.state(limit)).collect()
     }
 }
 
-/// The context for reading the state of a limit.
+/// The context for reading the state of a limit: in this process, and where `stored` says so in the
+/// store.
+#[derive(Clone, Copy)]
 pub(super) struct LimitReader<'a> {
     pub(super) inner: &'a Inner,
     pub(super) sheet: &'a Arc<Sheet>,
@@ -200,49 +191,54 @@ pub(super) struct LimitReader<'a> {
     /// The request that the state is for: units that it holds and has not used are still available
     /// to it.
     pub(super) hold: Option<&'a Hold>,
+    /// For reports: by pool, the numbers that only the store knows.
+    pub(super) stored: &'a [Option<Stored>],
+}
+
+/// The numbers of a pool in the store.
+#[derive(Clone, Copy)]
+pub(super) struct Stored {
+    /// Below nothing: so much more was used than the limit is.
+    pub(super) left: i64,
+    pub(super) owed: u64,
 }
 
 impl<'a> LimitReader<'a> {
     /// A reader for the limits of this request.
     pub(super) fn of(inner: &'a Inner, hold: &'a Hold, now: Now) -> Self {
         let of = &hold.of;
-        Self { inner, sheet: &of.sheet, scopes: of.scopes(), now, hold: Some(hold) }
+        Self { inner, sheet: &of.sheet, scopes: of.scopes(), now, hold: Some(hold), stored: &[] }
     }
 
-    /// A rate; `None` if it is for a scope that the caller has no value of.
-    pub(super) fn rate(&self, index: u16) -> Option<LimitState> {
-        Some(self.rate_at(index, self.level(index)?))
-    }
-
-    /// The state of a limit for a header; `None` if the limit does not hold for this caller.
+    /// Where a limit stands; `None` if it does not hold for this caller: a rate for a scope that the
+    /// caller has no value of, or a quota without a limit.
     #[inline]
-    pub(super) fn told(&self, limit: Limit) -> Option<LimitReading> {
+    pub(super) fn read(&self, limit: Limit) -> Option<LimitReading> {
         match limit {
-            Limit::Rate(index) => {
-                let level = self.level(index)?;
-                let meter = self.sheet.policy.rates[usize::from(index)].meter;
-                let scale = meter.map_or(1, |m| self.sheet.catalog.meters[usize::from(m.0)].scale);
-                let resets_in_s = Some(level.full_in_ns.div_ceil(1_000_000_000));
-                Some(LimitReading {
-                    left: wire::whole(level.remaining, scale),
-                    resets_in_s,
-                    past_soft: false,
-                })
-            }
-            Limit::Quota(index) => {
-                let rule = &self.sheet.policy.quotas[usize::from(index)];
-                let remaining = self.quota_remaining(index)?;
-                let scale = self.sheet.catalog.meters[usize::from(rule.quota.meter.0)].scale;
-                let window = self.sheet.window(rule.included.or(rule.over)?);
-                let resets_in_s = (window.end_ms != i64::MAX).then(|| {
-                    let left_ms = window.end_ms.saturating_sub(self.now.wall_ms);
-                    u64::try_from(left_ms).unwrap_or(0).div_ceil(1_000)
-                });
-                let past_soft = rule.quota.over != Over::Deny && remaining == 0;
-                Some(LimitReading { left: wire::whole(remaining, scale), resets_in_s, past_soft })
-            }
-            Limit::None | Limit::Grant(_) => None,
+            Limit::Rate(index) => Some(self.rate_at(index, self.level(index)?)),
+            Limit::Quota(index) => Some(self.quota_with(index, self.quota_remaining(index)?)),
+            Limit::Grant(pool) => Some(self.grant(pool)),
+            Limit::Granted(meter) => Some(self.granted(meter)),
+            Limit::None => None,
         }
+    }
+
+    /// The same limit as if nothing had been used of it.
+    pub(super) fn unused(&self, limit: Limit) -> Option<LimitState> {
+        let policy = &self.sheet.policy;
+        let reading = match limit {
+            Limit::Rate(index) => self.rate_at(index, policy.rates[usize::from(index)].rule.full()),
+            Limit::Quota(index) => {
+                self.quota_with(index, policy.quotas[usize::from(index)].quota.limit?)
+            }
+            Limit::None | Limit::Grant(_) | Limit::Granted(_) => return None,
+        };
+        Some(self.named(limit, reading))
+    }
+
+    /// The same reading with the names of its limit, and what was used of it.
+    pub(super) fn state(&self, limit: Limit) -> Option<LimitState> {
+        Some(self.named(limit, self.read(limit)?))
     }
 
     /// What the next request could use before a quota refuses it or counts it as over: what is
@@ -252,7 +248,6 @@ impl<'a> LimitReader<'a> {
         let policy = &self.sheet.policy;
         let rule = &policy.quotas[usize::from(index)];
         let limit = rule.quota.limit?;
-        rule.included.or(rule.over)?;
         // Before what is left is read, so that none of it is paid meanwhile.
         let unpaid = self.sheet.unpaid.still();
         let included = match rule.included {
@@ -270,10 +265,9 @@ impl<'a> LimitReader<'a> {
             let unpaid = unpaid.map_or(0, |unpaid| unpaid.of_callers(meter, is_ours));
             return Some(own.saturating_sub(unpaid));
         }
-        let grants = policy.payers(meter).map_or(&[][..], |payers| payers.grants).iter();
-        let granted = grants
-            .filter(|grant| self.now.wall_ms < self.sheet.window(**grant).end_ms)
-            .filter_map(|grant| self.remaining(*grant))
+        let granted = self
+            .grants(meter)
+            .filter_map(|grant| self.remaining(grant))
             .fold(own, u64::saturating_add);
         Some(granted.saturating_sub(unpaid.map_or(0, |unpaid| unpaid.of_meter(meter))))
     }
@@ -294,84 +288,111 @@ impl<'a> LimitReader<'a> {
         }
     }
 
-    /// An unused bucket of a rate.
-    pub(super) fn full_rate(&self, index: u16) -> Level {
-        self.sheet.policy.rates[usize::from(index)].rule.full()
-    }
-
     /// A rate whose bucket stands so.
-    pub(super) fn rate_at(&self, index: u16, level: Level) -> LimitState {
+    #[inline]
+    fn rate_at(&self, index: u16, level: Level) -> LimitReading {
         let rate = &self.sheet.policy.rates[usize::from(index)];
-        let (meter, unit, scale) = self.meter_of(rate);
-        let remaining = rate.rule.atoms(level.remaining).min(rate.burst);
-        LimitState {
-            name: rate.name.clone(),
-            kind: LimitKind::Rate,
-            meter,
-            unit,
-            scale,
+        LimitReading {
             limit: rate.burst,
-            remaining,
-            used: rate.burst - remaining,
-            window: Some(rate.rule.refill().max(Duration::from_secs(1))),
+            remaining: rate.rule.atoms(level.remaining).min(rate.burst),
             resets_in: Some(Duration::from_nanos(level.full_in_ns)),
-            resets_at_ms: None,
-            source: Source::Process,
             past_soft: false,
         }
-    }
-
-    /// A quota; `None` if it is for a scope that the caller has no value of.
-    pub(super) fn quota(&self, index: u16) -> Option<LimitState> {
-        self.quota_with(index, self.quota_remaining(index)?)
     }
 
     /// A quota of which so much is left.
-    pub(super) fn quota_with(&self, index: u16, remaining: u64) -> Option<LimitState> {
+    #[inline]
+    fn quota_with(&self, index: u16, remaining: u64) -> LimitReading {
         let rule = &self.sheet.policy.quotas[usize::from(index)];
-        let pool = rule.included.or(rule.over)?;
-        let limit = rule.quota.limit?;
-        let window = self.sheet.window(pool);
-        let resets_in = millis_until(window.end_ms, self.now);
-        let meter = &self.sheet.catalog.meters[usize::from(rule.quota.meter.0)];
-        Some(LimitState {
-            name: rule.quota.id.clone(),
-            kind: LimitKind::Quota,
-            meter: Some(meter.name.clone()),
-            unit: self.unit(rule.quota.meter),
-            scale: meter.scale,
-            limit,
+        LimitReading {
+            limit: rule.quota.limit.unwrap_or(u64::MAX),
             remaining,
-            used: self.used_of(rule).unwrap_or(0),
-            window: nominal(rule, self.sheet.anchors.term),
-            resets_in,
-            resets_at_ms: resets_in.map(|_| window.end_ms),
-            source: Source::Lease,
+            resets_in: millis_until(self.sheet.window(rule.debtor).end_ms, self.now),
             past_soft: rule.quota.over != Over::Deny && remaining == 0,
+        }
+    }
+
+    fn grant(&self, pool: u16) -> LimitReading {
+        let limit = u64::try_from(self.sheet.policy.pools[usize::from(pool)].limit).unwrap_or(0);
+        let remaining = self.remaining(pool).unwrap_or(0);
+        LimitReading { limit, remaining, resets_in: None, past_soft: false }
+    }
+
+    /// All that was granted of a meter and has not expired.
+    fn granted(&self, meter: MeterId) -> LimitReading {
+        let none = LimitReading { limit: 0, remaining: 0, resets_in: None, past_soft: false };
+        self.grants(meter).map(|grant| self.grant(grant)).fold(none, |sum, grant| LimitReading {
+            limit: sum.limit.saturating_add(grant.limit),
+            remaining: sum.remaining.saturating_add(grant.remaining),
+            ..sum
         })
     }
 
-    /// A grant.
-    fn grant(&self, pool: u16) -> LimitState {
-        let rule = &self.sheet.policy.pools[usize::from(pool)];
-        let meter = &self.sheet.catalog.meters[usize::from(rule.meter.0)];
-        let limit = u64::try_from(rule.limit).unwrap_or(0);
-        let remaining = self.remaining(pool).unwrap_or(0);
-        LimitState {
-            name: rule.id.clone(),
+    /// The grants of a meter that have not expired.
+    fn grants(&self, meter: MeterId) -> impl Iterator<Item = u16> + '_ {
+        let grants = self.sheet.policy.payers(meter).map_or(&[][..], |payers| payers.grants);
+        let lasts = |grant: &u16| self.now.wall_ms < self.sheet.window(*grant).end_ms;
+        grants.iter().copied().filter(lasts)
+    }
+
+    /// A reading of a limit with what a host knows it by.
+    fn named(&self, limit: Limit, read: LimitReading) -> LimitState {
+        let policy = &self.sheet.policy;
+        let state = LimitState {
+            name: limit_name(policy, limit),
             kind: LimitKind::Quota,
-            meter: Some(meter.name.clone()),
-            unit: self.unit(rule.meter),
-            scale: meter.scale,
-            limit,
-            remaining,
-            used: limit.saturating_sub(remaining),
+            meter: None,
+            unit: Unit::Calls,
+            scale: 1,
+            limit: read.limit,
+            remaining: read.remaining,
+            used: read.limit.saturating_sub(read.remaining),
             window: None,
-            resets_in: None,
+            resets_in: read.resets_in,
             resets_at_ms: None,
             source: Source::Lease,
-            past_soft: false,
+            past_soft: read.past_soft,
+            of_plan: true,
+        };
+        match limit {
+            Limit::Rate(index) => {
+                let rate = &policy.rates[usize::from(index)];
+                let (meter, unit, scale) = self.meter_of(rate);
+                let window = Some(rate.rule.refill().max(Duration::from_secs(1)));
+                let (kind, source) = (LimitKind::Rate, Source::Process);
+                LimitState { kind, meter, unit, scale, window, source, ..state }
+            }
+            Limit::Quota(index) => {
+                let rule = &policy.quotas[usize::from(index)];
+                let end_ms = self.sheet.window(rule.debtor).end_ms;
+                LimitState {
+                    used: self.used_of_quota(index).unwrap_or(0),
+                    window: nominal(rule, self.sheet.anchors.term),
+                    resets_at_ms: read.resets_in.map(|_| end_ms),
+                    ..self.of_meter(rule.quota.meter, state)
+                }
+            }
+            Limit::Grant(pool) => {
+                let pool = &policy.pools[usize::from(pool)];
+                LimitState { of_plan: pool.of_plan, ..self.of_meter(pool.meter, state) }
+            }
+            Limit::Granted(meter) => LimitState { of_plan: false, ..self.of_meter(meter, state) },
+            Limit::None => state,
         }
+    }
+
+    /// What was used of a quota, less what the request at hand holds of it and has not used.
+    fn used_of_quota(&self, index: u16) -> Option<u64> {
+        let used = self.used_of(&self.sheet.policy.quotas[usize::from(index)])?;
+        let Some(hold) = self.hold else { return Some(used) };
+        let unused = hold.set_aside(index).saturating_sub(hold.read_beyond(index));
+        Some(used.saturating_sub(unused))
+    }
+
+    fn of_meter(&self, id: MeterId, state: LimitState) -> LimitState {
+        let meter = &self.sheet.catalog.meters[usize::from(id.0)];
+        let (name, unit, scale) = (Some(meter.name.clone()), self.unit(id), meter.scale);
+        LimitState { meter: name, unit, scale, ..state }
     }
 
     fn concurrency(&self) -> Option<LimitState> {
@@ -390,17 +411,44 @@ impl<'a> LimitReader<'a> {
             resets_at_ms: None,
             source: Source::Process,
             past_soft: false,
+            of_plan: true,
         })
     }
 
-    /// The remainder of a pool, as far as this process knows.
+    /// The remainder of a pool, as far as is known; `None` if the caller has no value of its scope.
     pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
         let rule = &self.sheet.policy.pools[usize::from(pool)];
+        if let Some(stored) = self.stored(pool) {
+            return Some(u64::try_from(stored.left).unwrap_or(0));
+        }
         let whole = u64::try_from(rule.limit).unwrap_or(0);
         if let CounterHome::Sheet(slot) = rule.place {
             return Some(self.sheet.known_lease(slot).map_or(whole, |lease| lease.remaining()));
         }
         Some(self.lease(pool)?.map_or(whole, |lease| lease.remaining()))
+    }
+
+    /// What was used of a pool beyond all of it, by a caller whose use comes late.
+    pub(super) fn short(&self, pool: u16) -> u64 {
+        let of_lease = || self.lease(pool).flatten().map_or(0, |lease| lease.short_of_all());
+        self.stored(pool).map_or_else(of_lease, |of| of.owed)
+    }
+
+    /// What late use owes of a pool.
+    pub(super) fn debt(&self, pool: u16) -> u64 {
+        let of_lease = || self.lease(pool).flatten().map_or(0, |lease| lease.debt());
+        self.stored(pool).map_or_else(of_lease, |of| of.owed)
+    }
+
+    /// What was used of a pool before its limit was lowered, and is more than that and not owed.
+    pub(super) fn overdrawn(&self, pool: u16) -> u64 {
+        let of_lease = || self.lease(pool).flatten().map_or(0, |lease| lease.overdrawn());
+        let of_store = |of: Stored| of.left.min(0).unsigned_abs().saturating_sub(of.owed);
+        self.stored(pool).map_or_else(of_lease, of_store)
+    }
+
+    pub(super) fn stored(&self, pool: u16) -> Option<Stored> {
+        self.stored.get(usize::from(pool)).copied().flatten()
     }
 
     /// The lease of a pool: `None` if the caller has no value of its scope, `Some(None)` if nothing
@@ -443,25 +491,17 @@ impl<'a> LimitReader<'a> {
     }
 }
 
-impl Balances for LimitReader<'_> {
-    fn policy(&self) -> &Policy {
-        &self.sheet.policy
-    }
-
-    fn left(&self, pool: u16) -> Option<u64> {
-        self.remaining(pool)
-    }
-
-    fn short(&self, pool: u16) -> u64 {
-        self.lease(pool).flatten().map_or(0, |lease| lease.short_of_all())
-    }
-
-    fn debt(&self, pool: u16) -> u64 {
-        self.lease(pool).flatten().map_or(0, |lease| lease.debt())
-    }
-
-    fn overdrawn(&self, pool: u16) -> u64 {
-        self.lease(pool).flatten().map_or(0, |lease| lease.overdrawn())
+/// A limit's name in headers, reports and metrics; empty for none.
+fn limit_name(policy: &Policy, limit: Limit) -> Arc<str> {
+    match limit {
+        Limit::None => "".into(),
+        Limit::Rate(rate) => policy.rates[usize::from(rate)].name.clone(),
+        Limit::Quota(quota) => policy.quotas[usize::from(quota)].quota.id.clone(),
+        Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
+        Limit::Granted(meter) => {
+            let quota = policy.plan.quotas.get(&meter).and_then(|quotas| quotas.first());
+            quota.map_or_else(|| "".into(), |quota| quota.id.clone())
+        }
     }
 }
 

@@ -6,9 +6,7 @@ use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::balances::Balances;
 use super::standing::LimitReader;
-use super::unleased::WithUnleased;
 use super::{Gate, Identification, Pending, TenantHandle, Waited};
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::clock::time_at;
@@ -17,6 +15,7 @@ use crate::identity::RequestView;
 use crate::payers::late;
 use crate::policy::resolve::Standing as TenantStanding;
 use crate::policy::scoped::{ScopesOf, WithoutValue};
+use crate::policy::taken::Limit;
 use crate::policy::{CounterHome, PoolRule, QuotaRule};
 use crate::repeated::repeated;
 use crate::report::{
@@ -161,14 +160,13 @@ impl Gate {
             inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         let age_ms = now.wall_ms.saturating_sub(inner.recording.ledger.read_at_ms());
         let staleness = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
-        let read = || {
-            let scopes = who.scopes(&inner.hub.without_value);
-            WithUnleased::read(LimitReader { inner, sheet: &sheet, scopes, now, hold: None })
-        };
-        let mut view = read().await?;
-        if inner.pay_unseen_debts(&view).await {
-            view = read().await?;
+        let scopes = who.scopes(&inner.hub.without_value);
+        let here = LimitReader { inner, sheet: &sheet, scopes, now, hold: None, stored: &[] };
+        let mut stored = here.read_unleased().await?;
+        if inner.pay_unseen_debts(LimitReader { stored: &stored, ..here }).await {
+            stored = here.read_unleased().await?;
         }
+        let view = LimitReader { stored: &stored, ..here };
         let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
@@ -304,7 +302,7 @@ struct CountedMeter {
     staleness: Duration,
 }
 
-fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: CountedMeter) -> MeterReport {
+fn meter_report(view: &LimitReader<'_>, id: MeterId, counted: CountedMeter) -> MeterReport {
     let sheet = view.sheet;
     let policy = &sheet.policy;
     let meter = &sheet.catalog.meters[usize::from(id.0)];
@@ -325,6 +323,10 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: CountedMeter) -> 
     let over = over.chain(owed).chain([billed]);
     let pools = policy.pools.iter().enumerate().filter(|(_, pool)| pool.meter == id);
     let grants = pools.filter(|(_, pool)| pool.is_grant());
+    let mut grants: Vec<_> = grants.filter_map(|(i, pool)| grant_report(view, i, pool)).collect();
+    if grants.is_empty() && policy.payers(id).is_some_and(|payers| payers.once_only) {
+        grants.extend(nothing_granted(view, id));
+    }
     MeterReport {
         name: meter.name.clone(),
         unit: unit_word(sheet, id),
@@ -333,7 +335,7 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: CountedMeter) -> 
         over: over.max().unwrap_or(0),
         held: held(view, id),
         limits,
-        grants: grants.map(|(i, pool)| grant_report(view, i, pool)).collect(),
+        grants,
         staleness: counted.staleness,
     }
 }
@@ -350,7 +352,7 @@ fn held(view: &LimitReader<'_>, id: MeterId) -> u64 {
     held.max().unwrap_or(0)
 }
 
-fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport> {
+fn limit_report(view: &LimitReader<'_>, rule: &QuotaRule) -> Option<LimitReport> {
     let limit = rule.quota.limit?;
     let window = view.sheet.window(rule.debtor);
     Some(LimitReport {
@@ -377,20 +379,31 @@ fn unlimited_report(quota: &Quota, counted: &CountedMeter) -> Option<LimitReport
     })
 }
 
-fn grant_report(view: &WithUnleased<'_>, index: usize, pool: &PoolRule) -> GrantReport {
-    let limit = u64::try_from(pool.limit).unwrap_or(0);
-    let remaining = u16::try_from(index).ok().and_then(|i| view.left(i)).unwrap_or(limit);
-    GrantReport {
+fn grant_report(view: &LimitReader<'_>, index: usize, pool: &PoolRule) -> Option<GrantReport> {
+    let reading = view.read(Limit::Grant(u16::try_from(index).ok()?))?;
+    Some(GrantReport {
         id: pool.id.strip_prefix("grant/").unwrap_or(&pool.id).into(),
         source: if pool.of_plan { "plan".into() } else { "grant".into() },
-        limit,
-        used: limit.saturating_sub(remaining),
+        limit: reading.limit,
+        used: reading.limit.saturating_sub(reading.remaining),
         expires_at: pool.expires_ms.map(time_at),
-    }
+    })
+}
+
+/// A prepaid quota of a tenant that was given nothing yet.
+fn nothing_granted(view: &LimitReader<'_>, id: MeterId) -> Option<GrantReport> {
+    let state = view.state(Limit::Granted(id))?;
+    Some(GrantReport {
+        id: state.name,
+        source: "plan".into(),
+        limit: state.limit,
+        used: state.used,
+        expires_at: None,
+    })
 }
 
 fn rate_report(view: &LimitReader<'_>, index: usize) -> Option<RateReport> {
-    let state = view.rate(u16::try_from(index).ok()?)?;
+    let state = view.state(Limit::Rate(u16::try_from(index).ok()?))?;
     let rate = &view.sheet.policy.rates[index];
     Some(RateReport {
         id: rate.id.clone(),

@@ -117,8 +117,12 @@ impl Lanes {
             return Ok(());
         }
         if payers.once_only {
-            let grant = payers.grants.last().map_or(Limit::None, |grant| Limit::Grant(*grant));
-            return Err(refuse(Reason::PaymentRequired(Payment::GrantUsedUp), grant));
+            let mut grants = payers.grants.iter().filter(|grant| !is_over(q, **grant));
+            let limit = match (grants.next(), grants.next()) {
+                (Some(only), None) => Limit::Grant(*only),
+                _ => Limit::Granted(payers.meter),
+            };
+            return Err(refuse(Reason::PaymentRequired(Payment::GrantUsedUp), limit));
         }
         for (lane, (index, rule)) in (first..).zip(of_tenant(q, payers)) {
             let lane = &mut self.lanes[lane];

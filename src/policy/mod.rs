@@ -175,6 +175,13 @@ pub(crate) struct RouteLine {
 }
 
 impl RoutePolicy {
+    /// The rates and quotas that hold for its requests.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = Limit> + '_ {
+        let rates = self.rates.iter().map(|rate| Limit::Rate(*rate));
+        let quotas = self.meters.iter().flat_map(|ask| &ask.quotas);
+        rates.chain(quotas.map(|quota| Limit::Quota(*quota)))
+    }
+
     /// The asks that grow with this one, and by how much: itself, and the sums it feeds.
     pub(crate) fn fed_by(&self, ask: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.meters.iter().enumerate().filter_map(move |(i, meter)| match &meter.known {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::catalog::MeterId;
 use crate::policy::scoped::{ScopedBucket, Used};
 use crate::quota::lease::Lease;
 
@@ -14,6 +15,8 @@ pub(crate) enum Limit {
     Rate(u16),
     Quota(u16),
     Grant(u16),
+    /// Everything of a meter whose units are only ever given once: all its grants, or none.
+    Granted(MeterId),
 }
 
 /// A draw from one limit, to be settled or given back.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::amount::rfc3339;
 use super::{Call, EXPOSE, PolicyText};
-use crate::decision::{LimitKind, LimitState, Unit};
+use crate::decision::{LimitKind, LimitReading, LimitState, Unit};
 
 /// Largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
 pub(crate) const MAX_INTEGER: u64 = 999_999_999_999_999;
@@ -138,21 +138,13 @@ pub enum LimitHeader<'a> {
     Other(&'static str, String),
 }
 
-/// What `RateLimit` reports about one limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LimitReading {
-    /// Whole units left, rounded down.
-    pub(crate) left: u64,
-    /// Seconds, rounded up.
-    pub(crate) resets_in_s: Option<u64>,
-    pub(crate) past_soft: bool,
-}
-
 /// The constant parts of a limit's items: its quoted name, and its policy item.
 #[derive(Debug)]
 pub(crate) struct HeaderItem {
     named: String,
     policy: String,
+    /// Atoms to a unit.
+    scale: u64,
 }
 
 impl HeaderItem {
@@ -161,7 +153,7 @@ impl HeaderItem {
         write_string(&mut named, &limit.name).expect("writing to a String does not fail");
         named.push_str(";r=");
         write_policy(&mut policy, [limit]).expect("writing to a String does not fail");
-        Self { named, policy }
+        Self { named, policy, scale: limit.scale }
     }
 
     pub(crate) fn policy(&self) -> &str {
@@ -171,8 +163,8 @@ impl HeaderItem {
 
 /// Appends an item to the value of `RateLimit`: the same output as [`write_ratelimit`], without
 /// formatting.
-pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: LimitReading) {
-    if told.past_soft {
+pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, reading: LimitReading) {
+    if reading.past_soft {
         return;
     }
     if !line.is_empty() {
@@ -181,8 +173,8 @@ pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: LimitRe
     // Digits first, then the text: copying bytes together right after they were written one by one
     // stalls the processor.
     let (mut left, mut resets_in_s) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let left = left.format(integer(told.left));
-    let resets_in_s = told.resets_in_s.map(|s| resets_in_s.format(integer(s)));
+    let left = left.format(integer(whole(reading.remaining, item.scale)));
+    let resets_in_s = reading.resets_in.map(|wait| resets_in_s.format(integer(seconds_up(wait))));
     line.extend_from_slice(item.named.as_bytes());
     line.extend_from_slice(left.as_bytes());
     if let Some(resets_in_s) = resets_in_s {

@@ -32,7 +32,7 @@ pub(crate) use amount::base64;
 pub(crate) use amount::rfc3339;
 #[doc(hidden)]
 pub use fields::LimitHeader;
-pub(crate) use fields::{HeaderItem, HeaderText, LimitReading, in_line, whole, write_item};
+pub(crate) use fields::{HeaderItem, HeaderText, in_line, write_item};
 pub use fields::{HeaderStyle, LegacyReset};
 pub(crate) use fields::{expose, limit_headers, soft_warnings};
 #[cfg(test)]
@@ -370,13 +370,18 @@ fn payment_detail(refusal: &Refusal, payment: Payment) -> String {
     let of_plan = refusal.plan.as_ref().map(|plan| format!(" of plan {plan}")).unwrap_or_default();
     let limit = refusal.limit.as_ref();
     let meter = limit.map_or("units", |limit| limit.meter.as_deref().unwrap_or("requests"));
+    let units = match limit {
+        Some(limit) if !limit.of_plan => format!("prepaid {meter}"),
+        _ => format!("one-time {meter}{of_plan}"),
+    };
     match (payment, left(refusal)) {
         (Payment::TrialOver, _) => format!("The trial{of_plan} has ended."),
         (Payment::Unpaid, _) => "An invoice is unpaid.".into(),
-        (Payment::GrantUsedUp, Some(left)) => {
-            format!("{left} one-time {meter}{of_plan} are left, less than asked.")
+        (Payment::GrantUsedUp, Some(left)) => format!("{left} {units} are left, less than asked."),
+        (Payment::GrantUsedUp, None) if limit.is_some_and(|limit| limit.limit == 0) => {
+            format!("There are no {units} yet.")
         }
-        (Payment::GrantUsedUp, None) => format!("The one-time {meter}{of_plan} are used up."),
+        (Payment::GrantUsedUp, None) => format!("The {units} are used up."),
     }
 }
 

@@ -18,6 +18,7 @@ fn search() -> LimitState {
         resets_at_ms: None,
         source: Source::Process,
         past_soft: false,
+        of_plan: true,
     }
 }
 

@@ -19,6 +19,7 @@ mod middleware;
 mod opening;
 mod payers;
 mod propagation;
+mod readings;
 mod scopes;
 mod settlement;
 mod shared_rates;

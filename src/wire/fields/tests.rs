@@ -24,6 +24,7 @@ fn limit(name: &str) -> LimitState {
         resets_at_ms: None,
         source: Source::Process,
         past_soft: false,
+        of_plan: true,
     }
 }
 
