@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::amount::Amount;
 use crate::clock::time_at;
 
 /// The kind of limit a [`LimitState`] describes.
@@ -43,7 +44,7 @@ pub enum Unit {
     Other,
 }
 
-/// Where one limit stands for one caller, in atoms: what headers, refusals and reports are made from.
+/// Where one limit stands for one caller, in atoms: the source of headers, refusals and reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitReading {
     /// Limit per window, or the burst of a rate.
@@ -57,8 +58,7 @@ pub(crate) struct LimitReading {
     pub(crate) past_soft: bool,
 }
 
-/// State of one limit at the moment of a decision. Amounts are atoms: divide by
-/// [`scale`](Self::scale) for whole units.
+/// State of one limit at the moment of a decision.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LimitState {
@@ -70,15 +70,13 @@ pub struct LimitState {
     pub meter: Option<Arc<str>>,
     /// Its unit.
     pub unit: Unit,
-    /// Atoms per unit.
-    pub scale: u64,
     /// Limit per window (for a rate, per `window`, the time in which the full burst comes back).
-    pub limit: u64,
+    pub limit: Amount,
     /// What is left of it.
-    pub remaining: u64,
+    pub remaining: Amount,
     /// Amount used, as far as this process knows; for a quota including any overage (reported late,
     /// or admitted by `over`).
-    pub used: u64,
+    pub used: Amount,
     /// Length of the window, at least a second; `None` for a grant and for concurrency.
     pub window: Option<Duration>,
     /// Time until it resets (quota), or until the full burst is back (rate).

@@ -138,6 +138,7 @@ pub mod testing;
 #[cfg(feature = "tower")]
 pub mod middleware;
 
+mod amount;
 mod clock;
 mod delays;
 mod error;
@@ -155,6 +156,7 @@ mod text_file;
 mod toml_file;
 mod turns;
 
+pub use amount::Amount;
 pub use catalog::{Feature, Plan};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use decision::{LimitState, Outcome, Reason, Refusal, RefusedCall};

@@ -40,8 +40,9 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 42] = [
+const ORDER: [&str; 43] = [
     "overrides",
+    "amount",
     "clock",
     "random",
     "delays",

@@ -413,7 +413,8 @@ async fn a_refusal_by_one_of_two_rates_leaves_the_other_whole() {
     let now = gate.inner.clock.now();
     let hold = Hold::new(of, now, None);
     let states = gate.inner.limit_states(&hold, now);
-    let told: Vec<_> = states.iter().map(|s| (s.limit, s.remaining, s.source)).collect();
+    let told: Vec<_> =
+        states.iter().map(|s| (s.limit.whole(), s.remaining.whole(), s.source)).collect();
     let (process, lease) = (Source::Process, Source::Lease);
     assert_eq!(told, [(800, 300, process), (500, 0, process), (1_000, 500, lease)]);
 }

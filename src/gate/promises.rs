@@ -1,12 +1,12 @@
 //! The promises of a gate under its settings, logged once when it opens.
 
+use crate::amount::Amount;
 use crate::catalog::{Catalog, OnDirectoryError, OnLeaseError, Over, Quota};
 use crate::config::{Config, FlushMode};
 use crate::policy::Together;
 use crate::policy::resolve::LiveCatalog;
 use crate::rates;
 use crate::store::Store;
-use crate::wire::Amount;
 
 /// Logs, once, what is promised here.
 pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::{Gate, Inner};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
+use crate::amount::Amount;
 use crate::catalog::{Every, MeterId, MeterSource, Over, RouteId, Term};
 use crate::clock::Now;
 use crate::decision::{
@@ -20,7 +21,7 @@ use crate::policy::RoutePolicy;
 use crate::policy::bucket::Level;
 use crate::policy::scoped::{KeptScopes, ScopedKey, ScopesOf};
 use crate::policy::taken::Limit;
-use crate::policy::{CounterHome, Policy, QuotaRule, RateRule};
+use crate::policy::{CounterHome, Policy, QuotaRule};
 use crate::quota::lease::Lease;
 use crate::sheets::sheet::Sheet;
 use crate::telemetry;
@@ -210,8 +211,8 @@ impl<'a> LimitReader<'a> {
         Self { inner, sheet: &of.sheet, scopes: of.scopes(), now, hold: Some(hold), stored: &[] }
     }
 
-    /// Where a limit stands; `None` if it does not hold for this caller: a rate for a scope that the
-    /// caller has no value of, or a quota without a limit.
+    /// Where a limit stands; `None` if it does not hold for this caller: a rate for a scope that
+    /// the caller has no value of, or a quota without a limit.
     #[inline]
     pub(super) fn read(&self, limit: Limit) -> Option<LimitReading> {
         match limit {
@@ -338,15 +339,23 @@ impl<'a> LimitReader<'a> {
     /// A reading of a limit with what a host knows it by.
     fn named(&self, limit: Limit, read: LimitReading) -> LimitState {
         let policy = &self.sheet.policy;
+        let counted = match limit {
+            Limit::Rate(index) => policy.rates[usize::from(index)].meter,
+            Limit::Quota(index) => Some(policy.quotas[usize::from(index)].quota.meter),
+            Limit::Grant(pool) => Some(policy.pools[usize::from(pool)].meter),
+            Limit::Granted(meter) => Some(meter),
+            Limit::None => None,
+        };
+        let scale = counted.map_or(1, |meter| self.scale(meter));
+        let amount = |atoms| Amount::new(atoms, scale);
         let state = LimitState {
             name: limit_name(policy, limit),
             kind: LimitKind::Quota,
-            meter: None,
-            unit: Unit::Calls,
-            scale: 1,
-            limit: read.limit,
-            remaining: read.remaining,
-            used: read.limit.saturating_sub(read.remaining),
+            meter: counted.map(|id| self.sheet.catalog.meters[usize::from(id.0)].name.clone()),
+            unit: counted.map_or(Unit::Calls, |id| self.unit(id)),
+            limit: amount(read.limit),
+            remaining: amount(read.remaining),
+            used: amount(read.limit.saturating_sub(read.remaining)),
             window: None,
             resets_in: read.resets_in,
             resets_at_ms: None,
@@ -357,26 +366,24 @@ impl<'a> LimitReader<'a> {
         match limit {
             Limit::Rate(index) => {
                 let rate = &policy.rates[usize::from(index)];
-                let (meter, unit, scale) = self.meter_of(rate);
                 let window = Some(rate.rule.refill().max(Duration::from_secs(1)));
                 let (kind, source) = (LimitKind::Rate, Source::Process);
-                LimitState { kind, meter, unit, scale, window, source, ..state }
+                LimitState { kind, window, source, ..state }
             }
             Limit::Quota(index) => {
                 let rule = &policy.quotas[usize::from(index)];
                 let end_ms = self.sheet.window(rule.debtor).end_ms;
                 LimitState {
-                    used: self.used_of_quota(index).unwrap_or(0),
+                    used: amount(self.used_of_quota(index).unwrap_or(0)),
                     window: nominal(rule, self.sheet.anchors.term),
                     resets_at_ms: read.resets_in.map(|_| end_ms),
-                    ..self.of_meter(rule.quota.meter, state)
+                    ..state
                 }
             }
             Limit::Grant(pool) => {
-                let pool = &policy.pools[usize::from(pool)];
-                LimitState { of_plan: pool.of_plan, ..self.of_meter(pool.meter, state) }
+                LimitState { of_plan: policy.pools[usize::from(pool)].of_plan, ..state }
             }
-            Limit::Granted(meter) => LimitState { of_plan: false, ..self.of_meter(meter, state) },
+            Limit::Granted(_) => LimitState { of_plan: false, ..state },
             Limit::None => state,
         }
     }
@@ -389,10 +396,9 @@ impl<'a> LimitReader<'a> {
         Some(used.saturating_sub(unused))
     }
 
-    fn of_meter(&self, id: MeterId, state: LimitState) -> LimitState {
-        let meter = &self.sheet.catalog.meters[usize::from(id.0)];
-        let (name, unit, scale) = (Some(meter.name.clone()), self.unit(id), meter.scale);
-        LimitState { meter: name, unit, scale, ..state }
+    /// Atoms to a unit of a meter.
+    pub(super) fn scale(&self, meter: MeterId) -> u64 {
+        self.sheet.catalog.meters[usize::from(meter.0)].scale
     }
 
     fn concurrency(&self) -> Option<LimitState> {
@@ -402,10 +408,9 @@ impl<'a> LimitReader<'a> {
             kind: LimitKind::Concurrency,
             meter: None,
             unit: Unit::Calls,
-            scale: 1,
-            limit: most,
-            remaining: 0,
-            used: most,
+            limit: Amount::units(most),
+            remaining: Amount::units(0),
+            used: Amount::units(most),
             window: None,
             resets_in: None,
             resets_at_ms: None,
@@ -470,16 +475,6 @@ impl<'a> LimitReader<'a> {
     fn scoped_key(&self, limit: Arc<str>, value: u128, from: (i64, u128)) -> ScopedKey {
         let (start_ms, incarnation) = from;
         ScopedKey { tenant: self.sheet.tenant.surrogate, limit, value, start_ms, incarnation }
-    }
-
-    fn meter_of(&self, rate: &RateRule) -> (Option<Arc<str>>, Unit, u64) {
-        match rate.meter {
-            None => (None, Unit::Calls, 1),
-            Some(id) => {
-                let meter = &self.sheet.catalog.meters[usize::from(id.0)];
-                (Some(meter.name.clone()), self.unit(id), meter.scale)
-            }
-        }
     }
 
     pub(super) fn unit(&self, meter: MeterId) -> Unit {

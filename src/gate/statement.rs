@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::standing::LimitReader;
 use super::{Gate, Identification, Pending, TenantHandle, Waited};
+use crate::amount::Amount;
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::clock::time_at;
 use crate::decision::{Payment, Reason, Refusal};
@@ -229,9 +230,8 @@ impl Gate {
         Ok(Some(History {
             meter: meter.name.clone(),
             unit: unit_word(&sheet, id),
-            scale: meter.scale,
             granularity: query.granularity,
-            rows: rows(&sheet, query, &by_day),
+            rows: rows(&sheet, query, &by_day, meter.scale),
         }))
     }
 
@@ -306,10 +306,12 @@ fn meter_report(view: &LimitReader<'_>, id: MeterId, counted: CountedMeter) -> M
     let sheet = view.sheet;
     let policy = &sheet.policy;
     let meter = &sheet.catalog.meters[usize::from(id.0)];
+    let amount = |atoms| Amount::new(atoms, meter.scale);
     let quotas = policy.quotas.iter().filter(|q| q.quota.meter == id);
     let limits = quotas.clone().filter_map(|q| limit_report(view, q));
     let unlimited = policy.plan.quotas.get(&id).into_iter().flatten();
-    let unlimited = unlimited.filter_map(|quota| unlimited_report(quota, &counted));
+    let unlimited =
+        unlimited.filter_map(|quota| unlimited_report(quota, &counted, amount(counted.atoms.used)));
     let limits = limits.chain(unlimited).collect();
     // What is billed is what was recorded in the billing period, whatever the quotas' windows.
     let billed = counted.atoms.over;
@@ -330,10 +332,9 @@ fn meter_report(view: &LimitReader<'_>, id: MeterId, counted: CountedMeter) -> M
     MeterReport {
         name: meter.name.clone(),
         unit: unit_word(sheet, id),
-        scale: meter.scale,
-        used: counted.atoms.used,
-        over: over.max().unwrap_or(0),
-        held: held(view, id),
+        used: amount(counted.atoms.used),
+        over: amount(over.max().unwrap_or(0)),
+        held: amount(held(view, id)),
         limits,
         grants,
         staleness: counted.staleness,
@@ -354,38 +355,40 @@ fn held(view: &LimitReader<'_>, id: MeterId) -> u64 {
 
 fn limit_report(view: &LimitReader<'_>, rule: &QuotaRule) -> Option<LimitReport> {
     let limit = rule.quota.limit?;
+    let amount = |atoms| Amount::new(atoms, view.scale(rule.quota.meter));
     let window = view.sheet.window(rule.debtor);
     Some(LimitReport {
         id: rule.quota.id.clone(),
         scope: scope_word(&rule.quota.scope),
-        limit: Some(limit),
-        used: view.used_of(rule)?,
-        debt: view.debt_of(rule),
+        limit: Some(amount(limit)),
+        used: amount(view.used_of(rule)?),
+        debt: amount(view.debt_of(rule)),
         starts_at: window.start(),
         resets_at: window.end(),
     })
 }
 
 /// A quota without a limit has no pool: what it counts is the meter's use in the billing period.
-fn unlimited_report(quota: &Quota, counted: &CountedMeter) -> Option<LimitReport> {
+fn unlimited_report(quota: &Quota, counted: &CountedMeter, used: Amount) -> Option<LimitReport> {
     quota.limit.is_none().then(|| LimitReport {
         id: quota.id.clone(),
         scope: scope_word(&quota.scope),
         limit: None,
-        used: counted.atoms.used,
-        debt: 0,
+        used,
+        debt: Amount::units(0),
         starts_at: counted.period.start(),
         resets_at: counted.period.end(),
     })
 }
 
 fn grant_report(view: &LimitReader<'_>, index: usize, pool: &PoolRule) -> Option<GrantReport> {
+    let amount = |atoms| Amount::new(atoms, view.scale(pool.meter));
     let reading = view.read(Limit::Grant(u16::try_from(index).ok()?))?;
     Some(GrantReport {
         id: pool.id.strip_prefix("grant/").unwrap_or(&pool.id).into(),
         source: if pool.of_plan { "plan".into() } else { "grant".into() },
-        limit: reading.limit,
-        used: reading.limit.saturating_sub(reading.remaining),
+        limit: amount(reading.limit),
+        used: amount(reading.limit.saturating_sub(reading.remaining)),
         expires_at: pool.expires_ms.map(time_at),
     })
 }
@@ -412,8 +415,7 @@ fn rate_report(view: &LimitReader<'_>, index: usize) -> Option<RateReport> {
             CounterHome::Scoped(scope) => scope_word(scope),
         },
         meter: state.meter,
-        scale: state.scale,
-        limit: rate.amount,
+        limit: Amount::new(rate.amount, state.limit.scale()),
         per: rate.per.max(Duration::from_secs(1)),
         burst: state.limit,
         remaining: state.remaining,
@@ -432,13 +434,19 @@ fn spans(sheet: &Sheet, query: &HistoryQuery) -> impl Iterator<Item = Window> {
     std::iter::successors(first, move |last| (last.end_ms < to_ms).then(|| window(last.end_ms)))
 }
 
-fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec<HistoryRow> {
+fn rows(
+    sheet: &Sheet,
+    query: &HistoryQuery,
+    by_day: &BTreeMap<u32, u64>,
+    scale: u64,
+) -> Vec<HistoryRow> {
     let zone = &sheet.catalog.timezone;
     let rows = spans(sheet, query).take(MAX_ROWS).map(|span| {
         let first = crate::catalog::local_day(span.start_ms, zone);
         let last = crate::catalog::local_day(span.end_ms - 1, zone).max(first);
         let used = by_day.range(first..=last).fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
-        HistoryRow { start: span.start(), end: time_at(span.end_ms), used }
+        let (start, end) = (span.start(), time_at(span.end_ms));
+        HistoryRow { start, end, used: Amount::new(used, scale) }
     });
     rows.collect()
 }

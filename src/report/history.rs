@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::written;
+use crate::amount::Amount;
 use crate::clock::unix_ms;
-use crate::wire::{Amount, Reply, plain_problem, rfc3339};
+use crate::wire::{Reply, plain_problem, rfc3339};
 
 /// Limit on the rows of one answer: three years of days, with room to spare. It bounds how much one
 /// free request can make a store read.
@@ -160,8 +161,6 @@ pub struct History {
     pub meter: Arc<str>,
     /// The unit's name.
     pub unit: Arc<str>,
-    /// Atoms per unit.
-    pub scale: u64,
     /// The length of a row.
     pub granularity: Granularity,
     /// Rows in order, without gaps.
@@ -176,8 +175,8 @@ pub struct HistoryRow {
     pub start: SystemTime,
     /// First instant after it.
     pub end: SystemTime,
-    /// Atoms used.
-    pub used: u64,
+    /// What was used.
+    pub used: Amount,
 }
 
 impl History {
@@ -213,7 +212,7 @@ impl Serialize for Row<'_> {
         map.serialize_entry("start", &written(row.start))?;
         map.serialize_entry("end", &written(row.end))?;
         map.serialize_entry("meter", &history.meter)?;
-        Amount::new(row.used, history.scale).entry(&mut map, "used", "used_text")?;
+        row.used.entry(&mut map, "used", "used_text")?;
         map.end()
     }
 }
@@ -328,9 +327,12 @@ mod tests {
         let history = History {
             meter: "credits".into(),
             unit: "credits".into(),
-            scale: 10,
             granularity: Granularity::Day,
-            rows: vec![HistoryRow { start: UNIX_EPOCH, end: time_at(DAY_MS), used: 15 }],
+            rows: vec![HistoryRow {
+                start: UNIX_EPOCH,
+                end: time_at(DAY_MS),
+                used: Amount::new(15, 10),
+            }],
         };
         assert_eq!(
             String::from_utf8(history.reply().body).unwrap(),

@@ -13,9 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::amount::Amount;
 use crate::catalog::Feature;
 use crate::clock::unix_ms;
-use crate::wire::{Amount, Reply, rfc3339};
+use crate::wire::{Reply, rfc3339};
 
 mod history;
 mod page;
@@ -63,7 +64,7 @@ pub struct Period {
     pub timezone: Arc<str>,
 }
 
-/// Usage of one meter. Amounts are atoms, and [`scale`](Self::scale) of them are one unit.
+/// Usage of one meter.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MeterReport {
@@ -71,14 +72,12 @@ pub struct MeterReport {
     pub name: Arc<str>,
     /// The unit's name: `requests`, `bytes`, `credits`.
     pub unit: Arc<str>,
-    /// Atoms per unit.
-    pub scale: u64,
     /// Settled usage in the billing period.
-    pub used: u64,
+    pub used: Amount,
     /// The part of `used` beyond what is included.
-    pub over: u64,
+    pub over: Amount,
     /// Reserved for requests in flight.
-    pub held: u64,
+    pub held: Amount,
     /// Its quotas.
     pub limits: Vec<LimitReport>,
     /// Units given once.
@@ -87,7 +86,7 @@ pub struct MeterReport {
     pub staleness: Duration,
 }
 
-/// One quota of a meter, in atoms of the meter.
+/// One quota of a meter.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LimitReport {
@@ -96,19 +95,19 @@ pub struct LimitReport {
     /// The scope it applies to: `tenant`, `key`, `user`, `ip` or a named scope.
     pub scope: Arc<str>,
     /// Limit per window; `None` is unlimited.
-    pub limit: Option<u64>,
+    pub limit: Option<Amount>,
     /// Used in this window; for an unlimited quota, in the billing period. Exceeds `limit` if
     /// overage was admitted, or is owed.
-    pub used: u64,
+    pub used: Amount,
     /// The part of `used` that is unpaid: the meter admits nothing until it is paid.
-    pub debt: u64,
+    pub debt: Amount,
     /// First instant of the window.
     pub starts_at: SystemTime,
     /// First instant after it; `None` for a window without end.
     pub resets_at: Option<SystemTime>,
 }
 
-/// Units given once, in atoms of the meter.
+/// Units given once.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GrantReport {
@@ -117,15 +116,14 @@ pub struct GrantReport {
     /// Its origin: `plan`, or `grant` for one given to this tenant.
     pub source: Arc<str>,
     /// Units given.
-    pub limit: u64,
+    pub limit: Amount,
     /// Units used of it.
-    pub used: u64,
+    pub used: Amount,
     /// First instant at which it has expired; `None`: never.
     pub expires_at: Option<SystemTime>,
 }
 
-/// A rate limit. Amounts are calls or, with a [`meter`](Self::meter), atoms, of which
-/// [`scale`](Self::scale) are one unit.
+/// A rate limit. Amounts are calls or, with a [`meter`](Self::meter), its units.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RateReport {
@@ -135,16 +133,14 @@ pub struct RateReport {
     pub scope: Arc<str>,
     /// The meter it counts; `None` for calls.
     pub meter: Option<Arc<str>>,
-    /// Atoms per unit.
-    pub scale: u64,
     /// Amount allowed per [`per`](Self::per).
-    pub limit: u64,
+    pub limit: Amount,
     /// The time in which `limit` is allowed, whole seconds.
     pub per: Duration,
     /// Burst size.
-    pub burst: u64,
+    pub burst: Amount,
     /// Amount available now.
-    pub remaining: u64,
+    pub remaining: Amount,
 }
 
 impl UsageReport {
@@ -215,71 +211,62 @@ impl Serialize for Period {
 
 impl Serialize for MeterReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let amount = |atoms| Amount::new(atoms, self.scale);
-        let limits: Vec<_> = self.limits.iter().map(|limit| Scaled(limit, self.scale)).collect();
-        let grants: Vec<_> = self.grants.iter().map(|grant| Scaled(grant, self.scale)).collect();
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("name", &self.name)?;
         map.serialize_entry("unit", &self.unit)?;
-        amount(self.used).entry(&mut map, "used", "used_text")?;
-        amount(self.over).entry(&mut map, "over", "over_text")?;
-        amount(self.held).entry(&mut map, "held", "held_text")?;
-        map.serialize_entry("limits", &limits)?;
-        map.serialize_entry("grants", &grants)?;
+        self.used.entry(&mut map, "used", "used_text")?;
+        self.over.entry(&mut map, "over", "over_text")?;
+        self.held.entry(&mut map, "held", "held_text")?;
+        map.serialize_entry("limits", &self.limits)?;
+        map.serialize_entry("grants", &self.grants)?;
         map.serialize_entry("staleness_ms", &self.staleness.as_millis())?;
         map.end()
     }
 }
 
-/// A part of a meter, with the meter's scale.
-struct Scaled<'a, T>(&'a T, u64);
-
-impl Serialize for Scaled<'_, LimitReport> {
+impl Serialize for LimitReport {
     /// `limit` and `remaining` are null where the quota is unlimited.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(limit, scale) = self;
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &limit.id)?;
-        map.serialize_entry("scope", &limit.scope)?;
-        let left = limit.limit.map(|most| most.saturating_sub(limit.used));
-        optional(&mut map, limit.limit, *scale, "limit", "limit_text")?;
-        Amount::new(limit.used, *scale).entry(&mut map, "used", "used_text")?;
-        optional(&mut map, left, *scale, "remaining", "remaining_text")?;
-        if limit.debt > 0 {
-            Amount::new(limit.debt, *scale).entry(&mut map, "debt", "debt_text")?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("scope", &self.scope)?;
+        let left = self.limit.map(|most| most.less(self.used));
+        optional(&mut map, self.limit, "limit", "limit_text")?;
+        self.used.entry(&mut map, "used", "used_text")?;
+        optional(&mut map, left, "remaining", "remaining_text")?;
+        if !self.debt.is_zero() {
+            self.debt.entry(&mut map, "debt", "debt_text")?;
         }
-        map.serialize_entry("starts_at", &written(limit.starts_at))?;
-        map.serialize_entry("resets_at", &limit.resets_at.map(written))?;
+        map.serialize_entry("starts_at", &written(self.starts_at))?;
+        map.serialize_entry("resets_at", &self.resets_at.map(written))?;
         map.end()
     }
 }
 
-impl Serialize for Scaled<'_, GrantReport> {
+impl Serialize for GrantReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(grant, scale) = self;
-        let left = grant.limit.saturating_sub(grant.used);
+        let left = self.limit.less(self.used);
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &grant.id)?;
-        map.serialize_entry("source", &grant.source)?;
-        Amount::new(grant.limit, *scale).entry(&mut map, "limit", "limit_text")?;
-        Amount::new(grant.used, *scale).entry(&mut map, "used", "used_text")?;
-        Amount::new(left, *scale).entry(&mut map, "remaining", "remaining_text")?;
-        map.serialize_entry("expires_at", &grant.expires_at.map(written))?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("source", &self.source)?;
+        self.limit.entry(&mut map, "limit", "limit_text")?;
+        self.used.entry(&mut map, "used", "used_text")?;
+        left.entry(&mut map, "remaining", "remaining_text")?;
+        map.serialize_entry("expires_at", &self.expires_at.map(written))?;
         map.end()
     }
 }
 
 impl Serialize for RateReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let amount = |atoms| Amount::new(atoms, self.scale);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &self.id)?;
         map.serialize_entry("scope", &self.scope)?;
         map.serialize_entry("meter", &self.meter)?;
-        amount(self.limit).entry(&mut map, "limit", "limit_text")?;
+        self.limit.entry(&mut map, "limit", "limit_text")?;
         map.serialize_entry("per_seconds", &self.per.as_secs())?;
-        amount(self.burst).entry(&mut map, "burst", "burst_text")?;
-        amount(self.remaining).entry(&mut map, "remaining", "remaining_text")?;
+        self.burst.entry(&mut map, "burst", "burst_text")?;
+        self.remaining.entry(&mut map, "remaining", "remaining_text")?;
         map.end()
     }
 }
@@ -305,13 +292,12 @@ impl Serialize for FeatureValue<'_> {
 
 fn optional<M: SerializeMap>(
     map: &mut M,
-    atoms: Option<u64>,
-    scale: u64,
+    amount: Option<Amount>,
     name: &'static str,
     text_name: &'static str,
 ) -> Result<(), M::Error> {
-    match atoms {
-        Some(atoms) => Amount::new(atoms, scale).entry(map, name, text_name),
+    match amount {
+        Some(amount) => amount.entry(map, name, text_name),
         None => map.serialize_entry(name, &()),
     }
 }
@@ -334,17 +320,16 @@ mod tests {
             meters: vec![MeterReport {
                 name: "credits".into(),
                 unit: "credits".into(),
-                scale: 1000,
-                used: 12_345,
-                over: 2_345,
-                held: 0,
+                used: Amount::new(12_345, 1000),
+                over: Amount::new(2_345, 1000),
+                held: Amount::new(0, 1000),
                 limits: vec![
                     LimitReport {
                         id: "credits/cycle".into(),
                         scope: "tenant".into(),
-                        limit: Some(10_000),
-                        used: 12_345,
-                        debt: 0,
+                        limit: Some(Amount::new(10_000, 1000)),
+                        used: Amount::new(12_345, 1000),
+                        debt: Amount::new(0, 1000),
                         starts_at: UNIX_EPOCH,
                         resets_at: Some(time_at(86_400_000)),
                     },
@@ -352,8 +337,8 @@ mod tests {
                         id: "credits/once".into(),
                         scope: "tenant".into(),
                         limit: None,
-                        used: 1_000,
-                        debt: 0,
+                        used: Amount::new(1_000, 1000),
+                        debt: Amount::new(0, 1000),
                         starts_at: UNIX_EPOCH,
                         resets_at: None,
                     },
@@ -361,8 +346,8 @@ mod tests {
                 grants: vec![GrantReport {
                     id: "g1".into(),
                     source: "grant".into(),
-                    limit: 5_000,
-                    used: 1_000,
+                    limit: Amount::new(5_000, 1000),
+                    used: Amount::new(1_000, 1000),
                     expires_at: None,
                 }],
                 staleness: Duration::from_millis(40),
@@ -371,11 +356,10 @@ mod tests {
                 id: "default/s".into(),
                 scope: "tenant".into(),
                 meter: None,
-                scale: 1,
-                limit: 50,
+                limit: Amount::units(50),
                 per: Duration::from_secs(1),
-                burst: 200,
-                remaining: 180,
+                burst: Amount::units(200),
+                remaining: Amount::units(180),
             }],
             features: BTreeMap::from([
                 ("exports".into(), Feature::Flag(true)),
@@ -412,8 +396,7 @@ mod tests {
     #[test]
     fn writes_large_amounts_twice() {
         let mut large = report();
-        large.meters[0].scale = 1;
-        large.meters[0].used = u64::MAX;
+        large.meters[0].used = Amount::units(u64::MAX);
         let body: serde_json::Value = serde_json::from_slice(&large.reply(None).body).unwrap();
         assert_eq!(body["meters"][0]["used"], u64::MAX);
         assert_eq!(body["meters"][0]["used_text"], u64::MAX.to_string());
@@ -425,7 +408,7 @@ mod tests {
         later.as_of += Duration::from_secs(9);
         later.meters[0].staleness += Duration::from_millis(1);
         assert_eq!(first.etag(), later.etag());
-        later.meters[0].used += 1;
+        later.meters[0].used = Amount::new(12_346, 1000);
         assert_ne!(first.etag(), later.etag());
     }
 

@@ -15,6 +15,7 @@ use super::{
     GrantReport, Granularity, History, HistoryRow, LimitReport, MeterReport, Period, RateReport,
     UsageReport, page_reply,
 };
+use crate::amount::Amount;
 use crate::catalog::Feature;
 use crate::clock::time_at;
 use crate::wire::Reply;
@@ -231,12 +232,12 @@ fn history(query: &str) -> History {
         let weekend = u64::from((i + 3) % 7 < 2);
         let wave = [52, 61, 74, 70, 83, 96, 88][usize::try_from(i % 7).unwrap()];
         let used = if i == 4 { 0 } else { top * wave / 100 / (1 + weekend * 2) };
+        let used = Amount::new(used, if name == "credits" { 1000 } else { 1 });
         HistoryRow { start: time_at(start_ms), end: time_at(start_ms + DAY_MS), used }
     });
     History {
         meter: name.into(),
         unit: unit.into(),
-        scale: if name == "credits" { 1000 } else { 1 },
         granularity: Granularity::Day,
         rows: rows.collect(),
     }
@@ -246,9 +247,9 @@ fn limit(id: &str, scope: &str, limit: Option<u64>, used: u64, window: (i64, i64
     LimitReport {
         id: id.into(),
         scope: scope.into(),
-        limit,
-        used,
-        debt: 0,
+        limit: limit.map(Amount::units),
+        used: Amount::units(used),
+        debt: Amount::units(0),
         starts_at: time_at(window.0),
         resets_at: Some(time_at(window.1)),
     }
@@ -258,10 +259,9 @@ fn meter(name: &str, unit: &str, used: u64, limits: Vec<LimitReport>) -> MeterRe
     MeterReport {
         name: name.into(),
         unit: unit.into(),
-        scale: 1,
-        used,
-        over: 0,
-        held: 0,
+        used: Amount::units(used),
+        over: Amount::units(0),
+        held: Amount::units(0),
         limits,
         grants: Vec::new(),
         staleness: Duration::from_millis(120),
@@ -273,11 +273,10 @@ fn rate(id: &str, scope: &str, limit: u64, per_seconds: u64, burst: u64) -> Rate
         id: id.into(),
         scope: scope.into(),
         meter: None,
-        scale: 1,
-        limit,
+        limit: Amount::units(limit),
         per: Duration::from_secs(per_seconds),
-        burst,
-        remaining: burst * 9 / 10,
+        burst: Amount::units(burst),
+        remaining: Amount::units(burst * 9 / 10),
     }
 }
 
@@ -286,11 +285,15 @@ fn report() -> UsageReport {
     let grant = GrantReport {
         id: "credits-500".into(),
         source: "grant".into(),
-        limit: 500_000,
-        used: 87_630,
+        limit: Amount::new(500_000, 1000),
+        used: Amount::new(87_630, 1000),
         expires_at: Some(time_at(NOW_MS + 200 * DAY_MS)),
     };
-    let credits = limit("credits/cycle", "tenant", Some(450_000), 412_370, MONTH);
+    let credits = LimitReport {
+        limit: Some(Amount::new(450_000, 1000)),
+        used: Amount::new(412_370, 1000),
+        ..limit("credits/cycle", "tenant", None, 0, MONTH)
+    };
     UsageReport {
         plan: "team".into(),
         status: "active".into(),
@@ -302,7 +305,7 @@ fn report() -> UsageReport {
         },
         meters: vec![
             MeterReport {
-                over: 204_331,
+                over: Amount::units(204_331),
                 ..meter(
                     "requests",
                     "requests",
@@ -315,8 +318,8 @@ fn report() -> UsageReport {
                 )
             },
             MeterReport {
-                scale: 1000,
-                held: 2_000,
+                used: Amount::new(412_370, 1000),
+                held: Amount::new(2_000, 1000),
                 grants: vec![grant],
                 staleness: Duration::from_millis(2_400),
                 ..meter("credits", "credits", 412_370, vec![credits])

@@ -10,8 +10,9 @@ use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::amount::rfc3339;
+use super::text::rfc3339;
 use super::{Call, EXPOSE, PolicyText};
+use crate::amount::{self, Amount};
 use crate::decision::{LimitKind, LimitReading, LimitState, Unit};
 
 /// Largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
@@ -63,7 +64,7 @@ fn write_policy<'a>(
     for limit in limits {
         out.write_str(between)?;
         write_string(out, &limit.name)?;
-        write!(out, ";q={}", integer(whole(limit.limit, limit.scale)))?;
+        write!(out, ";q={}", integer(limit.limit.whole()))?;
         write_unit(out, limit)?;
         if let Some(window) = limit.window {
             write!(out, ";w={}", integer(seconds_up(window).max(1)))?;
@@ -84,7 +85,7 @@ pub(crate) fn write_ratelimit<'a>(
     for limit in limits.into_iter().filter(|limit| !limit.past_soft) {
         out.write_str(between)?;
         write_string(out, &limit.name)?;
-        write!(out, ";r={}", integer(whole(limit.remaining, limit.scale)))?;
+        write!(out, ";r={}", integer(limit.remaining.whole()))?;
         if let Some(resets_in) = limit.resets_in {
             write!(out, ";t={}", integer(seconds_up(resets_in)))?;
         }
@@ -153,7 +154,7 @@ impl HeaderItem {
         write_string(&mut named, &limit.name).expect("writing to a String does not fail");
         named.push_str(";r=");
         write_policy(&mut policy, [limit]).expect("writing to a String does not fail");
-        Self { named, policy, scale: limit.scale }
+        Self { named, policy, scale: limit.limit.scale() }
     }
 
     pub(crate) fn policy(&self) -> &str {
@@ -173,7 +174,7 @@ pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, reading: Limi
     // Digits first, then the text: copying bytes together right after they were written one by one
     // stalls the processor.
     let (mut left, mut resets_in_s) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let left = left.format(integer(whole(reading.remaining, item.scale)));
+    let left = left.format(integer(amount::whole(reading.remaining, item.scale)));
     let resets_in_s = reading.resets_in.map(|wait| resets_in_s.format(integer(seconds_up(wait))));
     line.extend_from_slice(item.named.as_bytes());
     line.extend_from_slice(left.as_bytes());
@@ -234,8 +235,8 @@ fn legacy(
     headers: &mut Vec<(&'static str, String)>,
 ) {
     let Some(limit) = nearest(limits) else { return };
-    headers.push(("x-ratelimit-limit", whole(limit.limit, limit.scale).to_string()));
-    headers.push(("x-ratelimit-remaining", whole(limit.remaining, limit.scale).to_string()));
+    headers.push(("x-ratelimit-limit", limit.limit.whole().to_string()));
+    headers.push(("x-ratelimit-remaining", limit.remaining.whole().to_string()));
     let Some(at_ms) = resets_at(limit, wall_ms) else {
         return;
     };
@@ -250,10 +251,11 @@ fn legacy(
 
 /// The limit with the smallest share left, among those that can refuse. The first, if several tie.
 fn nearest(limits: &[LimitState]) -> Option<&LimitState> {
+    // a.remaining / a.limit < b.remaining / b.limit, without division; both of one scale.
     let share_below = |a: &LimitState, b: &LimitState| {
-        // a.remaining / a.limit < b.remaining / b.limit, without division.
-        u128::from(a.remaining) * u128::from(b.limit)
-            < u128::from(b.remaining) * u128::from(a.limit)
+        let times =
+            |left: Amount, whole: Amount| u128::from(left.atoms()) * u128::from(whole.atoms());
+        times(a.remaining, b.limit) < times(b.remaining, a.limit)
     };
     let hard = limits.iter().filter(|limit| !limit.past_soft);
     hard.reduce(|best, limit| if share_below(limit, best) { limit } else { best })
@@ -274,13 +276,6 @@ pub(crate) fn seconds_up(time: Duration) -> u64 {
 
 fn ceil_seconds(unix_ms: i64) -> i64 {
     unix_ms.div_euclid(1000).saturating_add(i64::from(unix_ms.rem_euclid(1000) > 0))
-}
-
-/// Whole units, rounded down, so that the remainder is never overstated.
-#[inline]
-pub(crate) fn whole(atoms: u64, scale: u64) -> u64 {
-    // Nearly every meter has no scale, and a division would cost more than the rest of this code.
-    if scale <= 1 { atoms } else { atoms / scale }
 }
 
 fn integer(n: u64) -> u64 {

@@ -15,7 +15,7 @@
 
 use std::fmt::Write;
 
-use super::{Call, Mapping, Reply, WireOptions, amount, detail, fields, payment_word, retry_after};
+use super::{Call, Mapping, Reply, WireOptions, detail, fields, payment_word, retry_after, text};
 use crate::decision::{LimitState, Reason, Refusal};
 
 /// The media type of gRPC requests and responses.
@@ -88,7 +88,7 @@ pub(crate) fn grpc_refusal(refusal: &Refusal, options: &WireOptions, call: Call)
     let status = GrpcStatus::of(refusal);
     let mut details = String::new();
     // Unpadded, as the protocol requires of writers.
-    amount::base64(&status.details, &mut details).expect("writing to a String does not fail");
+    text::base64(&status.details, &mut details).expect("writing to a String does not fail");
     details.truncate(details.trim_end_matches('=').len());
     let mut headers = vec![
         ("content-type", GRPC.to_owned()),
@@ -129,8 +129,7 @@ fn violation(refusal: &Refusal, limit: &LimitState, message: &str) -> Message {
     if let Some(plan) = &refusal.plan {
         violation.pair(6, "plan", plan);
     }
-    let whole = limit.limit / limit.scale.max(1);
-    violation.number(7, whole.min(i64::MAX.unsigned_abs()));
+    violation.number(7, limit.limit.whole().min(i64::MAX.unsigned_abs()));
     violation
 }
 

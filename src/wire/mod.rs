@@ -19,17 +19,14 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::amount::Amount;
 use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal};
 
-mod amount;
 mod fields;
 mod grpc;
 mod policy_text;
+mod text;
 
-#[doc(hidden)]
-pub use amount::Amount;
-pub(crate) use amount::base64;
-pub(crate) use amount::rfc3339;
 #[doc(hidden)]
 pub use fields::LimitHeader;
 pub(crate) use fields::{HeaderItem, HeaderText, in_line, write_item};
@@ -43,6 +40,8 @@ pub(crate) use grpc::grpc_refusal;
 pub(crate) use grpc::is_grpc;
 #[doc(hidden)]
 pub use policy_text::PolicyText;
+#[doc(hidden)]
+pub(crate) use text::{base64, rfc3339};
 
 /// The response headers that a script of another origin must be able to read, as a value of
 /// `Access-Control-Expose-Headers`. [`Gate::expose_headers`](crate::Gate::expose_headers) adds the
@@ -288,12 +287,12 @@ struct LimitBody<'a> {
 
 impl Serialize for LimitBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let LimitState { name, limit, remaining, used, scale, .. } = self.limit;
+        let LimitState { name, limit, remaining, used, .. } = self.limit;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("name", name)?;
-        Amount::new(*limit, *scale).entry(&mut map, "limit", "limit-text")?;
-        Amount::new(*used, *scale).entry(&mut map, "used", "used-text")?;
-        Amount::new(*remaining, *scale).entry(&mut map, "remaining", "remaining-text")?;
+        limit.entry(&mut map, "limit", "limit-text")?;
+        used.entry(&mut map, "used", "used-text")?;
+        remaining.entry(&mut map, "remaining", "remaining-text")?;
         if let Some(at_ms) = fields::resets_at(self.limit, self.wall_ms) {
             map.serialize_entry("resets-at", &rfc3339(at_ms))?;
         }
@@ -362,8 +361,9 @@ fn exhausted(refusal: &Refusal, limit: Option<&str>, of_plan: &str) -> String {
 /// The remainder of the limit that refused, if any. Not for calls, which are asked for one at a
 /// time.
 fn left(refusal: &Refusal) -> Option<Amount> {
-    let limit = refusal.limit.as_ref().filter(|it| it.meter.is_some() && it.remaining > 0)?;
-    Some(Amount::new(limit.remaining, limit.scale))
+    let limit =
+        refusal.limit.as_ref().filter(|it| it.meter.is_some() && !it.remaining.is_zero())?;
+    Some(limit.remaining)
 }
 
 fn payment_detail(refusal: &Refusal, payment: Payment) -> String {
@@ -378,7 +378,7 @@ fn payment_detail(refusal: &Refusal, payment: Payment) -> String {
         (Payment::TrialOver, _) => format!("The trial{of_plan} has ended."),
         (Payment::Unpaid, _) => "An invoice is unpaid.".into(),
         (Payment::GrantUsedUp, Some(left)) => format!("{left} {units} are left, less than asked."),
-        (Payment::GrantUsedUp, None) if limit.is_some_and(|limit| limit.limit == 0) => {
+        (Payment::GrantUsedUp, None) if limit.is_some_and(|limit| limit.limit.is_zero()) => {
             format!("There are no {units} yet.")
         }
         (Payment::GrantUsedUp, None) => format!("The {units} are used up."),

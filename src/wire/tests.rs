@@ -9,10 +9,9 @@ fn search() -> LimitState {
         kind: LimitKind::Rate,
         meter: None,
         unit: Unit::Calls,
-        scale: 1,
-        limit: 30,
-        remaining: 0,
-        used: 30,
+        limit: Amount::units(30),
+        remaining: Amount::units(0),
+        used: Amount::units(30),
         window: Some(Duration::from_secs(60)),
         resets_in: Some(Duration::from_millis(20_001)),
         resets_at_ms: None,
@@ -84,10 +83,9 @@ fn a_quota_says_exactly_what_was_used() {
         kind: LimitKind::Quota,
         meter: Some("credits".into()),
         unit: Unit::Other,
-        scale: 1000,
-        limit: 500_000,
-        remaining: 1,
-        used: 499_999,
+        limit: Amount::new(500_000, 1000),
+        remaining: Amount::new(1, 1000),
+        used: Amount::new(499_999, 1000),
         resets_at_ms: Some(1_796_083_200_000),
         ..search()
     };
@@ -109,10 +107,9 @@ fn a_quota_that_has_less_than_was_asked_for_is_not_called_used_up() {
         kind: LimitKind::Quota,
         meter: Some("tokens".into()),
         unit: Unit::Other,
-        scale: 2,
-        limit: 200,
-        remaining: 199,
-        used: 1,
+        limit: Amount::new(200, 2),
+        remaining: Amount::new(199, 2),
+        used: Amount::new(1, 2),
         ..search()
     };
     let said = |reason| Refusal { limit: Some(tokens.clone()), ..refused(reason) }.to_string();
@@ -131,8 +128,8 @@ fn too_many_in_flight_is_429_and_one_second() {
     let flight = LimitState {
         name: "concurrency".into(),
         kind: LimitKind::Concurrency,
-        limit: 2,
-        used: 2,
+        limit: Amount::units(2),
+        used: Amount::units(2),
         window: None,
         resets_in: None,
         ..search()

@@ -75,7 +75,7 @@ async fn told(gate: &Gate, meter: &str) -> (f64, Vec<[f64; 2]>, Vec<[f64; 2]>) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let meter = report.meters.into_iter().find(|m| &*m.name == meter).unwrap();
-    let units = |atoms: u64| atoms as f64 / meter.scale as f64;
+    let units = |amount: tallygate::Amount| amount.to_string().parse::<f64>().unwrap();
     let limits = meter.limits.iter().map(|it| [units(it.limit.unwrap()), units(it.used)]);
     let grants = meter.grants.iter().map(|it| [units(it.limit), units(it.used)]);
     (units(meter.used), limits.collect(), grants.collect())

@@ -42,7 +42,10 @@ async fn a_quota_admits_what_it_says_and_says_when_it_resets() {
     assert_eq!(refusal.reason, Reason::Exhausted);
     assert_eq!(refusal.retry_after, Some(12 * HOUR), "the test clock starts at noon");
     let limit = refusal.limit.unwrap();
-    assert_eq!((&*limit.name, limit.limit, limit.remaining), ("jobs/day", 1_000, 0));
+    assert_eq!(
+        (&*limit.name, limit.limit.whole(), limit.remaining.whole()),
+        ("jobs/day", 1_000, 0)
+    );
 
     // Another tenant has its own units, and the next day brings new ones.
     assert!(ask(&gate, "other", "jobs", 1).await.is_ok());

@@ -72,7 +72,7 @@ async fn used(gate: &Gate, clock: &ManualClock, tenant: &str, meter: &str) -> u6
     clock.advance(Duration::from_secs(2)); // past the age of a cached reading
     let who = testing::identified_by(gate, &[("x-tenant", tenant)]).await;
     let report = gate.usage_report(&who).await.unwrap();
-    report.meters.iter().find(|m| &*m.name == meter).unwrap().used
+    report.meters.iter().find(|m| &*m.name == meter).unwrap().used.whole()
 }
 
 async fn claims(store: &Memory) -> usize {
@@ -157,7 +157,9 @@ async fn what_is_reported_is_in_the_claim_and_a_replay_reports_in_vain() {
     let who = testing::identified_by(&next, &[("x-tenant", "acme")]).await;
     let report = next.usage_report(&who).await.unwrap();
     let used_of = |limit: &str| {
-        report.meters.iter().flat_map(|m| &m.limits).find(|l| &*l.id == limit).unwrap().used
+        let limits = report.meters.iter().flat_map(|m| &m.limits);
+        let mut limits = limits;
+        limits.find(|l| &*l.id == limit).unwrap().used.whole()
     };
     assert_eq!((used_of("tokens/day"), used_of("requests/day")), (290, 2));
     next.close().await.unwrap();
@@ -306,7 +308,7 @@ async fn of_two_at_once_with_one_key_one_is_charged_and_the_units_of_the_other_g
     let who = testing::identified_by(&next, &[("x-tenant", "acme")]).await;
     let report = next.usage_report(&who).await.unwrap();
     let limits = report.meters.iter().flat_map(|meter| &meter.limits);
-    let mut limits: Vec<_> = limits.map(|limit| (&*limit.id, limit.used)).collect();
+    let mut limits: Vec<_> = limits.map(|limit| (&*limit.id, limit.used.whole())).collect();
     limits.sort_unstable();
     assert_eq!(limits, [("requests/day", 1), ("tokens/day", 40)]);
     next.close().await.unwrap();
@@ -358,7 +360,11 @@ async fn a_grant_that_ends_while_a_request_with_a_key_runs_does_not_pay_for_it()
         let report = gate.usage_report(&who).await.unwrap();
         let tokens = report.meters.iter().find(|meter| &*meter.name == "tokens").unwrap();
         let owed = if paid { (100, 0) } else { (150, 50) };
-        assert_eq!((tokens.limits[0].used, tokens.limits[0].debt), owed, "after {lasts} s");
+        assert_eq!(
+            (tokens.limits[0].used.whole(), tokens.limits[0].debt.whole()),
+            owed,
+            "after {lasts} s"
+        );
         gate.close().await.unwrap();
     }
 }

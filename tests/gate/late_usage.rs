@@ -38,7 +38,11 @@ async fn used(gate: &Gate, meter: &str) -> (u64, u64, Vec<u64>) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let meter = report.meters.into_iter().find(|m| &*m.name == meter).unwrap();
-    (meter.used, meter.over, meter.limits.iter().map(|limit| limit.used).collect())
+    (
+        meter.used.whole(),
+        meter.over.whole(),
+        meter.limits.iter().map(|limit| limit.used.whole()).collect(),
+    )
 }
 
 fn plans(of_plan: &str) -> String {
@@ -174,7 +178,10 @@ async fn a_grant_pays_for_late_use() {
     let who = testing::identified(&gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let tokens = report.meters.iter().find(|m| &*m.name == "tokens").unwrap();
-    assert_eq!((tokens.used, tokens.over, tokens.grants[0].used), (110, 0, 100));
+    assert_eq!(
+        (tokens.used.whole(), tokens.over.whole(), tokens.grants[0].used.whole()),
+        (110, 0, 100)
+    );
     assert_eq!(tokens.limits[0].used, 10);
 }
 
@@ -343,7 +350,7 @@ async fn a_refusal_says_as_much_was_used_as_the_report_does() {
         let acme = gate.tenant("acme").await.unwrap();
         let ask = Ask::new(&acme, "work").cost("tokens", 1);
         let limit = gate.admit(ask).await.unwrap_err().limit.unwrap();
-        assert_eq!((limit.used, limit.remaining), (740, 0), "{quota}");
+        assert_eq!((limit.used.whole(), limit.remaining.whole()), (740, 0), "{quota}");
         assert_eq!(used(&gate, "tokens").await.2, [740], "{quota}");
     }
 }
@@ -457,7 +464,7 @@ async fn tokens(gate: &Gate) -> (u64, u64) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let tokens = report.meters.into_iter().find(|m| &*m.name == "tokens").unwrap();
-    (tokens.limits[0].used, tokens.limits[0].debt)
+    (tokens.limits[0].used.whole(), tokens.limits[0].debt.whole())
 }
 
 /// A gate that reads this plan file.
@@ -520,7 +527,11 @@ async fn a_lowered_stop_shows_all_that_was_used_before() {
         assert_eq!(refused.limit.unwrap().used, 98, "of {limit}, to {stop}, when refused");
         let report = gate.usage_report(&tallygate::Identified::from(&acme)).await.unwrap();
         let meter = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap();
-        assert_eq!((meter.limits[0].used, meter.used), (98, 98), "of {limit}, to {stop}");
+        assert_eq!(
+            (meter.limits[0].used.whole(), meter.used.whole()),
+            (98, 98),
+            "of {limit}, to {stop}"
+        );
     }
 }
 
@@ -637,7 +648,7 @@ async fn what_a_user_owes_is_owed_after_a_restart() {
             let who = testing::identified_by(&second, &headers).await;
             let report = second.usage_report(&who).await.unwrap();
             let tokens = report.meters.into_iter().find(|m| &*m.name == "tokens").unwrap();
-            (tokens.limits[0].used, tokens.limits[0].debt)
+            (tokens.limits[0].used.whole(), tokens.limits[0].debt.whole())
         };
         let debt = if over.is_empty() { 10 } else { 5 };
         assert_eq!(of_ann().await, (20, debt), "in the store");
@@ -732,7 +743,7 @@ async fn what_is_served_beyond_a_quota_while_the_store_is_away_is_billed_or_owed
         let who = testing::identified(&gate, "acme").await;
         let report = gate.usage_report(&who).await.unwrap();
         let jobs = report.meters.into_iter().find(|meter| &*meter.name == "jobs").unwrap();
-        let told = (jobs.used, jobs.over, jobs.limits[0].used);
+        let told = (jobs.used.whole(), jobs.over.whole(), jobs.limits[0].used.whole());
         let used = 95 + away + later;
         assert_eq!(told, (used, used - 100, used), "{over}, ends {ends}");
     }
@@ -923,8 +934,8 @@ async fn of_ann(gate: &Gate) -> (u64, u64, Vec<(u64, u64)>) {
     let who = testing::identified_by(gate, &[("x-tenant", "acme"), ("x-user", "ann")]).await;
     let report = gate.usage_report(&who).await.unwrap();
     let tokens = report.meters.into_iter().find(|it| &*it.name == "tokens").unwrap();
-    let limits = tokens.limits.iter().map(|it| (it.used, it.debt)).collect();
-    (tokens.used, tokens.over, limits)
+    let limits = tokens.limits.iter().map(|it| (it.used.whole(), it.debt.whole())).collect();
+    (tokens.used.whole(), tokens.over.whole(), limits)
 }
 
 const BILLED_BY_USER: &str = r#"

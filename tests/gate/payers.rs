@@ -18,7 +18,7 @@ async fn used(gate: &Gate, meter: &str) -> (u64, Vec<u64>) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let meter = report.meters.into_iter().find(|it| &*it.name == meter).unwrap();
-    (meter.used / meter.scale, meter.limits.iter().map(|it| it.used / meter.scale).collect())
+    (meter.used.whole(), meter.limits.iter().map(|it| it.used.whole()).collect())
 }
 
 /// A request of acme with this handler: its status, and the bytes of its body that came before its

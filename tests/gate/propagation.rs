@@ -594,7 +594,7 @@ async fn tokens(gate: &Gate, clock: &ManualClock) -> (u64, u64) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let meter = report.meters.into_iter().find(|m| &*m.name == "tokens").unwrap();
-    (meter.used, meter.limits[0].used)
+    (meter.used.whole(), meter.limits[0].used.whole())
 }
 
 #[tokio::test]

@@ -460,8 +460,8 @@ async fn counted(gate: &Gate) -> (Expected, Expected) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let meter = |name: &str| report.meters.iter().find(|meter| &*meter.name == name);
-    let used = |name| meter(name).map_or(0, |meter| meter.used);
-    let drawn = |name| meter(name).map_or(0, |meter| meter.limits[0].used);
+    let used = |name| meter(name).map_or(0, |meter| meter.used.whole());
+    let drawn = |name| meter(name).map_or(0, |meter| meter.limits[0].used.whole());
     let all = |of: &dyn Fn(&'static str) -> u64| Expected {
         requests: of("requests"),
         bytes: of("egress"),

@@ -296,7 +296,7 @@ async fn what_is_free_in_sub_pools_is_free_in_reports() {
         let who = testing::identified(gate, "acme").await;
         let report = gate.usage_report(&who).await.unwrap();
         let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap();
-        let told = jobs.limits[0].used;
+        let told = jobs.limits[0].used.whole();
         assert!(used.contains(&told), "{told}, {taken} taken: {pools:?}");
     }
     split_pools(None);
@@ -307,7 +307,7 @@ async fn debt(gate: &Gate) -> u64 {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap();
-    jobs.limits[0].debt
+    jobs.limits[0].debt.whole()
 }
 
 /// Most of the sub-pools do not exist, and an exhausted root makes none.

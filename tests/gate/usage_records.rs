@@ -33,7 +33,7 @@ async fn recorded(store: &Memory) -> u64 {
     let report = gate.usage_report(&who).await.unwrap();
     let used = report.meters.iter().find(|m| &*m.name == "jobs").unwrap().used;
     gate.close().await.unwrap();
-    used
+    used.whole()
 }
 
 #[tokio::test(start_paused = true)]

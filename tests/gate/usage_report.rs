@@ -160,7 +160,7 @@ async fn usage_is_read_through_a_kept_handle_as_by_a_caller() {
     let read = async || {
         let report = gate.usage_report(&tallygate::Identified::from(&acme)).await.unwrap();
         let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap().used;
-        (report.plan.to_string(), report.status.to_string(), jobs)
+        (report.plan.to_string(), report.status.to_string(), jobs.whole())
     };
     let job = || Ask::new(&acme, "job").cost("jobs", 7);
     gate.admit(job()).await.unwrap().settle();

@@ -472,7 +472,7 @@ impl Run {
                 let query = HistoryQuery::new(meter, from, to, Granularity::Month);
                 let history = node.gate.history(&who, &query).await;
                 let history = history.map_err(|error| error.to_string())?.unwrap();
-                ever.push(history.rows.iter().map(|row| row.used).sum());
+                ever.push(history.rows.iter().map(|row| row.used.whole()).sum());
             }
             Ok::<_, Differs>((report, ever))
         })?;
@@ -480,14 +480,14 @@ impl Run {
             let told = report.meters.iter().find(|it| *it.name == **word).unwrap();
             let limit = |quota: &Quota| {
                 let id = format!("{word}/{}", quota.every.word());
-                told.limits.iter().find(|it| *it.id == *id).map_or(0, |it| it.used)
+                told.limits.iter().find(|it| *it.id == *id).map_or(0, |it| it.used.whole())
             };
             Told {
-                used: told.used,
+                used: told.used.whole(),
                 used_ever,
-                over: told.over,
+                over: told.over.whole(),
                 limits: self.bounds.sold(tenant, meter).iter().map(limit).collect(),
-                granted: told.grants.iter().map(|grant| grant.used).sum(),
+                granted: told.grants.iter().map(|grant| grant.used.whole()).sum(),
             }
         };
         Ok(METERS.iter().enumerate().zip(ever).map(of).collect())

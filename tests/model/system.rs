@@ -515,12 +515,15 @@ impl Run {
         let report = self.gate.usage_report(&who).await.map_err(|error| error.to_string())?;
         for (meter, word) in METERS.iter().enumerate() {
             let told = report.meters.iter().find(|it| *it.name == **word).unwrap();
-            same(&format!("{word} used"), &told.used, &self.book.used(tenant, meter))?;
+            same(&format!("{word} used"), &told.used.whole(), &self.book.used(tenant, meter))?;
             if !self.book.sells_beyond_nothing(meter) || known::BILLS_WHAT_COMES_BACK {
-                same(&format!("{word} over"), &told.over, &self.book.over(tenant, meter))?;
+                same(&format!("{word} over"), &told.over.whole(), &self.book.over(tenant, meter))?;
             }
-            let told_of: BTreeMap<String, u64> =
-                told.limits.iter().map(|limit| (limit.id.to_string(), limit.used)).collect();
+            let told_of: BTreeMap<String, u64> = told
+                .limits
+                .iter()
+                .map(|limit| (limit.id.to_string(), limit.used.whole()))
+                .collect();
             let plan = self.book.plan(tenant, meter);
             let expected = plan.quotas.iter().map(|quota| {
                 let drawn = self.book.drawn(tenant, user, meter, quota);
@@ -534,10 +537,11 @@ impl Run {
             let told_of: BTreeMap<String, u64> = told
                 .grants
                 .iter()
+                .filter(|grant| !grant.limit.is_zero()) // a prepaid meter without a grant
                 .filter(|grant| grant.expires_at.is_none_or(|end| end > time_at(self.book.now)))
                 .map(|grant| {
                     let own = &*grant.source == "grant";
-                    (if own { grant.id.to_string() } else { "once".to_owned() }, grant.used)
+                    (if own { grant.id.to_string() } else { "once".to_owned() }, grant.used.whole())
                 })
                 .collect();
             let live = self.book.tenants[tenant].grants.iter();

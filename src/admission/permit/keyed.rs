@@ -446,7 +446,7 @@ mod tests {
         let report = gate.usage_report(&who).await.unwrap();
         let of = |name: &str| report.meters.iter().find(|meter| &*meter.name == name).unwrap();
         let meters = ["requests", "tokens", "pages"].map(of);
-        (meters.map(|meter| meter.used), meters.map(|meter| meter.limits[0].used))
+        (meters.map(|meter| meter.used.whole()), meters.map(|meter| meter.limits[0].used.whole()))
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use sfv::{BareItem, FieldType, List, ListEntry, Parser};
 
 use super::*;
+use crate::amount::Amount;
 use crate::decision::Source;
 
 fn limit(name: &str) -> LimitState {
@@ -15,10 +16,9 @@ fn limit(name: &str) -> LimitState {
         kind: LimitKind::Rate,
         meter: None,
         unit: Unit::Calls,
-        scale: 1,
-        limit: 30,
-        remaining: 0,
-        used: 30,
+        limit: Amount::units(30),
+        remaining: Amount::units(0),
+        used: Amount::units(30),
         window: Some(Duration::from_secs(60)),
         resets_in: Some(Duration::from_millis(20_100)),
         resets_at_ms: None,
@@ -31,9 +31,9 @@ fn limit(name: &str) -> LimitState {
 fn month() -> LimitState {
     LimitState {
         kind: LimitKind::Quota,
-        limit: 10_000,
-        remaining: 1_204,
-        used: 8_796,
+        limit: Amount::units(10_000),
+        remaining: Amount::units(1_204),
+        used: Amount::units(8_796),
         window: Some(Duration::from_secs(2_592_000)),
         resets_in: Some(Duration::from_secs(864_000)),
         resets_at_ms: Some(864_000_500),
@@ -90,15 +90,14 @@ fn names_units_that_are_not_requests() {
     let egress = LimitState {
         meter: Some(Arc::from("egress")),
         unit: Unit::Bytes,
-        limit: 1_000_000_000,
+        limit: Amount::units(1_000_000_000),
         ..month()
     };
     let credits = LimitState {
         meter: Some(Arc::from("credits")),
         unit: Unit::Other,
-        scale: 1000,
-        limit: 500_000,
-        remaining: 1_999,
+        limit: Amount::new(500_000, 1000),
+        remaining: Amount::new(1_999, 1000),
         window: None,
         resets_in: None,
         ..month()
@@ -120,7 +119,11 @@ fn names_units_that_are_not_requests() {
 
 #[test]
 fn clamps_to_fifteen_digits() {
-    let huge = LimitState { limit: u64::MAX, remaining: u64::MAX, ..month() };
+    let huge = LimitState {
+        limit: Amount::units(u64::MAX),
+        remaining: Amount::units(u64::MAX),
+        ..month()
+    };
     assert_eq!(
         ratelimit(std::slice::from_ref(&huge)),
         r#""requests/month";r=999999999999999;t=864000"#
@@ -132,8 +135,9 @@ fn clamps_to_fifteen_digits() {
 fn tells_legacy_clients_of_the_limit_nearest_to_its_end() {
     let told = |reset| {
         let mut headers = Vec::new();
-        let past = LimitState { past_soft: true, remaining: 0, ..month() };
-        let limits = [LimitState { remaining: 29, ..limit("search") }, month(), past];
+        let past = LimitState { past_soft: true, remaining: Amount::units(0), ..month() };
+        let limits =
+            [LimitState { remaining: Amount::units(29), ..limit("search") }, month(), past];
         limit_headers(&limits, HeaderStyle::Legacy { reset }, Call::at(500), &mut headers);
         headers
     };
@@ -182,9 +186,8 @@ fn any_limit() -> impl Strategy<Value = LimitState> {
             name: name.into(),
             meter: Some(meter.into()),
             unit,
-            scale,
-            limit: limit_,
-            remaining,
+            limit: Amount::new(limit_, scale),
+            remaining: Amount::new(remaining, scale),
             window: seconds.map(Duration::from_secs),
             resets_in: seconds.map(Duration::from_secs),
             ..limit("")
@@ -201,9 +204,9 @@ proptest! {
         let states = items(&ratelimit(&limits));
         prop_assert_eq!((policies.len(), states.len()), (limits.len(), limits.len()));
         for ((limit, (_, policy)), (_, state)) in limits.iter().zip(&policies).zip(&states) {
-            let scale = limit.scale.max(1);
-            prop_assert_eq!(number(policy, "q"), Some((limit.limit / scale).min(MAX_INTEGER)));
-            prop_assert_eq!(number(state, "r"), Some((limit.remaining / scale).min(MAX_INTEGER)));
+            let written = |amount: Amount| Some(amount.whole().min(MAX_INTEGER));
+            prop_assert_eq!(number(policy, "q"), written(limit.limit));
+            prop_assert_eq!(number(state, "r"), written(limit.remaining));
             let seconds = limit.window.map(|w| w.as_secs().min(MAX_INTEGER));
             prop_assert_eq!(number(policy, "w"), seconds.map(|s| s.max(1)));
             prop_assert_eq!(number(state, "t"), seconds);

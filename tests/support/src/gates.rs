@@ -82,5 +82,5 @@ pub async fn meter(gate: &Gate, name: &str) -> (u64, u64) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let meter = report.meters.iter().find(|meter| &*meter.name == name).unwrap();
-    (meter.used, meter.held)
+    (meter.used.whole(), meter.held.whole())
 }

@@ -55,7 +55,7 @@ fn preflight() -> test::TestRequest {
 async fn used(gate: &Gate) -> u64 {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
-    report.meters.iter().find(|meter| &*meter.name == "requests").unwrap().used
+    report.meters.iter().find(|meter| &*meter.name == "requests").unwrap().used.whole()
 }
 
 /// The lines of `Access-Control-Expose-Headers`.

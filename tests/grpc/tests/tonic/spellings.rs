@@ -82,7 +82,7 @@ impl Service<http::Request<Body>> for Spelled {
 async fn used(gate: &Gate) -> u64 {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
-    report.meters.iter().find(|meter| &*meter.name == "requests").unwrap().used
+    report.meters.iter().find(|meter| &*meter.name == "requests").unwrap().used.whole()
 }
 
 #[tokio::test]

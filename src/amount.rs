@@ -1,9 +1,10 @@
-//! Amounts and instants as JSON and header text.
+//! Amounts of a meter, and their form in JSON and text.
 //!
 //! Law: a JSON number is never silently rounded. An amount is written in whole units, rounded down;
 //! if a reader with IEEE doubles could not recover the exact amount from that (a fraction, or more
 //! than 2^53), a second member `..text` beside it has the exact value.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::ser::SerializeMap;
@@ -11,31 +12,60 @@ use serde::ser::SerializeMap;
 /// Largest whole number that every JSON reader represents exactly (RFC 8259, section 6).
 pub(crate) const EXACT: u64 = 1 << 53;
 
-/// An amount in atoms, with the number of atoms per unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// An amount of what a meter counts: whole units, and the part of one where the meter divides its
+/// unit. Prints exactly (`12`, `12.345`); compares with whole units and other amounts of any meter.
+///
+/// ```
+/// use tallygate::Amount;
+///
+/// let five = Amount::units(5);
+/// assert_eq!(five, 5);
+/// assert!(five < Amount::units(6) && five > 4);
+/// assert_eq!((five.whole(), five.to_string()), (5, "5".to_owned()));
+/// ```
+#[derive(Clone, Copy, Debug)]
 pub struct Amount {
     atoms: u64,
     scale: u64,
 }
 
 impl Amount {
-    /// An amount of atoms of a meter with this scale (0 is taken as 1).
-    pub fn new(atoms: u64, scale: u64) -> Self {
+    /// Atoms of a meter with this scale (0 is taken as 1).
+    pub(crate) fn new(atoms: u64, scale: u64) -> Self {
         Self { atoms, scale: scale.max(1) }
     }
 
-    /// Whole units of a meter without fractions.
+    /// Whole units.
     pub fn units(units: u64) -> Self {
         Self::new(units, 1)
     }
 
-    /// Whole units, rounded down.
+    /// Whole units, rounded down: what is left is never overstated.
     pub fn whole(self) -> u64 {
-        self.atoms / self.scale
+        whole(self.atoms, self.scale)
+    }
+
+    /// Whether it is nothing at all.
+    pub fn is_zero(self) -> bool {
+        self.atoms == 0
+    }
+
+    pub(crate) fn atoms(self) -> u64 {
+        self.atoms
+    }
+
+    pub(crate) fn scale(self) -> u64 {
+        self.scale
+    }
+
+    /// The same amount less another one of the same meter; nothing, if that is more.
+    #[must_use]
+    pub(crate) fn less(self, other: Self) -> Self {
+        Self { atoms: self.atoms.saturating_sub(other.atoms), ..self }
     }
 
     /// Whether [`Amount::whole`], read as an IEEE double, is the exact amount.
-    pub fn is_plain(self) -> bool {
+    pub(crate) fn is_plain(self) -> bool {
         self.atoms.is_multiple_of(self.scale) && self.whole() <= EXACT
     }
 
@@ -53,6 +83,48 @@ impl Amount {
         }
         Ok(())
     }
+}
+
+impl PartialEq for Amount {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Amount {}
+
+impl PartialOrd for Amount {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Amount {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let scaled = |it: &Self, by: &Self| u128::from(it.atoms) * u128::from(by.scale);
+        scaled(self, other).cmp(&scaled(other, self))
+    }
+}
+
+/// With whole units.
+impl PartialEq<u64> for Amount {
+    fn eq(&self, units: &u64) -> bool {
+        *self == Self::units(*units)
+    }
+}
+
+/// With whole units.
+impl PartialOrd<u64> for Amount {
+    fn partial_cmp(&self, units: &u64) -> Option<Ordering> {
+        self.partial_cmp(&Self::units(*units))
+    }
+}
+
+/// Whole units, rounded down, so that the remainder is never overstated.
+#[inline]
+pub(crate) fn whole(atoms: u64, scale: u64) -> u64 {
+    // Nearly every meter has no scale, and a division would cost more than the rest of this code.
+    if scale <= 1 { atoms } else { atoms / scale }
 }
 
 impl fmt::Display for Amount {
@@ -95,35 +167,6 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// An instant in UTC as RFC 3339 text: `2026-11-21T10:23:56Z`, with a fraction only if there is
-/// one. Years outside RFC 3339's range are clamped.
-pub(crate) fn rfc3339(unix_ms: i64) -> String {
-    let clamped = unix_ms.clamp(YEAR_0_MS, YEAR_9999_MS);
-    jiff::Timestamp::from_millisecond(clamped)
-        .expect("the clamp lies within the range of the calendar")
-        .to_string()
-}
-
-/// 0000-01-01T00:00:00Z.
-const YEAR_0_MS: i64 = -62_167_219_200_000;
-/// 9999-12-30T00:00:00Z: the calendar library keeps a day of room for offsets.
-const YEAR_9999_MS: i64 = 253_402_128_000_000;
-
-/// Standard base64 with padding (RFC 4648, section 4), for short values.
-pub(crate) fn base64(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().enumerate().fold(0_u32, |w, (i, b)| w | u32::from(*b) << (16 - 8 * i));
-        for i in 0..4 {
-            let digit = (word >> (18 - 6 * i)) & 63;
-            let symbol = if i <= chunk.len() { ALPHABET[digit as usize] } else { b'=' };
-            out.write_char(char::from(symbol))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,29 +190,6 @@ mod tests {
         assert!(Amount::units(EXACT).is_plain());
         assert!(!Amount::units(EXACT + 1).is_plain());
         assert!(!Amount::new(1, 2).is_plain());
-    }
-
-    #[test]
-    fn writes_instants() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(1_795_256_636_000), "2026-11-21T10:23:56Z");
-        assert_eq!(rfc3339(1_500), "1970-01-01T00:00:01.5Z");
-        assert_eq!(rfc3339(i64::MAX), "9999-12-30T00:00:00Z");
-        assert_eq!(rfc3339(i64::MIN), "0000-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn writes_base64() {
-        let of = |bytes: &[u8]| {
-            let mut out = String::new();
-            base64(bytes, &mut out).unwrap();
-            out
-        };
-        for (plain, coded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(of(plain.as_bytes()), coded);
-        }
     }
 
     proptest! {
