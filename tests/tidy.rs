@@ -40,7 +40,7 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 42] = [
+const ORDER: [&str; 43] = [
     "overrides",
     "clock",
     "random",
@@ -52,6 +52,7 @@ const ORDER: [&str; 42] = [
     "patience",
     "text_file",
     "repeated",
+    "notice",
     "telemetry",
     "turns",
     "places",
