@@ -1,9 +1,9 @@
-//! A key that is made once by its name, however often and by however many processes it is asked for.
+//! A key that is made once by its name, however often it is asked for, and by how many processes.
 //!
 //! # Laws
 //!
-//! 1. Keys that are ensured have numbered ids, made from tenant, name and number. Two processes that
-//!    make the same one meet at its listing, which the store gives to one of them.
+//! 1. Keys that are ensured have numbered ids, made from tenant, name and number. Two processes
+//!    that make the same one meet at its listing, which the store gives to one of them.
 //! 2. A listing without a credential is of a process that died, or that is at work: it is revoked,
 //!    so that its key cannot begin to work, and the next number is taken. So at most one of these
 //!    keys works.

@@ -1,9 +1,9 @@
 //! The files that a gate is opened with, read and checked: the service file, the plan file, and the
 //! secrets that they name.
 //!
-//! A service file that is missing is an empty one, for every key has a default. A path into a folder
-//! that is not there, or a link that leads nowhere, is a mistake of the caller's or of a mount, and
-//! stays an error, as does a missing plan file: it has no default.
+//! A service file that is missing is an empty one, for every key has a default. A path into a
+//! folder that is not there, or a link that leads nowhere, is a mistake of the caller's or of a
+//! mount, and stays an error, as does a missing plan file: it has no default.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -186,5 +186,43 @@ impl Given {
             stripe,
             said: Said { missing, pepper },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_file_is_empty_where_it_is_plainly_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |path: PathBuf| ConfigSource::File(path).read();
+        let absent = folder.path().join("tallygate.toml");
+        let (config, missing) = file(absent.clone()).unwrap();
+        assert_eq!(missing.as_ref(), Some(&absent));
+        let (empty, _) = ConfigSource::Text(String::new()).read().unwrap();
+        assert_eq!(config, empty);
+
+        let error = file(folder.path().join("gone/tallygate.toml")).unwrap_err();
+        assert!(error.to_string().contains("gone/tallygate.toml"), "{error}");
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(folder.path().join("unmounted"), &absent).unwrap();
+            assert!(file(absent.clone()).is_err(), "a link that leads nowhere");
+            std::fs::remove_file(&absent).unwrap();
+        }
+        std::fs::write(&absent, "[store]\nkind = \"memory\"\n").unwrap();
+        let (config, missing) = file(absent).unwrap();
+        assert!(missing.is_none() && config != empty);
+    }
+
+    #[tokio::test]
+    async fn a_plan_file_that_is_missing_is_named_in_full_with_one_that_works() {
+        let builder = crate::testing::builder("").plans_file("no-such-plans.toml");
+        let error = builder.open().await.unwrap_err().to_string();
+        let path = std::env::current_dir().unwrap().join("no-such-plans.toml");
+        assert!(error.starts_with(&format!("{}: there is no plan", path.display())), "{error}");
+        assert!(error.ends_with(FIRST_PLANS), "{error}");
+        crate::testing::builder(FIRST_PLANS).open().await.unwrap().close().await.unwrap();
     }
 }

@@ -7,8 +7,8 @@
 //! 1. One is made with a new store only. Beside a store that is already there its file is missing
 //!    because it was lost, or because the secret was configured elsewhere; another would make every
 //!    key unknown.
-//! 2. The file appears under its name complete, and once: processes that start at the same time read
-//!    the same secret, and a crash leaves none or all of it.
+//! 2. The file appears under its name complete, and once: processes that start at the same time
+//!    read the same secret, and a crash leaves none or all of it.
 //! 3. A pepper that the service file names is never made, nor is one for a store that processes
 //!    share.
 

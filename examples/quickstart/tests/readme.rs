@@ -86,8 +86,8 @@ impl Running {
         ("127.0.0.1", self.port)
     }
 
-    /// Head and body of the answer to one request. A lease on a disk that stands still for 250 ms is
-    /// late: such a request is not counted, and its client sends it again.
+    /// Head and body of the answer to one request. A lease on a disk that stands still for 250 ms
+    /// is late: such a request is not counted, and its client sends it again.
     fn get(&self, path: &str) -> String {
         let is_late = |answer: &String| answer.starts_with("HTTP/1.1 503 ");
         Some(self.get_once(path)).filter(|it| !is_late(it)).unwrap_or_else(|| self.get_once(path))
@@ -220,6 +220,19 @@ fn a_plan_file_that_is_broken_while_it_runs_is_logged() {
 }
 
 #[test]
+fn what_its_plans_do_not_promise_is_printed_for_it_has_no_subscriber() {
+    let home = home();
+    home.edit_plans("[plan.free]", "[plan.free]\nconcurrency = 3");
+    let mut running = Running::start(&home);
+    assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
+    assert!(running.ends_well_at("-TERM"));
+    let said = running.process.stderr();
+    let line = "tallygate: info: concurrency 3 is per process: with n processes a tenant may have \
+                n x 3 plan=free\n";
+    assert!(said.contains(line), "{said}");
+}
+
+#[test]
 fn without_a_plan_file_it_says_what_its_readme_shows() {
     let home = home();
     std::fs::remove_file(home.path("plans.toml")).unwrap();
@@ -247,14 +260,9 @@ fn without_its_pepper_a_store_is_not_opened_with_another() {
 
 #[test]
 fn a_pepper_that_is_named_or_empty_is_not_made() {
-    for (service, value) in [
-        (
-            "[[identify]]\napi-key = \"x-api-key\"\npepper = [{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]",
-            None,
-        ),
-        ("", Some("")),
-        ("", Some("short")),
-    ] {
+    let named = "[[identify]]\napi-key = \"x-api-key\"\n\
+                 pepper = [{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]";
+    for (service, value) in [(named, None), ("", Some("")), ("", Some("short"))] {
         let home = home();
         std::fs::write(home.path("tallygate.toml"), service).unwrap();
         let mut program = program(&home);

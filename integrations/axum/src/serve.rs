@@ -1,5 +1,5 @@
-//! Serves an app behind a gate, from its first request to the last record of usage. Whoever needs
-//! another end, or TLS, calls `axum::serve` and [`Gate::close`] directly.
+//! Serves an app behind a gate, from its first request to the last record of usage. A program that
+//! ends otherwise, or has TLS, calls `axum::serve` and [`Gate::close`] itself.
 
 use std::fmt;
 use std::io;
@@ -44,8 +44,9 @@ impl std::error::Error for ServeError {
 }
 
 /// Serves the app until ctrl-c or SIGTERM, as docker and Kubernetes send it. Then no connection is
-/// accepted any more, requests in flight have 20 s to end, and the gate is closed: usage is written,
-/// leases are given back. A client that has sent only a part of a request does not prevent that.
+/// accepted any more, requests in flight have 20 s to end, and the gate is closed: usage is
+/// written, leases are given back. A client that has sent only a part of a request does not prevent
+/// that.
 ///
 /// Callers have an address, for limits `per ip` (axum's `ConnectInfo`), and small answers are sent
 /// at once (`TCP_NODELAY`).

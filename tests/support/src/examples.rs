@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// A folder with the plan file of an example, and its service file if it has one, which a test may edit.
+/// A folder with the plan file of an example, and its service file if it has one, which a test may
+/// edit.
 #[derive(Debug)]
 pub struct Home(tempfile::TempDir);
 
