@@ -54,7 +54,7 @@ impl std::error::Error for ServeError {
 /// ```no_run
 /// # use axum::Router;
 /// # use tallygate::Gate;
-/// # async fn main(app: Router, gate: Gate) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example(app: Router, gate: Gate) -> Result<(), Box<dyn std::error::Error>> {
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 /// tallygate_axum::serve(listener, app, &gate).await?;
 /// # Ok(()) }
