@@ -25,6 +25,7 @@ use crate::quota::lease::Lease;
 use crate::sheets::tenant_core::TenantCore;
 use crate::telemetry::CheckSpan;
 
+mod as_written;
 mod ask;
 mod balances;
 #[cfg(feature = "stripe")]
@@ -46,6 +47,7 @@ mod in_hand;
 mod inner;
 mod limit_line;
 mod lookup;
+mod made_pepper;
 mod maintain;
 mod news;
 mod once;

@@ -145,6 +145,7 @@ mod error;
 mod flights;
 mod holders;
 mod ids;
+mod notice;
 mod overrides;
 mod own_type;
 mod patience;

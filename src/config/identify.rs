@@ -86,7 +86,7 @@ fn header(report: &mut Findings<'_>, name: &Text<'_>) -> Option<String> {
 fn default_pepper() -> PepperConfig {
     let source = SecretSource::Env(DEFAULT_PEPPER_ENV.into());
     let secret = SecretRef { field: "identify.pepper".into(), source };
-    PepperConfig { id: DEFAULT_PEPPER_ID.into(), secret }
+    PepperConfig { id: DEFAULT_PEPPER_ID.into(), secret, is_default: true }
 }
 
 fn peppers(report: &mut Findings<'_>, node: &TomlNode<'_>) -> Vec<PepperConfig> {
@@ -103,7 +103,7 @@ fn peppers(report: &mut Findings<'_>, node: &TomlNode<'_>) -> Vec<PepperConfig> 
         } else if peppers.iter().any(|earlier| earlier.id == id.text) {
             report.error(id.span, "two peppers have this id", "give a new pepper a new id");
         } else {
-            peppers.push(PepperConfig { id: id.text.into(), secret });
+            peppers.push(PepperConfig { id: id.text.into(), secret, is_default: false });
         }
     }
     peppers

@@ -191,6 +191,8 @@ pub(crate) struct PepperConfig {
     pub id: String,
     /// The location of the key.
     pub secret: SecretRef,
+    /// Whether the file names no `pepper`: this is the default one, which may be made.
+    pub is_default: bool,
 }
 
 /// `jwt = { .. }`.

@@ -17,7 +17,7 @@ use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
 /// Most working keys of a tenant.
-const MAX_KEYS: usize = 1_000;
+pub(super) const MAX_KEYS: usize = 1_000;
 
 const FORMAT: i64 = 1;
 const TENANT: &str = "tenant";
@@ -49,7 +49,7 @@ pub struct NewKey {
     pub id: String,
     /// Its name.
     pub name: String,
-    key: ApiKey,
+    pub(super) key: ApiKey,
 }
 
 impl NewKey {
@@ -122,17 +122,34 @@ impl Directory {
             return Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS });
         }
         let id = format!("k{:016x}", crate::random::u64()?);
-        self.announce_key(tenant, Edit::KeyMade { id: id.clone(), name: name.to_owned() }).await?;
-        let listing = listing(self.list_key(tenant, &id), name, hash, self.now_ms());
-        make(&*self.inner.store, listing).await?;
-        let credential = credential(self.credential_key(hash), tenant, &id, None);
+        self.list_and_make(tenant, &id, name, hash).await
+    }
+
+    /// Lists the key under this id, then makes its credential. Returns the id under which it works.
+    pub(super) async fn list_and_make(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        name: &str,
+        hash: &CredentialHash,
+    ) -> Result<String, DirectoryError> {
+        let made = Edit::KeyMade { id: id.to_owned(), name: name.to_owned() };
+        self.announce_key(tenant, made).await?;
+        let listing = listing(self.list_key(tenant, id), name, hash, self.now_ms());
+        match make(&*self.inner.store, listing).await? {
+            Made::Yes(_) => {}
+            // After a lost reply it may be ours.
+            Made::Perhaps(Some(item)) if KeyItem::read(&item)?.hash == *hash => {}
+            Made::No(_) | Made::Perhaps(_) => return Err(DirectoryError::Busy),
+        }
+        let credential = credential(self.credential_key(hash), tenant, id, None);
         match make(&*self.inner.store, credential).await? {
-            Made::Yes(_) => Ok(id),
+            Made::Yes(_) => Ok(id.to_owned()),
             Made::No(Some(item)) | Made::Perhaps(Some(item)) => {
                 let held = CredentialItem::read(&item)?;
                 if held.key != id {
                     // Another tenant was faster; our listing names a key that is theirs.
-                    self.unlist(tenant, &id).await?;
+                    self.unlist(tenant, id).await?;
                 }
                 held.adopt(tenant)
             }
@@ -145,20 +162,30 @@ impl Directory {
         let mut keys = Vec::with_capacity(listed.len());
         for (id, item) in listed {
             let listed = KeyItem::read(&item)?;
-            let state = match listed.revoked {
-                true => KeyState::Revoked,
-                false => match self.read_credential(&listed.hash).await? {
-                    Some(held) if held.tenant != tenant || held.key != id => KeyState::Incomplete,
-                    Some(held) if held.revoked => KeyState::Revoked,
-                    Some(_) => KeyState::Active,
-                    None => KeyState::Incomplete,
-                },
-            };
+            let state = self.key_state(tenant, &id, &listed).await?;
             let scheme = listed.hash.scheme.to_string();
             let (name, made_ms) = (listed.name, listed.made_ms);
             keys.push(KeyInfo { id, name, scheme, made: time_at(made_ms), state });
         }
         Ok(keys)
+    }
+
+    /// Whether a listed key works.
+    pub(super) async fn key_state(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        listed: &KeyItem,
+    ) -> Result<KeyState, StoreError> {
+        if listed.revoked {
+            return Ok(KeyState::Revoked);
+        }
+        Ok(match self.read_credential(&listed.hash).await? {
+            Some(held) if held.tenant != tenant || held.key != id => KeyState::Incomplete,
+            Some(held) if held.revoked => KeyState::Revoked,
+            Some(_) => KeyState::Active,
+            None => KeyState::Incomplete,
+        })
     }
 
     pub(super) async fn revoke(&self, tenant: Surrogate, id: &str) -> Result<(), DirectoryError> {
@@ -251,7 +278,7 @@ impl Directory {
         self.announce(tenant, &Announced { at_ms, version: 0, parent: 0, note: None, edits }).await
     }
 
-    fn list_key(&self, tenant: Surrogate, id: &str) -> Key {
+    pub(super) fn list_key(&self, tenant: Surrogate, id: &str) -> Key {
         self.inner.space.tenant_credential(tenant, id)
     }
 
@@ -311,15 +338,15 @@ impl CredentialItem {
 }
 
 /// A `T#tenant#C` item.
-struct KeyItem {
-    name: String,
+pub(super) struct KeyItem {
+    pub(super) name: String,
     hash: CredentialHash,
     made_ms: i64,
-    revoked: bool,
+    pub(super) revoked: bool,
 }
 
 impl KeyItem {
-    fn read(item: &Item) -> Result<Self, StoreError> {
+    pub(super) fn read(item: &Item) -> Result<Self, StoreError> {
         check_format(item, FORMAT, "a key's listing")?;
         let read = || {
             let hash = item.bytes(HASH)?.try_into().ok()?;

@@ -29,6 +29,7 @@ use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErr
 mod bought;
 mod customers;
 mod edit;
+mod ensured;
 mod eras;
 mod error;
 mod feed;
@@ -108,6 +109,8 @@ struct Inner {
     peppers: Peppers,
     check: Box<dyn PlanCheck>,
     feed: Feed,
+    /// Held while a key is made that may be there already.
+    ensuring: tokio::sync::Mutex<()>,
 }
 
 /// The owner of a credential.
@@ -130,7 +133,8 @@ impl Directory {
     ) -> Self {
         let check = Box::new(check);
         let feed = Feed::new(store.clone(), space.clone());
-        Self { inner: Arc::new(Inner { store, space, clock, peppers, check, feed }) }
+        let ensuring = tokio::sync::Mutex::new(());
+        Self { inner: Arc::new(Inner { store, space, clock, peppers, check, feed, ensuring }) }
     }
 
     /// Recent changes, here and in other processes.
@@ -309,6 +313,31 @@ impl Tenant {
     /// or the store fails.
     pub async fn new_key(&self, name: &str) -> Result<NewKey, DirectoryError> {
         self.directory.make_key(self.record.surrogate, name).await
+    }
+
+    /// Creates an API key unless the tenant has a working one of this name: for a program that runs
+    /// this at every start. `None`: it has one, which was shown when it was made.
+    ///
+    /// Of calls at once, here and in other processes on the same store, one returns the key. A
+    /// process that dies before it has shown the key leaves one that works and is lost: revoke it,
+    /// and the next call makes another. A [`new_key`](Self::new_key) at the same time is not waited
+    /// for: it makes a key in any case.
+    ///
+    /// ```no_run
+    /// # async fn example(acme: tallygate::directory::Tenant)
+    /// # -> Result<(), tallygate::directory::DirectoryError> {
+    /// if let Some(key) = acme.ensure_key("laptop").await? {
+    ///     println!("your key, shown once: {}", key.expose());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`new_key`](Self::new_key), and [`DirectoryError::Busy`] if other processes kept making
+    /// and revoking keys of this name meanwhile.
+    pub async fn ensure_key(&self, name: &str) -> Result<Option<NewKey>, DirectoryError> {
+        self.directory.ensure_key(self.record.surrogate, name).await
     }
 
     /// Imports a key from a system that stored its plain SHA-256, and returns its id. The same

@@ -276,6 +276,65 @@ async fn a_key_is_shown_once_found_listed_and_revoked() {
     assert!(matches!(error, DirectoryError::NoKey(id) if id == "k0"));
 }
 
+fn active(keys: &[KeyInfo]) -> Vec<&str> {
+    let works = |key: &&KeyInfo| key.state == KeyState::Active;
+    keys.iter().filter(works).map(|key| &*key.id).collect()
+}
+
+#[tokio::test]
+async fn a_key_is_ensured_once_until_it_is_revoked() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let first = tenant.ensure_key("laptop").await.unwrap().unwrap();
+    assert_eq!(*find(&bed, first.expose()).await.unwrap().key_id, *first.id);
+    assert!(tenant.ensure_key("laptop").await.unwrap().is_none());
+    let other = bed.directory.tenant("globex").save().await.unwrap();
+    assert!(other.ensure_key("laptop").await.unwrap().is_some(), "another tenant's");
+    tenant.revoke_key(&first.id).await.unwrap();
+    let second = tenant.ensure_key("laptop").await.unwrap().unwrap();
+    assert_eq!(active(&tenant.keys().await.unwrap()), [&*second.id]);
+    tenant.new_key("ci").await.unwrap();
+    assert!(tenant.ensure_key("ci").await.unwrap().is_none(), "made by `new_key`");
+    assert!(matches!(tenant.ensure_key("").await, Err(DirectoryError::Text { .. })));
+}
+
+#[tokio::test]
+async fn a_key_ensured_by_two_processes_at_once_is_one_key() {
+    for later in 0..60 {
+        let bed = bed();
+        let here = bed.directory.tenant("acme").save().await.unwrap();
+        let there = open(&bed.store, &bed.clock, &bed.peppers).find("acme").await.unwrap().unwrap();
+        let late = async {
+            for _ in 0..later {
+                tokio::task::yield_now().await;
+            }
+            there.ensure_key("laptop").await.unwrap()
+        };
+        let also = async { bed.directory.find("acme").await.unwrap().unwrap() };
+        let also = async { also.await.ensure_key("laptop").await.unwrap() };
+        let (a, b, c) = tokio::join!(here.ensure_key("laptop"), late, also);
+        let shown: Vec<NewKey> = [a.unwrap(), b, c].into_iter().flatten().collect();
+        assert_eq!(shown.len(), 1, "{later} steps later");
+        assert_eq!(active(&here.keys().await.unwrap()), [&*shown[0].id]);
+        assert!(find(&bed, shown[0].expose()).await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_while_it_ensures_a_key_leaves_it_to_the_next() {
+    for writes in 0..3 {
+        let bed = bed();
+        let tenant = bed.directory.tenant("acme").save().await.unwrap();
+        bed.store.fail(&[(writes, Fault::Death)]);
+        assert!(tenant.ensure_key("laptop").await.is_err());
+        bed.store.fail(&[]);
+        let next = open(&bed.store, &bed.clock, &bed.peppers).find("acme").await.unwrap().unwrap();
+        let key = next.ensure_key("laptop").await.unwrap().unwrap();
+        assert_eq!(active(&tenant.keys().await.unwrap()), [&*key.id]);
+        assert!(next.ensure_key("laptop").await.unwrap().is_none());
+    }
+}
+
 #[tokio::test]
 async fn a_pepper_can_be_rotated_and_without_one_no_key_is_made() {
     let mut bed = bed();

@@ -18,6 +18,7 @@ use super::scopes::Yields;
 use crate::catalog::{Catalog, MeterSource, Zone};
 use crate::clock::{Clock, time_at};
 use crate::error::Error;
+use crate::notice::notice;
 use crate::policy::resolve::LiveCatalog;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
@@ -80,6 +81,14 @@ impl PlanSource {
         Self::File(path.to_owned(), OffRuntime::default())
     }
 
+    /// Where it is, if it is a file.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path, _) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether reading it may wait for a disk.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::File(..))
@@ -109,6 +118,13 @@ impl PlanSource {
                 Ok((path.display().to_string(), text.into()))
             }
         }
+    }
+}
+
+/// Logs what a plan file warns of.
+pub(super) fn warn_of(catalog: &Catalog) {
+    for warning in &catalog.warnings {
+        notice!(warn, line = warning.place.line, "{}", warning.message);
     }
 }
 
@@ -291,9 +307,7 @@ impl Catalogs {
         let published = published(store, space).await?;
         let published = publish(store, space, &catalog, published, now_ms).await?;
         let revision = published.revision;
-        for warning in &catalog.warnings {
-            tracing::warn!(line = warning.place.line, "{}", warning.message);
-        }
+        warn_of(&catalog);
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
         let catalog = published.in_force(catalog);
@@ -334,9 +348,7 @@ impl Catalogs {
                         Error::Parts(_) => "is refused",
                         _ => "could not be put into force",
                     };
-                    tracing::error!(
-                        "the plan file {what}: the previous one stays in force\n{text}"
-                    );
+                    notice!(error, "the plan file {what}: the previous one stays in force\n{text}");
                 }
                 last.failed = Some(text);
             }

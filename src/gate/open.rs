@@ -1,6 +1,6 @@
 //! Opening a gate: the checks before the first request, and the start of its tasks.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::Gate;
+use super::as_written::{AsWritten, ConfigSource, Given};
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
 use super::catalogs::{self, Catalogs, PlanSource};
@@ -18,18 +19,17 @@ use super::inner::{CatalogCheck, Inner, Leasing, Recording, Teardown};
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
 use super::pools_read::PoolsRead;
 use super::promises::promises;
-use super::scopes::Yields;
 use super::settings::{OnRefusal, Settings};
 use super::tenants::Tenants;
 use super::{maintain, peppers, rates, stores};
 use crate::catalog::Catalog;
-use crate::clock::{Clock, Now, SystemClock, time_at};
+use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::EventCounter;
-use crate::identity::{CredentialHasher, Identifier, Identify, Peppers};
+use crate::identity::{CredentialHasher, Identify, Peppers};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
 use crate::ledger::flush::{FlushSettings, Flusher};
@@ -46,7 +46,6 @@ use crate::renewal::{LeaseRenewer, OnAlert, Recovery, RenewerContext};
 use crate::sheets::hub::Hub;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind};
-use crate::text_file::{self, OffRuntime};
 use crate::wire::{Reply, WireOptions};
 
 /// Longest that one step of opening waits for the store: each takes a few calls, of 3 s at most.
@@ -84,12 +83,6 @@ pub struct GateBuilder {
     strict_rates: bool,
     #[cfg(feature = "stripe")]
     stripe: Option<crate::config::StripeConfig>,
-}
-
-#[derive(Clone)]
-enum ConfigSource {
-    File(PathBuf),
-    Text(String),
 }
 
 impl GateBuilder {
@@ -234,9 +227,22 @@ impl GateBuilder {
         }
     }
 
+    /// Reads and checks the files.
+    async fn as_written(&self, now: Now) -> Result<AsWritten, Error> {
+        let given = Given {
+            source: self.source.clone(),
+            plans: self.plans.clone(),
+            has_store: self.store.is_some(),
+            has_identify: self.custom.is_some(),
+            #[cfg(feature = "stripe")]
+            stripe: self.stripe.clone(),
+        };
+        given.read(now).await
+    }
+
     /// The service file as [`open`](Self::open) will read it, with the environment laid over.
     pub(in crate::gate) fn config(&self) -> Result<Config, Error> {
-        self.source.read()
+        self.source.read().map(|(config, _)| config)
     }
 
     /// Opens the gate: reads and checks the files, opens the store, recovers the journal of a dead
@@ -261,10 +267,10 @@ impl GateBuilder {
             settings,
             #[cfg(feature = "stripe")]
             stripe,
+            said,
         } = self.as_written(now).await?;
-        for warning in &catalog.warnings {
-            tracing::warn!(line = warning.place.line, "{}", warning.message);
-        }
+        said.log();
+        catalogs::warn_of(&catalog);
         yields.tell(&catalog);
         #[cfg(feature = "jwt")]
         super::sources::fetch_keys(&identifier, now).await;
@@ -363,81 +369,6 @@ impl GateBuilder {
         inner.teardown.maintenance.get_or_init(|| maintain::start(&inner, refresh_queue));
         Ok(Gate { inner })
     }
-
-    /// Reads and checks the files, off the runtime unless the host has passed all of them as text.
-    async fn as_written(&self, now: Now) -> Result<AsWritten, Error> {
-        let (source, plans) = (self.source.clone(), self.plans.clone());
-        let by_code = self.custom.is_some();
-        #[cfg(feature = "stripe")]
-        let stripe = self.stripe.clone();
-        let is_text = matches!(source, ConfigSource::Text(_));
-        let here = is_text && plans.as_ref().is_some_and(|plans| !plans.is_file());
-        let path = match &source {
-            ConfigSource::File(path) => path.display().to_string(),
-            ConfigSource::Text(_) => "the plan file".to_owned(),
-        };
-        let read = move || {
-            AsWritten::read(
-                &source,
-                plans,
-                #[cfg(feature = "stripe")]
-                stripe,
-                by_code,
-                now,
-            )
-        };
-        if here {
-            return read();
-        }
-        let slow = |source| Error::File { path: format!("{path}, or a file it names"), source };
-        OffRuntime::default().run(read).await.map_err(slow)?
-    }
-}
-
-/// The contents of the files that a gate is opened with.
-struct AsWritten {
-    config: Config,
-    plans: PlanSource,
-    catalog: Catalog,
-    identifier: Identifier,
-    yields: Yields,
-    settings: Settings,
-    #[cfg(feature = "stripe")]
-    stripe: Option<super::billing::StripeSetup>,
-}
-
-impl AsWritten {
-    /// Reads and checks them all, on this thread.
-    fn read(
-        source: &ConfigSource,
-        plans: Option<PlanSource>,
-        #[cfg(feature = "stripe")] stripe: Option<crate::config::StripeConfig>,
-        by_code: bool,
-        now: Now,
-    ) -> Result<Self, Error> {
-        let config = source.read()?;
-        let file = || PlanSource::file(&config.plans.file);
-        let plans = plans.unwrap_or_else(file);
-        let (name, text) = plans.read_here()?;
-        let catalog = Catalog::parse(&name, &text, time_at(now.wall_ms))?;
-        let yields = Yields::of(&config, by_code);
-        yields.check(&name, &catalog)?;
-        let identifier = super::sources::identifier(&config)?;
-        #[cfg(not(feature = "stripe"))]
-        super::sources::no_stripe(&config)?;
-        #[cfg(feature = "stripe")]
-        let stripe = super::billing::stripe(stripe.as_ref().or(config.stripe.as_ref()))?;
-        Ok(Self {
-            settings: Settings::new(&config)?,
-            yields,
-            config,
-            plans,
-            catalog,
-            identifier,
-            #[cfg(feature = "stripe")]
-            stripe,
-        })
-    }
 }
 
 /// Waits for the store as long as opening may. A store that takes calls and never answers would
@@ -507,20 +438,6 @@ impl Gate {
     /// The settings for headers and problem bodies, from [`GateBuilder::wire`].
     pub fn wire_options(&self) -> &WireOptions {
         &self.inner.settings.wire
-    }
-}
-
-impl ConfigSource {
-    fn read(&self) -> Result<Config, Error> {
-        let parsed = match self {
-            Self::Text(text) => Config::parse("tallygate.toml", text, []),
-            Self::File(path) => {
-                let error = |source| Error::File { path: path.display().to_string(), source };
-                let text = text_file::text(path).map_err(error)?;
-                Config::parse(&path.to_string_lossy(), &text, std::env::vars())
-            }
-        };
-        parsed.map_err(|errors| Error::Config(errors.to_string()))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::amount::Amount;
 use crate::catalog::{Catalog, OnDirectoryError, OnLeaseError, Over, Quota};
 use crate::config::{Config, FlushMode};
+use crate::notice::notice;
 use crate::policy::Together;
 use crate::policy::resolve::LiveCatalog;
 use crate::rates;
@@ -11,24 +12,28 @@ use crate::store::Store;
 /// Logs, once, what is promised here.
 pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
     let store = store.promise();
+    let mode = format!("{:?}", config.flush.mode);
     let loss = match config.flush.mode {
         FlushMode::Fast => format!("at most {:?} of use", config.flush.every),
         FlushMode::Journal => "at most 50 ms of use".to_owned(),
         FlushMode::Durable => "nothing that was answered".to_owned(),
     };
-    tracing::info!(
+    notice!(
+        info,
         store = store.kind,
         survives = store.survives,
-        mode = ?config.flush.mode,
+        mode = mode,
         "a crash of this process loses {loss}; hard quotas are exact in every mode",
     );
     if live.together == Together::Leased {
-        tracing::info!(
+        notice!(
+            info,
             "rates are leased by the slot: no slot admits more than its rate gives in it"
         );
     } else if store.shared {
         let (calm, churn) = rates::bound();
-        tracing::info!(
+        notice!(
+            info,
             nodes = live.together.nodes(),
             "rates are shared by all nodes: within ten seconds they admit at most {calm} % of a \
              rate together, and {churn} % while nodes join or crash; one whose burst is less than \
@@ -37,8 +42,9 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
     }
     for plan in &live.catalog.plans {
         if let Some(most) = plan.concurrency {
-            tracing::info!(
-                plan = %plan.name,
+            notice!(
+                info,
+                plan = plan.name,
                 "concurrency {most} is per process: with n processes a tenant may have n x {most}",
             );
         }
@@ -47,9 +53,10 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
                 let Some(limit) = quota.limit else { continue };
                 let beyond = u128::from(limit) * u128::from(basis_points) / 10_000;
                 let beyond = u64::try_from(beyond).unwrap_or(u64::MAX);
-                tracing::info!(
-                    plan = %plan.name,
-                    limit = %quota.id,
+                notice!(
+                    info,
+                    plan = plan.name,
+                    limit = quota.id,
                     "while the store is away a process may serve {} beyond its lease",
                     amount(&live.catalog, quota, beyond),
                 );
@@ -61,23 +68,25 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
                 Some(stop) => format!("stops at {}", amount(&live.catalog, quota, stop)),
                 None => "has no stop: it is counted and never refused".to_owned(),
             };
-            tracing::info!(plan = %plan.name, limit = %quota.id, "soft limit: {bound}");
+            notice!(info, plan = plan.name, limit = quota.id, "soft limit: {bound}");
         }
     }
     if live.catalog.on_directory_error != OnDirectoryError::Deny {
         match config.flush.mode {
-            FlushMode::Durable => tracing::warn!(
+            FlushMode::Durable => notice!(
+                warn,
                 "on-directory-error = \"default-plan\" does nothing in mode durable: what such a \
                  tenant uses could not be recorded before it is answered"
             ),
-            _ => tracing::info!(
+            _ => notice!(
+                info,
                 "while the directory is away a tenant that is not in memory and that a proxy, a \
                  claim or a JWT names is served on the default plan; what it uses is in memory \
                  only until the directory answers"
             ),
         }
     }
-    tracing::info!("while the store is away: leases are served to their end, then on-lease-error");
+    notice!(info, "while the store is away: leases are served to their end, then on-lease-error");
 }
 
 /// So much of what a quota counts, in units: `150 credits`.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::catalog::{Catalog, Place, Scope};
 use crate::config::{Config, IdentifyTable, NoScope};
 use crate::error::Error;
+use crate::notice::notice;
 use crate::policy::scoped::told;
 
 /// What the identification of a gate can yield.
@@ -71,7 +72,8 @@ impl Yields {
                 Scope::User if !self.user => "`user-header`, `user-claim` or `user` of a JWT",
                 Scope::Ip => {
                     // Whether it will be known is the server's to say, and no gate can look.
-                    tracing::info!(
+                    notice!(
+                        info,
                         line = place.line,
                         "limits per ip use the peer's address: an axum app must be served with \
                          connect info, `into_make_service_with_connect_info::<SocketAddr>()`; \
@@ -82,7 +84,8 @@ impl Yields {
                 }
                 _ => continue,
             };
-            tracing::warn!(
+            notice!(
+                warn,
                 line = place.line,
                 "limits per {} cannot tell callers apart, because no [[identify]] has {missing}: \
                  {}",

@@ -1,20 +1,33 @@
 //! From the service file to an [`Identifier`]: secrets are read here, once, and kept nowhere else.
 
-use crate::config::{Config, IdentifyTable as Way};
+use std::path::PathBuf;
+
+use super::made_pepper;
+use crate::config::{Config, DEFAULT_PEPPER_ENV, IdentifyTable as Way, PepperConfig, Secret};
 use crate::error::Error;
 use crate::identity::{CredentialSource, Identifier, Pepper, Peppers, Proxies};
 
-/// Builds the identifier that the service file describes.
-pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
+/// Builds the identifier that the service file describes. `has_store`: the host has handed in a
+/// store. Also: the path of the pepper, if one was made.
+pub(super) fn identifier(
+    config: &Config,
+    has_store: bool,
+) -> Result<(Identifier, Option<PathBuf>), Error> {
     let env = |name: &str| std::env::var(name).ok();
     let wrong = |message: String| Error::Config(message);
-    let mut peppers = Vec::new();
+    let (mut peppers, mut made_at) = (Vec::new(), None);
     let mut sources = Vec::new();
     for way in &config.identify {
         match way {
             Way::ApiKey { headers, peppers: own } => {
                 for pepper in own {
-                    let secret = pepper.secret.resolve(&env).map_err(|e| wrong(e.to_string()))?;
+                    let secret = match made_pepper::of(config, pepper, has_store)? {
+                        Some(made) => {
+                            made_at = made.made.or(made_at);
+                            made.secret
+                        }
+                        None => resolve(pepper, &env)?,
+                    };
                     let pepper = Pepper::new(&pepper.id, secret.expose().as_bytes());
                     peppers.push(pepper.map_err(wrong)?);
                 }
@@ -38,7 +51,21 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
     let proxies = config.proxy.trust.iter().map(ToString::to_string);
     let proxies = Proxies::new(proxies).map_err(wrong)?;
     let peppers = Peppers::new(peppers).map_err(wrong)?;
-    Identifier::new(sources, peppers, proxies).map_err(|e| wrong(e.to_string()))
+    let identifier = Identifier::new(sources, peppers, proxies);
+    Ok((identifier.map_err(|e| wrong(e.to_string()))?, made_at))
+}
+
+/// The secret of a pepper that is configured.
+fn resolve(pepper: &PepperConfig, env: &dyn Fn(&str) -> Option<String>) -> Result<Secret, Error> {
+    pepper.secret.resolve(env).map_err(|mut error| {
+        if pepper.is_default {
+            error.help = format!(
+                "export {DEFAULT_PEPPER_ENV}=$(openssl rand -hex 32), the same secret at every \
+                 start; beside a store that has keys, the one that they were made with"
+            );
+        }
+        Error::Config(error.to_string())
+    })
 }
 
 #[cfg(feature = "jwt")]

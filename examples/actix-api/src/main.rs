@@ -47,7 +47,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
     demo::log();
     let plans = std::env::var_os("PLANS").map(std::path::absolute).transpose()?;
     demo::go_home()?;
-    demo::make_pepper()?;
 
     let mut builder = Gate::builder("tallygate.toml");
     if let Some(plans) = plans {

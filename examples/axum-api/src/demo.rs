@@ -1,17 +1,12 @@
-//! Demo parts that would not be in your API: tenants with well-known keys, a pepper generated on
-//! the spot, and a tour printed at startup. `actix-api` is the same demo.
+//! Demo parts that would not be in your API: tenants with well-known keys, and a tour printed at
+//! startup. `actix-api` is the same demo.
 
 use std::error::Error;
-use std::io::{ErrorKind, Write};
 
 use sha2::{Digest, Sha256};
 use tallygate::Gate;
 use tallygate::directory::PaymentState;
-use tallygate::identity::ApiKey;
 use tracing_subscriber::EnvFilter;
-
-/// As `tallygate.toml` has it.
-const PEPPER: &str = concat!(env!("CARGO_PKG_NAME"), ".pepper");
 
 /// Logs to stderr; `RUST_LOG` sets the level.
 pub(crate) fn log() {
@@ -29,28 +24,6 @@ pub(crate) fn go_home() -> std::io::Result<()> {
     match std::env::var_os("CARGO_MANIFEST_DIR") {
         Some(home) => std::env::set_current_dir(home),
         None => Ok(()),
-    }
-}
-
-/// Creates the pepper at the first start. In production it comes from your secret store, and is the
-/// same for every process.
-pub(crate) fn make_pepper() -> Result<(), Box<dyn Error>> {
-    if std::fs::exists(PEPPER)? {
-        return Ok(());
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let part = format!("{PEPPER}.{}", std::process::id());
-    // A generated caller key has 256 random bits, which is right for a pepper.
-    options.open(&part)?.write_all(ApiKey::draw()?.expose().as_bytes())?;
-    // Atomic, and only one wins: several processes may start here at once.
-    let linked = std::fs::hard_link(&part, PEPPER);
-    std::fs::remove_file(&part)?;
-    match linked {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
-        _ => Ok(()),
     }
 }
 
@@ -72,7 +45,7 @@ pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
             Some(plan) => tenant.plan(plan).save().await?,
             None => tenant.save().await?,
         };
-        // Yours come from `tenant.new_key(name)`: random, shown once.
+        // Yours come from `tenant.ensure_key(name)`: random, shown once.
         let hash = Sha256::digest(format!("tg_demo_{id}"));
         tenant.import_key_sha256("demo", hash.into()).await?;
     }

@@ -7,18 +7,16 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tallygate::Gate;
-use tallygate_axum::{GateLayer, Plan, Tenant, usage_router};
+use tallygate_axum::{GateLayer, Plan, Tenant, serve, usage_router};
 use tokio::net::TcpListener;
 
 #[cfg(test)]
@@ -30,9 +28,6 @@ mod demo;
 mod stripe;
 #[cfg(feature = "dynamodb")]
 mod table;
-
-/// Time for requests in flight after SIGTERM: less than the 30 s that platforms grant.
-const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 
 /// Limit on the chunks of one streamed response.
 const MAX_CHUNKS: usize = 100_000;
@@ -52,7 +47,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
     demo::log();
     let plans = std::env::var_os("PLANS").map(std::path::absolute).transpose()?;
     demo::go_home()?;
-    demo::make_pepper()?;
 
     let mut builder = Gate::builder("tallygate.toml");
     if let Some(plans) = plans {
@@ -70,8 +64,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     demo::print_tour(&listener.local_addr()?.to_string());
     #[cfg(feature = "stripe")]
     stripe::seed(&gate).await?;
-    serve(listener, app(&gate)).await?;
-    gate.close().await?; // usage is in the store, leases are given back
+    serve(listener, app(&gate), &gate).await?; // at its end usage is in the store, leases are back
     Ok(())
 }
 
@@ -91,44 +84,6 @@ fn routes() -> Router {
         .route("/healthz", get(async || "ok\n"))
         // Named here, so that it stays behind the gate whatever is merged after the layer.
         .fallback(async || StatusCode::NOT_FOUND)
-}
-
-async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {
-    let stopping = std::sync::Arc::new(tokio::sync::Notify::new());
-    let stop = stopping.clone();
-    // Small answers go out at once, whatever the client has acknowledged.
-    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-        stop_signal().await;
-        tracing::info!("draining");
-        stop.notify_one();
-    });
-    let late = async {
-        stopping.notified().await;
-        tokio::time::sleep(DRAIN_WITHIN).await;
-    };
-    tokio::select! {
-        served = server => served,
-        () = late => {
-            tracing::warn!("some requests took longer than {DRAIN_WITHIN:?} and were cut");
-            Ok(())
-        }
-    }
-}
-
-/// Returns at ctrl-c, or at the SIGTERM that platforms stop a process with.
-async fn stop_signal() {
-    #[cfg(unix)]
-    if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-    {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        return;
-    }
-    // Without a handler the process ends at once, as it would without this function.
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 #[derive(Deserialize)]

@@ -29,9 +29,10 @@
 //!
 //! - [`GateLayer`] knows axum. It matches the plan file's routes by the router's own match and the
 //!   full requested path, also inside [`Router::nest`](axum::Router::nest), and takes the peer from
-//!   axum's `ConnectInfo` (serve with `into_make_service_with_connect_info::<SocketAddr>()`;
-//!   without it, limits `per ip` hold for all callers of a tenant together, and no proxy is
-//!   trusted).
+//!   axum's `ConnectInfo` ([`serve`] provides it, and so does
+//!   `into_make_service_with_connect_info::<SocketAddr>()`; without it, limits `per ip` hold for
+//!   all callers of a tenant together, and no proxy is trusted).
+//! - [`serve`] listens until the process is asked to end, then drains and closes the gate.
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its callers itself and decides
@@ -51,6 +52,8 @@ mod extract;
 mod layer;
 mod refused;
 mod routes;
+#[cfg(feature = "tokio")]
+mod serve;
 mod service;
 #[cfg(feature = "stripe")]
 mod webhook;
@@ -63,6 +66,8 @@ pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::GateLayer;
 pub use refused::Refused;
 pub use routes::{ingest_router, usage_router};
+#[cfg(feature = "tokio")]
+pub use serve::{ServeError, serve};
 pub use service::{GateService, ResponseFuture};
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_router;

@@ -108,6 +108,11 @@ impl Redb {
         Self::start(StoreFile::at(path.as_ref())?)
     }
 
+    /// Whether [`open`](Self::open) would make a new file.
+    pub(crate) fn is_new_at(path: &Path) -> bool {
+        place::is_new(path)
+    }
+
     fn start(file: StoreFile) -> Result<Self, StoreError> {
         Self::serve(Arc::new(file))
     }

@@ -75,6 +75,12 @@ impl OpenFilePath {
     }
 }
 
+/// Whether no store is here, nor was one. A place that cannot be examined may have one.
+pub(super) fn is_new(path: &Path) -> bool {
+    let is_absent = |path: &Path| matches!(path.try_exists(), Ok(false));
+    is_absent(path) && is_absent(&marker_of(path))
+}
+
 /// Creates the file if its place is plainly new. `fill` creates a store in an empty file.
 pub(super) fn prepare(
     path: &Path,

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// A folder with the service file and the plan file of an example, which a test may edit.
+/// A folder with the plan file of an example, and its service file if it has one, which a test may
+/// edit.
 #[derive(Debug)]
 pub struct Home(tempfile::TempDir);
 
@@ -10,8 +11,12 @@ impl Home {
     /// Of the example in this folder: `env!("CARGO_MANIFEST_DIR")`.
     pub fn of(example: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
-        for file in ["tallygate.toml", "plans.toml"] {
-            std::fs::copy(Path::new(example).join(file), home.path().join(file)).unwrap();
+        std::fs::copy(Path::new(example).join("plans.toml"), home.path().join("plans.toml"))
+            .unwrap();
+        // Not every example has one.
+        let service = Path::new(example).join("tallygate.toml");
+        if service.exists() {
+            std::fs::copy(service, home.path().join("tallygate.toml")).unwrap();
         }
         Self(home)
     }

@@ -48,6 +48,11 @@ impl Process {
         signal(self.id(), name);
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits for its end, and returns whether it was a good one.
     #[track_caller]
     pub fn ends_well(&mut self) -> bool {

@@ -158,15 +158,13 @@ fn no_refusal_or_log_shows_a_key() {
 /// Outer ids that look alike, to a key of the store that were made of them and to a URL.
 const ALIKE: [&str; 7] = ["a", "a#b", "a/b", "a%23b", "a%2Fb", "A", "a#"];
 
-/// The program's store and its pepper: `actix-api` includes this file.
+/// The program's store: `actix-api` includes this file.
 const STORE: &str = concat!(env!("CARGO_PKG_NAME"), ".redb");
-const PEPPER: &str = concat!(env!("CARGO_PKG_NAME"), ".pepper");
 
 /// A tenant each, with a key drawn as everybody's are, in the file the program will open.
 async fn enrol(home: &Home, ids: &[&str]) -> BTreeMap<String, String> {
-    std::fs::write(home.path(PEPPER), "no secret in a test, but 32 bytes").unwrap();
     let mut service = home.read("tallygate.toml");
-    for file in [STORE, PEPPER, "plans.toml"] {
+    for file in [STORE, "plans.toml"] {
         let here = format!("{:?}", home.path(file));
         service = service.replace(&format!("{file:?}"), &here);
     }

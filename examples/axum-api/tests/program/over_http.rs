@@ -146,3 +146,13 @@ fn sigterm_drains_and_the_next_start_knows_what_was_used() {
     let found = api.send("GET", SEARCH, ACME);
     assert!(found.header("ratelimit").contains("\"requests/day\";r=99972;"), "{found:?}");
 }
+
+#[test]
+fn what_is_logged_at_the_start_goes_to_the_subscriber_alone() {
+    let home = Home::new();
+    let api = home.start();
+    let said = api.stderr();
+    assert!(said.contains("WARN no pepper is configured"), "{said}");
+    assert!(said.contains("a crash of this process loses"), "{said}");
+    assert!(!said.contains("tallygate: "), "{said}");
+}

@@ -33,7 +33,11 @@ fn home() -> Home {
 
 /// Where the table is.
 fn env<'a>(server: &'a dynamodb_local::Server, table: &'a str) -> Vec<(&'a str, &'a str)> {
-    let store = [("TALLYGATE__STORE__KIND", "dynamodb"), ("TALLYGATE__STORE__TABLE", table)];
+    let store = [
+        ("TALLYGATE__STORE__KIND", "dynamodb"),
+        ("TALLYGATE__STORE__TABLE", table),
+        ("TALLYGATE_PEPPER", "no secret in a test, but 32 bytes"),
+    ];
     dynamodb::env(server.endpoint()).into_iter().chain(store).collect()
 }
 
