@@ -87,8 +87,11 @@ const ORDER: [&str; 42] = [
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
-const VENDORS: [(&str, &[&str]); 12] = [
+const VENDORS: [(&str, &[&str]); 15] = [
     ("Surrogate::new", &["src/directory", "src/ids.rs"]),
+    ("WriterId::draw", &["src/ledger/log.rs"]),
+    ("WriterId::from_stored", &["src/store/layout.rs", "src/ledger/journal.rs", "src/ids.rs"]),
+    ("NodeId::from_stored", &["src/store/layout.rs"]),
     ("strong_count", &["src/holders.rs"]),
     ("tokio::spawn", &["src/task.rs", "integrations/"]),
     ("redb::", &["src/store/redb"]),

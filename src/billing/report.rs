@@ -24,6 +24,7 @@ use super::restored::{self, Word};
 pub use super::result::{Report, ReportError, StoppedEntry};
 use super::sink::BillingSink;
 use crate::clock::Clock;
+use crate::ids::WriterId;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::store::layout::Space;
@@ -59,7 +60,7 @@ impl Reporter {
     ) -> Result<Self, StoreError> {
         let space = Space::new(space);
         let origin = Origin::open(&*store, &space, sink.account()).await?;
-        let reader = Writer { incarnation: 0, space: space.clone() };
+        let reader = Writer { incarnation: WriterId::NONE, space: space.clone() };
         let ledger = Ledger::new(store.clone(), reader);
         let quiet = Mutex::default();
         let restored = Mutex::new((Word::Never, Arc::from([])));

@@ -184,6 +184,7 @@ async fn each(
 mod tests {
     use super::*;
     use crate::admission::claim::OnceKey;
+    use crate::ids::WriterId;
     use crate::ledger::totals::Ledger;
     use crate::quota::lease::Writer;
     use crate::store::layout;
@@ -218,7 +219,7 @@ mod tests {
         claim(&store, &space, b"two", Some(&used(20_260_302, 4))).await;
         claim(&store, &space, b"held", None).await;
 
-        let writer = Writer { space, incarnation: 1 };
+        let writer = Writer { space, incarnation: WriterId::test(1) };
         let ledger = Ledger::new(Arc::new(store), writer);
         let billed = ledger.by_period(10_000).await.unwrap();
         assert_eq!(billed.len(), 1);
