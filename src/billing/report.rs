@@ -28,7 +28,7 @@ use crate::ids::WriterId;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::store::layout::Space;
-use crate::store::{Change, Store, StoreError, TTL, Value, Write};
+use crate::store::{Change, Item, Store, StoreError, Value, Write};
 
 /// Questions under way at once, few enough that other callers, such as a webhook, wait little.
 const ASK_AT_ONCE: usize = 16;
@@ -172,7 +172,7 @@ impl Reporter {
             when: vec![],
             change: vec![
                 Change::Set("at_ms".into(), Value::Int(at_ms)),
-                Change::Set(TTL.into(), Value::Int(ttl)),
+                Change::Set(Item::TTL.into(), Value::Int(ttl)),
             ],
         };
         item::make(&*self.inner.store, write).await.map(|_| ())

@@ -23,7 +23,7 @@ use crate::places::Places;
 use crate::repeated::repeated;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::{CLAIM_SHARDS, Space};
-use crate::store::{Item, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, repeat};
+use crate::store::{Item, Page, Query, Store, StoreError, StoreErrorKind, repeat};
 use crate::task::{OwnedTask, Stop};
 
 /// Limit on claims being settled at once: the same as lease calls, for the same reason.
@@ -169,7 +169,7 @@ async fn each(
     pk: String,
     mut see: impl FnMut(&str, &Item) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut query = Query { pk, from: String::new(), until: None, limit: MAX_PAGE_ITEMS };
+    let mut query = Query { pk, from: String::new(), until: None, limit: Page::MAX_ITEMS };
     loop {
         let page = store.query(query.clone()).await?;
         for (sk, item) in &page.items {

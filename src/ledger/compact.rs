@@ -18,9 +18,7 @@ use super::slots;
 use crate::ids::WriterId;
 use crate::quota::lease::Writer;
 use crate::store::layout;
-use crate::store::{
-    Change, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Value, When, Write,
-};
+use crate::store::{Change, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write};
 
 /// Slots in a run: about a quarter of an hour of a busy writer.
 pub(crate) const RUN: u64 = 1_024;
@@ -144,7 +142,7 @@ async fn parts(
 ) -> Result<Option<Vec<(i64, Rows, WriterId)>>, StoreError> {
     let start = writer.space.fold(writer.incarnation, range, 0);
     let until = writer.space.fold(writer.incarnation, range + 1, 0).sk;
-    let limit = MAX_PAGE_ITEMS;
+    let limit = Page::MAX_ITEMS;
     let mut query = Query { pk: start.pk, from: start.sk, until: Some(until), limit };
     let (mut all, mut wanted) = (Vec::new(), None);
     loop {

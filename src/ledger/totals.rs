@@ -23,7 +23,7 @@ use crate::ids::{Surrogate, WriterId};
 use crate::quota::lease::Writer;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::registered;
-use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
+use crate::store::{Key, Page, Query, Store, StoreError};
 
 mod dated;
 #[cfg(feature = "stripe")]
@@ -362,7 +362,7 @@ impl Ledger {
         let (mut day, last) = (utc_day(from_ms), utc_day(until_ms));
         while day <= last {
             let Key { pk, sk: from } = self.writer.space.registry_day(day);
-            let mut query = Query { pk, from, until: None, limit: MAX_PAGE_ITEMS };
+            let mut query = Query { pk, from, until: None, limit: Page::MAX_ITEMS };
             loop {
                 let page = self.store.query(query.clone()).await?;
                 for (sk, _) in &page.items {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Every, Window};
 use crate::ids::{Surrogate, WriterId};
 use crate::store::layout::{self, Space, check_format};
-use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
+use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
 /// Format of a pool item; and of one that has sub-pools, or is one.
 const FORMAT: i64 = 1;
@@ -219,7 +219,7 @@ pub(crate) fn create(
         Change::Set(ALERT.into(), Value::Int(0)),
         Change::Set(entry_name(writer), entry_value(entry)),
     ];
-    change.extend(ttl.map(|ttl| Change::Set(TTL.into(), Value::Int(ttl))));
+    change.extend(ttl.map(|ttl| Change::Set(Item::TTL.into(), Value::Int(ttl))));
     Write { key, when: vec![When::Absent], change }
 }
 

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::NodeId;
 use crate::store::layout::{self, check_format};
-use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
+use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
 /// All of a rate, in millionths.
 pub(crate) const WHOLE: u32 = 1_000_000;
@@ -157,7 +157,7 @@ impl SharesView {
         let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
         let mut change = vec![
             Change::Set(name(me), ShareEntry { op, share, goal }.value()),
-            Change::Set(TTL.into(), Value::Int(ttl)),
+            Change::Set(Item::TTL.into(), Value::Int(ttl)),
         ];
         if more != 0 {
             change.push(Change::Add(FREE.into(), more));
@@ -179,7 +179,7 @@ pub(crate) fn open(key: &Key, live: &BTreeSet<NodeId>, now_ms: i64) -> Write {
     let mut change = vec![
         Change::Set(format, version),
         Change::Set(FREE.into(), Value::Int(i64::from(WHOLE) - given)),
-        Change::Set(TTL.into(), Value::Int(ttl)),
+        Change::Set(Item::TTL.into(), Value::Int(ttl)),
     ];
     let entry = ShareEntry { op: 0, share, goal: share }.value();
     let entries = live.iter().map(|node| Change::Set(name(*node), entry.clone()));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::WriterId;
 use crate::quota::demand::{LEASES_AHEAD, RootSeen, Want};
 use crate::quota::pool::{self, OWED, Terms, View};
-use crate::store::{Item, Name, StoreError, TTL, Value};
+use crate::store::{Item, Name, StoreError, Value};
 
 /// In a sub-pool: what the root has credited and taken back.
 pub(super) const CREDITED: &str = "credited";
@@ -59,7 +59,7 @@ impl Root {
         Ok(Self {
             view: View::read(item, WriterId::NONE)?,
             feeds: feeds(item)?,
-            ttl: item.int(TTL),
+            ttl: item.int(Item::TTL),
         })
     }
 
