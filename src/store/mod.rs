@@ -22,9 +22,9 @@
 //!    page that has a `next` holds at least one item.
 //! 7. **Bounded.** An item above [`Item::MAX_BYTES`] is refused as invalid, whole. Writes that
 //!    cannot be queued are refused as throttled, never queued without bound.
-//! 8. **Expiry.** An item whose attribute [`Item::TTL`] is a whole number may vanish at any time once
-//!    that many seconds have passed since 1970, and never before by itself. Nothing else makes an
-//!    item expire, and no time of removal is promised.
+//! 8. **Expiry.** An item whose attribute [`Item::TTL`] is a whole number may vanish at any time
+//!    once that many seconds have passed since 1970, and never before by itself. Nothing else makes
+//!    an item expire, and no time of removal is promised.
 //!
 //! The shape is that of a DynamoDB item table (`UpdateItem` with a condition expression and
 //! `ReturnValuesOnConditionCheckFailure=ALL_OLD`), so that a write maps to one call there.
