@@ -63,8 +63,33 @@ pub(crate) struct KeptScopes {
 }
 
 impl KeptScopes {
-    pub(crate) fn of(scopes: &ScopesOf<'_>) -> Self {
-        Self { known: scopes.known.cloned(), ip: scopes.ip }
+    /// Those values of a request that these limits go by: callers that no limit tells apart are
+    /// one.
+    pub(crate) fn of<'s>(
+        scopes: &ScopesOf<'_>,
+        limits: impl IntoIterator<Item = &'s Scope>,
+    ) -> Self {
+        let known = scopes.known.map(|_| ScopeValues::default());
+        let mut kept = Self { known, ip: None };
+        limits.into_iter().for_each(|scope| kept.keep(scope, scopes));
+        kept
+    }
+
+    fn keep(&mut self, scope: &Scope, of: &ScopesOf<'_>) {
+        if *scope == Scope::Ip {
+            self.ip = of.ip;
+        }
+        let (Some(kept), Some(known)) = (&mut self.known, of.known) else { return };
+        match scope {
+            Scope::Tenant | Scope::Ip => {}
+            Scope::Key => kept.key = known.key,
+            Scope::User => kept.user = known.user,
+            Scope::Named(name) => {
+                let is_kept = kept.named.iter().any(|(kept, _)| kept == name);
+                let value = known.named.iter().find(|(known, _)| known == name);
+                kept.named.extend(value.filter(|_| !is_kept).cloned());
+            }
+        }
     }
 
     /// As the request had them.
