@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::random;
+
 /// A tenant's id in the ledger: 128 random bits, drawn when the tenant is created. Only the
 /// directory makes one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,6 +49,95 @@ impl std::fmt::Debug for Surrogate {
     }
 }
 
+/// A writer: a process as its log knows it, 128 random bits. A process that finds its log sealed
+/// goes on as another writer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WriterId(u128);
+
+impl WriterId {
+    /// No writer: what only reads, and what is not leased, has this one.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Another writer.
+    ///
+    /// # Errors
+    ///
+    /// The operating system has no randomness.
+    pub(crate) fn draw() -> Result<Self, random::Error> {
+        let mut bytes = [0; 16];
+        random::fill(&mut bytes)?;
+        Ok(Self::from_stored_bytes(bytes))
+    }
+
+    /// Reads back an id from its text in a key or an item: for `store/layout.rs` only (enforced by
+    /// `tests/tidy.rs`).
+    pub(crate) fn from_stored_text(text: &str) -> Option<Self> {
+        u128::from_str_radix(text, 16).ok().map(Self)
+    }
+
+    /// Reads back an id from its bytes in a file: for the journal only, as above.
+    pub(crate) fn from_stored_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
+    }
+
+    /// Which of `shards` parts is this writer's. Ids are random, so writers spread evenly.
+    pub(crate) fn shard(self, shards: u16) -> u16 {
+        // Less than the number of shards, so it fits.
+        (self.0 % u128::from(shards)) as u16
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn test(n: u128) -> Self {
+        Self(n)
+    }
+}
+
+/// As it is stored.
+impl std::fmt::Display for WriterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::fmt::Debug for WriterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WriterId({self})")
+    }
+}
+
+/// A node: a process among those that share a store, named by the writer that it began as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodeId(WriterId);
+
+impl NodeId {
+    /// The node that began as this writer.
+    pub(crate) fn of_first(writer: WriterId) -> Self {
+        Self(writer)
+    }
+
+    /// As [`WriterId::from_stored_text`].
+    pub(crate) fn from_stored_text(text: &str) -> Option<Self> {
+        WriterId::from_stored_text(text).map(Self)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn test(n: u128) -> Self {
+        Self(WriterId::test(n))
+    }
+}
+
+/// As it is stored.
+impl std::fmt::Display for NodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Identifies a limit: a tenant's rate, for one value of its scope.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LimitId {
@@ -54,4 +145,20 @@ pub(crate) struct LimitId {
     pub(crate) rate: Arc<str>,
     /// Hash of the key, user or address; 0 for the whole tenant.
     pub(crate) scope: u128,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_is_stored_as_the_number_that_it_is() {
+        let (number, writer) = (0xabc << 64 | 7, WriterId::test(0xabc << 64 | 7));
+        assert_eq!(writer.to_string(), format!("{number:032x}"));
+        assert_eq!(WriterId::from_stored_text(&writer.to_string()), Some(writer));
+        assert_eq!(WriterId::from_stored_bytes(writer.to_bytes()), writer);
+        let stored = |it: u128| postcard::to_stdvec(&it).unwrap();
+        assert_eq!(postcard::to_stdvec(&writer).unwrap(), stored(number));
+        assert_eq!(NodeId::of_first(writer).to_string(), writer.to_string());
+    }
 }

@@ -89,8 +89,11 @@ const ORDER: [&str; 44] = [
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
-const VENDORS: [(&str, &[&str]); 12] = [
+const VENDORS: [(&str, &[&str]); 15] = [
     ("Surrogate::new", &["src/directory", "src/ids.rs"]),
+    ("WriterId::draw", &["src/ledger/log.rs"]),
+    ("WriterId::from_stored", &["src/store/layout.rs", "src/ledger/journal.rs", "src/ids.rs"]),
+    ("NodeId::from_stored", &["src/store/layout.rs"]),
     ("strong_count", &["src/holders.rs"]),
     ("tokio::spawn", &["src/task.rs", "integrations/"]),
     ("redb::", &["src/store/redb"]),
@@ -546,6 +549,131 @@ fn the_architecture_names_every_room() {
         !page.text.contains(&file) && !page.text.contains(&folder)
     });
     none(rooms.map(|room| fault(page, 1, &format!("say what `{room}` is for"))).collect());
+}
+
+/// Headings of the walks in `docs/architecture.md`.
+const WALKS: [&str; 3] =
+    ["## One request", "## One unit, from its use to Stripe", "## One change of a plan"];
+/// Most rooms that one walk leads through.
+const WALK_ROOMS: usize = 8;
+
+/// A walk is short, and leads along code that is there: each file and folder that it names is, and
+/// each name in code is defined in those of its own step.
+#[test]
+fn the_walks_lead_along_code_that_is_there() {
+    let sources = sources();
+    let page = sources.iter().find(|source| source.path == "docs/architecture.md").unwrap();
+    let mut faults = Vec::new();
+    for heading in WALKS {
+        let steps = steps(&page.text, heading);
+        assert!(steps.len() > 2, "`{heading}` is not there, or is no walk");
+        faults.extend(lost(page, &steps, &sources));
+    }
+    none(faults);
+}
+
+/// The paragraphs and items of a section, each with its line.
+fn steps(page: &str, heading: &str) -> Vec<(usize, String)> {
+    let lines = page.lines().enumerate().skip_while(|(_, line)| *line != heading).skip(1);
+    let mut steps = Vec::<(usize, String)>::new();
+    let mut is_open = false;
+    for (at, line) in lines.take_while(|(_, line)| !line.starts_with("## ")) {
+        let is_item = line.starts_with(|c: char| c.is_ascii_digit());
+        match steps.last_mut().filter(|_| is_open && !is_item) {
+            Some((_, step)) => step.push_str(line),
+            None if line.is_empty() => {}
+            None => steps.push((at + 1, line.to_owned())),
+        }
+        is_open = !line.is_empty();
+    }
+    steps
+}
+
+/// What is wrong with these steps of a walk.
+fn lost(page: &Source, steps: &[(usize, String)], sources: &[Source]) -> Vec<String> {
+    let is_path = |word: &str| word.ends_with('/') || word.ends_with(".rs");
+    let (mut rooms, mut faults) = (BTreeSet::new(), Vec::new());
+    for (at, step) in steps {
+        let words = || step.split('`').skip(1).step_by(2);
+        let mut code = Vec::new();
+        for path in words().filter(|word| is_path(word)) {
+            rooms.insert(path.split(['/', '.']).next().unwrap_or(path));
+            let is_in = |it: &&Source| {
+                it.path
+                    .strip_prefix("src/")
+                    .is_some_and(|it| it == path || path.ends_with('/') && it.starts_with(path))
+            };
+            let found: Vec<&Source> = sources.iter().filter(is_in).collect();
+            if found.is_empty() {
+                faults.push(fault(page, *at, &format!("`src/{path}` is not there")));
+            }
+            code.extend(found);
+        }
+        for name in words().filter(|word| !is_path(word)).filter_map(name_in_code) {
+            if !code.is_empty() && !name.split("::").all(|it| code.iter().any(|of| defines(of, it)))
+            {
+                let instead = format!("`{name}` is not in the files of its step");
+                faults.push(fault(page, *at, &instead));
+            }
+        }
+    }
+    if rooms.len() > WALK_ROOMS {
+        let rooms = Vec::from_iter(rooms).join(", ");
+        faults.push(fault(page, steps[0].0, &format!("more than {WALK_ROOMS} rooms: {rooms}")));
+    }
+    faults
+}
+
+/// The name of a type, a variant or a function, if this is one and no word of a file.
+fn name_in_code(word: &str) -> Option<&str> {
+    let name = word.split('(').next()?;
+    let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':');
+    (name.chars().all(is_name) && !WORDS_OF_FILES.contains(&word)).then_some(name)
+}
+
+/// Words in walks that are of plan files and service files.
+const WORDS_OF_FILES: [&str; 1] = ["durable"];
+
+/// Whether this file makes or extends a type, or has a variant or a function, of this name.
+fn defines(source: &Source, name: &str) -> bool {
+    let is_whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    let follows = |line: &str, before: &str| {
+        let of = format!("{before} {name}");
+        line.match_indices(&of).any(|(at, _)| is_whole(&line[at + of.len()..]))
+    };
+    source.statements().any(|(_, line)| {
+        let item = ["fn", "struct", "enum", "trait", "type", "impl", "for"];
+        let variant = line.trim().strip_prefix(name);
+        item.iter().any(|before| follows(line, before))
+            || variant.is_some_and(|rest| rest.is_empty() || rest.starts_with([',', '(', ' ']))
+    })
+}
+
+#[test]
+fn what_a_walk_names_in_vain_is_found() {
+    let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let text = "## One\n\nIn `a.rs` it\nis `Gate::check`, or `Wait`.\n\n1. `b/`: `Left`, \
+                `durable`\n2. `c/d.rs`: `walks`\n\n`later(It)`\n\n## Two\n\n`e/`";
+    let page = source("page.md", text);
+    let code = [
+        source("src/a.rs", "impl Gate {\n    fn check() {}\n}\nenum Step {\n    Wait(u8),\n}"),
+        source("src/b/x.rs", "// struct Left\nstruct LeftOver;"),
+    ];
+    let steps = steps(&page.text, "## One");
+    assert_eq!(steps.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [3, 6, 7, 9]);
+    let found = lost(&page, &steps, &code);
+    assert_eq!(
+        found,
+        [
+            "page.md:6: `Left` is not in the files of its step",
+            "page.md:7: `src/c/d.rs` is not there",
+        ]
+    );
+    let rooms: Vec<_> = (0..=WALK_ROOMS).map(|n| (n, format!("`r{n}/`"))).collect();
+    let all = |it: &(usize, String)| source(&format!("src/{}x.rs", it.1.trim_matches('`')), "");
+    let code: Vec<_> = rooms.iter().map(all).collect();
+    assert!(lost(&page, &rooms[1..], &code).is_empty());
+    assert!(lost(&page, &rooms, &code)[0].contains("more than 8 rooms"));
 }
 
 /// The anchor that a heading gets on the forge.

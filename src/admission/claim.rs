@@ -29,9 +29,7 @@ use crate::identity::BodyDigest;
 use crate::ids::Surrogate;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::{self, Space, check_format};
-use crate::store::{
-    Change, Item, Key, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
-};
+use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write, Written};
 
 /// Format of a claim.
 const FORMAT: i64 = 2;
@@ -202,7 +200,7 @@ impl Claim {
     /// The write that charges.
     pub(crate) fn settle(&self, used: &ClaimUse) -> Write {
         let mut change = self.as_settled(used);
-        change.push(Change::Remove(TTL.into()));
+        change.push(Change::Remove(Item::TTL.into()));
         let when = vec![When::Equals(STATE.into(), Value::Int(HELD))];
         Write { key: self.key.clone(), when, change }
     }
@@ -227,7 +225,7 @@ impl Claim {
 
     /// The write that charges if the claim has been forgotten.
     fn settle_anew(&self, used: &ClaimUse) -> Write {
-        let held = [STATE, TTL];
+        let held = [STATE, Item::TTL];
         let is_held = |change: &Change| matches!(change, Change::Set(n, _) if held.contains(&&**n));
         let mut change = self.as_held(0);
         change.retain(|change| !is_held(change));
@@ -243,7 +241,7 @@ impl Claim {
             Change::Set(STATE.into(), Value::Int(HELD)),
             Change::Set(PRINT.into(), Value::Bytes(self.print.to_vec())),
             Change::Set(CAME.into(), Value::Bytes(self.nonce.to_vec())),
-            Change::Set(TTL.into(), Value::Int(ttl)),
+            Change::Set(Item::TTL.into(), Value::Int(ttl)),
         ]
     }
 
@@ -416,7 +414,7 @@ mod tests {
         assert_eq!(come(&store, &mut claim("/chat")), KeyFound::Spent);
         let item = at_once(store.read(first.key.clone())).unwrap();
         assert_eq!(used(&item).unwrap(), Some(units(3)));
-        assert_eq!(item.int(TTL), None, "what was used is kept");
+        assert_eq!(item.int(Item::TTL), None, "what was used is kept");
     }
 
     #[test]
@@ -427,7 +425,7 @@ mod tests {
         assert_eq!(come(&store, &mut retry), KeyFound::Open);
         let item = at_once(store.read(retry.key.clone())).unwrap();
         assert_eq!(used(&item).unwrap(), None, "held is not used");
-        assert!(item.int(TTL).is_some());
+        assert!(item.int(Item::TTL).is_some());
         assert_eq!(settle(&store, &retry, &units(2)), Charge::Claim);
         assert_eq!(settle(&store, &dead, &units(1)), Charge::Nothing);
     }

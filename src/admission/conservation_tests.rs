@@ -15,6 +15,7 @@ use crate::decision::Outcome;
 use crate::decision::Source;
 use crate::gate::{Admitted, Answer, Gate, Step, Waited};
 use crate::identity::RequestView;
+use crate::ids::WriterId;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::{Lease, Writer};
 use crate::quota::pool::{PoolId, View};
@@ -280,7 +281,8 @@ async fn run(program: Vec<Op>) {
     assert_pools(&gate, &store, &model.leases).await;
 
     gate.flush_now().await.unwrap();
-    let reader = Writer { incarnation: 1, space: gate.inner.leasing.writer.space.clone() };
+    let reader =
+        Writer { incarnation: WriterId::test(1), space: gate.inner.leasing.writer.space.clone() };
     let now_ms = clock.now().wall_ms;
     let ledger = Ledger::new(Arc::new(store.clone()), reader);
     let tenant = *gate.inner.tenants.active.iter().next().unwrap().key();

@@ -20,7 +20,7 @@ use crate::clock::{Clock, Now};
 use crate::ledger::totals::Ledger;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
-use crate::store::{Change, Store, StoreError, TTL, Value, When, Write, Written};
+use crate::store::{Change, Item, Store, StoreError, Value, When, Write, Written};
 use crate::telemetry;
 
 /// Most steps of one item in one run: an entry takes four, and a run opens at most two.
@@ -337,7 +337,7 @@ impl ReporterContext {
                 when: vec![When::Absent],
                 change: vec![
                     Change::Set("of".into(), Value::Text(owner.clone())),
-                    Change::Set(TTL.into(), Value::Int(ttl)),
+                    Change::Set(Item::TTL.into(), Value::Int(ttl)),
                 ],
             };
             let ours = match item::make(&*self.store, write).await? {

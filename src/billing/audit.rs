@@ -22,7 +22,7 @@ use super::report::Reporter;
 use super::result::ReportError;
 use super::sink::Sum;
 use crate::clock::time_at;
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::ledger::record::PoolRow;
 use crate::ledger::totals::Examined;
 use crate::quota::pool::{self, PoolId};
@@ -44,9 +44,9 @@ pub struct Audit {
     pub totals: Vec<Total>,
     /// Pools with use recorded by writers.
     pub pools: Vec<Pool>,
-    /// Writers whose log cannot be read to its end, and why: what they recorded beyond that point
-    /// is in no line.
-    pub broken_logs: Vec<(u128, String)>,
+    /// The logs that cannot be read to their ends, each by the id of its writer, and why: what was
+    /// recorded beyond that point is in no line.
+    pub broken_logs: Vec<String>,
     /// Tenants of whom something stored is damaged, and what: what depends on it is in no line and
     /// no pool. The others are audited.
     pub failed: Vec<(Surrogate, String)>,
@@ -167,7 +167,9 @@ impl Reporter {
         examined: &Examined,
         mut failed: BTreeMap<Surrogate, String>,
     ) -> Result<Audit, ReportError> {
-        let mut audit = Audit { broken_logs: examined.broken.clone(), ..Audit::default() };
+        let broken = |(of, why): &(WriterId, String)| format!("log {of}: {why}");
+        let broken_logs = examined.broken.iter().map(broken).collect();
+        let mut audit = Audit { broken_logs, ..Audit::default() };
         let mut groups = BTreeMap::<(String, String), Group>::new();
         let now_s = self.inner.sink.time().await?;
         for (used, due) in uses {
@@ -234,13 +236,13 @@ impl Reporter {
     async fn pool(
         &self,
         id: &PoolId,
-        rows: &HashMap<u128, PoolRow>,
+        rows: &HashMap<WriterId, PoolRow>,
     ) -> Result<Option<Pool>, StoreError> {
         let read = Whole::read(&*self.inner.store, &self.inner.space, id).await?;
         let Some(pool) = read else { return Ok(None) };
         let (taken, balanced) = pool.taken()?;
         let entries = pool.entries()?;
-        let beyond = |(of, entry): &(u128, pool::Entry)| {
+        let beyond = |(of, entry): &(WriterId, pool::Entry)| {
             entry.held.saturating_sub(rows.get(of).map_or(0, |row| row.total))
         };
         Ok(Some(Pool {

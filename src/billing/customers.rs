@@ -17,9 +17,7 @@ use super::webhook::WebhookEvent;
 use crate::directory::{CUSTOMER_FORMAT, tenant_of};
 use crate::ids::Surrogate;
 use crate::store::layout::{Space, check_format, format};
-use crate::store::{
-    Change, Item, Store, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
-};
+use crate::store::{Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written};
 
 /// How often a change is retried after a concurrent one: as many events of one customer at once as
 /// Stripe sends.
@@ -150,7 +148,7 @@ impl Customers {
             Change::Set("type".into(), Value::Text(event.kind.clone())),
             Change::Set("created".into(), Value::Int(event.created_s)),
             Change::Set("was".into(), Value::Text(word.to_owned())),
-            Change::Set(TTL.into(), Value::Int(ttl)),
+            Change::Set(Item::TTL.into(), Value::Int(ttl)),
         ];
         if mark != Mark::Applied && body.len() <= MAX_KEPT {
             change.push(Change::Set("body".into(), Value::Bytes(body.to_vec())));

@@ -8,7 +8,7 @@
 //! | `outbox` | the amount owed for one account, tenant, meter and period, without I/O |
 //! | [`report`] | the reporter: from the ledger through the outbox to the service |
 //! | `audit` (feature `stripe`) | whether use, debt, sends and the service's counts agree |
-//! | [`webhook`] | authenticity and content of webhooks |
+//! | `webhook` | authenticity and content of webhooks |
 //! | `reducer` | plan and payment state from a customer's events |
 //! | `follower` (feature `stripe`) | a tenant's record made what its customer's events say |
 //! | `stripe` (feature `stripe`) | Stripe as such a service |
@@ -40,6 +40,7 @@ pub(crate) mod snapshot;
 pub(crate) mod stripe;
 #[cfg(feature = "stripe")]
 pub(crate) mod terms;
+#[doc(hidden)]
 pub mod webhook;
 
 #[cfg(feature = "stripe")]

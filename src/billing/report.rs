@@ -24,10 +24,11 @@ use super::restored::{self, Word};
 pub use super::result::{Report, ReportError, StoppedEntry};
 use super::sink::BillingSink;
 use crate::clock::Clock;
+use crate::ids::WriterId;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::store::layout::Space;
-use crate::store::{Change, Store, StoreError, TTL, Value, Write};
+use crate::store::{Change, Item, Store, StoreError, Value, Write};
 
 /// Questions under way at once, few enough that other callers, such as a webhook, wait little.
 const ASK_AT_ONCE: usize = 16;
@@ -59,7 +60,7 @@ impl Reporter {
     ) -> Result<Self, StoreError> {
         let space = Space::new(space);
         let origin = Origin::open(&*store, &space, sink.account()).await?;
-        let reader = Writer { incarnation: 0, space: space.clone() };
+        let reader = Writer { incarnation: WriterId::NONE, space: space.clone() };
         let ledger = Ledger::new(store.clone(), reader);
         let quiet = Mutex::default();
         let restored = Mutex::new((Word::Never, Arc::from([])));
@@ -171,7 +172,7 @@ impl Reporter {
             when: vec![],
             change: vec![
                 Change::Set("at_ms".into(), Value::Int(at_ms)),
-                Change::Set(TTL.into(), Value::Int(ttl)),
+                Change::Set(Item::TTL.into(), Value::Int(ttl)),
             ],
         };
         item::make(&*self.inner.store, write).await.map(|_| ())

@@ -16,7 +16,7 @@ use crate::billing::sink::{Delivery, MeterEvent, SinkError, Sum};
 use crate::billing::stripe::{Stripe, StripeSettings};
 use crate::clock::ManualClock;
 use crate::config::{Secret, StripeMode};
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::ledger::totals::PeriodUse;
 use crate::store::{Item, Key, Memory, Page, Promise, Query, StoreFuture, Written};
 use crate::testing::{Faulty, Odds};
@@ -283,7 +283,7 @@ async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days()
         account: account.clone(),
     };
     for incarnation in [7, 8] {
-        let writer = Writer { space: Space::new("s"), incarnation };
+        let writer = Writer { space: Space::new("s"), incarnation: WriterId::test(incarnation) };
         let mut rows = Rows::default();
         rows.uses.insert(key(day - 1, &account), Atoms { used: 20, over: 3 });
         rows.uses.insert(key(day, &account), Atoms { used: 9, over: 0 });

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::identity::{CredentialHash, Peppers};
 use crate::store::layout::Space;
-use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind};
+use crate::store::{Item, Key, Page, Query, Store, StoreError, StoreErrorKind};
 
 mod bought;
 mod customers;
@@ -234,7 +234,7 @@ impl Directory {
     }
 
     async fn query_all(&self, pk: String) -> Result<Vec<(String, Item)>, StoreError> {
-        let mut query = Query { pk, from: String::new(), until: None, limit: MAX_PAGE_ITEMS };
+        let mut query = Query { pk, from: String::new(), until: None, limit: Page::MAX_ITEMS };
         let mut all = Vec::new();
         while all.len() < MAX_LISTED {
             let page = self.inner.store.query(query.clone()).await?;

@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use crate::delays::Delays;
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::ledger::{log, slots};
 use crate::quota::lease::Writer;
 use crate::store::layout::{self, Space, check_format};
@@ -49,7 +49,7 @@ const ROUNDS: u32 = 4;
 /// A slot of a writer's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogSlot {
-    pub(crate) writer: u128,
+    pub(crate) writer: WriterId,
     pub(crate) slot: u64,
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn claim(
             Err(_) => return EventClaimed::Not,
             Ok(ClaimStanding::Void) => {
                 when = vec![
-                    When::Equals(WRITER.into(), Value::Text(hex(theirs.place.writer))),
+                    When::Equals(WRITER.into(), Value::Text(theirs.place.writer.to_string())),
                     When::Equals(SLOT.into(), int(theirs.place.slot)),
                 ];
             }
@@ -139,7 +139,7 @@ fn write(key: Key, when: Vec<When>, event: EventToClaim<'_>, place: LogSlot, now
     let (name, version) = layout::format(FORMAT);
     let change = vec![
         Change::Set(name, version),
-        Change::Set(WRITER.into(), Value::Text(hex(place.writer))),
+        Change::Set(WRITER.into(), Value::Text(place.writer.to_string())),
         Change::Set(SLOT.into(), int(place.slot)),
         Change::Set(PRINT.into(), Value::Text(event.print.to_owned())),
         Change::Set(AT.into(), Value::Int(now_ms)),
@@ -156,7 +156,7 @@ struct Theirs<'a> {
 fn read(item: &Item) -> Result<Theirs<'_>, StoreError> {
     check_format(item, FORMAT, "an event's claim")?;
     let parts = || {
-        let writer = u128::from_str_radix(item.text(WRITER)?, 16).ok()?;
+        let writer = layout::writer(item.text(WRITER)?)?;
         let slot = u64::try_from(item.int(SLOT)?).ok()?;
         let place = LogSlot { writer, slot };
         Some(Theirs { place, print: item.text(PRINT)?, at_ms: item.int(AT)? })
@@ -219,10 +219,6 @@ async fn stands(
         Written::Refused(Some(item)) => Ok(judged(&item)),
         Written::Refused(None) => Ok(ClaimStanding::InHand),
     }
-}
-
-fn hex(writer: u128) -> String {
-    format!("{writer:032x}")
 }
 
 fn int(slot: u64) -> Value {

@@ -22,7 +22,7 @@ use crate::notice::notice;
 use crate::policy::resolve::LiveCatalog;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
-    Change, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    Change, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
     until_known,
 };
 use crate::text_file::{self, OffRuntime};
@@ -194,7 +194,7 @@ pub(crate) async fn published(store: &dyn Store, space: &Space) -> Result<Publis
     let mut from = String::new();
     let mut published = Published::default();
     loop {
-        let query = Query { pk: pk.clone(), from, until: None, limit: MAX_PAGE_ITEMS };
+        let query = Query { pk: pk.clone(), from, until: None, limit: Page::MAX_ITEMS };
         let page = store.query(query).await?;
         for (sk, item) in &page.items {
             check_format(item, FORMAT, "a catalog revision")?;

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::billing::ItemId;
-use crate::billing::due::DueUse;
+use crate::billing::due::{DueUse, RecordedUse};
 use crate::directory::FeedPosition;
 use crate::ids::Surrogate;
 
@@ -28,23 +28,29 @@ pub(super) const LONGEST_MS: i64 = 32 * 86_400_000;
 pub(super) struct Ends(Mutex<Known>);
 
 #[derive(Debug, Default)]
-pub(super) struct Known {
+struct Known {
     /// When this process last made a whole report, Unix milliseconds; none while another reports.
-    pub(super) since_ms: Option<i64>,
+    since_ms: Option<i64>,
     /// Ends that are to come, Unix milliseconds.
-    pub(super) ends: HashMap<ItemId, i64>,
+    ends: HashMap<ItemId, i64>,
     /// Items that need not be looked up: their end is known, or they are not sent.
-    pub(super) seen: HashSet<ItemId>,
+    seen: HashSet<ItemId>,
     /// Tenants whose record may have changed since the ends of their items were looked up.
-    pub(super) changed: BTreeSet<Surrogate>,
-    /// How far changes have been heard of: those of all processes on a shared table, and the number
-    /// of those that this process knows.
-    pub(super) heard: FeedPosition,
-    pub(super) so_far: u64,
+    changed: BTreeSet<Surrogate>,
+    heard: Heard,
+}
+
+/// How far changes have been heard of.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Those of all processes on a shared table.
+    pub(super) feed: FeedPosition,
+    /// The number of those that this process knows.
+    pub(super) own: u64,
 }
 
 impl Ends {
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -52,8 +58,8 @@ impl Ends {
     pub(super) fn begin(&self, due: &[DueUse], failed: &[(ItemId, String)], now_ms: i64) {
         let mut known = self.known();
         // What changed while the report was made is looked up again.
-        let (heard, so_far) = (std::mem::take(&mut known.heard), known.so_far);
-        *known = Known { since_ms: Some(now_ms), heard, so_far, ..Known::default() };
+        let heard = std::mem::take(&mut known.heard);
+        *known = Known { since_ms: Some(now_ms), heard, ..Known::default() };
         let is_open = |id: &&ItemId| is_open(id.period_ms, now_ms);
         known.seen.extend(failed.iter().map(|(id, _)| id).filter(is_open).cloned());
         known.add(due, now_ms);
@@ -64,6 +70,63 @@ impl Ends {
         *self.known() = Known::default();
     }
 
+    /// The use whose end is to be looked up: of items that no report has seen.
+    pub(super) fn unseen(&self, mut uses: Vec<RecordedUse>) -> Vec<RecordedUse> {
+        let known = self.known();
+        uses.retain(|used| used.id.as_ref().is_some_and(|id| !known.seen.contains(id)));
+        uses
+    }
+
+    /// Since when, Unix milliseconds, items are new; `None` while another process reports.
+    pub(super) fn since_ms(&self) -> Option<i64> {
+        self.known().since_ms
+    }
+
+    /// These items were looked up; those with due use have an end.
+    pub(super) fn saw(&self, ids: Vec<ItemId>, due: &[DueUse], now_ms: i64) {
+        let mut known = self.known();
+        known.seen.extend(ids);
+        known.add(due, now_ms);
+    }
+
+    /// How far changes have been heard of, to hear on from; `None` if no end is to come. To be
+    /// given back to [`hears`](Self::hears), however far that came.
+    pub(super) fn to_hear(&self) -> Option<Heard> {
+        let mut known = self.known();
+        (!known.ends.is_empty()).then(|| std::mem::take(&mut known.heard))
+    }
+
+    /// Changes have been heard of as far as this.
+    pub(super) fn hears(&self, heard: Heard) {
+        self.known().heard = heard;
+    }
+
+    /// The tenants whose ends are to be looked up again: these, and those that still wait for it.
+    pub(super) fn changed(&self, is_changed: impl Fn(Surrogate) -> bool) -> BTreeSet<Surrogate> {
+        let known = &mut *self.known();
+        let tenants = known.ends.keys().map(|id| id.tenant);
+        known.changed.extend(tenants.filter(|tenant| is_changed(*tenant)));
+        known.changed.clone()
+    }
+
+    /// The items of a tenant whose end is to come.
+    pub(super) fn items_of(&self, tenant: Surrogate) -> Vec<ItemId> {
+        self.known().ends.keys().filter(|id| id.tenant == tenant).cloned().collect()
+    }
+
+    /// The ends of a tenant as they are by now. What was recorded until a late one was learned of
+    /// is reported after that.
+    pub(super) fn turn(&self, tenant: Surrogate, due: &[DueUse]) {
+        let mut known = self.known();
+        known.changed.remove(&tenant);
+        for DueUse { id, terms, .. } in due {
+            let learned_ms = terms.overrun.as_ref().map(|overrun| overrun.known_ms - SETTLED_MS);
+            if let Some(end_ms) = known.ends.get_mut(id) {
+                *end_ms = learned_ms.unwrap_or(terms.ends_ms);
+            }
+        }
+    }
+
     /// Takes the items out whose period has ended and settled.
     pub(super) fn ended(&self, now_ms: i64) -> HashSet<ItemId> {
         let is_over = |_: &ItemId, end_ms: &mut i64| now_ms >= end_ms.saturating_add(SETTLED_MS);
@@ -72,23 +135,12 @@ impl Ends {
 }
 
 impl Known {
-    pub(super) fn add(&mut self, due: &[DueUse], now_ms: i64) {
+    fn add(&mut self, due: &[DueUse], now_ms: i64) {
         for DueUse { id, terms, .. } in due.iter().filter(|due| is_open(due.id.period_ms, now_ms)) {
             self.seen.insert(id.clone());
             // At a whole report it is sent if it has ended; a new item is still to be.
             if self.since_ms.is_some_and(|since_ms| since_ms < terms.ends_ms + SETTLED_MS) {
                 self.ends.insert(id.clone(), terms.ends_ms);
-            }
-        }
-    }
-
-    /// Takes the ends as they are by now. What was recorded until a late one was learned of is
-    /// reported after that.
-    pub(super) fn turn(&mut self, due: &[DueUse]) {
-        for DueUse { id, terms, .. } in due {
-            let learned_ms = terms.overrun.as_ref().map(|overrun| overrun.known_ms - SETTLED_MS);
-            if let Some(end_ms) = self.ends.get_mut(id) {
-                *end_ms = learned_ms.unwrap_or(terms.ends_ms);
             }
         }
     }

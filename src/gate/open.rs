@@ -30,6 +30,7 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::EventCounter;
 use crate::identity::{CredentialHasher, Identify, Peppers};
+use crate::ids::{NodeId, WriterId};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
 use crate::ledger::flush::{FlushSettings, Flusher};
@@ -305,7 +306,7 @@ impl GateBuilder {
             recovery: Arc::new(Recovery::new(dead)),
         };
         let check = CatalogCheck(live.clone());
-        let me = writer.incarnation;
+        let me = NodeId::of_first(writer.incarnation);
         let joining = rates::join(&store, &clock, &space, &live, me, self.strict_rates);
         let joined = answered(&*store, joining).await?;
         promises(&config, &*store, &live.load());
@@ -447,7 +448,7 @@ async fn journal(
     store: &dyn Store,
     log: &mut LogWriter,
     now_ms: i64,
-) -> Result<(Option<JournalKeeper>, Vec<u128>), Error> {
+) -> Result<(Option<JournalKeeper>, Vec<WriterId>), Error> {
     let path = &config.flush.journal_path;
     // What a process in another mode left behind is carried over all the same.
     let wanted = config.flush.mode == FlushMode::Journal;

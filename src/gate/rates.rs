@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::Inner;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::ids::{NodeId, WriterId};
 use crate::payers::purse::bucket_of;
 use crate::policy::Together;
 use crate::policy::bucket::{Bucket, BucketRule};
@@ -26,7 +27,7 @@ pub(super) async fn join(
     clock: &Arc<dyn Clock>,
     space: &Space,
     live: &ArcSwap<LiveCatalog>,
-    me: u128,
+    me: NodeId,
     strict: bool,
 ) -> Result<Option<rates::Joined>, Error> {
     if !store.promise().shared {
@@ -65,7 +66,7 @@ impl Inner {
             limit: rate.id.clone(),
             value: id.scope,
             start_ms: 0,
-            incarnation: 0,
+            incarnation: WriterId::NONE,
         };
         let used = self.hub.scoped.known_bucket(&key)?;
         Some(look(&rate.rule, used.under(&rate.rule, self.clock.now().mono_ns)))

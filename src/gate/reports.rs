@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::billing::Billing;
-use super::ends::LONGEST_MS;
+use super::ends::{Heard, LONGEST_MS};
 use super::{Gate, Inner};
 use crate::billing::audit::Audit;
 use crate::billing::due::{DueUse, RecordedUse};
@@ -334,65 +334,42 @@ impl Inner {
 
     /// Looks up again when the periods of changed tenants end.
     async fn note_changes(&self, billing: &Billing) -> Result<(), StoreError> {
-        let (mut heard, as_of) = {
-            let mut known = billing.ends.known();
-            if known.ends.is_empty() {
-                return Ok(());
-            }
-            (std::mem::take(&mut known.heard), known.so_far)
-        };
+        let Some(Heard { mut feed, own: as_of }) = billing.ends.to_hear() else { return Ok(()) };
         let recent = &self.tenants.recent;
         let so_far = recent.so_far();
-        let look = self.tenants.directory.feed().look(&mut heard).await;
-        let changed = {
-            let mut known = billing.ends.known();
-            (known.heard, known.so_far) = (heard, so_far);
-            let look = look?;
-            let is_changed = |tenant: Surrogate| {
-                look.missed
-                    || look.news.contains(&News::Tenant(tenant))
-                    || recent.has_changed(tenant, as_of)
-            };
-            let tenants = known.ends.keys().map(|id| id.tenant);
-            let tenants: BTreeSet<_> = tenants.filter(|tenant| is_changed(*tenant)).collect();
-            known.changed.extend(tenants);
-            known.changed.clone()
-        };
+        let look = self.tenants.directory.feed().look(&mut feed).await;
+        // What was not heard of now is heard of in a minute.
+        let own = if look.is_ok() { so_far } else { as_of };
+        billing.ends.hears(Heard { feed, own });
+        let look = look?;
+        let changed = billing.ends.changed(|tenant| {
+            look.missed
+                || look.news.contains(&News::Tenant(tenant))
+                || recent.has_changed(tenant, as_of)
+        });
         for tenant in changed.into_iter().take(NEW_AT_ONCE) {
-            let ids: Vec<ItemId> = {
-                let known = billing.ends.known();
-                known.ends.keys().filter(|id| id.tenant == tenant).cloned().collect()
-            };
+            let items = billing.ends.items_of(tenant).into_iter();
             // One that cannot be read is named by the next whole report.
-            let due = self.due_of(ids.into_iter().map(unused).collect()).await.unwrap_or_default();
-            let mut known = billing.ends.known();
-            known.changed.remove(&tenant);
-            known.turn(&due);
+            let due = self.due_of(items.map(unused).collect()).await.unwrap_or_default();
+            billing.ends.turn(tenant, &due);
         }
         Ok(())
     }
 
     async fn note_new_items(&self, billing: &Billing, now_ms: i64) -> Result<(), StoreError> {
-        let since_ms = billing.ends.known().since_ms;
-        let Some(since_ms) = since_ms else { return Ok(()) };
+        let Some(since_ms) = billing.ends.since_ms() else { return Ok(()) };
         let uses = billing.reporter.logged(since_ms.saturating_sub(LONGEST_MS)).await?;
         let mut tenants = BTreeMap::<Surrogate, Vec<RecordedUse>>::new();
-        {
-            let known = billing.ends.known();
-            for used in uses {
-                let Some(id) = &used.id else { continue };
-                if !known.seen.contains(id) && self.is_sent(&id.meter) {
-                    tenants.entry(used.tenant).or_default().push(used);
-                }
+        for used in billing.ends.unseen(uses) {
+            if self.is_sent(&used.meter) {
+                tenants.entry(used.tenant).or_default().push(used);
             }
         }
         for (_, uses) in tenants.into_iter().take(NEW_AT_ONCE) {
             let ids: Vec<ItemId> = uses.iter().filter_map(|used| used.id.clone()).collect();
             // One that cannot be read is named by the next whole report.
             let due = self.due_of(uses).await.unwrap_or_default();
-            let mut known = billing.ends.known();
-            known.seen.extend(ids);
-            known.add(&due, now_ms);
+            billing.ends.saw(ids, &due, now_ms);
         }
         Ok(())
     }

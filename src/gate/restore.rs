@@ -26,6 +26,7 @@ use super::{GateBuilder, stores};
 use crate::billing::restored;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
+use crate::ids::WriterId;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::quota::pool::{self, PoolId};
@@ -97,7 +98,7 @@ async fn restore(
 ) -> Result<Restored, StoreError> {
     store.check().await?;
     let bills = next_generation(&**store, space, clock.now().wall_ms).await?;
-    let reader = Writer { incarnation: 0, space: space.clone() };
+    let reader = Writer { incarnation: WriterId::NONE, space: space.clone() };
     let ledger = Ledger::new(store.clone(), reader);
     let (logs, pools) = ledger.seal_all(clock.now().wall_ms).await?;
     if bills {
@@ -228,7 +229,7 @@ fn goes_on_changing() -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, message)
 }
 
-fn next_entry(item: &Item) -> Result<Option<(u128, pool::Entry)>, StoreError> {
+fn next_entry(item: &Item) -> Result<Option<(WriterId, pool::Entry)>, StoreError> {
     Ok(pool::entries(item)?.into_iter().next())
 }
 

@@ -15,6 +15,7 @@ use crate::decision::{
     LimitKind, LimitReading, LimitState, Payment, Reason, Refusal, RefusedCall, Source, Unit,
 };
 use crate::identity::RequestView;
+use crate::ids::WriterId;
 use crate::payers::purse::{LimitRefused, bucket_of};
 #[cfg(feature = "metrics")]
 use crate::policy::RoutePolicy;
@@ -279,7 +280,8 @@ impl<'a> LimitReader<'a> {
         match (bucket, &rate.place) {
             (Some(bucket), _) => Some(rate.rule.level(bucket, self.now.mono_ns)),
             (None, CounterHome::Scoped(scope)) => {
-                let key = self.scoped_key(rate.id.clone(), self.scopes.of(scope)?, (0, 0));
+                let key =
+                    self.scoped_key(rate.id.clone(), self.scopes.of(scope)?, (0, WriterId::NONE));
                 Some(match self.sheet.tenant.hub.scoped.known_bucket(&key) {
                     Some(used) => used.level(&rate.rule, self.now.mono_ns),
                     None => rate.rule.full(),
@@ -472,7 +474,7 @@ impl<'a> LimitReader<'a> {
         })
     }
 
-    fn scoped_key(&self, limit: Arc<str>, value: u128, from: (i64, u128)) -> ScopedKey {
+    fn scoped_key(&self, limit: Arc<str>, value: u128, from: (i64, WriterId)) -> ScopedKey {
         let (start_ms, incarnation) = from;
         ScopedKey { tenant: self.sheet.tenant.surrogate, limit, value, start_ms, incarnation }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::time_at;
 use crate::events::claim::{self, EventClaimed, LogSlot};
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::store::layout::Space;
 use crate::store::{
     Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Value, Write, Written,
@@ -151,7 +151,7 @@ async fn late_events_count_in_their_own_window_while_it_is_open() {
 /// An event, and the slot that its first claim names.
 fn claimed() -> (Space, claim::EventToClaim<'static>, LogSlot) {
     let event = claim::EventToClaim { tenant: Surrogate::test(1), id: "a", print: "p" };
-    (Space::new("s"), event, LogSlot { writer: 7, slot: 1_500 })
+    (Space::new("s"), event, LogSlot { writer: WriterId::test(7), slot: 1_500 })
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,9 +160,9 @@ async fn an_event_whose_slot_was_folded_away_counts_all_the_same() {
     let (space, event, place) = claimed();
     assert_eq!(claim::claim(&store, &space, event, place, 0).await, EventClaimed::Ours);
     let fold = vec![Change::Set("of".into(), Value::Int(1_024))];
-    let write = Write { key: space.fold(7, 1, 0), when: vec![], change: fold };
+    let write = Write { key: space.fold(WriterId::test(7), 1, 0), when: vec![], change: fold };
     store.write(write).await.unwrap();
-    let other = LogSlot { writer: 8, slot: 0 };
+    let other = LogSlot { writer: WriterId::test(8), slot: 0 };
     assert_eq!(claim::claim(&store, &space, event, other, DAY_MS).await, EventClaimed::Counts);
 }
 

@@ -12,6 +12,7 @@ use super::Mode;
 use super::record::{ByWriter, PoolRow};
 use crate::clock::Now;
 use crate::holders::is_gone;
+use crate::ids::WriterId;
 use crate::payers::late;
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
@@ -73,7 +74,7 @@ impl Ceilings {
     }
 
     /// Adds the ceilings that are due to the rows of the record under construction.
-    pub(super) fn propose(&mut self, writer: u128, now: Now, rows: &mut ByWriter) {
+    pub(super) fn propose(&mut self, writer: WriterId, now: Now, rows: &mut ByWriter) {
         let leases = self.used.drain().map(|(_, lease)| lease).collect();
         self.propose_at_once(leases, writer, now, rows);
     }
@@ -82,7 +83,7 @@ impl Ceilings {
     pub(super) fn propose_at_once(
         &mut self,
         mut leases: Vec<Arc<Lease>>,
-        writer: u128,
+        writer: WriterId,
         now: Now,
         rows: &mut ByWriter,
     ) {

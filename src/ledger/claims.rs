@@ -23,7 +23,7 @@ use crate::places::Places;
 use crate::repeated::repeated;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::{CLAIM_SHARDS, Space};
-use crate::store::{Item, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, repeat};
+use crate::store::{Item, Page, Query, Store, StoreError, StoreErrorKind, repeat};
 use crate::task::{OwnedTask, Stop};
 
 /// Limit on claims being settled at once: the same as lease calls, for the same reason.
@@ -169,7 +169,7 @@ async fn each(
     pk: String,
     mut see: impl FnMut(&str, &Item) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut query = Query { pk, from: String::new(), until: None, limit: MAX_PAGE_ITEMS };
+    let mut query = Query { pk, from: String::new(), until: None, limit: Page::MAX_ITEMS };
     loop {
         let page = store.query(query.clone()).await?;
         for (sk, item) in &page.items {
@@ -184,6 +184,7 @@ async fn each(
 mod tests {
     use super::*;
     use crate::admission::claim::OnceKey;
+    use crate::ids::WriterId;
     use crate::ledger::totals::Ledger;
     use crate::quota::lease::Writer;
     use crate::store::layout;
@@ -218,7 +219,7 @@ mod tests {
         claim(&store, &space, b"two", Some(&used(20_260_302, 4))).await;
         claim(&store, &space, b"held", None).await;
 
-        let writer = Writer { space, incarnation: 1 };
+        let writer = Writer { space, incarnation: WriterId::test(1) };
         let ledger = Ledger::new(Arc::new(store), writer);
         let billed = ledger.by_period(10_000).await.unwrap();
         assert_eq!(billed.len(), 1);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::journal::Journal;
 use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, PoolRow, UseKey};
+use crate::ids::WriterId;
 use crate::quota::lease::{Lease, Writer};
 use crate::sheets::sheet::Sheet;
 use crate::sheets::unrecorded::Dirty;
@@ -80,7 +81,7 @@ pub(crate) async fn recover(
     log: &mut LogWriter,
     path: &Path,
     at_ms: i64,
-) -> Result<(Journal, Vec<u128>), RecoverError> {
+) -> Result<(Journal, Vec<WriterId>), RecoverError> {
     let unreadable = |source| RecoverError::Journal { path: path.display().to_string(), source };
     let left = Journal::recover(path).map_err(unreadable)?;
     for (dead, rows) in &left {
@@ -125,18 +126,18 @@ mod tests {
         };
         let row = PoolRow { total: 9, ceiling: 0 };
         let rows = Rows { pools: [(pool, row)].into(), ..Rows::default() };
-        let left = ByWriter::from([(1, rows.clone())]);
-        Journal::open(&path, 1).unwrap().append(&left, 0).unwrap();
+        let left = ByWriter::from([(WriterId::test(1), rows.clone())]);
+        Journal::open(&path, WriterId::test(1)).unwrap().append(&left, 0).unwrap();
 
         let lost = [Fault::LoseReply, Fault::LoseRequest, Fault::Pass];
         let store = Faulty::scripted(Memory::new(), [lost, lost].concat());
         let mut log = LogWriter::begin(&store, Space::new("test"), 0).await.unwrap();
         let writer = log.writer().clone();
         let (_, dead) = recover(&store, &writer, &mut log, &path, 0).await.unwrap();
-        assert_eq!(dead, [1]);
+        assert_eq!(dead, [WriterId::test(1)]);
         let mut read = Vec::new();
         let end = log::read(&store, &writer, 0, |rows, of| read.push((of, rows))).await.unwrap();
-        assert_eq!((end.next, read), (1, vec![(1, rows)]));
+        assert_eq!((end.next, read), (1, vec![(WriterId::test(1), rows)]));
         assert_eq!(Journal::recover(&path).unwrap(), vec![], "and the journal is done with");
     }
 }

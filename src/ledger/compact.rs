@@ -15,11 +15,10 @@ use std::time::Duration;
 
 use super::record::Rows;
 use super::slots;
+use crate::ids::WriterId;
 use crate::quota::lease::Writer;
 use crate::store::layout;
-use crate::store::{
-    Change, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Value, When, Write,
-};
+use crate::store::{Change, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write};
 
 /// Slots in a run: about a quarter of an hour of a busy writer.
 pub(crate) const RUN: u64 = 1_024;
@@ -35,7 +34,7 @@ pub(super) async fn read(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
-    fold: &mut impl FnMut(i64, Rows, u128),
+    fold: &mut impl FnMut(i64, Rows, WriterId),
 ) -> Result<u64, StoreError> {
     let mut range = from / RUN;
     loop {
@@ -74,7 +73,7 @@ pub(crate) async fn fold_runs(
 }
 
 async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), StoreError> {
-    let mut by_writer = BTreeMap::<u128, Rows>::new();
+    let mut by_writer = BTreeMap::<WriterId, Rows>::new();
     let (mut next, end, mut last_ms) = (range * RUN, (range + 1) * RUN, 0);
     while next < end {
         let (from, page) = (next, slots::slots(store, writer, next, Some(end)).await?);
@@ -91,10 +90,10 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
             return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         }
     }
-    let own = |of: u128| (of != writer.incarnation).then_some(of);
+    let own = |of: WriterId| (of != writer.incarnation).then_some(of);
     // A fold does not contain its author, and has the time of the run's last slot: all processes
     // that fold a run write the same bytes, so concurrent folds do not disturb each other.
-    let packed = |(of, rows): (&u128, &Rows)| rows.pack(last_ms, own(*of));
+    let packed = |(of, rows): (&WriterId, &Rows)| rows.pack(last_ms, own(*of));
     let bodies: Vec<Vec<u8>> = by_writer.iter().flat_map(packed).collect();
     let parts = i64::try_from(bodies.len()).unwrap_or(i64::MAX);
     for (part, body) in bodies.into_iter().enumerate() {
@@ -140,10 +139,10 @@ async fn parts(
     store: &dyn Store,
     writer: &Writer,
     range: u64,
-) -> Result<Option<Vec<(i64, Rows, u128)>>, StoreError> {
+) -> Result<Option<Vec<(i64, Rows, WriterId)>>, StoreError> {
     let start = writer.space.fold(writer.incarnation, range, 0);
     let until = writer.space.fold(writer.incarnation, range + 1, 0).sk;
-    let limit = MAX_PAGE_ITEMS;
+    let limit = Page::MAX_ITEMS;
     let mut query = Query { pk: start.pk, from: start.sk, until: Some(until), limit };
     let (mut all, mut wanted) = (Vec::new(), None);
     loop {
@@ -186,8 +185,8 @@ mod tests {
         Rows { pools: [(pool, row)].into(), ..Rows::default() }
     }
 
-    async fn whole(store: &Memory, writer: &Writer, from: u64) -> (u64, BTreeMap<u128, Rows>) {
-        let mut all = BTreeMap::<u128, Rows>::new();
+    async fn whole(store: &Memory, writer: &Writer, from: u64) -> (u64, BTreeMap<WriterId, Rows>) {
+        let mut all = BTreeMap::<WriterId, Rows>::new();
         let fold = |rows, of| all.entry(of).or_default().merge(rows);
         let next = log::read(store, writer, from, fold).await.unwrap().next;
         (next, all)
@@ -196,10 +195,10 @@ mod tests {
     #[tokio::test]
     async fn a_folded_log_reads_as_it_did_and_is_small() {
         let store = Memory::new();
-        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        let writer = Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
         let mut log = LogWriter::new(writer.clone());
         for n in 0..2 * RUN + 10 {
-            let carried = (n % 500 == 499).then_some(3);
+            let carried = (n % 500 == 499).then_some(WriterId::test(3));
             let body = rows(u128::from(n % 5), n + 1).pack(0, carried).remove(0);
             let written = store.write(log.slot(&body)).await.unwrap();
             log.wrote(&body, written).unwrap();
@@ -214,8 +213,8 @@ mod tests {
         let (next, late) = whole(&store, &writer, RUN + 5).await;
         assert_eq!(next, before.0);
         assert_eq!(
-            late[&7].pools.values().map(|r| r.total).max(),
-            before.1[&7].pools.values().map(|r| r.total).max()
+            late[&WriterId::test(7)].pools.values().map(|r| r.total).max(),
+            before.1[&WriterId::test(7)].pools.values().map(|r| r.total).max()
         );
         // Folding again, from any run, changes nothing.
         assert_eq!(fold_runs(&store, &writer, before.0, 1).await.unwrap(), 2);
@@ -236,14 +235,14 @@ mod tests {
     async fn a_fold_of_more_than_a_page_is_read_and_nothing_is_lost() {
         let table = Memory::new();
         let store = Faulty::scripted(table.clone(), []);
-        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        let writer = Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
         many_tenants(&store, &writer).await;
         let before = whole(&table, &writer, 0).await;
         store.cut_pages(1);
         assert_eq!(fold_runs(&store, &writer, RUN + 1, 0).await.unwrap(), 1);
         let parts = parts(&store, &writer, 0).await.unwrap().expect("it stands folded");
         assert!(parts.len() > 1, "more than a page");
-        let mut read = BTreeMap::<u128, Rows>::new();
+        let mut read = BTreeMap::<WriterId, Rows>::new();
         let fold = |rows, of| read.entry(of).or_default().merge(rows);
         let end = log::read(&store, &writer, 0, fold).await.unwrap();
         assert_eq!((end.next, read), before);
@@ -252,11 +251,11 @@ mod tests {
     #[tokio::test]
     async fn slots_stay_until_their_fold_has_been_read_back() {
         let table = Memory::new();
-        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        let writer = Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
         many_tenants(&table, &writer).await;
         let before = whole(&table, &writer, 0).await;
         // A store that acknowledges a write and loses it.
-        let store = Forgets(table.clone(), writer.space.fold(7, 0, 1));
+        let store = Forgets(table.clone(), writer.space.fold(WriterId::test(7), 0, 1));
         let error = fold_runs(&store, &writer, RUN + 1, 0).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Corrupt);
         assert_eq!(whole(&table, &writer, 0).await, before);
@@ -293,13 +292,13 @@ mod tests {
     #[tokio::test]
     async fn a_fold_that_was_cut_short_is_not_believed() {
         let store = Arc::new(Memory::new());
-        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        let writer = Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
         many_tenants(&*store, &writer).await;
         let before = whole(&store, &writer, 0).await;
         fold_run(&*store, &writer, 0).await.unwrap();
         let parts = parts(&*store, &writer, 0).await.unwrap().unwrap().len();
         assert!(parts > 1, "more rows than one record holds");
-        let key = writer.space.fold(7, 0, parts - 1);
+        let key = writer.space.fold(WriterId::test(7), 0, parts - 1);
         let cut = Write { key, when: vec![When::Exists], change: vec![Change::Delete] };
         store.write(cut).await.unwrap();
         assert_eq!(whole(&store, &writer, 0).await, before, "read from the slots");

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::place::JournalPath;
 use super::record::{ByWriter, Rows, merge};
+use crate::ids::WriterId;
 use crate::text_file::regular_or_absent;
 
 /// How often rows go to the journal: less than half of the promised loss bound (50 ms), so that a
@@ -43,7 +44,7 @@ const COMPACT_AT: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    incarnation: u128,
+    incarnation: WriterId,
     /// Number of the segment being written, and of the oldest that may exist.
     segment: u64,
     oldest: u64,
@@ -64,8 +65,8 @@ pub(crate) struct Journal {
 impl Journal {
     /// Reads the rows of each writer that an earlier process left at `path`. Call
     /// [`forget`](Self::forget) once they are in the store.
-    pub(crate) fn recover(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
-        let mut found = Vec::<(u128, Rows)>::new();
+    pub(crate) fn recover(path: &Path) -> io::Result<Vec<(WriterId, Rows)>> {
+        let mut found = Vec::<(WriterId, Rows)>::new();
         for segment in segments(path)? {
             let named = |error| io::Error::other(format!("{}: {error}", segment.1.display()));
             for (writer, rows) in read_segment(&segment.1).map_err(named)? {
@@ -91,7 +92,7 @@ impl Journal {
     }
 
     /// A journal for this writer, starting after the existing segments.
-    pub(crate) fn open(path: &Path, incarnation: u128) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, incarnation: WriterId) -> io::Result<Self> {
         let found = segments(path)?;
         let oldest = found.first().map_or(0, |(n, _)| *n);
         let segment = found.last().map_or(0, |(n, _)| n + 1);
@@ -195,7 +196,7 @@ impl Journal {
         if self.file.is_none() {
             let path = segment_path(&self.path, self.segment);
             self.file = Some(new_file(&path)?);
-            let head = [&MAGIC[..], &self.incarnation.to_le_bytes()].concat();
+            let head = [&MAGIC[..], &self.incarnation.to_bytes()].concat();
             self.put(&head)?;
         }
         Ok(())
@@ -268,7 +269,7 @@ fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// The rows of a segment by writer, up to the first incomplete frame. A segment that was begun
 /// counts even if it holds none yet: its writer was here.
-fn read_segment(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
+fn read_segment(path: &Path) -> io::Result<Vec<(WriterId, Rows)>> {
     let mut bytes = Vec::new();
     regular_or_absent(path)?;
     File::open(path)?.take(MAX_SEGMENT).read_to_end(&mut bytes)?;
@@ -277,7 +278,7 @@ fn read_segment(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
         say_lost(path, 0, bytes.len());
         return Ok(Vec::new());
     };
-    let writer = u128::from_le_bytes(*writer);
+    let writer = WriterId::from_stored_bytes(*writer);
     let mut found = ByWriter::from([(writer, Rows::default())]);
     let mut frames = 0;
     while let Some((frame, after)) = split_frame(rest) {
@@ -326,11 +327,15 @@ mod tests {
     use crate::quota::pool::PoolId;
     use crate::testing::heard;
 
+    const ONE: WriterId = WriterId::test(1);
+    const TWO: WriterId = WriterId::test(2);
+    const THREE: WriterId = WriterId::test(3);
+
     fn rows(total: u64) -> Rows {
-        of(1, total).remove(&1).unwrap()
+        of(ONE, total).remove(&ONE).unwrap()
     }
 
-    fn of(writer: u128, total: u64) -> ByWriter {
+    fn of(writer: WriterId, total: u64) -> ByWriter {
         let pool = PoolId {
             tenant: Surrogate::test(7),
             limit: "requests/month".into(),
@@ -345,16 +350,16 @@ mod tests {
     fn gives_back_the_newest_totals_of_each_writer() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, 1).unwrap();
-        journal.append(&of(1, 3), 0).unwrap();
-        journal.append(&of(1, 9), 0).unwrap();
+        let mut journal = Journal::open(&path, ONE).unwrap();
+        journal.append(&of(ONE, 3), 0).unwrap();
+        journal.append(&of(ONE, 9), 0).unwrap();
         let cut = journal.cut();
-        journal.append(&of(1, 11), 0).unwrap();
-        assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11))]);
+        journal.append(&of(ONE, 11), 0).unwrap();
+        assert_eq!(Journal::recover(&path).unwrap(), vec![(ONE, rows(11))]);
         journal.forget(cut);
-        let mut other = Journal::open(&path, 2).unwrap();
-        other.append(&of(2, 4), 0).unwrap();
-        assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11)), (2, rows(4))]);
+        let mut other = Journal::open(&path, TWO).unwrap();
+        other.append(&of(TWO, 4), 0).unwrap();
+        assert_eq!(Journal::recover(&path).unwrap(), vec![(ONE, rows(11)), (TWO, rows(4))]);
     }
 
     #[cfg(unix)]
@@ -364,7 +369,7 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        for writer in [1, 2] {
+        for writer in [ONE, TWO] {
             Journal::open(&path, writer).unwrap().append(&of(writer, 3), 0).unwrap();
         }
         let segments = segments(&path).unwrap();
@@ -377,28 +382,28 @@ mod tests {
     /// A disk that is full for a while, and tears a frame or a segment's head at any byte.
     #[test]
     fn a_frame_that_was_torn_hides_nothing_that_is_written_later() {
-        let frame = of(1, 3)[&1].pack(0, Some(1))[0].len() + 12;
+        let frame = of(ONE, 3)[&ONE].pack(0, Some(ONE))[0].len() + 12;
         let head = MAGIC.len() + 16;
         for (is_begun, room) in
             (0..frame).map(|room| (true, room)).chain((0..head + frame).map(|room| (false, room)))
         {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("j");
-            let mut journal = Journal::open(&path, 1).unwrap();
+            let mut journal = Journal::open(&path, ONE).unwrap();
             if is_begun {
-                journal.append(&of(1, 3), 0).unwrap();
+                journal.append(&of(ONE, 3), 0).unwrap();
             }
             journal.room = Some(room);
             for total in 4..8 {
-                journal.append(&of(2, total), 0).unwrap_err();
+                journal.append(&of(TWO, total), 0).unwrap_err();
             }
             journal.room = None;
-            journal.append(&of(3, 5), 0).unwrap();
+            journal.append(&of(THREE, 5), 0).unwrap();
             let found = Journal::recover(&path).unwrap();
-            for kept in [(2, rows(7)), (3, rows(5))] {
+            for kept in [(TWO, rows(7)), (THREE, rows(5))] {
                 assert!(found.contains(&kept), "room for {room}: {kept:?} is not in {found:?}");
             }
-            assert!(!is_begun || found.contains(&(1, rows(3))));
+            assert!(!is_begun || found.contains(&(ONE, rows(3))));
             assert!(segments(&path).unwrap().len() <= 2, "one file that was torn, and its next");
         }
     }
@@ -419,11 +424,11 @@ mod tests {
     fn what_could_not_be_appended_is_forgotten_once_the_store_has_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, 1).unwrap();
+        let mut journal = Journal::open(&path, ONE).unwrap();
         journal.room = Some(0);
-        journal.append(&of(1, 3), 0).unwrap_err();
+        journal.append(&of(ONE, 3), 0).unwrap_err();
         let cut = journal.cut();
-        journal.append(&of(2, 4), 0).unwrap_err();
+        journal.append(&of(TWO, 4), 0).unwrap_err();
         journal.forget(cut);
         assert!(journal.lacks_rows(), "some of it came after the cut");
         let cut = journal.cut();
@@ -435,30 +440,30 @@ mod tests {
     fn a_torn_or_damaged_tail_is_dropped_and_what_is_before_it_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, 1).unwrap();
-        journal.append(&of(1, 3), 0).unwrap();
+        let mut journal = Journal::open(&path, ONE).unwrap();
+        journal.append(&of(ONE, 3), 0).unwrap();
         let whole = fs::read(segment_path(&path, 0)).unwrap();
-        journal.append(&of(1, 9), 0).unwrap();
+        journal.append(&of(ONE, 9), 0).unwrap();
         let both = fs::read(segment_path(&path, 0)).unwrap();
         for cut in whole.len()..both.len() {
             fs::write(segment_path(&path, 0), &both[..cut]).unwrap();
-            assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(3))], "cut at {cut}");
+            assert_eq!(Journal::recover(&path).unwrap(), vec![(ONE, rows(3))], "cut at {cut}");
         }
         let mut damaged = both.clone();
         *damaged.last_mut().unwrap() ^= 1;
         fs::write(segment_path(&path, 0), &damaged).unwrap();
-        assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(3))]);
+        assert_eq!(Journal::recover(&path).unwrap(), vec![(ONE, rows(3))]);
     }
 
     #[test]
     fn a_damaged_journal_is_named_with_what_it_lacks() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, 1).unwrap();
-        journal.append(&of(1, 3), 0).unwrap();
+        let mut journal = Journal::open(&path, ONE).unwrap();
+        journal.append(&of(ONE, 3), 0).unwrap();
         let segment = segment_path(&path, 0);
         let first = fs::read(&segment).unwrap().len();
-        journal.append(&of(1, 9), 0).unwrap();
+        journal.append(&of(ONE, 9), 0).unwrap();
         let whole = fs::read(&segment).unwrap();
         let said = || heard::lines(|| drop(Journal::recover(&path).unwrap()));
         assert_eq!(said(), [""; 0], "one that is whole is no matter for the log");

@@ -288,11 +288,11 @@ fn write(writing: &mut Writing, strokes: &Receiver<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Surrogate;
+    use crate::ids::{Surrogate, WriterId};
     use crate::ledger::record::{PoolRow, Rows};
     use crate::quota::pool::PoolId;
 
-    const ME: u128 = 1;
+    const ME: WriterId = WriterId::test(1);
 
     fn row(tenant: u128, total: u64) -> ByWriter {
         let pool = PoolId {

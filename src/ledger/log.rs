@@ -1,5 +1,6 @@
 //! One writer's numbered log: slots that are written once, in order.
 
+use crate::ids::WriterId;
 use crate::ledger::compact;
 use crate::ledger::record::Rows;
 use crate::ledger::slots::{BODY, FORMAT, SEAL, Slot, is_seal, slots};
@@ -30,11 +31,10 @@ impl LogWriter {
         space: Space,
         at_ms: i64,
     ) -> Result<Self, StoreError> {
-        let mut bytes = [0; 16];
-        crate::random::fill(&mut bytes).map_err(|error| {
+        let incarnation = WriterId::draw().map_err(|error| {
             StoreError::new(StoreErrorKind::Unavailable, format!("no randomness: {error}"))
         })?;
-        let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
+        let writer = Writer { space, incarnation };
         let day = crate::catalog::local_day(at_ms, &crate::catalog::Zone::utc());
         // An unconditional put: repeating it changes nothing.
         until_known(store, Self::registration(&writer, day, at_ms)).await?;
@@ -102,7 +102,7 @@ impl LogWriter {
     }
 
     /// The log's writer.
-    pub(crate) fn incarnation(&self) -> u128 {
+    pub(crate) fn incarnation(&self) -> WriterId {
         self.writer.incarnation
     }
 
@@ -149,7 +149,7 @@ pub(crate) async fn read(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
-    mut fold: impl FnMut(Rows, u128),
+    mut fold: impl FnMut(Rows, WriterId),
 ) -> Result<End, StoreError> {
     read_dated(store, writer, from, |_, rows, of| fold(rows, of)).await
 }
@@ -159,7 +159,7 @@ pub(crate) async fn read_dated(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
-    mut fold: impl FnMut(i64, Rows, u128),
+    mut fold: impl FnMut(i64, Rows, WriterId),
 ) -> Result<End, StoreError> {
     let (mut next, mut sealed) = (from, false);
     if from == 0 {
@@ -212,7 +212,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_read_to_its_end_over_pages_that_are_cut() {
         let store = Faulty::scripted(Memory::new(), []);
-        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        let writer = Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
         let mut log = LogWriter::new(writer.clone());
         let slots = 2 * PAGE as u64 + 9;
         for ceiling in 1..=slots {

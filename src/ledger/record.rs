@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::quota::pool::PoolId;
 use crate::sheets::use_row::Atoms;
 
@@ -51,7 +51,7 @@ impl PoolRow {
 }
 
 /// Rows by the writer that counted them.
-pub(crate) type ByWriter = BTreeMap<u128, Rows>;
+pub(crate) type ByWriter = BTreeMap<WriterId, Rows>;
 
 /// Merges rows per writer, keeping the larger total of each.
 pub(crate) fn merge(known: &mut ByWriter, rows: ByWriter) {
@@ -88,7 +88,7 @@ impl Rows {
 
     /// Packs them into records, each within its limits. `carried` names the writer of the rows, if
     /// it is not the writer of the log.
-    pub(crate) fn pack(&self, at_ms: i64, carried: Option<u128>) -> Vec<Vec<u8>> {
+    pub(crate) fn pack(&self, at_ms: i64, carried: Option<WriterId>) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         let mut record = Record::new(at_ms, carried);
         let (mut uses, mut pools) = (self.uses.iter().peekable(), self.pools.iter().peekable());
@@ -124,7 +124,7 @@ impl Rows {
     }
 
     /// Unpacks a record. The writer is `Some` if it carries another writer's rows.
-    pub(crate) fn unpack(bytes: &[u8]) -> Option<(Rows, Option<u128>)> {
+    pub(crate) fn unpack(bytes: &[u8]) -> Option<(Rows, Option<WriterId>)> {
         let record: Record = postcard::from_bytes(bytes).ok()?;
         record.rows()
     }
@@ -133,7 +133,7 @@ impl Rows {
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     at_ms: i64,
-    carried: Option<u128>,
+    carried: Option<WriterId>,
     /// Dictionaries for the rows: meters with their scale, accounts, limits, billing periods with a
     /// day, and window starts.
     meters: Vec<(Arc<str>, u64)>,
@@ -175,7 +175,7 @@ struct PoolLine {
 }
 
 impl Record {
-    fn new(at_ms: i64, carried: Option<u128>) -> Self {
+    fn new(at_ms: i64, carried: Option<WriterId>) -> Self {
         Self {
             at_ms,
             carried,
@@ -238,7 +238,7 @@ impl Record {
         bytes
     }
 
-    fn rows(self) -> Option<(Rows, Option<u128>)> {
+    fn rows(self) -> Option<(Rows, Option<WriterId>)> {
         let mut rows = Rows::default();
         for TenantLines { tenant, uses, pools } in self.tenants {
             let tenant = Surrogate::from_bytes(tenant);
@@ -340,10 +340,10 @@ mod tests {
         for tenants in [0, 1, 7, 249, 250, 251, 3_000] {
             let rows = rows(tenants);
             let mut back = Rows::default();
-            for (n, body) in rows.pack(5, Some(3)).into_iter().enumerate() {
+            for (n, body) in rows.pack(5, Some(WriterId::test(3))).into_iter().enumerate() {
                 assert!(body.len() <= MAX_RECORD_BYTES);
                 let (some, of) = Rows::unpack(&body).unwrap();
-                assert_eq!(of, Some(3));
+                assert_eq!(of, Some(WriterId::test(3)));
                 assert!(some.len() <= MAX_ROWS && !some.is_empty(), "record {n}");
                 back.merge(some);
             }

@@ -1,5 +1,6 @@
 //! The slots of a writer's log, as they are stored and read.
 
+use crate::ids::WriterId;
 use crate::ledger::record::Rows;
 use crate::quota::lease::Writer;
 use crate::store::layout::check_format;
@@ -30,7 +31,7 @@ pub(super) struct Slot {
     pub(super) at_ms: i64,
     pub(super) rows: Rows,
     /// The writer of the rows.
-    pub(super) of: u128,
+    pub(super) of: WriterId,
     /// Size of its body.
     pub(super) bytes: usize,
     pub(super) seal: bool,
@@ -66,7 +67,7 @@ pub(super) fn made_ms(item: &Item) -> i64 {
 }
 
 /// Its rows, and their writer where that is not its own.
-pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
+pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<WriterId>), StoreError> {
     check_format(item, FORMAT, "a usage record")?;
     if is_seal(item) {
         return Ok((Rows::default(), None));

@@ -19,10 +19,11 @@ use super::record::UseKey;
 use super::{compact, log};
 use crate::catalog::{Zone, local_day};
 use crate::flights::Flights;
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::quota::lease::Writer;
 use crate::sheets::use_row::Atoms;
-use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
+use crate::store::layout::registered;
+use crate::store::{Key, Page, Query, Store, StoreError};
 
 mod dated;
 #[cfg(feature = "stripe")]
@@ -93,18 +94,18 @@ struct Fold {
     /// Counts full restarts: results of a reading from before one are discarded.
     generation: u64,
     /// Next slot to read of each writer's log.
-    next: HashMap<u128, u64>,
+    next: HashMap<WriterId, u64>,
     /// When each log was last seen to have grown, Unix milliseconds.
-    moved_ms: HashMap<u128, i64>,
+    moved_ms: HashMap<WriterId, i64>,
     /// When all logs were last checked for folding.
     looked_ms: Option<i64>,
     /// Sealed logs: nothing can be added to them.
-    ended: HashSet<u128>,
+    ended: HashSet<WriterId>,
     /// First unfolded run of each log.
-    folded: HashMap<u128, u64>,
+    folded: HashMap<WriterId, u64>,
     /// The last day whose writers are all known; earlier days are not checked again.
     days_from_ms: Option<i64>,
-    uses: HashMap<Surrogate, HashMap<(u128, UseKey), Atoms>>,
+    uses: HashMap<Surrogate, HashMap<(WriterId, UseKey), Atoms>>,
     /// When a tenant's claims were read, and their sums.
     claims: HashMap<Surrogate, (i64, Option<Arc<Claimed>>)>,
 }
@@ -139,7 +140,7 @@ impl Ledger {
     pub(crate) async fn uses(
         &self,
         tenant: Surrogate,
-        live: impl Fn(u128, u32) -> bool,
+        live: impl Fn(WriterId, u32) -> bool,
         now_ms: i64,
     ) -> Result<Vec<DayUse>, StoreError> {
         self.keep_rows();
@@ -193,7 +194,7 @@ impl Ledger {
     /// Replaces full runs of slots with their totals: in our own log, and in logs that have not
     /// been written to for [`LEFT_MS`]. The writer itself folds, so that each slot is removed once;
     /// other logs are checked no more often than that, because each check costs.
-    pub(crate) async fn fold_runs(&self, own: u128, now_ms: i64) -> Result<(), StoreError> {
+    pub(crate) async fn fold_runs(&self, own: WriterId, now_ms: i64) -> Result<(), StoreError> {
         let mut due = Vec::new();
         let looked_ms = *self.locked().looked_ms.get_or_insert(now_ms);
         if now_ms.saturating_sub(looked_ms) >= LEFT_MS {
@@ -322,7 +323,7 @@ impl Ledger {
     }
 
     /// Continues reading one log, unless it has ended.
-    async fn read_log(&self, of: u128, now_ms: i64) -> Result<(), StoreError> {
+    async fn read_log(&self, of: WriterId, now_ms: i64) -> Result<(), StoreError> {
         let (from, generation) = {
             let fold = self.locked();
             if fold.ended.contains(&of) {
@@ -353,7 +354,7 @@ impl Ledger {
     }
 
     /// Every possible writer: those known, and those registered since the last reading.
-    async fn writers(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<u128>, StoreError> {
+    async fn writers(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<WriterId>, StoreError> {
         let first_ms = now_ms.saturating_sub(DAYS_BACK * DAY_MS).max(self.since_ms);
         let from_ms = locked(fold).days_from_ms.unwrap_or(first_ms);
         // A day ahead, for writers whose clock is fast.
@@ -361,13 +362,11 @@ impl Ledger {
         let (mut day, last) = (utc_day(from_ms), utc_day(until_ms));
         while day <= last {
             let Key { pk, sk: from } = self.writer.space.registry_day(day);
-            let mut query = Query { pk, from, until: None, limit: MAX_PAGE_ITEMS };
+            let mut query = Query { pk, from, until: None, limit: Page::MAX_ITEMS };
             loop {
                 let page = self.store.query(query.clone()).await?;
                 for (sk, _) in &page.items {
-                    let incarnation =
-                        sk.split_once('#').map(|(_, id)| u128::from_str_radix(id, 16));
-                    if let Some(Ok(incarnation)) = incarnation {
+                    if let Some(incarnation) = registered(sk) {
                         locked(fold).next.entry(incarnation).or_insert(0);
                     }
                 }
@@ -378,7 +377,7 @@ impl Ledger {
         }
         let mut fold = locked(fold);
         fold.days_from_ms = Some(now_ms.saturating_sub(DAY_MS));
-        let mut writers: Vec<u128> = fold.next.keys().copied().collect();
+        let mut writers: Vec<WriterId> = fold.next.keys().copied().collect();
         writers.sort_unstable();
         Ok(writers)
     }
@@ -434,7 +433,7 @@ impl Fold {
         sums
     }
 
-    fn take(&mut self, rows: super::record::Rows, of: u128) {
+    fn take(&mut self, rows: super::record::Rows, of: WriterId) {
         for (key, total) in rows.uses {
             self.uses.entry(key.tenant).or_default().entry((of, key)).or_default().raise(total);
         }

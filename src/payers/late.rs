@@ -22,20 +22,26 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::catalog::{MeterId, Over};
+use crate::catalog::{MeterId, Over, Scope};
 use crate::clock::Now;
 use crate::decision::Reason;
-use crate::payers::lanes::{self, Lanes, Part, Through};
+use crate::payers::lanes::{self, Lanes, Through};
+use crate::payers::narrow::{narrow_of, owe, owe_narrow, scope_of, settle_narrow};
 use crate::payers::purse::{self, LimitRefused, NotDrawn, Purse};
 use crate::policy::scoped::{KeptScopes, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
-use crate::policy::{CounterHome, Payers, QuotaRule};
+use crate::policy::{Payers, QuotaRule};
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
 use crate::sheets::unpaid::{self, Paying, Unpaid, Use};
 
 type Waiting = unpaid::WaitingUse<Sheet>;
+
+/// Most callers whose late use waits under one sheet at once; that of others is owed at once, as
+/// while the store is away, and nothing is lost. Each report goes over all of them, which so many
+/// make a fraction of a millisecond; a store that does not answer is known to be away before.
+pub(crate) const MAX_WAITING: usize = 4_096;
 
 /// The caller and sheet that late use is charged to. Use of past windows has a sheet of its own.
 #[derive(Clone, Copy)]
@@ -74,9 +80,11 @@ impl LateUse<'_> {
     pub(crate) fn pay(self, meter: MeterId, n: u64) {
         let policy = &self.sheet.policy;
         let (mut is_narrow, mut bills) = (false, false);
+        let mut limits = SmallVec::<[&Scope; 4]>::new();
         if self.scopes.known.is_some() || self.scopes.ip.is_some() {
             for rule in narrow_of(self.sheet, meter) {
                 (is_narrow, bills) = (true, bills || rule.quota.over == Over::Bill);
+                limits.extend(scope_of(policy, rule));
             }
         }
         let is_whole = policy.payers(meter).is_some();
@@ -88,7 +96,7 @@ impl LateUse<'_> {
         // once it is known how much that is, and else at once.
         let waits = is_narrow && bills;
         if is_narrow {
-            let narrow = Some(KeptScopes::of(&self.scopes));
+            let narrow = Some(KeptScopes::of(&self.scopes, limits));
             self.add(&mut waiting, Use { narrow, ..used(meter, n, is_whole && waits) });
         }
         if is_whole && !waits {
@@ -107,7 +115,7 @@ impl LateUse<'_> {
         }
         let (hub, scopes) = (&*self.sheet.tenant.hub, ScopesOf::default());
         let q = Purse { hub, sheet: self.sheet, scopes, now: self.now, store_away: false };
-        new.pay_narrow(&q, false);
+        new.pay_narrow(&q, waiting.uses.len() >= MAX_WAITING);
         match waiting.uses.iter_mut().find(|it| is_same(it, &new)) {
             Some(known) => known.join(new),
             None => waiting.uses.push(new),
@@ -118,12 +126,6 @@ impl LateUse<'_> {
 /// Late use that no quota has paid for yet.
 fn used(meter: MeterId, atoms: u64, whole: bool) -> Use {
     Use { meter, atoms, narrow: None, whole, over: 0, owed: 0, needs: None, since: None }
-}
-
-/// The quotas of a meter of narrower scope than the tenant.
-fn narrow_of(sheet: &Sheet, meter: MeterId) -> impl Iterator<Item = &QuotaRule> {
-    let of_meter = sheet.policy.quotas.iter().filter(move |rule| rule.quota.meter == meter);
-    of_meter.filter(|rule| !rule.tenant_wide)
 }
 
 /// The condition for drawing units of a meter: its late use is paid, and no quota is in debt.
@@ -211,12 +213,9 @@ fn needs(
     let is_shared = |kept: &KeptScopes| {
         let theirs = kept.scopes(&q.hub.without_value);
         narrow_of(sheet, meter).any(|rule| {
-            match &sheet.policy.pools[usize::from(rule.debtor)].place {
-                CounterHome::Scoped(scope) => {
-                    theirs.of(scope).is_some_and(|value| q.scopes.of(scope) == Some(value))
-                }
-                CounterHome::Sheet(_) => true,
-            }
+            scope_of(&sheet.policy, rule).is_none_or(|scope| {
+                theirs.of(scope).is_some_and(|value| q.scopes.of(scope) == Some(value))
+            })
         })
     };
     let holds_up = |it: &&Use| it.whole || it.narrow.as_ref().is_none_or(is_shared);
@@ -323,9 +322,17 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
         && waiting.uses.iter_mut().all(|it| it.settles_after(&hub.answers, sheet, seen))
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has tried to pay for late use.
+    pub(crate) static TRIES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 impl Use {
     /// True: all of it is paid, or owed.
     fn pay(&mut self, q: &Purse<'_>, away: bool) -> bool {
+        #[cfg(test)]
+        TRIES.set(TRIES.get() + 1);
         let policy = &q.sheet.policy;
         if !self.pay_narrow(q, away) {
             return false;
@@ -411,57 +418,9 @@ impl Use {
     }
 }
 
-/// What was drawn of late use from a quota of narrower scope was used, and the rest of `n` is owed.
-/// Returns how many are beyond it and billed, and how many after these are owed.
-fn settle_narrow(q: &Purse<'_>, rule: &QuotaRule, parts: [Part; 2], n: u64) -> (u64, u64) {
-    let [(_, within), (_, beyond)] = parts;
-    for (from, n) in parts {
-        if let Some(from) = from {
-            purse::settle(q.hub, q.sheet, &Taken { from, n, ask: 0, draw: 0 }, n);
-        }
-    }
-    let owed = n - within - beyond;
-    if let Some(debtor) = purse::lease_at(q, rule.debtor) {
-        settle_late(q.hub, &debtor, owed);
-    }
-    if rule.quota.over == Over::Bill { (beyond, owed) } else { (0, 0) }
-}
-
-/// The same where a lease cannot be waited for: by what is known of it, and in its pool the rest.
-fn owe_narrow(q: &Purse<'_>, rule: &QuotaRule, n: u64) -> (u64, u64) {
-    let included = rule.included.and_then(|pool| purse::lease_at(q, pool));
-    let here = included.map_or(0, |lease| lease.remaining().min(n));
-    let over = rule.over.and_then(|pool| purse::lease_at(q, pool));
-    let beyond = over.as_ref().map_or(0, |lease| lease.remaining().min(n - here));
-    if let Some(over) = over {
-        settle_late(q.hub, &over, beyond);
-    }
-    if let Some(debtor) = purse::lease_at(q, rule.debtor) {
-        settle_late(q.hub, &debtor, n - beyond);
-    }
-    if rule.quota.over == Over::Bill { (beyond, n - here - beyond) } else { (0, 0) }
-}
-
-/// Late use of a lease of narrower scope, of which nothing was drawn.
-fn settle_late(hub: &Hub, lease: &Arc<Lease>, n: u64) {
-    if n > 0 {
-        owe(hub, lease, n);
-        hub.unrecorded.add_lease(lease);
-    }
-}
-
 /// The lease whose pool records a debt of this quota.
 fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> &'a Arc<Lease> {
     purse::lease_of(sheet, rule.debtor)
-}
-
-fn owe(hub: &Hub, debtor: &Arc<Lease>, n: u64) {
-    match n {
-        0 => {}
-        _ if debtor.is_sealed() => debtor.settle_late(n),
-        _ => debtor.owe(n),
-    }
-    hub.renewals.wake(debtor);
 }
 
 impl Paying {

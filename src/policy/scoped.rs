@@ -20,7 +20,7 @@ use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::config::NoScope;
 use crate::holders::{Holder, is_held_only_by};
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::policy::bucket::BucketRule;
 use crate::quota::lease::Lease;
 use crate::quota::lease::SLOT_OVER_MS;
@@ -63,8 +63,33 @@ pub(crate) struct KeptScopes {
 }
 
 impl KeptScopes {
-    pub(crate) fn of(scopes: &ScopesOf<'_>) -> Self {
-        Self { known: scopes.known.cloned(), ip: scopes.ip }
+    /// Those values of a request that these limits go by: callers that no limit tells apart are
+    /// one.
+    pub(crate) fn of<'s>(
+        scopes: &ScopesOf<'_>,
+        limits: impl IntoIterator<Item = &'s Scope>,
+    ) -> Self {
+        let known = scopes.known.map(|_| ScopeValues::default());
+        let mut kept = Self { known, ip: None };
+        limits.into_iter().for_each(|scope| kept.keep(scope, scopes));
+        kept
+    }
+
+    fn keep(&mut self, scope: &Scope, of: &ScopesOf<'_>) {
+        if *scope == Scope::Ip {
+            self.ip = of.ip;
+        }
+        let (Some(kept), Some(known)) = (&mut self.known, of.known) else { return };
+        match scope {
+            Scope::Tenant | Scope::Ip => {}
+            Scope::Key => kept.key = known.key,
+            Scope::User => kept.user = known.user,
+            Scope::Named(name) => {
+                let is_kept = kept.named.iter().any(|(kept, _)| kept == name);
+                let value = known.named.iter().find(|(known, _)| known == name);
+                kept.named.extend(value.filter(|_| !is_kept).cloned());
+            }
+        }
     }
 
     /// As the request had them.
@@ -162,13 +187,13 @@ pub(crate) struct ScopedKey {
     pub(crate) value: u128,
     pub(crate) start_ms: i64,
     /// The incarnation that leases it; 0 for a bucket.
-    pub(crate) incarnation: u128,
+    pub(crate) incarnation: WriterId,
 }
 
 impl ScopedKey {
     /// Of a rate's bucket, for one value of its scope.
     pub(crate) fn of_rate(tenant: Surrogate, rate: &Arc<str>, value: u128) -> Self {
-        Self { tenant, limit: rate.clone(), value, start_ms: 0, incarnation: 0 }
+        Self { tenant, limit: rate.clone(), value, start_ms: 0, incarnation: WriterId::NONE }
     }
 }
 
@@ -354,7 +379,7 @@ mod tests {
     fn bucket(table: &ScopedTable, rule: &BucketRule, tenant: u128, value: u128) -> bool {
         let tenant = Surrogate::test(tenant);
         let limit: Arc<str> = "default/s/ip".into();
-        let key = ScopedKey { tenant, limit, value, start_ms: 0, incarnation: 0 };
+        let key = ScopedKey { tenant, limit, value, start_ms: 0, incarnation: WriterId::NONE };
         table.bucket(key, rule, 0).is_some()
     }
 
@@ -383,13 +408,14 @@ mod tests {
                 limit: limit.into(),
                 value: 7,
                 start_ms: 0,
-                incarnation: 1,
+                incarnation: WriterId::test(1),
             };
             let (tenant, limit) = (key.tenant, key.limit.clone());
             let pool = PoolId { tenant, limit, scope: 7, start_ms: 0 };
             let terms = Terms { limit: 10, rev: 1 };
             let lease = || {
-                let lease = Lease::new(pool, 60_000, terms, 1).under(1).of_slot(of_slot);
+                let lease =
+                    Lease::new(pool, 60_000, terms, 1).under(WriterId::test(1)).of_slot(of_slot);
                 lease.release(3); // as if it held some
                 lease
             };

@@ -1,31 +1,40 @@
 //! The incarnation under which this process leases and records. A sealed one is replaced by
 //! another.
 
+use crate::ids::WriterId;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Incarnation {
-    /// 0 before it is registered.
-    current: Mutex<u128>,
-    /// The incarnation that was found sealed, or 0.
-    sealed: Mutex<u128>,
+    /// None before it is registered.
+    current: Mutex<WriterId>,
+    /// The incarnation that was found sealed, or none.
+    sealed: Mutex<WriterId>,
     /// Wakes the task that resolves tenants again under a new one.
     changed: Notify,
 }
 
+impl Default for Incarnation {
+    fn default() -> Self {
+        let none = || Mutex::new(WriterId::NONE);
+        Self { current: none(), sealed: none(), changed: Notify::new() }
+    }
+}
+
 impl Incarnation {
     /// The incarnation that leases and records now.
-    pub(crate) fn current(&self) -> u128 {
+    pub(crate) fn current(&self) -> WriterId {
         *locked(&self.current)
     }
 
     /// Makes this one current. It is registered.
-    pub(crate) fn begin(&self, incarnation: u128) {
+    pub(crate) fn begin(&self, incarnation: WriterId) {
         let before = std::mem::replace(&mut *locked(&self.current), incarnation);
-        if before != 0 {
+        if before != WriterId::NONE {
             self.changed.notify_one();
         }
     }
@@ -36,18 +45,18 @@ impl Incarnation {
     }
 
     /// This incarnation's log was sealed by another process: the recorder must begin another.
-    pub(crate) fn note_sealed(&self, incarnation: u128) {
+    pub(crate) fn note_sealed(&self, incarnation: WriterId) {
         *locked(&self.sealed) = incarnation;
     }
 
     /// Whether the current incarnation has been sealed.
     pub(crate) fn is_sealed(&self) -> bool {
         let sealed = *locked(&self.sealed);
-        sealed != 0 && sealed == self.current()
+        sealed != WriterId::NONE && sealed == self.current()
     }
 }
 
 /// A panic leaves nothing here half done.
-fn locked(of: &Mutex<u128>) -> MutexGuard<'_, u128> {
+fn locked(of: &Mutex<WriterId>) -> MutexGuard<'_, WriterId> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }

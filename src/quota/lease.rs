@@ -29,6 +29,7 @@ use self::call::{Context, Fixed};
 use self::negotiation::{Closing, Negotiation};
 use crate::catalog::Window;
 use crate::clock::Now;
+use crate::ids::WriterId;
 use crate::quota::alert::{AlertRule, Alerting, Due};
 use crate::quota::demand::RootSeen;
 use crate::quota::pool::{PoolId, Terms};
@@ -95,7 +96,14 @@ pub(crate) enum Take {
 impl Lease {
     /// A lease that holds nothing yet. `first_ask` is the usual ask, which sets the first size.
     pub(crate) fn new(pool: PoolId, end_ms: i64, terms: Terms, first_ask: u64) -> Self {
-        let fixed = Fixed { pool, incarnation: 0, end_ms, ttl: None, of_slot: false, bills: false };
+        let fixed = Fixed {
+            pool,
+            incarnation: WriterId::NONE,
+            end_ms,
+            ttl: None,
+            of_slot: false,
+            bills: false,
+        };
         let balance = Balance { free: terms.limit, ..Balance::default() };
         Self::with(fixed, balance, Negotiation::new(terms, first_ask))
     }
@@ -116,7 +124,7 @@ impl Lease {
     }
 
     /// Sets the incarnation.
-    pub(crate) fn under(mut self, incarnation: u128) -> Self {
+    pub(crate) fn under(mut self, incarnation: WriterId) -> Self {
         self.fixed.incarnation = incarnation;
         self
     }
@@ -158,7 +166,7 @@ impl Lease {
     }
 
     /// The incarnation that owns its entry and log.
-    pub(crate) fn incarnation(&self) -> u128 {
+    pub(crate) fn incarnation(&self) -> WriterId {
         self.fixed.incarnation
     }
 

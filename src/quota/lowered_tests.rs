@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::clock::Now;
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::quota::lease::{Lease, LeaseCall, Take, Writer};
 use crate::quota::pool::{PoolId, Terms};
 use crate::store::layout::Space;
@@ -84,7 +84,7 @@ impl World {
         let lease = |writer: usize| {
             let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
             let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
-            Lease::new(pool, i64::MAX, terms, 1).under(writer as u128 + 7)
+            Lease::new(pool, i64::MAX, terms, 1).under(WriterId::test(writer as u128 + 7))
         };
         let now = Now { mono_ns: 1, wall_ms: 0 };
         let leases = (0..leases).map(lease).collect();
@@ -93,7 +93,8 @@ impl World {
 
     /// Makes the calls a lease has to make now; a write whose reply is lost is applied.
     async fn drive(&self, at: usize, mut loses: bool) {
-        let writer = Writer { space: Space::new("test"), incarnation: at as u128 + 7 };
+        let writer =
+            Writer { space: Space::new("test"), incarnation: WriterId::test(at as u128 + 7) };
         let lease = &self.leases[at];
         for _ in 0..CALLS {
             let Some(call) = lease.next(&writer, self.now) else { return };

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Every, Window};
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::store::layout::{self, Space, check_format};
-use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
+use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
 /// Format of a pool item; and of one that has sub-pools, or is one.
 const FORMAT: i64 = 1;
@@ -132,7 +132,7 @@ pub(crate) struct View {
 
 impl View {
     /// Reads an item as `writer` sees it. The terms of a sub-pool are those of its root.
-    pub(crate) fn read(item: &Item, writer: u128) -> Result<Self, StoreError> {
+    pub(crate) fn read(item: &Item, writer: WriterId) -> Result<Self, StoreError> {
         check(item)?;
         let int = |name: &str| item.int(name).ok_or_else(|| damaged(name));
         let mine = match item.bytes(&entry_name(writer)) {
@@ -202,7 +202,7 @@ pub(crate) fn slot_ttl(window: Window) -> i64 {
 /// deleted at its [`ttl`].
 pub(crate) fn create(
     key: Key,
-    writer: u128,
+    writer: WriterId,
     terms: Terms,
     entry: Entry,
     ttl: Option<i64>,
@@ -219,12 +219,12 @@ pub(crate) fn create(
         Change::Set(ALERT.into(), Value::Int(0)),
         Change::Set(entry_name(writer), entry_value(entry)),
     ];
-    change.extend(ttl.map(|ttl| Change::Set(TTL.into(), Value::Int(ttl))));
+    change.extend(ttl.map(|ttl| Change::Set(Item::TTL.into(), Value::Int(ttl))));
     Write { key, when: vec![When::Absent], change }
 }
 
 /// Takes `next.held - mine.held` units, if they are free.
-pub(crate) fn grant(key: Key, writer: u128, view: &View, next: Entry) -> Write {
+pub(crate) fn grant(key: Key, writer: WriterId, view: &View, next: Entry) -> Write {
     let more = atoms(next.held).saturating_sub(view.mine.map_or(0, |e| atoms(e.held)));
     let mut when = chained(writer, view);
     when.push(When::AtLeast(FREE.into(), more));
@@ -240,7 +240,7 @@ pub(crate) fn grant(key: Key, writer: u128, view: &View, next: Entry) -> Write {
 
 /// Takes `next.held - mine.held` units, free or not: they have been used, and nothing pays for
 /// them. They are a debt until something does.
-pub(crate) fn charge(key: Key, writer: u128, view: &View, next: Entry) -> Write {
+pub(crate) fn charge(key: Key, writer: WriterId, view: &View, next: Entry) -> Write {
     let more = atoms(next.held).saturating_sub(view.mine.map_or(0, |e| atoms(e.held)));
     Write {
         key,
@@ -256,7 +256,7 @@ pub(crate) fn charge(key: Key, writer: u128, view: &View, next: Entry) -> Write 
 /// The same for a missing pool: creates it.
 pub(crate) fn create_charged(
     key: Key,
-    writer: u128,
+    writer: WriterId,
     terms: Terms,
     entry: Entry,
     ttl: Option<i64>,
@@ -268,7 +268,7 @@ pub(crate) fn create_charged(
 
 /// Pays `n` units of a debt with units taken elsewhere, only while that much is owed. `next` has
 /// the units it had.
-pub(crate) fn pay(key: Key, writer: u128, view: &View, next: Entry, n: u64) -> Write {
+pub(crate) fn pay(key: Key, writer: WriterId, view: &View, next: Entry, n: u64) -> Write {
     let n = atoms(n);
     let mut when = chained(writer, view);
     when.push(When::Below(FREE.into(), 1 - n));
@@ -290,7 +290,7 @@ pub(crate) fn pay(key: Key, writer: u128, view: &View, next: Entry, n: u64) -> W
 /// the entry. It was `before`, and will be `payment`.
 pub(crate) fn pay_from_sub_pool(
     key: Key,
-    writer: u128,
+    writer: WriterId,
     (before, payment): (Option<u64>, u64),
     n: u64,
 ) -> Write {
@@ -312,12 +312,12 @@ pub(crate) fn pay_from_sub_pool(
 }
 
 /// The number of this sub-pool writer's last payment here.
-pub(crate) fn last_payment(item: &Item, writer: u128) -> Option<u64> {
+pub(crate) fn last_payment(item: &Item, writer: WriterId) -> Option<u64> {
     item.int(&payment_name(writer)).and_then(|payment| u64::try_from(payment).ok())
 }
 
 /// Gives `mine.held - next.held` units back. The caller has lowered its own limit before.
-pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
+pub(crate) fn give(key: Key, writer: WriterId, view: &View, next: Entry) -> Write {
     let back = view.mine.map_or(0, |e| atoms(e.held)).saturating_sub(atoms(next.held));
     Write {
         key,
@@ -331,7 +331,7 @@ pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
 
 /// Gives back all but `used` and folds the entry away: what it used becomes `spent`. Only its
 /// writer may, once nothing of it is open; any process may fold a closed entry, as used in full.
-pub(crate) fn fold(key: Key, writer: u128, entry: Entry, used: u64) -> Write {
+pub(crate) fn fold(key: Key, writer: WriterId, entry: Entry, used: u64) -> Write {
     let kept = used.min(entry.held);
     Write {
         key,
@@ -346,7 +346,7 @@ pub(crate) fn fold(key: Key, writer: u128, entry: Entry, used: u64) -> Write {
 }
 
 /// Takes back all but `kept` from a sealed writer's entry.
-pub(crate) fn reclaim(key: Key, writer: u128, entry: Entry, op: u64, kept: u64) -> Write {
+pub(crate) fn reclaim(key: Key, writer: WriterId, entry: Entry, op: u64, kept: u64) -> Write {
     let next = Entry::closed(op, kept.min(entry.held));
     Write {
         key,
@@ -420,7 +420,7 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
 
 /// Takes `next.held - mine.held` units in a sub-pool, free or not: its root owes them. What the
 /// sub-pool has free stays free, and the total that rises here is what the root learns of it by.
-pub(crate) fn charge_to_root(key: Key, writer: u128, view: &View, next: Entry) -> Write {
+pub(crate) fn charge_to_root(key: Key, writer: WriterId, view: &View, next: Entry) -> Write {
     let more = atoms(next.held).saturating_sub(view.mine.map_or(0, |e| atoms(e.held)));
     Write {
         key,
@@ -434,7 +434,7 @@ pub(crate) fn charge_to_root(key: Key, writer: u128, view: &View, next: Entry) -
 }
 
 /// The entry must be exactly the one we know; for a first grant, absent in the generation we saw.
-fn chained(writer: u128, view: &View) -> Vec<When> {
+fn chained(writer: WriterId, view: &View) -> Vec<When> {
     match view.mine {
         Some(entry) => vec![When::Equals(entry_name(writer), entry_value(entry))],
         None => vec![
@@ -454,11 +454,11 @@ pub(crate) fn taken(item: &Item) -> Result<(i64, i64), StoreError> {
 }
 
 /// Every writer's entry.
-pub(crate) fn entries(item: &Item) -> Result<Vec<(u128, Entry)>, StoreError> {
+pub(crate) fn entries(item: &Item) -> Result<Vec<(WriterId, Entry)>, StoreError> {
     let named = item.0.iter().filter_map(|(name, value)| Some((name.strip_prefix("e#")?, value)));
     let entry = |(name, value): (&str, &Value)| {
         let Value::Bytes(bytes) = value else { return Err(damaged("an entry")) };
-        let writer = u128::from_str_radix(name, 16).map_err(|_| damaged("an entry's name"))?;
+        let writer = layout::writer(name).ok_or_else(|| damaged("an entry's name"))?;
         Ok((writer, postcard::from_bytes(bytes).map_err(|_| damaged("an entry"))?))
     };
     named.map(entry).collect()
@@ -469,12 +469,12 @@ pub(crate) fn sub_pools(item: &Item) -> impl Iterator<Item = (&str, &Value)> {
     item.0.iter().filter_map(|(name, value)| Some((name.strip_prefix("s#")?, value)))
 }
 
-fn entry_name(writer: u128) -> Name {
-    format!("e#{writer:032x}").into()
+fn entry_name(writer: WriterId) -> Name {
+    format!("e#{writer}").into()
 }
 
-fn payment_name(writer: u128) -> Name {
-    format!("p#{writer:032x}").into()
+fn payment_name(writer: WriterId) -> Name {
+    format!("p#{writer}").into()
 }
 
 fn entry_value(entry: Entry) -> Value {
@@ -514,7 +514,7 @@ mod tests {
         let entry = Entry { op: 1, held: 3, preauthorised: 3 };
         let terms = Terms { limit: 10, rev: 1 };
         let key = id.key(&Space::new("test"));
-        let sets = create(key, 7, terms, entry, ttl(every, window)).change;
+        let sets = create(key, WriterId::test(7), terms, entry, ttl(every, window)).change;
         let set = |change| match change {
             Change::Set(name, value) => (name, value),
             other => panic!("{other:?}"),
@@ -528,7 +528,7 @@ mod tests {
             let window = Window { start_ms: end_ms - HOUR_MS, end_ms };
             let pool = made(Every::Hour, window);
             assert_eq!(pool.int("ttl"), Some(40 * 86_400 + seconds));
-            assert_eq!(View::read(&pool, 7).unwrap().free, 7);
+            assert_eq!(View::read(&pool, WriterId::test(7)).unwrap().free, 7);
         }
     }
 
@@ -564,14 +564,21 @@ mod tests {
             Written::Applied(item) => (true, item.unwrap()),
             Written::Refused(item) => (false, item.unwrap()),
         };
-        let (_, made) = write(create(key(), 7, before, entry(1), None)).await;
-        let old = View::read(&made, 8).unwrap();
-        write(charge(key(), 7, &View::read(&made, 7).unwrap(), entry(11))).await;
+        let (_, made) = write(create(key(), WriterId::test(7), before, entry(1), None)).await;
+        let old = View::read(&made, WriterId::test(8)).unwrap();
+        write(charge(
+            key(),
+            WriterId::test(7),
+            &View::read(&made, WriterId::test(7)).unwrap(),
+            entry(11),
+        ))
+        .await;
         let (applied, seen) = write(relimit(key(), &old, after)).await;
         assert!(!applied, "by a view without the debt");
-        let (applied, seen) = write(relimit(key(), &View::read(&seen, 8).unwrap(), after)).await;
+        let (applied, seen) =
+            write(relimit(key(), &View::read(&seen, WriterId::test(8)).unwrap(), after)).await;
         assert!(applied);
-        let seen = View::read(&seen, 8).unwrap();
+        let seen = View::read(&seen, WriterId::test(8)).unwrap();
         assert_eq!((seen.free, seen.owed()), (-6, 0), "what was free has paid all");
     }
 }

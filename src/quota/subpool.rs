@@ -24,6 +24,7 @@
 //! Pure: [`next`] and [`drain`] say which write to make, and are asked again with what came back.
 
 use self::writes::{create, credit, feed, follow, give_up, owe, take_back};
+use crate::ids::WriterId;
 use crate::overrides;
 use crate::quota::demand::{Want, ahead};
 use crate::quota::pool::{self, View};
@@ -52,9 +53,8 @@ pub(crate) enum SeekStep {
 }
 
 /// The sub-pool of a writer. Incarnations are random, so they spread evenly.
-pub(crate) fn shard_of(incarnation: u128) -> u16 {
-    // Less than the number of shards, so it fits.
-    (incarnation % u128::from(shards())) as u16
+pub(crate) fn shard_of(incarnation: WriterId) -> u16 {
+    incarnation.shard(shards())
 }
 
 /// The sub-pools that a pool may have, judging by its item. In a copy that item may be older than
@@ -67,7 +67,7 @@ pub(crate) fn may_be(item: &Item) -> Result<std::ops::Range<u16>, StoreError> {
 /// Whether so many writers lease from this pool that one without an entry goes to its sub-pool. Not
 /// while something is owed: the debt is recorded here, and a writer that does not see it would
 /// serve the units meant to pay it.
-pub(crate) fn is_crowded(item: &Item, incarnation: u128) -> Result<bool, StoreError> {
+pub(crate) fn is_crowded(item: &Item, incarnation: WriterId) -> Result<bool, StoreError> {
     let entries = pool::entries(item)?;
     let is_in = entries.iter().any(|(writer, _)| *writer == incarnation);
     let is_full = is_split(item) || entries.len() >= overrides::split_at(SPLIT_AT);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::quota::demand::Want;
 use crate::quota::pool::{self, Entry, PoolId, Terms, View};
 use crate::quota::subpool::{self, Root, SeekStep, Sub};
@@ -108,7 +108,7 @@ impl World {
         let world = Self {
             store: Memory::new(),
             hands: (0..4).map(|n| Hand { shard: n % SHARDS, ..Hand::default() }).collect(),
-            sent: vec![pool::create(pool.key(&space), 99, terms, entry, Some(7))],
+            sent: vec![pool::create(pool.key(&space), WriterId::test(99), terms, entry, Some(7))],
             views: BTreeMap::new(),
             space,
             pool,
@@ -206,26 +206,28 @@ impl World {
         };
         let key = self.key_of(writer);
         let seen = self.store.read(key.clone()).await.unwrap();
-        let seen = seen.map(|item| View::read(&item, writer).unwrap());
+        let seen = seen.map(|item| View::read(&item, WriterId::test(writer)).unwrap());
         let Some(view) = self.views.get(&writer).copied().or(seen) else { return };
         self.ops += 1;
         let entry = |held: u64| Entry { op: self.ops, held, preauthorised: held };
         let held = view.mine.map_or(0, |mine| mine.held);
         let (write, fate) = match (event, view.mine) {
             (Event::Take(_, n, fate), _) => {
-                (pool::grant(key, writer, &view, entry(held + n)), fate)
+                (pool::grant(key, WriterId::test(writer), &view, entry(held + n)), fate)
             }
             (Event::Charge(_, n, fate), _) if writer > WRITERS / 3 => {
-                (pool::charge_to_root(key, writer, &view, entry(held + n)), fate)
+                (pool::charge_to_root(key, WriterId::test(writer), &view, entry(held + n)), fate)
             }
             (Event::Give(_, part, fate), Some(_)) => {
-                (pool::give(key, writer, &view, entry(held * part / 4)), fate)
+                (pool::give(key, WriterId::test(writer), &view, entry(held * part / 4)), fate)
             }
-            (Event::Leave(_, fate), Some(mine)) => (pool::fold(key, writer, mine, held / 2), fate),
+            (Event::Leave(_, fate), Some(mine)) => {
+                (pool::fold(key, WriterId::test(writer), mine, held / 2), fate)
+            }
             _ => return,
         };
         let answer = self.send(write, fate).await;
-        let view = answer.flatten().map(|item| View::read(&item, writer).unwrap());
+        let view = answer.flatten().map(|item| View::read(&item, WriterId::test(writer)).unwrap());
         match view {
             Some(view) => self.views.insert(writer, view),
             None => self.views.remove(&writer),
@@ -236,8 +238,9 @@ impl World {
     async fn pay(&mut self, writer: u128, n: u64, fate: Fate) {
         self.ops += 1;
         let root = self.read(None).await.unwrap();
-        let last = pool::last_payment(&root, writer);
-        let write = pool::pay_from_sub_pool(self.key(None), writer, (last, self.ops), n);
+        let last = pool::last_payment(&root, WriterId::test(writer));
+        let write =
+            pool::pay_from_sub_pool(self.key(None), WriterId::test(writer), (last, self.ops), n);
         self.send(write, fate).await;
     }
 

@@ -11,8 +11,8 @@ use super::machine::Asked;
 use super::task::{Buckets, Sharing, bound, join};
 use super::throttled::ThrottledLimits;
 use crate::clock::{Clock, Now};
-use crate::ids::LimitId;
 use crate::ids::Surrogate;
+use crate::ids::{LimitId, NodeId};
 use crate::policy::bucket::{Bucket, BucketRule};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written};
@@ -172,7 +172,8 @@ async fn measured(crowd: &Crowd) -> (f64, f64, bool) {
     for n in 0..crowd.nodes {
         let space = Space::new("test");
         let me = 100 + n as u128;
-        let joined = join(store.clone(), Arc::new(clock.clone()), space, me).await.unwrap();
+        let joined =
+            join(store.clone(), Arc::new(clock.clone()), space, NodeId::test(me)).await.unwrap();
         let cells = Cells {
             rule: rule(crowd.rate).among(joined.nodes),
             buckets: vec![Bucket::default(); ids.len()],

@@ -9,8 +9,8 @@ use super::machine::{Asked, Effect, Machine, RateEvent};
 use super::shares::{SharesView, WHOLE};
 use super::{SLOT_NS, bound};
 use crate::clock::Now;
-use crate::ids::LimitId;
 use crate::ids::Surrogate;
+use crate::ids::{LimitId, NodeId};
 use crate::policy::bucket::{Bucket, BucketRule};
 use crate::store::layout::Space;
 use crate::store::{Memory, Store, StoreError, StoreErrorKind, StoreFuture};
@@ -131,7 +131,7 @@ impl Fleet {
     /// A node announces itself before it serves.
     fn join(&mut self, now_ns: u64) {
         self.born += 1;
-        let machine = Machine::new(Space::new("test"), self.born);
+        let machine = Machine::new(Space::new("test"), NodeId::test(self.born));
         let next_ns = now_ns + self.chance.below(SLOT_NS / TICK_NS) * TICK_NS;
         let (whole, rule, bucket) = (rule(), rule(), Bucket::default());
         let mut node = Node { machine, whole, rule, bucket, next_ns, stands_until_ns: 0 };

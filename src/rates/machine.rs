@@ -12,7 +12,7 @@ use super::pressure::{self, Noted};
 use super::shares::{self, SharesView, WHOLE, fair};
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Now;
-use crate::ids::LimitId;
+use crate::ids::{LimitId, NodeId};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, StoreError, Write, Written};
 
@@ -76,7 +76,7 @@ pub(crate) enum Effect {
 #[derive(Debug)]
 pub(crate) struct Machine {
     space: Space,
-    me: u128,
+    me: NodeId,
     nodes: Nodes,
     told_nodes: usize,
     slot_ns: u64,
@@ -134,7 +134,7 @@ impl PressedLimit {
 }
 
 impl Machine {
-    pub(crate) fn new(space: Space, me: u128) -> Self {
+    pub(crate) fn new(space: Space, me: NodeId) -> Self {
         Self {
             space,
             me,
@@ -385,7 +385,7 @@ impl Machine {
         }
     }
 
-    fn live(&self) -> BTreeSet<u128> {
+    fn live(&self) -> BTreeSet<NodeId> {
         self.nodes.live()
     }
 

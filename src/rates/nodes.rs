@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{GONE_SLOTS, LAPSE_SLOTS, SLOT_NS};
+use crate::ids::NodeId;
 use crate::store::layout::{self, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, Value, Write};
 
@@ -20,15 +21,15 @@ const BEAT: &str = "n";
 /// The nodes as seen by one of them.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    me: u128,
+    me: NodeId,
     beat: i64,
     /// The last heartbeat of each node, and for how long readings have shown it unchanged.
-    seen: BTreeMap<u128, (i64, u64)>,
+    seen: BTreeMap<NodeId, (i64, u64)>,
     read_ns: Option<u64>,
 }
 
 impl Nodes {
-    pub(crate) fn new(me: u128) -> Self {
+    pub(crate) fn new(me: NodeId) -> Self {
         Self { me, beat: 0, seen: BTreeMap::new(), read_ns: None }
     }
 
@@ -57,7 +58,7 @@ impl Nodes {
         let passed_ns = now_ns.saturating_sub(before).min(SLOT_NS);
         let mut there = BTreeSet::new();
         for (name, value) in &item.0 {
-            let node = name.strip_prefix(BEAT).and_then(|hex| u128::from_str_radix(hex, 16).ok());
+            let node = name.strip_prefix(BEAT).and_then(layout::node);
             let (Some(node), Value::Int(beat)) = (node, value) else { continue };
             there.insert(node);
             let known = self.seen.entry(node).or_insert((*beat, 0));
@@ -71,13 +72,13 @@ impl Nodes {
     }
 
     /// The live nodes, always including this one.
-    pub(crate) fn live(&self) -> BTreeSet<u128> {
+    pub(crate) fn live(&self) -> BTreeSet<NodeId> {
         let fresh = |silent_ns: u64| silent_ns <= LAPSE_SLOTS * SLOT_NS;
         let fresh = self.seen.iter().filter(|(_, (_, ns))| fresh(*ns)).map(|(node, _)| *node);
         fresh.chain([self.me]).collect()
     }
 }
 
-fn name(node: u128) -> Name {
-    format!("{BEAT}{node:032x}").into()
+fn name(node: NodeId) -> Name {
+    format!("{BEAT}{node}").into()
 }

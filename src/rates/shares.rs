@@ -14,8 +14,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::ids::NodeId;
 use crate::store::layout::{self, check_format};
-use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
+use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
 /// All of a rate, in millionths.
 pub(crate) const WHOLE: u32 = 1_000_000;
@@ -63,7 +64,7 @@ pub(crate) struct ShareEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SharesView {
     free: i64,
-    pub(crate) entries: BTreeMap<u128, ShareEntry>,
+    pub(crate) entries: BTreeMap<NodeId, ShareEntry>,
 }
 
 /// A node's next step for its share.
@@ -82,14 +83,14 @@ impl SharesView {
         let mut entries = BTreeMap::new();
         for (name, value) in &item.0 {
             let Some(node) = name.strip_prefix(ENTRY) else { continue };
-            let node = u128::from_str_radix(node, 16).map_err(|_| damaged())?;
+            let node = layout::node(node).ok_or_else(damaged)?;
             entries.insert(node, ShareEntry::read(value).ok_or_else(damaged)?);
         }
         Ok(Self { free, entries })
     }
 
     /// The decision of `me` at this demand, in millionths of the rate.
-    pub(crate) fn decide(&self, me: u128, live: &BTreeSet<u128>, demand: u64) -> Decision {
+    pub(crate) fn decide(&self, me: NodeId, live: &BTreeSet<NodeId>, demand: u64) -> Decision {
         let fair = fair(live.len());
         let mine = self.entries.get(&me).map(|entry| entry.share);
         let room = if self.free < SCARCE { NARROW } else { WIDE };
@@ -99,7 +100,7 @@ impl SharesView {
         let others = self.entries.iter().filter(|(node, _)| **node != me && live.contains(node));
         let owed = |entry: &ShareEntry| entry.share.max(entry.goal.min(fair));
         // A live node without an entry serves an equal part for now.
-        let is_new = |node: &&u128| **node != me && !self.entries.contains_key(*node);
+        let is_new = |node: &&NodeId| **node != me && !self.entries.contains_key(*node);
         let new = live.iter().filter(is_new).fold(0u32, |sum, _| sum.saturating_add(fair));
         let others = others.fold(new, |sum, (_, entry)| sum.saturating_add(owed(entry)));
         let most = fair.max(WHOLE.saturating_sub(others));
@@ -128,8 +129,8 @@ impl SharesView {
     pub(crate) fn take(
         &self,
         key: &Key,
-        me: u128,
-        live: &BTreeSet<u128>,
+        me: NodeId,
+        live: &BTreeSet<NodeId>,
         goal: u32,
         op: u64,
         now_ms: i64,
@@ -156,7 +157,7 @@ impl SharesView {
         let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
         let mut change = vec![
             Change::Set(name(me), ShareEntry { op, share, goal }.value()),
-            Change::Set(TTL.into(), Value::Int(ttl)),
+            Change::Set(Item::TTL.into(), Value::Int(ttl)),
         ];
         if more != 0 {
             change.push(Change::Add(FREE.into(), more));
@@ -170,7 +171,7 @@ impl SharesView {
 }
 
 /// The write that creates the item: a fair share for each node.
-pub(crate) fn open(key: &Key, live: &BTreeSet<u128>, now_ms: i64) -> Write {
+pub(crate) fn open(key: &Key, live: &BTreeSet<NodeId>, now_ms: i64) -> Write {
     let share = fair(live.len());
     let given = live.iter().fold(0i64, |sum, _| sum + i64::from(share));
     let (format, version) = layout::format(FORMAT);
@@ -178,7 +179,7 @@ pub(crate) fn open(key: &Key, live: &BTreeSet<u128>, now_ms: i64) -> Write {
     let mut change = vec![
         Change::Set(format, version),
         Change::Set(FREE.into(), Value::Int(i64::from(WHOLE) - given)),
-        Change::Set(TTL.into(), Value::Int(ttl)),
+        Change::Set(Item::TTL.into(), Value::Int(ttl)),
     ];
     let entry = ShareEntry { op: 0, share, goal: share }.value();
     let entries = live.iter().map(|node| Change::Set(name(*node), entry.clone()));
@@ -194,8 +195,8 @@ pub(crate) fn fair(nodes: usize) -> u32 {
 /// Prefix of entry names.
 const ENTRY: &str = "n";
 
-fn name(node: u128) -> Name {
-    format!("{ENTRY}{node:032x}").into()
+fn name(node: NodeId) -> Name {
+    format!("{ENTRY}{node}").into()
 }
 
 impl ShareEntry {
@@ -238,8 +239,8 @@ mod tests {
         SharesView::read(&at_once(store.read(key())).unwrap()).unwrap()
     }
 
-    fn nodes(live: u8) -> BTreeSet<u128> {
-        (0..5).filter(|node| live & 1 << node != 0).collect()
+    fn nodes(live: u8) -> BTreeSet<NodeId> {
+        (0..5).filter(|node| live & 1 << node != 0).map(NodeId::test).collect()
     }
 
     proptest! {
@@ -261,7 +262,7 @@ mod tests {
                 if reads {
                     read[at] = view(&store);
                 }
-                let live = &nodes(live | 1 << me);
+                let (me, live) = (NodeId::test(me), &nodes(live | 1 << me));
                 if let Some((write, share)) = read[at].take(&key(), me, live, goal, op, 0) {
                     prop_assert!(share <= goal);
                     sent.push(write.clone());
@@ -283,16 +284,19 @@ mod tests {
         let (store, live) = (Memory::new(), nodes(0b11));
         at_once(store.write(open(&key(), &nodes(0b01), 0)));
         let wants = u64::from(WHOLE) * 5 / 4;
-        let asks = view(&store).decide(1, &live, wants);
+        let asks = view(&store).decide(NodeId::test(1), &live, wants);
         assert_eq!(asks.goal, Some(WHOLE / 2));
-        let (write, share) = view(&store).take(&key(), 1, &live, WHOLE / 2, 1, 0).unwrap();
+        let (write, share) =
+            view(&store).take(&key(), NodeId::test(1), &live, WHOLE / 2, 1, 0).unwrap();
         assert_eq!(share, 0, "nothing is left");
         at_once(store.write(write));
-        let gives = view(&store).decide(0, &live, wants);
+        let gives = view(&store).decide(NodeId::test(0), &live, wants);
         assert_eq!((gives.at_most, gives.goal), (WHOLE / 2, Some(WHOLE / 2)));
-        let (write, _) = view(&store).take(&key(), 0, &live, WHOLE / 2, 1, 0).unwrap();
+        let (write, _) =
+            view(&store).take(&key(), NodeId::test(0), &live, WHOLE / 2, 1, 0).unwrap();
         at_once(store.write(write));
-        let (_, share) = view(&store).take(&key(), 1, &live, WHOLE / 2, 2, 0).unwrap();
+        let (_, share) =
+            view(&store).take(&key(), NodeId::test(1), &live, WHOLE / 2, 2, 0).unwrap();
         assert_eq!(share, WHOLE / 2);
     }
 
@@ -301,7 +305,7 @@ mod tests {
         let store = Memory::new();
         at_once(store.write(open(&key(), &nodes(0b01), 0)));
         let mut item = at_once(store.read(key())).unwrap();
-        item.0.insert(name(7), Value::Int(1));
+        item.0.insert(name(NodeId::test(7)), Value::Int(1));
         assert_eq!(SharesView::read(&item).unwrap_err().kind, StoreErrorKind::Corrupt);
     }
 }

@@ -18,7 +18,7 @@ use super::pressure::MAX_ROWS;
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Clock;
 use crate::delays;
-use crate::ids::LimitId;
+use crate::ids::{LimitId, NodeId};
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreFuture};
 use crate::task::{OwnedTask, Stop};
@@ -71,7 +71,7 @@ pub(crate) async fn join(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     space: Space,
-    me: u128,
+    me: NodeId,
 ) -> Result<Joined, StoreError> {
     let mut machine = Machine::new(space, me);
     let mut nodes = 1;

@@ -488,7 +488,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::ids::Surrogate;
+    use crate::ids::{Surrogate, WriterId};
     use crate::ledger::ceilings::AHEAD;
     use crate::quota::lease::Take;
     use crate::quota::pool::{PoolId, Terms, View};
@@ -575,7 +575,7 @@ mod tests {
             start_ms: 0,
         };
         let limit = LIMIT as i64;
-        Arc::new(Lease::new(pool, i64::MAX, Terms { limit, rev: 1 }, 1).under(7))
+        Arc::new(Lease::new(pool, i64::MAX, Terms { limit, rev: 1 }, 1).under(WriterId::test(7)))
     }
 
     /// Acts as the recorder, on a log that never fails.
@@ -619,7 +619,7 @@ mod tests {
         loop {
             let read = ctx.store.read(lease.pool().key(&ctx.space));
             if let Ok(item) = read.await {
-                return View::read(&item.unwrap(), 7).unwrap();
+                return View::read(&item.unwrap(), WriterId::test(7)).unwrap();
             }
         }
     }
@@ -739,7 +739,7 @@ mod tests {
     async fn close_and_learn(ctx: &RenewerContext, lease: &Lease) {
         let key = lease.pool().key(&ctx.space);
         let entry = pool(ctx, lease).await.mine.unwrap();
-        let closed = pool::reclaim(key, 7, entry, 1, entry.held);
+        let closed = pool::reclaim(key, WriterId::test(7), entry, 1, entry.held);
         ctx.store.write(closed).await.unwrap();
         let (writer, now) = (writer(ctx), ctx.hub.clock.now());
         lease.rest();
@@ -750,7 +750,7 @@ mod tests {
     }
 
     fn writer(ctx: &RenewerContext) -> Writer {
-        Writer { space: ctx.space.clone(), incarnation: 7 }
+        Writer { space: ctx.space.clone(), incarnation: WriterId::test(7) }
     }
 
     /// The owner lowers a closed entry to its use; a request that runs on, and holds nothing at
@@ -822,7 +822,8 @@ mod tests {
         let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
         let (lease, now) = (lease(), ctx.hub.clock.now());
         let terms = lease.terms();
-        let other = Arc::new(Lease::new(lease.pool().clone(), i64::MAX, terms, 1).under(8));
+        let other =
+            Arc::new(Lease::new(lease.pool().clone(), i64::MAX, terms, 1).under(WriterId::test(8)));
         take(&ctx, &other, LIMIT - 10).await;
         assert_eq!(lease.take(5, now), Take::Need);
         let writer = writer(&ctx);
@@ -881,7 +882,7 @@ mod tests {
         let ctx = hands(Memory::new(), &clock);
         let (hub, mut queue) = Hub::new(Arc::new(clock));
         let ctx = RenewerContext { hub: hub.clone(), ..ctx };
-        hub.incarnation.begin(7);
+        hub.incarnation.begin(WriterId::test(7));
         let lease = lease();
         for n in [8, 1] {
             take(&ctx, &lease, n).await;
@@ -891,7 +892,7 @@ mod tests {
         assert!(lease.capped() > 0, "only a ceiling keeps the rest from being served");
         assert_eq!(lease.take(left + 1, hub.clock.now()), Take::Need);
 
-        hub.incarnation.begin(8);
+        hub.incarnation.begin(WriterId::test(8));
         hub.retired.add(lease.clone());
         hub.retired.give_back().await;
         drive(&ctx, &queue.recv().await.unwrap()).await;

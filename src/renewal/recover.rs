@@ -18,6 +18,7 @@ use super::RenewerContext;
 use super::seek::FRUITLESS;
 use crate::clock::{Now, nanos};
 use crate::delays::Delays;
+use crate::ids::WriterId;
 use crate::ledger::record::PoolRow;
 use crate::ledger::{log, slots};
 use crate::overrides;
@@ -51,23 +52,23 @@ const MAX_SEALED: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
     /// Writers of this very process, before it was restarted.
-    dead: HashSet<u128>,
+    dead: HashSet<WriterId>,
     seen: Mutex<LogsSeen>,
 }
 
 #[derive(Debug, Default)]
 struct LogsSeen {
-    writers: HashMap<u128, Watch>,
+    writers: HashMap<WriterId, Watch>,
     /// When a pool may be searched again.
     pools: HashMap<PoolId, u64>,
     /// When an entry was first seen closed.
-    closed: HashMap<(u128, PoolId), u64>,
+    closed: HashMap<(WriterId, PoolId), u64>,
     /// When other sub-pools of a pool may be searched again, and the pauses after that.
     gathers: HashMap<PoolId, (u64, Delays)>,
     /// The sub-pool at which the next search for dead writers goes on.
     cursors: HashMap<PoolId, u16>,
     /// All rows of ended logs.
-    sealed: HashMap<u128, Arc<HashMap<PoolId, PoolRow>>>,
+    sealed: HashMap<WriterId, Arc<HashMap<PoolId, PoolRow>>>,
 }
 
 /// How far a log was read, and since when it has not moved.
@@ -80,7 +81,7 @@ struct Watch {
 
 impl Recovery {
     /// `dead` are the writers of the journal that this process has carried over.
-    pub(crate) fn new(dead: Vec<u128>) -> Self {
+    pub(crate) fn new(dead: Vec<WriterId>) -> Self {
         Self { dead: dead.into_iter().collect(), seen: Mutex::default() }
     }
 
@@ -137,7 +138,7 @@ impl Recovery {
     }
 
     /// How long this entry has been known to be closed.
-    fn closed_for(&self, writer: u128, pool: &PoolId, now: Now) -> u64 {
+    fn closed_for(&self, writer: WriterId, pool: &PoolId, now: Now) -> u64 {
         let mut seen = self.seen();
         let since = *seen.closed.entry((writer, pool.clone())).or_insert(now.mono_ns);
         now.mono_ns.saturating_sub(since)

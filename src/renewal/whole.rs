@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use tokio::task::JoinSet;
 
+use crate::ids::WriterId;
 use crate::quota::pool;
 #[cfg(feature = "stripe")]
 use crate::quota::pool::Entry;
@@ -32,7 +33,7 @@ impl Whole {
         id: &PoolId,
     ) -> Result<Option<Self>, StoreError> {
         let Some(root_item) = store.read(id.key(space)).await? else { return Ok(None) };
-        let (root, feeds) = (View::read(&root_item, 0)?, subpool::feeds(&root_item)?);
+        let (root, feeds) = (View::read(&root_item, WriterId::NONE)?, subpool::feeds(&root_item)?);
         let items = read_subs(store, space, id, feeds.keys().copied()).await?;
         let subs = items.into_iter().filter_map(|(shard, item)| Some((shard, item?))).collect();
         Ok(Some(Self {
@@ -76,7 +77,7 @@ impl Whole {
 
     /// Every writer's entry.
     #[cfg(feature = "stripe")]
-    pub(crate) fn entries(&self) -> Result<Vec<(u128, Entry)>, StoreError> {
+    pub(crate) fn entries(&self) -> Result<Vec<(WriterId, Entry)>, StoreError> {
         let mut entries = pool::entries(&self.root_item)?;
         for sub in self.subs.values() {
             entries.extend(pool::entries(sub)?);
@@ -198,7 +199,7 @@ mod tests {
         let entry = |op, held| Entry { op, held, preauthorised: held };
         let terms = Terms { limit: 100, rev: 1 };
         let key = table.2.key(&table.1);
-        table.write(pool::create(key, 7, terms, entry(1, 10), None)).await;
+        table.write(pool::create(key, WriterId::test(7), terms, entry(1, 10), None)).await;
         assert_eq!(told(&table).await, expected(90, 10, 1));
 
         table.move_on(Some(20)).await; // in transit, in no item yet
@@ -207,8 +208,9 @@ mod tests {
         assert_eq!(told(&table).await, expected(90, 10, 1));
 
         let sub = table.read(Some(SHARD)).await.unwrap();
-        let (key, view) = (table.2.key_of(&table.1, Some(SHARD)), View::read(&sub, 8).unwrap());
-        table.write(pool::grant(key, 8, &view, entry(2, 5))).await;
+        let (key, view) =
+            (table.2.key_of(&table.1, Some(SHARD)), View::read(&sub, WriterId::test(8)).unwrap());
+        table.write(pool::grant(key, WriterId::test(8), &view, entry(2, 5))).await;
         assert_eq!(told(&table).await, expected(85, 15, 2));
 
         table.move_on(None).await; // in transit back

@@ -13,6 +13,7 @@ use crate::catalog::{Anchors, Catalog, MeterId, Window, Zone};
 use crate::clock::Now;
 use crate::directory::TenantRecord;
 use crate::holders::{Holder, is_held_only_by};
+use crate::ids::WriterId;
 use crate::policy::bucket::Bucket;
 use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
 use crate::policy::scoped::ScopedKey;
@@ -35,7 +36,7 @@ pub(crate) struct Sheet {
     pub(crate) anchors: Anchors,
     rev: i64,
     /// The incarnation of its leases and its row.
-    pub(crate) incarnation: u128,
+    pub(crate) incarnation: WriterId,
     pub(crate) catalog: Arc<Catalog>,
     /// The catalog it was made under, counted by this process.
     pub(crate) epoch: u64,
@@ -239,7 +240,7 @@ impl Sheet {
     }
 
     /// Matches the writer and part of these rows.
-    pub(crate) fn live(&self) -> impl Fn(u128, u32) -> bool + '_ {
+    pub(crate) fn live(&self) -> impl Fn(WriterId, u32) -> bool + '_ {
         move |of, part| of == self.incarnation && self.live_rows().any(|row| row.part == part)
     }
 
@@ -368,7 +369,7 @@ impl Sheet {
     }
 
     /// Restores the leases of a compacted tenant. Those of past pools are given back.
-    pub(crate) fn wake_leases(&self, leases: Vec<LeaseAtRest>, incarnation: u128) {
+    pub(crate) fn wake_leases(&self, leases: Vec<LeaseAtRest>, incarnation: WriterId) {
         for at_rest in leases {
             let (limit, start_ms) = at_rest.pool();
             let here = self.pool_of(limit, start_ms, incarnation);
@@ -387,7 +388,12 @@ impl Sheet {
     }
 
     /// The tenant-wide pool of a lease and its slot here, if the lease continues.
-    fn pool_of(&self, limit: &str, start_ms: i64, incarnation: u128) -> Option<(&PoolRule, u16)> {
+    fn pool_of(
+        &self,
+        limit: &str,
+        start_ms: i64,
+        incarnation: WriterId,
+    ) -> Option<(&PoolRule, u16)> {
         self.policy.pools.iter().zip(&self.windows).find_map(|(pool, window)| match pool.place {
             CounterHome::Sheet(slot) if *pool.id == *limit && window.start_ms == start_ms => {
                 (incarnation == self.incarnation).then_some((pool, slot))

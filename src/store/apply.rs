@@ -5,8 +5,7 @@
 //! saturates. Nothing here knows where items are kept.
 
 use super::{
-    Change, ITEM_FORMAT, Item, Key, MAX_ITEM_BYTES, MAX_PAGE_ITEMS, MAX_PK_BYTES, MAX_SK_BYTES,
-    Query, StoreError, StoreErrorKind, Value, When, Write,
+    Change, ITEM_FORMAT, Item, Key, Page, Query, StoreError, StoreErrorKind, Value, When, Write,
 };
 
 /// The result of a write, given the current item.
@@ -31,8 +30,8 @@ pub(super) fn apply(item: Option<&Item>, write: &Write) -> Result<Verdict, Store
     for change in &write.change {
         make(&mut next, change)?;
     }
-    if item_bytes(&write.key, &next) > MAX_ITEM_BYTES {
-        return Err(invalid(format!("an item would be above {MAX_ITEM_BYTES} bytes")));
+    if item_bytes(&write.key, &next) > Item::MAX_BYTES {
+        return Err(invalid(format!("an item would be above {} bytes", Item::MAX_BYTES)));
     }
     Ok(Verdict::Apply(Some(next)))
 }
@@ -42,7 +41,9 @@ pub(super) fn check_key(key: &Key) -> Result<(), StoreError> {
     check_pk(&key.pk)?;
     match key.sk.len() {
         0 => Err(invalid("a sort key is empty")),
-        n if n > MAX_SK_BYTES => Err(invalid(format!("a sort key is above {MAX_SK_BYTES} bytes"))),
+        n if n > Key::MAX_SK_BYTES => {
+            Err(invalid(format!("a sort key is above {} bytes", Key::MAX_SK_BYTES)))
+        }
         _ => Ok(()),
     }
 }
@@ -52,7 +53,7 @@ pub(super) fn check_query(query: &Query) -> Result<usize, StoreError> {
     check_pk(&query.pk)?;
     match query.limit {
         0 => Err(invalid("a query asks for no items: its limit is at least 1")),
-        n => Ok(n.min(MAX_PAGE_ITEMS)),
+        n => Ok(n.min(Page::MAX_ITEMS)),
     }
 }
 
@@ -89,8 +90,8 @@ pub(super) fn check_write(write: &Write) -> Result<(), StoreError> {
 fn check_pk(pk: &str) -> Result<(), StoreError> {
     match pk.len() {
         0 => Err(invalid("a partition key is empty")),
-        n if n > MAX_PK_BYTES => {
-            Err(invalid(format!("a partition key is above {MAX_PK_BYTES} bytes")))
+        n if n > Key::MAX_PK_BYTES => {
+            Err(invalid(format!("a partition key is above {} bytes", Key::MAX_PK_BYTES)))
         }
         _ => Ok(()),
     }
@@ -197,7 +198,7 @@ mod tests {
     fn an_item_may_be_as_large_as_the_bound_and_not_a_byte_more() {
         let fixed = "pk".len() + "p".len() + "sk".len() + "s".len() + "b".len();
         let of = |n| write(vec![], vec![Change::Set("b".into(), Value::Bytes(vec![0; n]))]);
-        let room = MAX_ITEM_BYTES - fixed;
+        let room = Item::MAX_BYTES - fixed;
         assert!(matches!(apply(None, &of(room)).unwrap(), Verdict::Apply(Some(_))));
         assert_eq!(kind(apply(None, &of(room + 1))), StoreErrorKind::Invalid);
     }

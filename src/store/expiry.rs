@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 #[cfg(feature = "redb")]
 use super::{Change, Value, When, Write};
-use super::{Item, Key, MAX_EXPIRED_ITEMS, TTL};
+use super::{Item, Key, MAX_EXPIRED_ITEMS};
 
 /// Items examined in one part: some milliseconds, during which other readers wait.
 const LOOK_ITEMS: usize = 2_048;
@@ -51,7 +51,7 @@ impl SweepPart {
         self.items += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         let expired = item
-            .and_then(|item| item.int(TTL))
+            .and_then(|item| item.int(Item::TTL))
             .filter(|ttl| ttl.saturating_mul(1_000) <= self.now_ms);
         if let Some(ttl) = expired {
             self.found.push((key(), ttl));
@@ -64,7 +64,7 @@ impl SweepPart {
 pub(super) fn removal(key: Key, ttl: i64) -> Write {
     Write {
         key,
-        when: vec![When::Equals(TTL.into(), Value::Int(ttl))],
+        when: vec![When::Equals(Item::TTL.into(), Value::Int(ttl))],
         change: vec![Change::Delete],
     }
 }

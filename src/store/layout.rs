@@ -39,8 +39,7 @@ use super::{Item, Key, Name, StoreError, StoreErrorKind, Value};
 use sha2::{Digest, Sha256};
 
 use crate::identity::hex;
-use crate::ids::LimitId;
-use crate::ids::Surrogate;
+use crate::ids::{LimitId, NodeId, Surrogate, WriterId};
 
 /// Version of the layout, the first thing in every partition key.
 const LAYOUT: &str = "1";
@@ -110,13 +109,13 @@ impl Space {
         Key { pk: format!("{}#s{shard:02x}", root.pk), sk: root.sk }
     }
 
-    pub(crate) fn log(&self, incarnation: u128, n: u64) -> Key {
-        self.key(format_args!("L#{incarnation:032x}"), format!("{n:020}"))
+    pub(crate) fn log(&self, incarnation: WriterId, n: u64) -> Key {
+        self.key(format_args!("L#{incarnation}"), format!("{n:020}"))
     }
 
     /// Part `part` of the fold of the `range`-th run of slots.
-    pub(crate) fn fold(&self, incarnation: u128, range: u64, part: usize) -> Key {
-        let pk = format_args!("F#{incarnation:032x}");
+    pub(crate) fn fold(&self, incarnation: WriterId, range: u64, part: usize) -> Key {
+        let pk = format_args!("F#{incarnation}");
         self.key(pk, format!("{range:020}#{part:06}"))
     }
 
@@ -219,15 +218,31 @@ impl Space {
     }
 
     /// `day` is yyyymmdd.
-    pub(crate) fn registry(&self, day: u32, incarnation: u128) -> Key {
+    pub(crate) fn registry(&self, day: u32, incarnation: WriterId) -> Key {
         let Key { pk, sk: day } = self.registry_day(day);
-        Key { pk, sk: format!("{day}{incarnation:032x}") }
+        Key { pk, sk: format!("{day}{incarnation}") }
     }
 
     /// The first writer of this day; those of later days of the month follow.
     pub(crate) fn registry_day(&self, day: u32) -> Key {
         self.key(format_args!("R#{:06}", day / 100), format!("{:02}#", day % 100))
     }
+}
+
+/// The writer that a sort key of the registry names.
+pub(crate) fn registered(sk: &str) -> Option<WriterId> {
+    let (_day, id) = sk.split_once('#')?;
+    writer(id)
+}
+
+/// The writer that this text names in a key, an attribute's name or a value.
+pub(crate) fn writer(text: &str) -> Option<WriterId> {
+    WriterId::from_stored_text(text)
+}
+
+/// The node that this text names in an attribute's name.
+pub(crate) fn node(text: &str) -> Option<NodeId> {
+    NodeId::from_stored_text(text)
 }
 
 /// 128 bits of the names' hash, in hexadecimal. Lengths delimit the names.

@@ -20,11 +20,11 @@
 //!    bytes, in pages. A page ends at the query's limit or anywhere before it, never in the middle
 //!    of an item: only [`Page::next`] says whether there may be more, not how many items came. A
 //!    page that has a `next` holds at least one item.
-//! 7. **Bounded.** An item above [`MAX_ITEM_BYTES`] is refused as invalid, whole. Writes that
+//! 7. **Bounded.** An item above [`Item::MAX_BYTES`] is refused as invalid, whole. Writes that
 //!    cannot be queued are refused as throttled, never queued without bound.
-//! 8. **Expiry.** An item whose attribute [`TTL`] is a whole number may vanish at any time once
-//!    that many seconds have passed since 1970, and never before by itself. Nothing else makes an
-//!    item expire, and no time of removal is promised.
+//! 8. **Expiry.** An item whose attribute [`Item::TTL`] is a whole number may vanish at any time
+//!    once that many seconds have passed since 1970, and never before by itself. Nothing else makes
+//!    an item expire, and no time of removal is promised.
 //!
 //! The shape is that of a DynamoDB item table (`UpdateItem` with a condition expression and
 //! `ReturnValuesOnConditionCheckFailure=ALL_OLD`), so that a write maps to one call there.
@@ -55,25 +55,9 @@ pub use memory::Memory;
 pub(crate) use reach::Reach;
 pub(crate) use retry::{repeat, until_known, until_known_at_once};
 
-/// Largest item, keys and attribute names included: what a DynamoDB item may hold.
-pub const MAX_ITEM_BYTES: usize = 400 * 1024;
-
-/// Longest partition key, in bytes: DynamoDB's limit.
-pub const MAX_PK_BYTES: usize = 2_048;
-
-/// Longest sort key, in bytes: DynamoDB's limit.
-pub const MAX_SK_BYTES: usize = 1_024;
-
-/// Most items one [`Query`] page returns, whatever it asks for.
-pub const MAX_PAGE_ITEMS: usize = 1_000;
-
 /// Most items one [`Store::expire`] removes: as many as the embedded store puts in one transaction.
 #[doc(hidden)]
 pub const MAX_EXPIRED_ITEMS: usize = 512;
-
-/// The attribute by which an item expires, in seconds since 1970; see law 8. DynamoDB's own expiry
-/// is to be enabled on this attribute.
-pub const TTL: &str = "ttl";
 
 /// The key of an item: its partition and its place in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +66,14 @@ pub struct Key {
     pub pk: String,
     /// The place within the partition, compared as bytes.
     pub sk: String,
+}
+
+impl Key {
+    /// Longest partition key, in bytes: DynamoDB's limit.
+    pub const MAX_PK_BYTES: usize = 2_048;
+
+    /// Longest sort key, in bytes: DynamoDB's limit.
+    pub const MAX_SK_BYTES: usize = 1_024;
 }
 
 /// The attribute in which the DynamoDB store keeps the version of its encoding.
@@ -107,6 +99,13 @@ pub enum Value {
 pub struct Item(pub BTreeMap<Name, Value>);
 
 impl Item {
+    /// Largest item in bytes, keys and attribute names included: what a DynamoDB item may hold.
+    pub const MAX_BYTES: usize = 400 * 1024;
+
+    /// The attribute by which an item expires, in seconds since 1970; see law 8. DynamoDB's own
+    /// expiry is to be enabled on this attribute.
+    pub const TTL: &'static str = "ttl";
+
     /// The attribute as a whole number, if it is one.
     pub fn int(&self, name: &str) -> Option<i64> {
         match self.0.get(name) {
@@ -194,7 +193,7 @@ pub struct Query {
     pub from: String,
     /// First sort key not wanted (exclusive); `None` for no end.
     pub until: Option<String>,
-    /// Most items wanted, at least 1; a page holds at most [`MAX_PAGE_ITEMS`].
+    /// Most items wanted, at least 1; a page holds at most [`Page::MAX_ITEMS`].
     pub limit: usize,
 }
 
@@ -205,6 +204,11 @@ pub struct Page {
     pub items: Vec<(String, Item)>,
     /// Start of the next page, if there may be more, regardless of how many items this one has.
     pub next: Option<String>,
+}
+
+impl Page {
+    /// Most items of one page, whatever its [`Query`] asks for.
+    pub const MAX_ITEMS: usize = 1_000;
 }
 
 /// The durability of an acknowledged write, logged at start-up.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Now;
 use crate::directory::PackedRecord;
 use crate::holders::{Holder, is_held_only_by};
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
 use crate::quota::lease::Lease;
@@ -41,7 +41,7 @@ pub(crate) struct CompactTenant(Box<[u8]>);
 #[derive(Serialize, Deserialize)]
 struct Parts<'a> {
     record: PackedRecord<'a>,
-    incarnation: u128,
+    incarnation: WriterId,
     epoch: u64,
     row: RowAtRest,
     leases: Vec<LeaseAtRest>,
@@ -110,7 +110,7 @@ impl CompactTenant {
     }
 
     /// Under which incarnation it leases.
-    pub(crate) fn incarnation(&self) -> u128 {
+    pub(crate) fn incarnation(&self) -> WriterId {
         self.parts().incarnation
     }
 

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Now;
 use crate::directory::TenantRecord;
+use crate::ids::WriterId;
 use crate::payers::late;
 use crate::policy::resolve::LiveCatalog;
 use crate::quota::lease::at_rest::LeaseAtRest;
@@ -34,7 +35,7 @@ pub(crate) struct LiveTenant {
 pub(crate) struct Woken {
     pub(crate) record: Arc<TenantRecord>,
     pub(crate) read_ns: u64,
-    pub(crate) incarnation: u128,
+    pub(crate) incarnation: WriterId,
     pub(crate) epoch: u64,
     pub(crate) row: RowAtRest,
     pub(crate) leases: Vec<LeaseAtRest>,

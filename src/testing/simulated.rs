@@ -13,13 +13,14 @@ use crate::decision::Outcome;
 use crate::decision::Refusal;
 use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, TenantHandle, Usage, Waited};
 use crate::identity::RequestView;
+use crate::ids::WriterId;
 use crate::ledger::journal::Journal;
 use crate::ledger::record::{PoolRow, Rows};
 use crate::ledger::slots;
 use crate::overrides::in_thread;
 use crate::quota::pool::{self, PoolId};
 use crate::quota::subpool::{self, Fed, Sub};
-use crate::store::layout::Space;
+use crate::store::layout::{self, Space};
 use crate::store::{Item, Key};
 
 /// The time at these Unix milliseconds.
@@ -70,8 +71,13 @@ impl Plans {
     }
 }
 
+/// The writer that this text names in a key.
+pub fn writer(text: &str) -> Option<WriterId> {
+    layout::writer(text)
+}
+
 /// The incarnation under which a gate currently leases and records.
-pub fn incarnation(gate: &Gate) -> u128 {
+pub fn incarnation(gate: &Gate) -> WriterId {
     gate.inner.hub.incarnation.current()
 }
 
@@ -93,7 +99,7 @@ pub struct Drawn {
     /// The pool's item.
     pub pool: Key,
     /// The incarnation that owned the lease.
-    pub writer: u128,
+    pub writer: WriterId,
     /// Atoms of it that the request holds.
     pub atoms: u64,
     /// Atoms left in the lease now; negative is a debt.
@@ -232,7 +238,7 @@ pub struct PoolItem {
     pub free: i64,
     pub spent: i64,
     pub generation: i64,
-    pub entries: BTreeMap<u128, PoolEntry>,
+    pub entries: BTreeMap<WriterId, PoolEntry>,
     /// For a split pool: the units credited to each sub-pool, returned by it, and owed for it.
     pub feeds: BTreeMap<u16, (u64, u64, u64)>,
     /// For a sub-pool: the same totals.
@@ -252,7 +258,7 @@ pub struct PoolEntry {
 impl PoolItem {
     /// Reads a pool; `None` if the item is not one.
     pub fn read(item: &Item) -> Option<Self> {
-        let view = pool::View::read(item, 0).ok()?;
+        let view = pool::View::read(item, WriterId::NONE).ok()?;
         let entries = pool::entries(item).ok()?.into_iter().map(|(writer, entry)| {
             let (closed, pool::Entry { op, held, preauthorised }) = (entry.is_closed(), entry);
             (writer, PoolEntry { op, held, preauthorised, closed })
@@ -276,7 +282,7 @@ impl PoolItem {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogItem {
     /// The writer of these rows, if it is not the log's writer.
-    pub of: Option<u128>,
+    pub of: Option<WriterId>,
     /// A seal instead of a record: it ends the log.
     pub seal: bool,
     /// Totals and ceilings by pool.
@@ -298,12 +304,12 @@ impl LogItem {
     /// # Errors
     ///
     /// If it cannot be read.
-    pub fn journal(space: &str, path: &Path) -> std::io::Result<Vec<(u128, Self)>> {
+    pub fn journal(space: &str, path: &Path) -> std::io::Result<Vec<(WriterId, Self)>> {
         let left = Journal::recover(path)?;
         Ok(left.into_iter().map(|(of, rows)| (of, Self::of(space, rows, Some(of)))).collect())
     }
 
-    fn of(space: &str, rows: Rows, of: Option<u128>) -> Self {
+    fn of(space: &str, rows: Rows, of: Option<WriterId>) -> Self {
         let space = Space::new(space);
         let pool = |(pool, row): (PoolId, PoolRow)| (pool.key(&space), (row.total, row.ceiling));
         let pools = rows.pools.into_iter().map(pool).collect();

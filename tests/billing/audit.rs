@@ -172,7 +172,7 @@ async fn a_hole_in_a_log_and_a_pool_that_does_not_balance_are_named() {
     assert!(holed > 0);
     let audit = audited(&bench).await;
     assert_eq!(audit.broken_logs.len(), holed);
-    assert!(audit.broken_logs[0].1.contains("of a usage log is missing"), "{audit:#?}");
+    assert!(audit.broken_logs[0].contains("of a usage log is missing"), "{audit:#?}");
     assert!(!audit.is_clean());
     let line = audit.lines.iter().find(|line| &*line.meter == "requests").unwrap();
     assert_eq!(line.recorded, 5, "what stands before the hole counts");

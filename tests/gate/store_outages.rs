@@ -13,7 +13,7 @@ use tallygate::store::{
     Item, Key, Memory, Page, Query, Redb, Store, StoreError, StoreErrorKind, StoreFuture, Write,
     Written,
 };
-use tallygate::{Admitted, Ask, Gate, ManualClock, testing};
+use tallygate::{Ask, Gate, ManualClock, testing};
 use test_support::bodies::Frames;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -651,54 +651,4 @@ async fn when_the_store_file_is_removed_leases_are_served_and_then_what_the_plan
         assert_eq!(used, served + 1, "nothing that was answered is lost");
         gate.close().await.unwrap();
     }
-}
-
-/// In real time, the shortest of fifty reports: what a busy machine adds is in neither.
-#[expect(clippy::disallowed_methods, reason = "real time is measured, and not the gate's")]
-#[tokio::test(start_paused = true)]
-async fn a_user_reports_as_fast_while_the_late_use_of_thousands_waits_for_the_store() {
-    let plans = r#"
-        default-plan = "free"
-        [meter.tokens]
-        count = "reported"
-        [route.shown]
-        match = "GET /"
-        free  = true
-        [plan.free]
-        quota.tokens = "100/day per user"
-    "#;
-    let (gate, _clock, store) = open(plans);
-    let report = async |user: usize| {
-        let request = Request::get("/").header("x-tenant", "acme");
-        let request = request.header("x-user", format!("user-{user}"));
-        let request = request.body(Empty::<Bytes>::new());
-        let inner = tower::service_fn(async |request: Request<_>| {
-            request.extensions().get::<Admitted>().unwrap().usage().add("tokens", 1);
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
-        });
-        let begun = std::time::Instant::now();
-        let answer = GateLayer::new(&gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
-        let took = begun.elapsed();
-        assert_eq!(answer.status(), 200);
-        tokio::task::yield_now().await; // so that its lease is asked
-        took
-    };
-    report(0).await;
-    store.only("#Q#", Fate::Slow(Duration::from_secs(5)));
-    let shortest = async |users: std::ops::Range<usize>| {
-        let mut shortest = Duration::MAX;
-        for user in users {
-            shortest = shortest.min(report(user).await);
-        }
-        shortest
-    };
-    let alone = shortest(1..51).await;
-    shortest(51..3_001).await;
-    let beside = shortest(3_001..3_051).await;
-    assert!(beside < alone * 8, "{alone:?} alone, {beside:?} beside 3,000");
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let who = testing::identified(&gate, "acme").await;
-    let used =
-        gate.usage_report(&who).await.unwrap().meters.iter().map(|it| it.used.whole()).sum::<u64>();
-    assert_eq!(used, 3_051, "of all users");
 }

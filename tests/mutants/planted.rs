@@ -177,6 +177,6 @@ pub(crate) fn as_if<T>(mistake: Plant, other: Plant, work: impl FnOnce() -> T) -
 }
 
 /// The id of the next writer.
-pub(crate) fn writer() -> u128 {
-    WRITER.get()
+pub(crate) fn writer() -> crate::ids::WriterId {
+    crate::ids::WriterId::from_stored_bytes(WRITER.get().to_le_bytes())
 }

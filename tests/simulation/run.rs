@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tallygate::store::{StoreError, StoreErrorKind};
 use tallygate::testing::{
-    LogItem, Plans, doze, have_patience, incarnation, seed_this_thread, split_pools,
+    LogItem, Plans, WriterId, doze, have_patience, incarnation, seed_this_thread, split_pools,
 };
 
 use crate::chance::Chance;
@@ -681,7 +681,7 @@ impl Run {
         }
         let left = LogItem::journal(SPACE, &path).unwrap_or_default();
         let mut world = lock(&self.world);
-        let own: Vec<u128> = world.nodes.iter().filter(|n| *n.1 == id).map(|n| *n.0).collect();
+        let own: Vec<WriterId> = world.nodes.iter().filter(|n| *n.1 == id).map(|n| *n.0).collect();
         for writer in own {
             let kept = left.iter().find(|(of, _)| *of == writer).map(|(_, item)| item);
             world.died(writer, kept);

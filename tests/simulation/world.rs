@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallygate::store::{Item, Key, Value, Write};
-use tallygate::testing::{ClaimItem, Drawn, LogItem, PoolEntry, PoolItem};
+use tallygate::testing::{ClaimItem, Drawn, LogItem, PoolEntry, PoolItem, WriterId, writer};
 
 pub(crate) const SPACE: &str = "sim";
 
 /// One incarnation's part in one pool.
-pub(crate) type Share = (u128, String);
+pub(crate) type Share = (WriterId, String);
 
 /// Its entry, the highest ceiling in its log, and the total of its folded entries.
 type Bound = (Option<PoolEntry>, u64, u64);
@@ -30,27 +30,27 @@ pub(crate) struct World {
     pub(crate) over: BTreeMap<String, u64>,
     pub(crate) over_by: BTreeMap<Share, u64>,
     /// Units of a meter served by an incarnation for a tenant.
-    used: BTreeMap<(u128, String, String), u64>,
+    used: BTreeMap<(WriterId, String, String), u64>,
     /// The highest total that the history of its limit allows a pool.
     pub(crate) cap: BTreeMap<String, i64>,
     limit_at: BTreeMap<(String, i64), i64>,
     /// Totals of an incarnation's folded entries.
     folded: BTreeMap<Share, u64>,
     pub(crate) pools: BTreeMap<String, PoolItem>,
-    applied: BTreeSet<(u128, String, u64)>,
-    logs: BTreeMap<u128, u64>,
-    sealed: BTreeSet<u128>,
+    applied: BTreeSet<(WriterId, String, u64)>,
+    logs: BTreeMap<WriterId, u64>,
+    sealed: BTreeSet<WriterId>,
     /// Totals and highest ceilings in an incarnation's own log.
     own: BTreeMap<Share, u64>,
     ceilings: BTreeMap<Share, u64>,
     pub(crate) recorded: BTreeMap<Share, u64>,
-    recorded_uses: BTreeMap<(u128, String, String), u64>,
+    recorded_uses: BTreeMap<(WriterId, String, String), u64>,
     /// The most that an incarnation may fail to record after a fault.
     pub(crate) loss: BTreeMap<Share, u64>,
-    pub(crate) loss_uses: BTreeSet<u128>,
+    pub(crate) loss_uses: BTreeSet<WriterId>,
     /// The node of each incarnation, and whether it lives.
-    pub(crate) nodes: BTreeMap<u128, usize>,
-    pub(crate) dead: BTreeSet<u128>,
+    pub(crate) nodes: BTreeMap<WriterId, usize>,
+    pub(crate) dead: BTreeSet<WriterId>,
     /// Claims as they are now, the claim of each idempotency key, and the use that follows if an
     /// ended request settles its claim: by the name it came under.
     claims: BTreeMap<Key, ClaimItem>,
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// `n` units of a pool have been handed out by an incarnation, `over` of them uncovered.
-    pub(crate) fn serve(&mut self, by: u128, pool: &str, n: u64, over: u64) {
+    pub(crate) fn serve(&mut self, by: WriterId, pool: &str, n: u64, over: u64) {
         let share = (by, pool.to_owned());
         self.trace(&share, || format!("{n} served"));
         let (tenant, limit) = parts_of(pool);
@@ -91,7 +91,7 @@ impl World {
     /// For tracing a seed.
     fn trace(&self, share: &Share, what: impl FnOnce() -> String) {
         if crate::run::traced().is_some_and(|part| share.1.contains(part)) {
-            println!("{:.3} {:x} {}: {}", self.now_us as f64 / 1e6, share.0, share.1, what());
+            println!("{:.3} {} {}: {}", self.now_us as f64 / 1e6, share.0, share.1, what());
         }
     }
 
@@ -260,7 +260,8 @@ impl World {
         });
         let none = BTreeMap::new();
         let before = old.as_ref().map_or(&none, |old| &old.entries);
-        let writers: BTreeSet<u128> = before.keys().chain(new.entries.keys()).copied().collect();
+        let writers: BTreeSet<WriterId> =
+            before.keys().chain(new.entries.keys()).copied().collect();
         let mut moved = 0;
         for writer in writers {
             let (was, is) = (before.get(&writer), new.entries.get(&writer));
@@ -342,7 +343,7 @@ impl World {
     fn is_alone(&mut self, (writer, root): &Share) {
         let items = self.pools.iter().filter(|(pk, _)| root_of(pk) == root);
         let entries = items.filter(|(_, pool)| pool.entries.contains_key(writer)).count();
-        self.need(entries <= 1, || format!("{root}: {entries} entries of {writer:x}"));
+        self.need(entries <= 1, || format!("{root}: {entries} entries of {writer}"));
     }
 
     fn limit_changed(&mut self, pk: &str, old: Option<&PoolItem>, new: &PoolItem) {
@@ -369,19 +370,21 @@ impl World {
     }
 
     fn log_changed(&mut self, key: &Key, old: Option<&Item>, new: Option<&Item>) {
-        let writer = incarnation_of(&key.pk);
+        let Some(writer) = incarnation_of(&key.pk) else {
+            return self.need(false, || format!("{}: a log of no writer", key.pk));
+        };
         let slot: u64 = key.sk.parse().unwrap_or(u64::MAX);
         self.need(old.is_none() && new.is_some(), || {
-            format!("I9 {writer:x}: slot {slot} was written twice")
+            format!("I9 {writer}: slot {slot} was written twice")
         });
         let end = self.logs.entry(writer).or_default();
         let next = *end;
         *end += 1;
-        self.need(slot == next, || format!("I9 {writer:x}: slot {slot} after {next}"));
+        self.need(slot == next, || format!("I9 {writer}: slot {slot} after {next}"));
         let sealed = self.sealed.contains(&writer);
-        self.need(!sealed, || format!("I9 {writer:x}: slot {slot} after a seal"));
+        self.need(!sealed, || format!("I9 {writer}: slot {slot} after a seal"));
         let Some(record) = new.and_then(|item| LogItem::read(SPACE, item)) else {
-            return self.need(false, || format!("{writer:x}: slot {slot} cannot be read"));
+            return self.need(false, || format!("{writer}: slot {slot} cannot be read"));
         };
         if record.seal {
             self.sealed.insert(writer);
@@ -393,7 +396,7 @@ impl World {
         self.take_record(writer, record);
     }
 
-    fn take_record(&mut self, writer: u128, record: LogItem) {
+    fn take_record(&mut self, writer: WriterId, record: LogItem) {
         let of = record.of.unwrap_or(writer);
         for (pool, (total, ceiling)) in record.pools {
             let share = (of, pool.pk);
@@ -418,7 +421,7 @@ impl World {
                     format!("I4 {share:x?}: {before} recorded, then {total}")
                 });
             }
-            self.trace(&share, || format!("{total} recorded, ceiling {ceiling} (by {writer:x})"));
+            self.trace(&share, || format!("{total} recorded, ceiling {ceiling} (by {writer})"));
             let known = self.recorded.entry(share).or_default();
             *known = total.max(*known);
         }
@@ -429,12 +432,12 @@ impl World {
             let recorded = self.use_of(of, &tenant, &meter);
             let used = self.used.get(&(of, tenant, meter.clone())).copied().unwrap_or(0);
             self.need(recorded <= used, || {
-                format!("I3 {of:x}: {recorded} {meter} recorded, {used} used")
+                format!("I3 {of}: {recorded} {meter} recorded, {used} used")
             });
         }
     }
 
-    fn use_of(&self, of: u128, tenant: &str, meter: &str) -> u64 {
+    fn use_of(&self, of: WriterId, tenant: &str, meter: &str) -> u64 {
         let from = (of, meter.to_owned(), tenant.to_owned());
         let rows = self.recorded_uses.range(from..);
         let own = rows.take_while(|((by, of_meter, row), _)| {
@@ -459,9 +462,9 @@ impl World {
     }
 
     /// An incarnation died: use in neither the store nor its journal may be missing.
-    pub(crate) fn died(&mut self, writer: u128, journal: Option<&LogItem>) {
+    pub(crate) fn died(&mut self, writer: WriterId, journal: Option<&LogItem>) {
         if crate::run::traced().is_some() {
-            println!("{:.3} {writer:x} is dead", self.now_us as f64 / 1e6);
+            println!("{:.3} {writer} is dead", self.now_us as f64 / 1e6);
         }
         self.dead.insert(writer);
         self.loss_uses.insert(writer);
@@ -495,7 +498,7 @@ impl World {
             let recorded = self.use_of(of, &tenant, &meter);
             let may_lack = self.loss_uses.contains(&of);
             self.need(recorded == used || may_lack && recorded < used, || {
-                format!("I7 {of:x} {tenant}: {used} {meter} used, {recorded} recorded")
+                format!("I7 {of} {tenant}: {used} {meter} used, {recorded} recorded")
             });
         }
         let mut stranded = 0;
@@ -514,10 +517,10 @@ impl World {
             *self.stats.entry("units of all limits").or_default() += pool.limit as u64;
         }
         *self.stats.entry("units stranded").or_default() += stranded;
-        let open: Vec<(String, u128, u64, u64)> = self.held_by_the_living();
+        let open: Vec<(String, WriterId, u64, u64)> = self.held_by_the_living();
         for (pk, writer, held, used) in open {
             self.need(held <= used, || {
-                format!("I7 {pk}: {writer:x} has drained, used {used} and holds {held}")
+                format!("I7 {pk}: {writer} has drained, used {used} and holds {held}")
             });
         }
     }
@@ -528,7 +531,7 @@ impl World {
         self.pools.keys().map(|pk| window_of(pk)).max().unwrap_or(0)
     }
 
-    fn held_by_the_living(&self) -> Vec<(String, u128, u64, u64)> {
+    fn held_by_the_living(&self) -> Vec<(String, WriterId, u64, u64)> {
         let mut open = Vec::new();
         let last = self.last_window();
         for (pk, pool) in self.pools.iter().filter(|(pk, _)| window_of(pk) == last) {
@@ -599,9 +602,8 @@ fn window_of(pool: &str) -> i64 {
     root_of(pool).rsplit('#').next().and_then(|start| start.parse().ok()).unwrap_or(0)
 }
 
-fn incarnation_of(pk: &str) -> u128 {
-    let hex = pk.rsplit('#').next().unwrap_or_default();
-    u128::from_str_radix(hex, 16).unwrap_or(0)
+fn incarnation_of(pk: &str) -> Option<WriterId> {
+    writer(pk.rsplit('#').next()?)
 }
 
 /// Only for messages: an item without its bytes.

@@ -10,6 +10,7 @@ use super::super::Mode;
 use super::super::collect::rows_of;
 use super::super::record::{ByWriter, Rows, merge};
 use super::{ALIVE, FlushPart, Task};
+use crate::ids::WriterId;
 use crate::store::StoreError;
 
 impl Task {
@@ -86,7 +87,7 @@ impl Task {
         let rows = std::mem::take(&mut self.pending);
         crate::telemetry::flush_batch(rows.values().map(Rows::len).sum());
         self.begun_ns = now.mono_ns;
-        let carried = |of: u128| (of != writer).then_some(of);
+        let carried = |of: WriterId| (of != writer).then_some(of);
         let packed = rows.iter().flat_map(|(of, rows)| rows.pack(now.wall_ms, carried(*of)));
         self.batch = packed.collect();
         self.batch_rows = rows;
@@ -194,7 +195,7 @@ mod tests {
     use crate::store::Memory;
     use crate::store::layout::Space;
 
-    const ME: u128 = 7;
+    const ME: WriterId = WriterId::test(7);
 
     fn task(journal: Journal) -> Task {
         let (hub, _queue) = Hub::new(Arc::new(ManualClock::at_unix_ms(0)));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::super::log;
 use super::super::record::{Rows, UseKey};
 use super::{Ledger, PeriodKey};
+use crate::ids::WriterId;
 use crate::quota::lease::Writer;
 use crate::sheets::use_row::Atoms;
 use crate::store::StoreError;
@@ -18,10 +19,10 @@ impl Ledger {
         instants: &BTreeMap<PeriodKey, Vec<i64>>,
         now_ms: i64,
     ) -> Result<BTreeMap<PeriodKey, Vec<Atoms>>, StoreError> {
-        let mut totals = HashMap::<(u128, UseKey), Vec<Atoms>>::new();
+        let mut totals = HashMap::<(WriterId, UseKey), Vec<Atoms>>::new();
         for incarnation in self.writers(&self.fold, now_ms).await? {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
-            let fold = |at_ms: i64, rows: Rows, of: u128| {
+            let fold = |at_ms: i64, rows: Rows, of: WriterId| {
                 for (key, total) in rows.uses {
                     let Some(by_ms) = instants.get(&key.period_key()) else { continue };
                     let known = totals.entry((of, key)).or_insert_with(|| none(by_ms));

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::super::log;
 use super::super::record::PoolRow;
 use super::{Fold, Ledger, PeriodUse, locked};
+use crate::ids::WriterId;
 use crate::quota::lease::Writer;
 use crate::quota::pool::PoolId;
 use crate::store::{StoreError, StoreErrorKind};
@@ -13,9 +14,9 @@ use crate::store::{StoreError, StoreErrorKind};
 /// Everything in the logs, for the audit.
 pub(crate) struct Examined {
     pub(crate) uses: Vec<PeriodUse>,
-    pub(crate) pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
+    pub(crate) pools: HashMap<PoolId, HashMap<WriterId, PoolRow>>,
     /// Writers whose log cannot be read to its end, and why.
-    pub(crate) broken: Vec<(u128, String)>,
+    pub(crate) broken: Vec<(WriterId, String)>,
 }
 
 impl Ledger {
@@ -23,7 +24,7 @@ impl Ledger {
     /// pools' rows. A log that cannot be read to its end is read as far as possible, and named.
     pub(crate) async fn examine(&self, now_ms: i64) -> Result<Examined, StoreError> {
         let (fold, mut broken) = (Mutex::new(Fold::default()), Vec::new());
-        let mut pools = HashMap::<PoolId, HashMap<u128, PoolRow>>::new();
+        let mut pools = HashMap::<PoolId, HashMap<WriterId, PoolRow>>::new();
         for incarnation in self.writers(&fold, now_ms).await? {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let mut news = Vec::new();

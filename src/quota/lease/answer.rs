@@ -4,6 +4,7 @@ use super::balance::{Balance, signed};
 use super::call::{Context, Op};
 use super::negotiation::{Closing, Negotiation};
 use crate::clock::Now;
+use crate::ids::WriterId;
 use crate::quota::demand::RootSeen;
 use crate::quota::pool::{self, Entry, View};
 use crate::store::{Item, StoreError, StoreErrorKind};
@@ -150,7 +151,7 @@ impl Negotiation {
     ) -> Result<(), StoreError> {
         let last = root.and_then(|item| pool::last_payment(item, with.of.incarnation));
         self.debts.last_payment = last;
-        let root = root.map(|item| View::read(item, 0)).transpose()?;
+        let root = root.map(|item| View::read(item, WriterId::NONE)).transpose()?;
         self.root = root.map_or_else(RootSeen::default, |root| RootSeen::of(&root));
         if last == Some(payment) {
             self.end_payment(true);

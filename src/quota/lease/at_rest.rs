@@ -9,7 +9,7 @@ use super::Lease;
 use super::balance::Balance;
 use super::call::Fixed;
 use super::negotiation::Negotiation;
-use crate::ids::Surrogate;
+use crate::ids::{Surrogate, WriterId};
 use crate::quota::alert::Alerting;
 use crate::quota::demand::RootSeen;
 use crate::quota::pool::{PoolId, Terms, View};
@@ -95,7 +95,7 @@ impl LeaseAtRest {
     pub(crate) fn wake(
         self,
         tenant: Surrogate,
-        incarnation: u128,
+        incarnation: WriterId,
         mut alerting: Option<Alerting>,
     ) -> Lease {
         alerting.iter_mut().for_each(|it| it.settle(self.raised));
@@ -161,7 +161,7 @@ mod tests {
             let pool = PoolId { tenant, limit: "rate/default/h".into(), scope: 0, start_ms: 0 };
             let lease =
                 Lease::new(pool, 3_600_000, Terms { limit: 10, rev: 1 }, 1).of_slot(of_slot);
-            let woken = lease.at_rest().unwrap().wake(tenant, 7, None);
+            let woken = lease.at_rest().unwrap().wake(tenant, WriterId::test(7), None);
             assert_eq!(woken.is_of_slot(), of_slot);
         }
     }
@@ -176,7 +176,7 @@ mod tests {
             let lease = Lease::new(pool, 3_600_000, Terms { limit: 10, rev: 1 }, 1);
             let lease = lease.alerting(alerting());
             lease.alert_is_told(told);
-            let woken = lease.at_rest().unwrap().wake(tenant, 7, alerting());
+            let woken = lease.at_rest().unwrap().wake(tenant, WriterId::test(7), alerting());
             let found = woken.due_alert(Some(9)).map(|due| due.alert.percent);
             assert_eq!(found, due, "told at {told} of 10");
         }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Now;
+use crate::ids::WriterId;
 use crate::quota::demand::Want;
 use crate::quota::pool::{Entry, PoolId};
 use crate::store::layout::Space;
@@ -15,7 +16,7 @@ static OPS: AtomicU64 = AtomicU64::new(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
     pub(crate) space: Space,
-    pub(crate) incarnation: u128,
+    pub(crate) incarnation: WriterId,
 }
 
 /// A lease's call to the store. Every answer is the item as it stands after the call.
@@ -69,7 +70,7 @@ impl Op {
 pub(super) struct Fixed {
     pub(super) pool: PoolId,
     /// The incarnation that owns its entry and log.
-    pub(super) incarnation: u128,
+    pub(super) incarnation: WriterId,
     pub(super) end_ms: i64,
     /// The TTL its pool is created with; see [`pool::ttl`](crate::quota::pool::ttl).
     pub(super) ttl: Option<i64>,

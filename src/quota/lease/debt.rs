@@ -227,7 +227,7 @@ impl Negotiation {
 #[cfg(test)]
 mod tests {
     use crate::clock::Now;
-    use crate::ids::Surrogate;
+    use crate::ids::{Surrogate, WriterId};
     use crate::quota::lease::{Lease, LeaseCall, Take, Writer};
     use crate::quota::pool::{PoolId, Terms};
     use crate::store::layout::Space;
@@ -236,7 +236,7 @@ mod tests {
     const NOW: Now = Now { mono_ns: 0, wall_ms: 0 };
 
     /// Makes every call the lease has to make now, as this writer.
-    async fn drive_as(writer: u128, store: &Memory, lease: &Lease) {
+    async fn drive_as(writer: WriterId, store: &Memory, lease: &Lease) {
         let writer = Writer { space: Space::new("test"), incarnation: writer };
         while let Some(call) = lease.next(&writer, NOW) {
             let answer = match call {
@@ -251,11 +251,11 @@ mod tests {
     }
 
     async fn drive(store: &Memory, lease: &Lease) {
-        drive_as(7, store, lease).await;
+        drive_as(WriterId::test(7), store, lease).await;
     }
 
     /// A lease of the one pool, by this writer.
-    fn lease_by(writer: u128, terms: Terms) -> Lease {
+    fn lease_by(writer: WriterId, terms: Terms) -> Lease {
         let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
         let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
         Lease::new(pool, i64::MAX, terms, 1).under(writer)
@@ -274,15 +274,16 @@ mod tests {
 
     /// The debt that another process finds.
     async fn debt_in(store: &Memory, terms: Terms) -> u64 {
-        let other = lease_by(8, terms);
+        let other = lease_by(WriterId::test(8), terms);
         other.look_first();
-        drive_as(8, store, &other).await;
+        drive_as(WriterId::test(8), store, &other).await;
         other.debt()
     }
 
     #[tokio::test]
     async fn a_debt_that_is_learned_under_a_lowered_limit_is_not_paid_by_what_that_has_lost() {
-        let (store, lease) = (Memory::new(), lease_by(7, Terms { limit: 100, rev: 1 }));
+        let (store, lease) =
+            (Memory::new(), lease_by(WriterId::test(7), Terms { limit: 100, rev: 1 }));
         take(&store, &lease, 60).await;
         lease.settle(60);
         lease.retarget(Terms { limit: 50, rev: 2 });
@@ -294,7 +295,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_debt_is_paid_by_one_payment_at_a_time_and_no_more_once_its_lease_is_closed() {
-        let (store, lease) = (Memory::new(), lease_by(7, Terms { limit: 10, rev: 1 }));
+        let (store, lease) =
+            (Memory::new(), lease_by(WriterId::test(7), Terms { limit: 10, rev: 1 }));
         take(&store, &lease, 10).await;
         lease.settle(10);
         lease.owe(9);
@@ -317,7 +319,7 @@ mod tests {
         let terms = Terms { limit: 20, rev: 1 };
         let none = Terms { limit: 0, rev: 2 };
         for (ends, terms_then) in [(true, terms), (false, none)] {
-            let (store, lease) = (Memory::new(), lease_by(7, terms));
+            let (store, lease) = (Memory::new(), lease_by(WriterId::test(7), terms));
             take(&store, &lease, 12).await; // and none of them has been used
             lease.owe(13);
             drive(&store, &lease).await;

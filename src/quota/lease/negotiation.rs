@@ -339,7 +339,7 @@ impl Negotiation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Surrogate;
+    use crate::ids::{Surrogate, WriterId};
     use crate::quota::lease::call::{Fixed, Writer};
     use crate::quota::pool::PoolId;
     use crate::store::layout::Space;
@@ -361,8 +361,15 @@ mod tests {
         let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
         let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
         let (end_ms, ttl) = (i64::MAX, None);
-        let of = &Fixed { pool, incarnation: 7, end_ms, ttl, of_slot: false, bills: false };
-        let writer = &Writer { space: Space::new("test"), incarnation: 7 };
+        let of = &Fixed {
+            pool,
+            incarnation: WriterId::test(7),
+            end_ms,
+            ttl,
+            of_slot: false,
+            bills: false,
+        };
+        let writer = &Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
         let with = Context { of, writer, now: Now { mono_ns: 0, wall_ms: 0 } };
         let mut it = Negotiation::new(Terms { limit: 1_000, rev: 1 }, 1);
         let mut at = Balance { free: 1_000, wanted: 3, ..Balance::default() };

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::WriterId;
 use crate::quota::demand::{LEASES_AHEAD, RootSeen, Want};
 use crate::quota::pool::{self, OWED, Terms, View};
-use crate::store::{Item, Name, StoreError, TTL, Value};
+use crate::store::{Item, Name, StoreError, Value};
 
 /// In a sub-pool: what the root has credited and taken back.
 pub(super) const CREDITED: &str = "credited";
@@ -55,7 +56,11 @@ impl Fed {
 
 impl Root {
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        Ok(Self { view: View::read(item, 0)?, feeds: feeds(item)?, ttl: item.int(TTL) })
+        Ok(Self {
+            view: View::read(item, WriterId::NONE)?,
+            feeds: feeds(item)?,
+            ttl: item.int(Item::TTL),
+        })
     }
 
     pub(crate) fn seen(&self) -> RootSeen {
@@ -65,7 +70,7 @@ impl Root {
 
 impl Sub {
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
-        let view = View::read(item, 0)?;
+        let view = View::read(item, WriterId::NONE)?;
         let total = |name: &str| {
             let total = item.int(name).and_then(|total| u64::try_from(total).ok());
             total.ok_or_else(|| pool::damaged(name))

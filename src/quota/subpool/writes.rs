@@ -4,7 +4,7 @@
 use super::item::{CREDITED, Fed, RETURNED, Root, Sub, debt_name, name, value};
 use crate::quota::pool::{self, OF, OWED, Terms};
 use crate::store::layout;
-use crate::store::{Change, Key, Name, TTL, Value, When, Write};
+use crate::store::{Change, Item, Key, Name, Value, When, Write};
 
 /// Root: `n` units are in transit to a sub-pool. A pool with sub-pools has another format: a binary
 /// that does not know them would miss their units.
@@ -44,7 +44,7 @@ pub(super) fn create(key: Key, fed: Fed, root: &Root) -> Write {
         int(RETURNED, pool::atoms(fed.returned)),
         int(OWED, pool::atoms(fed.owed)),
     ];
-    change.extend(root.ttl.map(|ttl| int(TTL, ttl)));
+    change.extend(root.ttl.map(|ttl| int(Item::TTL, ttl)));
     Write { key, when: vec![When::Absent], change }
 }
 

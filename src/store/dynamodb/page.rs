@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::super::{Item, MAX_SK_BYTES, Page, Query, StoreError};
+use super::super::{Item, Key, Page, Query, StoreError};
 use super::item::{self, Attributes, PK, SK};
 
 /// The key condition, with the values it names.
@@ -68,7 +68,7 @@ pub(super) fn page(
 
 /// The first sort key that may follow this one, by bytes; `None` if none can.
 fn after(sk: &str) -> Option<String> {
-    if sk.len() < MAX_SK_BYTES {
+    if sk.len() < Key::MAX_SK_BYTES {
         return Some(format!("{sk}\0"));
     }
     // No key is longer, so the successor differs before the end: at the last position where a
@@ -77,7 +77,7 @@ fn after(sk: &str) -> Option<String> {
     while let Some(last) = rest.next_back() {
         let next =
             (u32::from(last).saturating_add(1)..=u32::from(char::MAX)).find_map(char::from_u32);
-        let fits = |c: &char| rest.as_str().len() + c.len_utf8() <= MAX_SK_BYTES;
+        let fits = |c: &char| rest.as_str().len() + c.len_utf8() <= Key::MAX_SK_BYTES;
         if let Some(next) = next.filter(fits) {
             return Some(format!("{}{next}", rest.as_str()));
         }
@@ -136,13 +136,13 @@ mod tests {
 
     #[test]
     fn nothing_lies_between_a_key_and_the_one_after() {
-        let long = |end: &str| "s".repeat(MAX_SK_BYTES - end.len()) + end;
+        let long = |end: &str| "s".repeat(Key::MAX_SK_BYTES - end.len()) + end;
         assert_eq!(after(&long("a")), Some(long("b")));
         // U+0080 takes two bytes, so the key before it must change further left.
-        let shorter = "s".repeat(MAX_SK_BYTES - 2) + "t";
+        let shorter = "s".repeat(Key::MAX_SK_BYTES - 2) + "t";
         assert_eq!(after(&long("s\u{7f}")), Some(shorter));
-        assert_eq!(after(&long("a\u{10ffff}")), Some("s".repeat(MAX_SK_BYTES - 5) + "b"));
+        assert_eq!(after(&long("a\u{10ffff}")), Some("s".repeat(Key::MAX_SK_BYTES - 5) + "b"));
         assert_eq!(after(&long("\u{d7ff}")), Some(long("\u{e000}")));
-        assert_eq!(after(&"\u{10ffff}".repeat(MAX_SK_BYTES / 4)), None);
+        assert_eq!(after(&"\u{10ffff}".repeat(Key::MAX_SK_BYTES / 4)), None);
     }
 }

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{
     WarmThroughput as Warm,
 };
 
-use super::super::{StoreError, StoreErrorKind, TTL};
+use super::super::{Item, StoreError, StoreErrorKind};
 use super::DynamoDb;
 use super::error::{self, FailedCall};
 use super::item::{PK, SK};
@@ -88,14 +88,15 @@ pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError
         description => description?,
     };
     check_shape(table, &description)?;
+    let ttl = Item::TTL;
     match expiry {
-        Ok(Expiry::By(attribute)) if attribute != TTL => Err(wrong(format!(
+        Ok(Expiry::By(attribute)) if attribute != ttl => Err(wrong(format!(
             "the table `{table}` expires items by `{attribute}`: items would disappear at the \
-             wrong time. Switch its expiry (TTL) to `{TTL}`"
+             wrong time. Switch its expiry (TTL) to `{ttl}`"
         ))),
         Ok(Expiry::By(_)) => Ok(()),
         Ok(Expiry::Off) => {
-            tracing::warn!(table, "expiry (TTL) by `{TTL}` is off: pools of past windows stay");
+            tracing::warn!(table, "expiry (TTL) by `{ttl}` is off: pools of past windows stay");
             Ok(())
         }
         Err(error) => {
@@ -253,7 +254,7 @@ async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
     if let Expiry::By(_) = expiry(client, table).await? {
         return Ok(()); // by another attribute: the check says so
     }
-    let by = TimeToLiveSpecification::builder().enabled(true).attribute_name(TTL);
+    let by = TimeToLiveSpecification::builder().enabled(true).attribute_name(Item::TTL);
     let by = by.build().map_err(built)?;
     let call = client.update_time_to_live().table_name(table).time_to_live_specification(by);
     match call.send().await {

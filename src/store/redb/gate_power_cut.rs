@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::Redb;
 use super::power_cut::{Disk, Random};
+use crate::ids::WriterId;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::store::Store;
@@ -187,7 +188,7 @@ async fn client(gate: Gate, counts: Arc<Counts>, is_durable: bool) {
 
 /// Units recorded over all lives.
 async fn recorded(store: &Redb) -> u64 {
-    let writer = Writer { space: Space::new("default"), incarnation: 0 };
+    let writer = Writer { space: Space::new("default"), incarnation: WriterId::NONE };
     let ledger = Ledger::new(Arc::new(store.clone()), writer);
     ledger.by_period(START_MS).await.unwrap().iter().map(|row| row.atoms.used / row.scale).sum()
 }

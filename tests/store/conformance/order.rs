@@ -1,6 +1,6 @@
 //! Law 6: one partition, in byte order, in pages.
 
-use tallygate::store::{MAX_PAGE_ITEMS, Query};
+use tallygate::store::{Page, Query};
 
 use super::Subject;
 use super::subject::{add, key, query, set, sort_keys, write};
@@ -99,10 +99,10 @@ pub(crate) async fn a_partition_does_not_see_its_neighbours(at: Subject) {
 }
 
 pub(crate) async fn a_page_never_holds_more_than_the_bound(at: Subject) {
-    let n = MAX_PAGE_ITEMS + 1;
+    let n = Page::MAX_ITEMS + 1;
     at.put_all((0..n).map(|n| write(&key("bound", &format!("{n:05}")), [], [set("n", 1)]))).await;
     let page = at.page(query("bound", usize::MAX)).await;
-    assert_eq!(page.items.len(), MAX_PAGE_ITEMS);
+    assert_eq!(page.items.len(), Page::MAX_ITEMS);
     let rest = at.page(Query { from: page.next.unwrap(), ..query("bound", usize::MAX) }).await;
     assert_eq!(sort_keys(&rest), [format!("{:05}", n - 1)]);
 }

@@ -1,6 +1,6 @@
 //! Law 7, and that reads return what was written.
 
-use tallygate::store::{MAX_ITEM_BYTES, MAX_PK_BYTES, MAX_SK_BYTES, StoreErrorKind};
+use tallygate::store::{Item, Key, StoreErrorKind};
 
 use super::Subject;
 use super::subject::{item, key, query, set, write};
@@ -9,7 +9,7 @@ use super::subject::{item, key, query, set, write};
 const OVERHEAD: usize = 100;
 
 pub(crate) async fn an_item_of_nearly_the_bound_comes_back_whole(at: Subject) {
-    let bytes: Vec<u8> = (0..MAX_ITEM_BYTES - OVERHEAD).map(|i| (i % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..Item::MAX_BYTES - OVERHEAD).map(|i| (i % 251) as u8).collect();
     let keys = [key("size", "1"), key("size", "2")];
     at.put_all(keys.iter().map(|key| write(key, [], [set("b", bytes.clone())]))).await;
     for key in &keys {
@@ -23,11 +23,11 @@ pub(crate) async fn an_item_of_nearly_the_bound_comes_back_whole(at: Subject) {
 
 pub(crate) async fn an_item_above_the_bound_is_invalid_and_changes_nothing(at: Subject) {
     let k = key("size", "large");
-    let too_large = write(&k, [], [set("b", vec![0; MAX_ITEM_BYTES])]);
+    let too_large = write(&k, [], [set("b", vec![0; Item::MAX_BYTES])]);
     assert_eq!(at.error(too_large).await, StoreErrorKind::Invalid);
     assert_eq!(at.item(&k).await, None);
 
-    let half = vec![0; MAX_ITEM_BYTES / 2];
+    let half = vec![0; Item::MAX_BYTES / 2];
     at.put_all([write(&k, [], [set("a", half.clone())])]).await;
     let grown = write(&k, [], [set("b", half.clone())]);
     assert_eq!(at.error(grown).await, StoreErrorKind::Invalid);
@@ -35,7 +35,7 @@ pub(crate) async fn an_item_above_the_bound_is_invalid_and_changes_nothing(at: S
 }
 
 pub(crate) async fn keys_of_the_longest_length_work_and_longer_ones_are_invalid(at: Subject) {
-    let (pk, sk) = ("p".repeat(MAX_PK_BYTES), "s".repeat(MAX_SK_BYTES));
+    let (pk, sk) = ("p".repeat(Key::MAX_PK_BYTES), "s".repeat(Key::MAX_SK_BYTES));
     let longest = key(&pk, &sk);
     at.put_all([write(&longest, [], [set("n", 1)])]).await;
     assert_eq!(at.item(&longest).await, Some(item([("n", 1.into())])));

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tallygate::store::{
-    Change, Item, Key, MAX_PAGE_ITEMS, Page, Query, Store, StoreError, StoreErrorKind, Value, When,
-    Write, Written,
+    Change, Item, Key, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
 };
 
 #[cfg(feature = "dynamodb")]
@@ -56,10 +55,10 @@ impl Subject {
     /// The same, or the store's error.
     pub(crate) async fn read_on(&self, query: Query) -> Result<Page, StoreError> {
         let (mut rest, mut all) = (query.clone(), Page::default());
-        let most = query.limit.min(MAX_PAGE_ITEMS);
+        let most = query.limit.min(Page::MAX_ITEMS);
         loop {
             let page = self.store.query(rest.clone()).await?;
-            assert!(page.items.len() <= rest.limit.min(MAX_PAGE_ITEMS), "more than was asked for");
+            assert!(page.items.len() <= rest.limit.min(Page::MAX_ITEMS), "more than was asked for");
             assert!(page.next.is_none() || !page.items.is_empty(), "a page that goes on is empty");
             all.items.extend(page.items);
             match page.next {
