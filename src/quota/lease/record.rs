@@ -36,7 +36,7 @@ impl Negotiation {
         // Units on their way back are not served again; the answer to that call finds the ceiling
         // here.
         let op = self.in_flight.as_deref().map(|(op, _)| *op);
-        if more > 0 && !matches!(op, Some(Op::Give(_) | Op::Fold)) {
+        if more > 0 && !matches!(op, Some(Op::Give(_) | Op::Fold(_))) {
             at.release(more);
             at.free = at.free.saturating_sub(signed(more));
             at.wakes = true;
