@@ -22,7 +22,7 @@ use crate::notice::notice;
 use crate::policy::resolve::LiveCatalog;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
-    Change, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    Change, Key, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
     until_known,
 };
 use crate::text_file::{self, OffRuntime};
@@ -217,6 +217,27 @@ pub(crate) async fn published(store: &dyn Store, space: &Space) -> Result<Publis
     }
 }
 
+/// The hash of the newest publication after this one.
+async fn newest_after(
+    store: &dyn Store,
+    space: &Space,
+    revision: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let Key { pk, sk: mut from } = space.catalog(revision + 1);
+    let mut newest = None;
+    loop {
+        let query = Query { pk: pk.clone(), from, until: None, limit: Page::MAX_ITEMS };
+        let page = store.query(query).await?;
+        if let Some((_, item)) = page.items.last() {
+            newest = item.bytes(HASH).map(<[u8]>::to_vec);
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => return Ok(newest),
+        }
+    }
+}
+
 impl Published {
     /// A revision in this zone came into force then.
     fn is_in(&mut self, zone: &str, at_ms: i64) {
@@ -313,6 +334,31 @@ impl Catalogs {
         let catalog = published.in_force(catalog);
         self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
         Ok(true)
+    }
+
+    /// Limits under a later publication than the one in force here were seen in a pool. If the
+    /// newest publication has the content that is in force, its number is, too: the file went to
+    /// another content and back, and this process has not seen that. Otherwise its limits would
+    /// never win again over those that others wrote meanwhile.
+    pub(super) async fn catch_up(&self, seen: u64) -> Result<(), StoreError> {
+        let _turn = self.reloads.lock().await;
+        let live = self.live.load_full();
+        if seen <= live.revision {
+            return Ok(());
+        }
+        let (store, space) = (&*self.store, &self.space);
+        if newest_after(store, space, live.revision).await?.as_deref() != Some(&live.catalog.hash) {
+            return Ok(()); // the other file may be on its way here
+        }
+        let published = published(store, space).await?;
+        if published.hash.as_slice() == live.catalog.hash.as_slice() {
+            let revision = published.revision;
+            tracing::info!(revision, "the plan file in force was published anew elsewhere");
+            crate::telemetry::catalog_info(revision, Some(live.revision));
+            let catalog = published.in_force((*live.catalog).clone());
+            self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
+        }
+        Ok(())
     }
 
     /// Checks the plan file. A change since the last check waits for the next one: the file may be

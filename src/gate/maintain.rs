@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use super::idle::{IDLE, IDLE_AFTER};
 use super::news;
 use super::tenants::Refresh;
 use crate::clock::{Now, nanos};
+use crate::patience;
+use crate::policy::resolve::LiveCatalog;
+use crate::repeated::repeated;
 use crate::store::StoreError;
 use crate::task::OwnedTask;
 use crate::tenants::RETRY;
@@ -90,6 +94,13 @@ async fn watch_plans(inner: Weak<Inner>) {
         poll.tick().await;
         let Some(inner) = inner.upgrade() else { return };
         inner.catalogs.poll(&mut looked).await;
+        let seen = LiveCatalog::publication_of(inner.hub.newest_rev.load(Ordering::Relaxed));
+        // A store that does not answer keeps no change of the file waiting.
+        let caught_up = patience::within(POLL, inner.catalogs.catch_up(seen)).await;
+        if let Some(Err(error)) = caught_up {
+            let now_ms = inner.clock.now().wall_ms;
+            repeated!(warn, now_ms, "could not read which plan file is the newest"; %error);
+        }
     }
 }
 

@@ -223,6 +223,11 @@ impl LiveCatalog {
         Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.together))
     }
 
+    /// The publication whose catalog this revision of terms is of.
+    pub(crate) fn publication_of(rev: i64) -> u64 {
+        u64::try_from(rev >> 30).unwrap_or(0)
+    }
+
     /// Orders states by newness: a newer catalog, then a newer record, then a later time. Each part
     /// is cut to its bits; 2^33 catalogs, 2^24 changes of one tenant and 63 ends are enough.
     fn rev(&self, record: &TenantRecord, edges: &Edges) -> i64 {

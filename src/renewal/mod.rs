@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -326,6 +327,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
         let answered = lease.answered(&writer, now(), answer);
         if answered.is_ok() {
             ctx.hub.raises.note_reclaimable(lease);
+            ctx.hub.newest_rev.fetch_max(lease.newest_rev(), Ordering::Relaxed);
             late::answered(&ctx.hub, lease);
             if unseen && lease.is_unlogged() {
                 ctx.hub.unrecorded.add_lease(lease);
@@ -484,7 +486,7 @@ pub(crate) async fn give_back(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
     use crate::clock::ManualClock;

@@ -3,7 +3,7 @@
 //! waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use tokio::sync::mpsc;
 
@@ -39,6 +39,8 @@ pub(crate) struct Hub {
     pub(crate) open_permits: Box<AtomicU64>,
     /// Whether the store is known to be away: then no request waits for units.
     pub(crate) reach: Reach,
+    /// The newest revision of terms that this process has seen in a pool.
+    pub(crate) newest_rev: AtomicI64,
     /// Numbers use rows.
     pub(crate) parts: AtomicU32,
     pub(crate) clock: Arc<dyn Clock>,
@@ -63,6 +65,7 @@ impl Hub {
             without_value: WithoutValue::default(),
             open_permits: Box::default(),
             reach: Reach::default(),
+            newest_rev: AtomicI64::new(0),
             parts: AtomicU32::new(0),
             clock,
         };

@@ -18,6 +18,7 @@ mod metrics;
 mod middleware;
 mod opening;
 mod payers;
+mod plan_files;
 mod propagation;
 mod readings;
 mod scopes;

@@ -39,7 +39,7 @@ impl Negotiation {
                 self.in_doubt = false;
                 self.adopt(at, view, op, with.now);
                 at.wakes = true;
-                let folded = op == Op::Fold && !self.sealed;
+                let folded = matches!(op, Op::Fold(_)) && !self.sealed;
                 Ok(!folded && (self.closing != Closing::No || self.is_short(at, with.now)))
             }
             Err(error) => {
@@ -50,6 +50,7 @@ impl Negotiation {
                 } else if !self.sealed {
                     self.set_apart(at);
                     self.keep(at, op);
+                    at.wakes = true;
                 }
                 Err(error)
             }
@@ -60,7 +61,8 @@ impl Negotiation {
     fn keep(&self, at: &mut Balance, op: Op) {
         match op {
             Op::Give(next) => at.release(self.bound().saturating_sub(next.held)),
-            Op::Fold => at.release(self.bound().saturating_sub(at.total)),
+            // What was settled late meanwhile has lowered `left` by itself.
+            Op::Fold(used) => at.release(self.bound().saturating_sub(used)),
             Op::Take(_) | Op::Relimit | Op::Look | Op::Seek => {}
             Op::Charge(_) | Op::Pay(_) | Op::PayRoot(_) => {}
         }
@@ -115,7 +117,7 @@ impl Negotiation {
             // Use may exceed what the ceiling allowed: the entry covers it now.
             Op::Give(_) => at.release(bound.saturating_sub(before.1)),
             // All of it was to go back; if that failed, it is ours again.
-            Op::Fold => at.release(bound.saturating_sub(at.total).min(held)),
+            Op::Fold(used) => at.release(bound.saturating_sub(used)),
             // A late copy of a refused grant may have been applied once there were units again.
             Op::Relimit | Op::Look | Op::Seek => {
                 at.release(bound.saturating_sub(before.1));
@@ -123,7 +125,7 @@ impl Negotiation {
             }
         }
         // Units given back to a shard go to the root if that owes.
-        self.debts.has_given |= self.shard.is_some() && matches!(op, Op::Give(_) | Op::Fold);
+        self.debts.has_given |= self.shard.is_some() && matches!(op, Op::Give(_) | Op::Fold(_));
         self.note_free(at);
         self.note_view(at);
     }
@@ -187,6 +189,6 @@ impl Negotiation {
     /// entry that we folded ourselves is gone, too.
     fn is_closed(&self, mine: Option<Entry>, op: Op) -> bool {
         let had = self.view.is_some_and(|view| view.mine.is_some());
-        mine.map_or(had && op != Op::Fold, |mine| mine.is_closed())
+        mine.map_or(had && !matches!(op, Op::Fold(_)), |mine| mine.is_closed())
     }
 }

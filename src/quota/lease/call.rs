@@ -47,8 +47,9 @@ pub(super) enum Op {
     /// Creates the pool and takes, or just takes. Carries our entry as it will be.
     Take(Entry),
     Give(Entry),
-    /// The final write: used units become spent, the entry is removed.
-    Fold,
+    /// The final write: used units become spent, the entry is removed. Carries how many were used
+    /// when it was made.
+    Fold(u64),
     Relimit,
     /// Takes what is owed, whether it is free or not.
     Charge(Entry),

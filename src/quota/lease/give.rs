@@ -31,7 +31,7 @@ impl Negotiation {
         }
         if self.closing == Closing::ForGood && used == at.total {
             let write = pool::fold(key, with.of.incarnation, mine, used);
-            return Some((Op::Fold, LeaseCall::Write(write)));
+            return Some((Op::Fold(used), LeaseCall::Write(write)));
         }
         if back <= 0 && mine.held <= used {
             return None;
@@ -74,7 +74,7 @@ impl Negotiation {
             return None;
         }
         let write = pool::fold(with.key(self.shard), with.of.incarnation, mine, at.total);
-        Some((Op::Fold, LeaseCall::Write(write)))
+        Some((Op::Fold(at.total), LeaseCall::Write(write)))
     }
 
     /// Lowers what may be served to what requests have used or hold: a request still running must

@@ -387,4 +387,45 @@ mod tests {
         it.answered(&mut at, with, Err(throttled)).unwrap_err();
         assert_eq!((at.left, it.open_holds(&at)), (5, 3), "ours again");
     }
+
+    /// Use is reported late while the last call of a lease that ends is on its way, and that call
+    /// fails.
+    #[test]
+    fn what_was_to_go_back_for_good_returns_whole_beside_late_use() {
+        for is_applied_elsewhere in [false, true] {
+            let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
+            let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
+            let (end_ms, ttl) = (i64::MAX, None);
+            let of = &Fixed {
+                pool,
+                incarnation: WriterId::test(7),
+                end_ms,
+                ttl,
+                of_slot: false,
+                bills: false,
+            };
+            let writer = &Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
+            let with = Context { of, writer, now: Now { mono_ns: 0, wall_ms: 0 } };
+            let mut it = Negotiation::new(Terms { limit: 1_000, rev: 1 }, 1);
+            let mut at = Balance { free: 1_000, wanted: 3, ..Balance::default() };
+            let item = created(it.next(&mut at, with));
+            it.answered(&mut at, with, Ok(Some(item.clone()))).unwrap();
+
+            (at.left, at.total) = (at.left - 3, at.total + 3);
+            it.closing = Closing::ForGood;
+            assert!(it.next(&mut at, with).is_some());
+            assert_eq!(it.in_flight.as_deref().unwrap().0, Op::Fold(3));
+            (at.left, at.total) = (at.left - 2, at.total + 2); // settled late
+            if is_applied_elsewhere {
+                // The fold was refused: the entry is as it was.
+                it.answered(&mut at, with, Ok(Some(item))).unwrap();
+            } else {
+                let throttled = StoreError::new(StoreErrorKind::Throttled, "busy");
+                it.answered(&mut at, with, Err(throttled)).unwrap_err();
+            }
+            assert_eq!((at.left, at.total, it.bound()), (3, 5, 8), "5 of 8 are used");
+            assert!(it.next(&mut at, with).is_some());
+            assert_eq!(it.in_flight.as_deref().unwrap().0, Op::Fold(5), "and nothing is owed");
+        }
+    }
 }
