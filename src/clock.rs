@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// One reading of both clocks.
+/// One reading of both clocks. [`Clock::now`] returns it. Spans are measured on the monotonic
+/// clock, windows on the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {
     /// Nanoseconds on the monotonic clock, from an arbitrary start. Never goes back.
@@ -45,7 +46,8 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Now;
 }
 
-/// The clocks of this machine.
+/// The clocks of this machine. The default; give [`GateBuilder::clock`](crate::GateBuilder::clock)
+/// another for tests.
 #[derive(Debug)]
 pub struct SystemClock {
     source: quanta::Clock,

@@ -20,7 +20,7 @@ pub enum LimitKind {
     Concurrency,
 }
 
-/// Origin of the numbers in a [`LimitState`].
+/// Origin of the numbers in a [`LimitState`]. In [`LimitState::source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
@@ -31,7 +31,7 @@ pub enum Source {
     Lease,
 }
 
-/// The unit of a limit, where HTTP has a word for it.
+/// The unit of a limit, where HTTP has a word for it. In [`LimitState::unit`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unit {
@@ -138,7 +138,8 @@ impl Reason {
     }
 }
 
-/// How a request ended.
+/// How a request ended. Adapters pass it to [`Serving::end`](crate::adapter::Serving::end); the
+/// plan file's `charge-on` says which outcomes cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The response was sent to its end.
@@ -152,7 +153,7 @@ pub enum Outcome {
     Failed,
 }
 
-/// Why a payment is required.
+/// Why a payment is required. In [`Reason::PaymentRequired`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Payment {
@@ -205,7 +206,8 @@ impl Refusal {
     }
 }
 
-/// A request that was refused, before its handler ran or by it.
+/// A request that was refused, before its handler ran or by it. In [`Refusal::call`], for the hook
+/// of [`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RefusedCall {

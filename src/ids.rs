@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::random;
 
 /// A tenant's id in the ledger: 128 random bits, drawn when the tenant is created. Only the
-/// directory makes one.
+/// directory makes one. [`Directory::get`](crate::directory::Directory::get) finds its tenant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Surrogate(u128);
 

@@ -52,7 +52,8 @@ pub struct Audit {
     pub failed: Vec<(Surrogate, String)>,
 }
 
-/// One account, tenant, meter, scale and period. In atoms, except where units are stated.
+/// One account, tenant, meter, scale and period. In atoms, except where units are stated. In
+/// [`Audit::lines`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Line {
@@ -79,7 +80,7 @@ pub struct Line {
 }
 
 /// Units sent and counted for one customer and event name, over all periods. Whole units of the
-/// service.
+/// service. In [`Audit::totals`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Total {
@@ -95,7 +96,8 @@ pub struct Total {
     pub counted: i64,
 }
 
-/// A pool of a limit, compared with what was recorded of it. All amounts are atoms.
+/// A pool of a limit, compared with what was recorded of it. All amounts are atoms. In
+/// [`Audit::pools`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pool {

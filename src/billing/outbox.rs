@@ -123,7 +123,7 @@ pub(crate) struct PendingEntry {
     pub stopped: Option<Stopped>,
 }
 
-/// Why an entry waits for an operator.
+/// Why an entry waits for an operator. `docs/billing.md` says how to decide.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stopped {
     /// The service refused the entry for good, with this message.

@@ -23,6 +23,7 @@ const SAID: &str = "sent_since";
 const TRIES: usize = 8;
 
 /// Operator's statement of what was sent to the billing service between the copy and the restore.
+/// The argument of `Gate::resume_reports`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SentSinceCopy {

@@ -5,6 +5,7 @@ use super::sink::SinkError;
 use crate::store::StoreError;
 
 /// An entry that waits for an operator: [`Stopped`](super::Stopped) is the reason, in the audit.
+/// Pass it to `Gate::decide_stopped`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoppedEntry {
@@ -14,7 +15,8 @@ pub struct StoppedEntry {
     pub k: u64,
 }
 
-/// The result of one run.
+/// The result of one run. `Gate::report_now` returns it. Entries in [`stopped`](Self::stopped) wait
+/// for `Gate::decide_stopped`; what failed otherwise is tried again by the next run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -36,7 +38,8 @@ pub struct Report {
     pub failed: Vec<(ItemId, String)>,
 }
 
-/// Why a run, or a part of it, did not succeed.
+/// Why a run, or a part of it, did not succeed. What is owed stays on record, and the next run
+/// sends it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {

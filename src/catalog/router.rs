@@ -35,7 +35,8 @@ pub(crate) struct Routes {
     methods: Vec<(Box<str>, Tree)>,
 }
 
-/// Path decoding of a host's router.
+/// Path decoding of a host's router. [`RequestView::reads`](crate::identity::RequestView::reads)
+/// returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
     /// The router matches the path undecoded, as axum does; the default. A parameter within the

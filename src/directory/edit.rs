@@ -31,7 +31,8 @@ pub(super) const MAX_NOTE: usize = 512;
 /// Most characters of an override's TOML: a record full of the widest characters fits an item.
 const MAX_CHANGES: usize = 1_024;
 
-/// One change of a tenant, as recorded in the history.
+/// One change of a tenant, as recorded in the history. In [`HistoryEntry`](super::HistoryEntry);
+/// [`TenantEdit`] makes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -42,7 +42,7 @@ pub struct HistoryEntry {
     pub outcome: ChangeOutcome,
 }
 
-/// Whether an announced change happened.
+/// Whether an announced change happened. In [`HistoryEntry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChangeOutcome {

@@ -65,7 +65,8 @@ impl std::fmt::Debug for NewKey {
     }
 }
 
-/// Public data of a key.
+/// Public data of a key. [`Tenant::keys`](super::Tenant::keys) lists them;
+/// [`Tenant::revoke_key`](super::Tenant::revoke_key) takes the id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyInfo {
@@ -81,7 +82,7 @@ pub struct KeyInfo {
     pub state: KeyState,
 }
 
-/// Whether a key works.
+/// Whether a key works. In [`KeyInfo`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyState {

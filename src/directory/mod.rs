@@ -267,7 +267,8 @@ impl std::fmt::Debug for Directory {
     }
 }
 
-/// A tenant as it was when it was read or saved, and the operations on it.
+/// A tenant as it was when it was read or saved, and the operations on it. [`Directory::find`] and
+/// [`TenantEdit::save`] return it.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     directory: Directory,

@@ -35,7 +35,8 @@ const CHANGE: &str = "change";
 const RECORD: &str = "record";
 const FIRST: &str = "first";
 
-/// The directory's record of a tenant.
+/// The directory's record of a tenant. [`Tenant::record`](super::Tenant::record) returns it;
+/// [`Tenant::edit`](super::Tenant::edit) changes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TenantRecord {

@@ -29,6 +29,7 @@ pub(super) const MAX_ID: usize = 512;
 pub(super) const MAX_QUANTITY: u64 = 999_999_999_999_999;
 
 /// Units used by a tenant, as reported by another service.
+/// [`Ingest::events`](crate::ingest::Ingest::events) counts them, each id once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UsageEvent {
@@ -45,6 +46,7 @@ pub struct UsageEvent {
 }
 
 /// The reason an event cannot be read. Includes names of keys, never values.
+/// [`Ingest::read`](crate::ingest::Ingest::read) returns it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UnreadableEvent(pub(crate) String);

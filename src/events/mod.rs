@@ -30,7 +30,8 @@ pub const AHEAD: Duration = Duration::from_secs(5 * 60);
 /// Calls waiting for the writer; further ones wait for a place.
 const QUEUE: usize = 64;
 
-/// When a recorded event was counted.
+/// When a recorded event was counted. [`Ingest::events`](crate::ingest::Ingest::events) returns one
+/// for each event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Counted {
@@ -40,7 +41,8 @@ pub enum Counted {
     Before,
 }
 
-/// The reason an event is not on record.
+/// The reason an event is not on record. [`Ingest::events`](crate::ingest::Ingest::events) returns
+/// it; an event may be sent again with the same id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotCounted {

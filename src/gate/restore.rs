@@ -43,7 +43,7 @@ const GENERATION: &str = "generation";
 const TRIES: usize = 64;
 
 /// Whether units that were free in the backup count as used: some of them may have been used since
-/// it was made.
+/// it was made. The argument of [`GateBuilder::restore`](crate::GateBuilder::restore).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinceCopy {
     /// They count as used: no limit is exceeded, but a tenant may get less than its limit until the
@@ -53,7 +53,8 @@ pub enum SinceCopy {
     Free,
 }
 
-/// The numbers of a [`GateBuilder::restore`].
+/// The numbers of a [`GateBuilder::restore`]. Nothing is sent to Stripe from then on until
+/// `Gate::resume_reports` is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {

@@ -33,7 +33,7 @@ pub trait Identify: Send + Sync + 'static {
     fn identify(&self, view: &dyn RequestView) -> Identity;
 }
 
-/// The result of an identification.
+/// The result of an identification. [`Identify::identify`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Identity {

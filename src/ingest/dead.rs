@@ -31,7 +31,7 @@ const AT: &str = "at_ms";
 /// Most letters listed at once.
 const AT_ONCE: usize = 100;
 
-/// A message that could not be counted.
+/// A message that could not be counted. [`Ingest::dead_letters`] lists them.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {

@@ -69,7 +69,8 @@ enum Order {
 }
 
 /// Usage could not be written to the store. It is kept in memory and tried again, unless the gate
-/// is closing.
+/// is closing. [`Gate::flush_now`](crate::Gate::flush_now) and [`Gate::close`](crate::Gate::close)
+/// return it in an [`Error`](crate::Error).
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{rows} usage rows could not be written: {cause}")]
 pub struct FlushError {

@@ -14,6 +14,8 @@ use crate::gate::{Gate, Pending, Took, Waited};
 use crate::policy::ByteMeter;
 
 /// Accounting state of a response body. The adapter keeps the body and the waiting chunk.
+/// [`Serving::into_body`](super::Serving::into_body) returns it: call
+/// [`poll_pass`](Self::poll_pass) before each chunk, and [`poll_end`](Self::poll_end) at the end.
 pub struct Counting {
     serving: Option<Serving>,
     /// Only where a wait is possible: saves other bodies a reference count.

@@ -50,7 +50,7 @@ pub use counting::{Ahead, Counting, StreamCut};
 #[derive(Debug)]
 pub struct Serving(ServingKind);
 
-/// A response whose head is settled.
+/// A response whose head is settled. [`Serving::into_body`] returns it.
 pub struct Head {
     /// Counts the body; `None` if there is no body, or nothing in it left to count.
     pub body: Option<Counting>,
@@ -60,6 +60,7 @@ pub struct Head {
 
 /// A request whose connection was switched to another protocol. The request stays in flight until
 /// this value and the handler's handles ([`Usage`](crate::Usage), [`Admitted`]) are dropped.
+/// [`Serving::upgrade`] returns it.
 #[derive(Debug)]
 pub struct Upgraded {
     _place: Serving,

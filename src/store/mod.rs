@@ -94,7 +94,7 @@ pub enum Value {
     Bytes(Vec<u8>),
 }
 
-/// An item: named attributes.
+/// An item: named attributes. What [`Store::read`] and [`Store::query`] return.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item(pub BTreeMap<Name, Value>);
 
@@ -163,7 +163,7 @@ pub enum Change {
     Delete,
 }
 
-/// One conditional write of one item.
+/// One conditional write of one item. The argument of [`Store::write`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// The item.
@@ -174,7 +174,7 @@ pub struct Write {
     pub change: Vec<Change>,
 }
 
-/// The definite answer to a [`Write`].
+/// The definite answer to a [`Write`]. [`Store::write`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The conditions held and the changes were made: the item after the write (`None` if it was
@@ -184,7 +184,7 @@ pub enum Written {
     Refused(Option<Item>),
 }
 
-/// A range of items of one partition, in order.
+/// A range of items of one partition, in order. The argument of [`Store::query`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     /// The partition.
@@ -197,7 +197,7 @@ pub struct Query {
     pub limit: usize,
 }
 
-/// A page of a [`Query`].
+/// A page of a [`Query`]. [`Store::query`] returns it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// Sort keys and items, ascending.
@@ -211,7 +211,7 @@ impl Page {
     pub const MAX_ITEMS: usize = 1_000;
 }
 
-/// The durability of an acknowledged write, logged at start-up.
+/// The durability of an acknowledged write, logged at start-up. [`Store::promise`] returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promise {
     /// Name of the kind of store: `memory`, `redb`, `dynamodb`.
@@ -224,7 +224,7 @@ pub struct Promise {
 }
 
 /// Units that the service behind a store has charged since the store was made, as that service
-/// counts them.
+/// counts them. [`Store::units`] returns them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Units {
     /// Units read: on DynamoDB 4 KB each.
@@ -286,7 +286,7 @@ pub trait Store: Send + Sync + 'static {
     fn close(&self) -> StoreFuture<()>;
 }
 
-/// Why a store call did not succeed.
+/// Why a store call did not succeed. Its kind says whether the call may be repeated.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("store: {message}")]
 pub struct StoreError {

@@ -16,7 +16,7 @@ use crate::store::{
     Written,
 };
 
-/// The fate of one write.
+/// The fate of one write. The argument of [`Faulty::scripted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing: it reaches the store and its answer comes back.
@@ -35,7 +35,8 @@ pub enum Fault {
     RepeatAfter(u32),
 }
 
-/// Frequency of each fault, per thousand calls. The rest passes.
+/// Frequency of each fault, per thousand calls. The rest passes. The argument of
+/// [`Faulty::seeded`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Odds {
     /// [`Fault::Unavailable`]; for reads and queries too.

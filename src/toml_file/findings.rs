@@ -15,7 +15,8 @@ use super::mask::{HIDDEN, MASKED, Mask, looks_secret, unmask};
 use crate::text_file::{MAX_MISTAKES, around, list, quoted, said};
 
 /// All errors of a file, in the order of the file; only the first 50, if there are more. Never
-/// empty.
+/// empty. An [`Error`](crate::Error) of opening or reloading holds them; print them for the person
+/// who edits the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileErrors(Vec<FileError>);
 
@@ -50,7 +51,8 @@ impl fmt::Display for FileErrors {
 
 impl std::error::Error for FileErrors {}
 
-/// One error in a file.
+/// One error in a file. Its message says what to write instead.
+/// [`PlanErrors`](crate::catalog::PlanErrors) lists them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileError {
@@ -95,7 +97,7 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// A position in a file, for errors.
+/// A position in a file, for errors. Lines and columns count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {

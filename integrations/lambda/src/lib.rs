@@ -42,6 +42,32 @@
 //!
 //! (The Stripe functions need the feature `stripe`.)
 //!
+//! What a handler does can be tried without AWS. An SQS batch, delivered twice, counts once:
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use serde_json::json;
+//! use tallygate_lambda::count;
+//!
+//! let (gate, _clock) = tallygate::testing::gate(r#"
+//!     default-plan = "free"
+//!     [meter.jobs]
+//!     [plan.free]
+//!     quota.jobs = "10k/month"
+//! "#);
+//! gate.directory().tenant("acme").note("signed up").save().await?;
+//! let event = json!({"id": "e-1", "tenant": "acme", "meter": "jobs", "quantity": 3});
+//! let message = json!({"messageId": "m-1", "eventSource": "aws:sqs", "body": event.to_string()});
+//! let batch = json!({"Records": [message]});
+//! for _delivery in 0..2 {
+//!     assert_eq!(count(&gate, &batch).await?, json!({"batchItemFailures": []}));
+//! }
+//! let acme = tallygate::Identified::from(&gate.tenant("acme").await?);
+//! let report = gate.usage_report(&acme).await?;
+//! assert!(report.meters.iter().any(|meter| &*meter.name == "jobs" && meter.used == 3));
+//! # Ok::<(), lambda_http::Error>(()) }).unwrap();
+//! ```
+//!
 //! With the feature `dynamodb`, `dynamodb_client` is a client of the table for a small binary that
 //! starts quickly: it uses only the parts of the SDK that a function needs.
 //!

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::billing::outbox::Stopped;
 
 /// A difference, with its reason. `Display` says in a sentence what it is.
+/// [`Audit::gaps`](super::Audit::gaps) lists them; `docs/billing.md` says what to do about each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Gap {
