@@ -51,6 +51,7 @@ impl std::fmt::Debug for Surrogate {
 
 /// A writer: a process as its log knows it, 128 random bits. A process that finds its log sealed
 /// goes on as another writer.
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "the simulation names it"))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WriterId(u128);
 
