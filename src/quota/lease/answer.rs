@@ -50,7 +50,6 @@ impl Negotiation {
                 } else if !self.sealed {
                     self.set_apart(at);
                     self.keep(at, op);
-                    at.wakes = true;
                 }
                 Err(error)
             }
