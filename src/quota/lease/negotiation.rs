@@ -355,21 +355,19 @@ mod tests {
         Item(write.change.into_iter().map(set).collect())
     }
 
+    /// The lease of a test, and the writer that it is of.
+    fn fixed() -> (Fixed, Writer) {
+        let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
+        let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
+        let (incarnation, end_ms, ttl) = (WriterId::test(7), i64::MAX, None);
+        let fixed = Fixed { pool, incarnation, end_ms, ttl, of_slot: false, bills: false };
+        (fixed, Writer { space: Space::new("test"), incarnation })
+    }
+
     /// No store, no runtime, no atomics: a balance goes in, and comes out changed.
     #[test]
     fn units_leave_the_balance_before_they_go_back_and_return_if_that_fails() {
-        let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
-        let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
-        let (end_ms, ttl) = (i64::MAX, None);
-        let of = &Fixed {
-            pool,
-            incarnation: WriterId::test(7),
-            end_ms,
-            ttl,
-            of_slot: false,
-            bills: false,
-        };
-        let writer = &Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
+        let (of, writer) = &fixed();
         let with = Context { of, writer, now: Now { mono_ns: 0, wall_ms: 0 } };
         let mut it = Negotiation::new(Terms { limit: 1_000, rev: 1 }, 1);
         let mut at = Balance { free: 1_000, wanted: 3, ..Balance::default() };
@@ -393,18 +391,7 @@ mod tests {
     #[test]
     fn what_was_to_go_back_for_good_returns_whole_beside_late_use() {
         for is_applied_elsewhere in [false, true] {
-            let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
-            let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
-            let (end_ms, ttl) = (i64::MAX, None);
-            let of = &Fixed {
-                pool,
-                incarnation: WriterId::test(7),
-                end_ms,
-                ttl,
-                of_slot: false,
-                bills: false,
-            };
-            let writer = &Writer { space: Space::new("test"), incarnation: WriterId::test(7) };
+            let (of, writer) = &fixed();
             let with = Context { of, writer, now: Now { mono_ns: 0, wall_ms: 0 } };
             let mut it = Negotiation::new(Terms { limit: 1_000, rev: 1 }, 1);
             let mut at = Balance { free: 1_000, wanted: 3, ..Balance::default() };
