@@ -393,7 +393,7 @@ fn grant_report(view: &LimitReader<'_>, index: usize, pool: &PoolRule) -> Option
     })
 }
 
-/// A prepaid quota of a tenant that was given nothing yet.
+/// A prepaid quota of a tenant that has no grant.
 fn nothing_granted(view: &LimitReader<'_>, id: MeterId) -> Option<GrantReport> {
     let state = view.state(Limit::Granted(id))?;
     Some(GrantReport {

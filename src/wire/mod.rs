@@ -379,7 +379,7 @@ fn payment_detail(refusal: &Refusal, payment: Payment) -> String {
         (Payment::Unpaid, _) => "An invoice is unpaid.".into(),
         (Payment::GrantUsedUp, Some(left)) => format!("{left} {units} are left, less than asked."),
         (Payment::GrantUsedUp, None) if limit.is_some_and(|limit| limit.limit.is_zero()) => {
-            format!("There are no {units} yet.")
+            format!("There are no {units}.")
         }
         (Payment::GrantUsedUp, None) => format!("The {units} are used up."),
     }

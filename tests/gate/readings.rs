@@ -96,7 +96,7 @@ async fn a_prepaid_meter_without_a_grant_is_named() {
         (&refused["limit"]["limit"], &refused["limit"]["remaining"]),
         (&0.into(), &0.into())
     );
-    assert_eq!(refused["detail"], "There are no prepaid credits yet.");
+    assert_eq!(refused["detail"], "There are no prepaid credits.");
 
     let shown = usage(&gate).await;
     let meters = shown["meters"].as_array().unwrap();
