@@ -203,6 +203,12 @@ impl TenantRecord {
         }
     }
 
+    /// The assigned plan, in force or beneath a subscription; `None`: the default plan.
+    pub(crate) fn assigned_plan(&self) -> Option<&str> {
+        let beneath = self.bought.as_deref().map(|bought| &bought.beneath.plan);
+        beneath.unwrap_or(&self.plan).as_deref()
+    }
+
     fn assigned(&self) -> Assigned {
         match &self.bought {
             Some(bought) => bought.beneath.clone(),

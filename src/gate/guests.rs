@@ -64,6 +64,8 @@ impl Tenants {
             looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)).into(),
             as_of: 0,
             expires_ms,
+            // A guest is on the default plan whatever plan its caller names.
+            plan: None,
             refreshing: AtomicBool::new(true),
         };
         self.callers.insert(probe.0, Arc::new(known));

@@ -95,6 +95,7 @@ impl Tenants {
             values,
             looked_up_ns: looked_up_ns.into(),
             expires_ms,
+            plan: None,
             refreshing: AtomicBool::new(false),
         }))
     }

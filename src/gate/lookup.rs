@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::tenants::{Refresh, Tenants, Wanted};
 use crate::catalog::Scope;
 use crate::clock::{Now, nanos};
-use crate::directory::TenantRecord;
+use crate::directory::{DirectoryError, TenantRecord};
 use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
 use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
 use crate::store::{StoreError, StoreErrorKind};
-use crate::tenants::caller::KnownCaller;
+use crate::tenants::caller::{KnownCaller, NamedPlan};
 use crate::tenants::tenant::LiveTenant;
 use crate::tenants::{MAX_AGE, REFRESH_AGE, RETRY};
 
@@ -53,7 +53,7 @@ impl Tenants {
                 None => (None, Caller::new(""), i64::MAX),
             },
             Wanted::Named { caller, expires_ms } => {
-                (self.tenant_named(&caller.tenant).await?, caller, expires_ms)
+                (self.tenant_of(&caller, now).await?, caller, expires_ms)
             }
         };
         let Some(tenant) = tenant else {
@@ -63,6 +63,7 @@ impl Tenants {
         if !is_last && self.recent.has_changed(tenant.core.surrogate, as_of) {
             return Ok(false);
         }
+        let plan = named_plan(&tenant, &caller);
         let known = KnownCaller {
             sheet: tenant.sheet(&self.live.load(), now),
             values: scope_values(tenant.core.surrogate, &caller),
@@ -70,6 +71,7 @@ impl Tenants {
             looked_up_ns: now.mono_ns.into(),
             expires_ms,
             as_of,
+            plan,
             refreshing: AtomicBool::new(false),
         };
         let known = Arc::new(known);
@@ -124,19 +126,21 @@ impl Tenants {
     /// Looks a caller up again; one whose credential is unknown by now is forgotten.
     async fn refresh_caller(&self, probe: CredentialKey, wanted: Wanted) {
         if self.hub.reach.is_away() {
-            self.keep_as_known(probe);
+            self.keep_as_known(probe, &wanted);
             return;
         }
-        if let Err(error) = self.load_caller(probe, wanted).await {
+        if let Err(error) = self.load_caller(probe, wanted.clone()).await {
             let now_ms = self.clock.now().wall_ms;
             repeated!(warn, now_ms, "a caller could not be looked up again"; %error);
-            self.keep_as_known(probe);
+            self.keep_as_known(probe, &wanted);
         }
     }
 
     /// The directory does not answer: a caller that is known stays so for a while, unless its
     /// credential has ended by itself.
-    pub(super) fn keep_as_known(&self, probe: CredentialKey) -> bool {
+    ///
+    /// The plan that it names now cannot be assigned: its tenant stays on the one that it has.
+    pub(super) fn keep_as_known(&self, probe: CredentialKey, wanted: &Wanted) -> bool {
         let now = self.clock.now();
         let awake = self.callers.get(&probe.0).map(|known| known.clone());
         let known = awake.or_else(|| self.wake_caller(probe));
@@ -151,16 +155,73 @@ impl Tenants {
             looked_up_ns: retry_ns.max(known.looked_up_ns()).into(),
             expires_ms: known.expires_ms,
             as_of: known.as_of,
+            plan: match wanted {
+                Wanted::Named { caller, .. } => named_plan(&known.tenant, caller),
+                Wanted::Credential(_) => None,
+            },
             refreshing: AtomicBool::new(true), // not before it is too old again
         };
         self.callers.insert(probe.0, Arc::new(again));
         true
     }
 
+    /// The tenant of a caller, on the plan that this names, if it names one.
+    async fn tenant_of(
+        &self,
+        caller: &Caller,
+        now: Now,
+    ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
+        let Some(plan) = &caller.plan else {
+            return self.tenant_named(&caller.tenant).await;
+        };
+        let tenant = self.tenant_or_made(&caller.tenant, Some(plan)).await?;
+        if let Some(tenant) = &tenant {
+            self.assign(tenant, plan, now).await?;
+        }
+        Ok(tenant)
+    }
+
+    /// Assigns a tenant the plan that its caller names.
+    async fn assign(&self, tenant: &LiveTenant, plan: &str, now: Now) -> Result<(), StoreError> {
+        if tenant.record().assigned_plan() == Some(plan) {
+            return Ok(());
+        }
+        if !tenant.may_change_plan(now) {
+            return Ok(());
+        }
+        let id = &tenant.core.id;
+        tenant.count_plan_change(now);
+        if !tenant.may_change_plan(now) {
+            const TEXT: &str = "callers of a tenant name one plan and then another: this one stays \
+                                for a minute";
+            repeated!(warn, now.wall_ms, TEXT; tenant = %id, %plan);
+        }
+        match self.directory.tenant(id).named_plan(plan).note("named by its caller").save().await {
+            // Where another process has assigned it, nothing was written, and that is news here.
+            Ok(saved) => self.learn(tenant, saved.record().clone()),
+            Err(DirectoryError::Store(error)) => return Err(error),
+            Err(error) => {
+                const TEXT: &str = "the plan that a caller names could not be assigned";
+                repeated!(warn, now.wall_ms, TEXT; tenant = %id, %error);
+            }
+        }
+        Ok(())
+    }
+
     /// The tenant with this outer id; made on first sight where that is configured.
     pub(super) async fn tenant_named(
         &self,
         id: &str,
+    ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
+        self.tenant_or_made(id, None).await
+    }
+
+    /// The same. `plan`: the host vouches for the tenant by naming its plan, and it is made on that
+    /// plan in any case.
+    async fn tenant_or_made(
+        &self,
+        id: &str,
+        plan: Option<&str>,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
         if let Some(surrogate) = self.directory.lookup_name(id).await?
             && let Some(tenant) = self.load_tenant(surrogate).await?
@@ -169,14 +230,17 @@ impl Tenants {
         }
         // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
         // process may be about to go on, or was cut off. Saving it makes it to the end.
-        let create = self.creates || id == ANONYMOUS;
+        let create = self.creates || plan.is_some() || id == ANONYMOUS;
         if !create {
             return Ok(None);
         }
-        let made = self.directory.tenant(id).note("first seen").save().await;
-        match made {
+        let mut new = self.directory.tenant(id).note("first seen");
+        if let Some(plan) = plan {
+            new = new.named_plan(plan);
+        }
+        match new.save().await {
             Ok(tenant) => self.load_tenant(tenant.record().surrogate).await,
-            Err(crate::directory::DirectoryError::Store(error)) => Err(error),
+            Err(DirectoryError::Store(error)) => Err(error),
             Err(error) => {
                 let now_ms = self.clock.now().wall_ms;
                 repeated!(warn, now_ms, "a tenant could not be made on first sight"; %error);
@@ -304,6 +368,11 @@ impl Tenants {
     }
 }
 
+/// The plan that a caller names, as of what its tenant's assigned plan is now.
+fn named_plan(tenant: &LiveTenant, caller: &Caller) -> Option<NamedPlan> {
+    Some(NamedPlan { name: caller.plan.clone()?, since: tenant.plans() })
+}
+
 pub(super) fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
     let scopes = Scopes::of(caller.clone(), None);
     let hash = |scope: &Scope| scopes.hash(tenant, scope).map(ScopeHash::as_u128);
@@ -372,7 +441,10 @@ mod tests {
             let revoke = async { is_revoked.then(|| inner.hear(News::Revoked(surrogate))) };
             let (read, _) = tokio::join!(inner.tenants.load_tenant(surrogate), revoke);
             assert!(read.unwrap().is_some());
-            assert_eq!(inner.tenants.keep_as_known(probe), !is_revoked);
+            assert_eq!(
+                inner.tenants.keep_as_known(probe, &Wanted::Credential(vec![])),
+                !is_revoked
+            );
         }
     }
 }

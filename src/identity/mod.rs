@@ -3,8 +3,10 @@
 //!
 //! Most hosts only write `[[identify]]` tables in the service file (`docs/identity.md`). A host
 //! with its own notion of a caller implements [`Identify`] and passes it to
-//! [`GateBuilder::identify`](crate::GateBuilder::identify). A layer or gateway in front that has
-//! verified the caller leaves its [`Claims`] in the request. An adapter implements [`RequestView`].
+//! [`GateBuilder::identify`](crate::GateBuilder::identify). A layer in front that knows the caller
+//! leaves a [`Caller`] in the request's extensions, or the adapter's layer makes it of what is there
+//! (`GateLayer::caller`); one that knows its verified claims leaves [`Claims`]. An adapter
+//! implements [`RequestView`].
 //!
 //! Identification is synchronous: it turns a borrowed view of the request into what the request
 //! presents, without access to plans, counters or the store.
@@ -122,6 +124,11 @@ pub trait RequestView {
     }
     /// A claim already verified by the host or a gateway in front.
     fn claim(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    /// The caller as the host's own authentication has named it; it is asked for before everything
+    /// else. An adapter finds it where its framework keeps request data.
+    fn caller(&self) -> Option<Caller> {
         None
     }
     /// Length of the request's body; `None` if unknown. Frameworks that know better than

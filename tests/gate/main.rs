@@ -9,6 +9,7 @@ mod decisions;
 mod directory_lookups;
 mod durable_answers;
 mod fuzz_corpus;
+mod host_callers;
 mod idempotency;
 mod identification;
 mod late_usage;

@@ -13,7 +13,7 @@ use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest};
 use futures_core::Stream;
 use tallygate::adapter::{BytesRead, Decided, stated_length};
-use tallygate::identity::{BodyDigest, Claims, Malformed, NamedHeader, Reads, RequestView};
+use tallygate::identity::{BodyDigest, Caller, Claims, Malformed, NamedHeader, Reads, RequestView};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
@@ -193,6 +193,10 @@ impl RequestView for View<'_> {
 
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         self.claims.as_ref()?.get(name).map(Cow::Borrowed)
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        self.http.extensions().get().cloned()
     }
 
     fn peer(&self) -> Option<IpAddr> {
