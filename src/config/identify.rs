@@ -12,7 +12,8 @@ pub(super) fn identify_list(
 ) -> Vec<IdentifyTable> {
     let Some(node) = top.node("identify") else {
         let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
-        return vec![IdentifyTable::ApiKey { headers, peppers: vec![default_pepper()] }];
+        let peppers = vec![default_pepper()];
+        return vec![IdentifyTable::ApiKey { headers, peppers, is_default: true }];
     };
     let tables = items(node).iter().filter_map(TomlTable::of);
     tables.filter_map(|table| identify(report, table, trusted)).collect()
@@ -52,7 +53,7 @@ fn api_key(report: &mut Findings<'_>, table: TomlTable<'_>) -> IdentifyTable {
         None => vec![default_pepper()],
     };
     let headers = headers.iter().filter_map(|name| header(report, name)).collect();
-    IdentifyTable::ApiKey { headers, peppers }
+    IdentifyTable::ApiKey { headers, peppers, is_default: false }
 }
 
 fn gateway(

@@ -11,8 +11,9 @@ pub(super) static TOP: Shape = Shape {
         key("plans", Form::Table(&PLANS), "The plan file."),
         key(
             "identify",
-            Form::Tables(&IDENTIFY),
-            "How callers are identified: a table for each way, tried in order.",
+            Form::TablesOrNone(&IDENTIFY),
+            "How callers are identified: a table for each way, tried in order. `[]`: by the program \
+             alone.",
         ),
         key("identity", Form::Table(&IDENTITY), "Treatment of unknown callers."),
         key("proxy", Form::Table(&PROXY), "The proxies trusted for a caller's address."),

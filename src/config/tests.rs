@@ -78,7 +78,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.store.kind, StoreKind::Redb { path: "data/tallygate.redb".into() });
     assert_eq!(config.store.space, "eu-1");
     let [
-        IdentifyTable::ApiKey { headers, peppers },
+        IdentifyTable::ApiKey { headers, peppers, is_default: false },
         IdentifyTable::Jwt(jwt),
         IdentifyTable::Jwt(shared),
         IdentifyTable::Header { tenant, user },
@@ -134,7 +134,7 @@ fn an_empty_file_is_a_file_of_defaults() {
     assert_eq!(config.identity.unknown, OnUnknown::Reject);
     assert_eq!(config.stripe, None);
     assert_eq!(config.flush.every, DEFAULT_FLUSH_EVERY);
-    let [IdentifyTable::ApiKey { headers, peppers }] = &*config.identify else {
+    let [IdentifyTable::ApiKey { headers, peppers, is_default: true }] = &*config.identify else {
         panic!("{:?}", config.identify);
     };
     assert_eq!(headers, &DEFAULT_API_KEY_HEADERS);
@@ -215,7 +215,6 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
             "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\nuser-header = \"\"",
             "`user-header` is empty",
         ),
-        ("identify = []", "`identify` is empty"),
         ("identify = 5", "`identify` is a list of tables"),
         ("[stripe]\nkey = \"k\"", "`key` is a reference: secrets do not belong in this file"),
         ("[[identify]]\napi-key = \"a b\"", "not a header name"),
@@ -296,11 +295,11 @@ fn the_schema_takes_what_loads_and_refuses_what_does_not() {
     let schema = toml_file::schema(&keys::TOP, "tallygate.toml");
     let is_taken = |text: &str| takes(&schema, &toml::Value::Table(text.parse().unwrap()));
     assert!(is_taken(FULL) && is_taken("") && is_taken("[proxy]\ntrust = []"));
+    assert!(is_taken("identify = []") && parse("identify = []").unwrap().identify.is_empty());
     for wrong in [
         "[stroe]",
         "[store]\nkind = \"redis\"",
         "[store]\nspace = \"\"",
-        "identify = []",
         "[[identify]]",
         "[[identify]]\napi-key = \"a\"\nheader = \"b\"",
         "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]",
@@ -321,7 +320,7 @@ fn every_key_is_described_in_the_documentation() {
     let rows: String = page.lines().filter(|line| line.starts_with("| `")).collect();
     let described = |key: &str| rows.contains(&format!("{key}`"));
     for table in keys::TOP.keys {
-        let (Form::Table(shape) | Form::Tables(shape)) = &table.form else {
+        let (Form::Table(shape) | Form::TablesOrNone(shape)) = &table.form else {
             panic!("`{}` is no table", table.name);
         };
         for key in shape.keys {

@@ -17,11 +17,12 @@ use super::credentials::Credentials;
 use super::in_hand::InHand;
 use super::inner::{CatalogCheck, Inner, Leasing, Recording, Teardown};
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
+use super::peppers::{self, Keys};
 use super::pools_read::PoolsRead;
 use super::promises::promises;
 use super::settings::{OnRefusal, Settings};
 use super::tenants::Tenants;
-use super::{maintain, peppers, rates, stores};
+use super::{maintain, rates, stores};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
@@ -29,7 +30,7 @@ use crate::decision::Refusal;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::EventCounter;
-use crate::identity::{CredentialHasher, Identify, Peppers};
+use crate::identity::{CredentialHasher, Identify};
 use crate::ids::{NodeId, WriterId};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
@@ -264,6 +265,7 @@ impl GateBuilder {
             plans,
             catalog,
             identifier,
+            keys_are_off,
             yields,
             settings,
             #[cfg(feature = "stripe")]
@@ -281,7 +283,8 @@ impl GateBuilder {
         };
         let space = Space::new(&config.store.space);
         let peppers = identifier.peppers().clone();
-        let begun = begin(&*store, &space, catalog, &peppers, now);
+        let keys = if keys_are_off { Keys::Off } else { Keys::Under(&peppers) };
+        let begun = begin(&*store, &space, catalog, keys, now);
         let (live, mut log, begun_ms) = answered(&*store, begun).await?;
         let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
@@ -396,7 +399,7 @@ async fn begin(
     store: &dyn Store,
     space: &Space,
     catalog: Catalog,
-    peppers: &Peppers,
+    keys: Keys<'_>,
     now: Now,
 ) -> Result<(LiveCatalog, LogWriter, Option<i64>), Error> {
     let (checked, published) = tokio::join!(store.check(), catalogs::published(store, space));
@@ -405,7 +408,7 @@ async fn begin(
     let (published, log, same) = tokio::join!(
         catalogs::publish(store, space, &catalog, published, now.wall_ms),
         LogWriter::begin(store, space.clone(), now.wall_ms),
-        peppers::check(store, space, peppers),
+        peppers::check(store, space, keys),
     );
     let (published, log) = (published?, log?);
     same?;

@@ -22,10 +22,9 @@ const PLANS: &str = r#"
 "#;
 
 const SERVICE: &str = r#"
+    identify = []
     [store]
     kind = "memory"
-    [[identify]]
-    claim = "org"
 "#;
 
 struct User {

@@ -24,10 +24,9 @@ const PLANS: &str = r#"
 "#;
 
 const SERVICE: &str = r#"
+    identify = []
     [store]
     kind = "memory"
-    [[identify]]
-    claim = "org"
 "#;
 
 #[derive(Clone)]
