@@ -59,6 +59,8 @@ impl Tenants {
         let known = KnownCaller {
             sheet: tenant.sheet(&live, now),
             values: scope_values(tenant.core.surrogate, &caller),
+            user: caller.user,
+            key: caller.key,
             tenant,
             // The directory is asked again after a while.
             looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)).into(),

@@ -67,6 +67,8 @@ impl Tenants {
         let known = KnownCaller {
             sheet: tenant.sheet(&self.live.load(), now),
             values: scope_values(tenant.core.surrogate, &caller),
+            user: caller.user,
+            key: caller.key,
             tenant,
             looked_up_ns: now.mono_ns.into(),
             expires_ms,
@@ -148,17 +150,22 @@ impl Tenants {
         let Some(known) = known else { return false };
         self.recent.reads(now.mono_ns);
         let retry_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
+        let (user, plan) = match wanted {
+            Wanted::Named { caller, .. } => {
+                (caller.user.clone(), named_plan(&known.tenant, caller))
+            }
+            Wanted::Credential(_) => (None, None),
+        };
         let again = KnownCaller {
+            user,
+            key: known.key.clone(),
             tenant: known.tenant.clone(),
             sheet: known.tenant.last_sheet(),
             values: known.values.clone(),
             looked_up_ns: retry_ns.max(known.looked_up_ns()).into(),
             expires_ms: known.expires_ms,
             as_of: known.as_of,
-            plan: match wanted {
-                Wanted::Named { caller, .. } => named_plan(&known.tenant, caller),
-                Wanted::Credential(_) => None,
-            },
+            plan,
             refreshing: AtomicBool::new(true), // not before it is too old again
         };
         self.callers.insert(probe.0, Arc::new(again));

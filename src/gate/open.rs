@@ -151,9 +151,9 @@ impl GateBuilder {
     }
 
     /// Replaces the default problem responses: `hook` returns the reply to send, or `None` for the
-    /// default one. The [`Refusal`] names the tenant, the plan and, in [`call`](Refusal::call), the
-    /// route and the request; the hook chooses which of these the client sees. It is not called for
-    /// gRPC.
+    /// default one. The [`Refusal`] names the tenant, its user and key, the plan and, in
+    /// [`call`](Refusal::call), the route and the request with its headers; the hook chooses which
+    /// of these the client sees. It is not called for gRPC.
     ///
     /// ```
     /// # let mut runtime = tokio::runtime::Builder::new_current_thread();

@@ -109,6 +109,9 @@ pub trait RequestView {
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// Every value of a header, in order, by its lower-case name.
     fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]>;
+    /// Calls `f` with every header, in order, by its lower-case name: what a refused request was, for
+    /// the host's own form of refusals.
+    fn each_header(&self, _f: &mut dyn FnMut(&str, &[u8])) {}
     /// Whether a header came more than once. Adapters answer it without building the list, because
     /// it is called for every request with a credential.
     fn is_repeated(&self, name: &str) -> bool {

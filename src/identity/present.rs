@@ -210,6 +210,17 @@ impl Identifier {
         })
     }
 
+    /// Whether a header may hold a credential.
+    pub(crate) fn is_credential(&self, name: &str) -> bool {
+        matches!(name, AUTHORIZATION | "proxy-authorization" | "cookie" | "x-api-key")
+            || self.sources.iter().any(|source| match source {
+                CredentialSource::ApiKey { headers } => {
+                    headers.iter().any(|it| it.as_str() == name)
+                }
+                _ => false,
+            })
+    }
+
     /// The caller's address, resolved through the trusted proxies.
     pub(crate) fn peer(&self, view: &dyn RequestView) -> Option<IpAddr> {
         self.proxies.peer(view)

@@ -118,6 +118,10 @@ impl RequestView for HttpView<'_> {
         self.headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
     }
 
+    fn each_header(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        self.headers.iter().for_each(|(name, value)| f(name.as_str(), value.as_bytes()));
+    }
+
     fn is_repeated(&self, name: &str) -> bool {
         self.headers.get_all(name).iter().nth(1).is_some()
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::clock::{Now, nanos};
+use crate::decision::Refusal;
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
 use crate::sheets::sheet::Sheet;
@@ -20,6 +21,9 @@ pub(crate) struct KnownCaller {
     pub(crate) tenant: Arc<LiveTenant>,
     pub(crate) sheet: Arc<Sheet>,
     pub(crate) values: ScopeValues,
+    /// Its user and the id of its key, for the host's own form of refusals.
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
     /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
     pub(crate) looked_up_ns: AtomicU64,
     pub(crate) expires_ms: i64,
@@ -57,6 +61,15 @@ impl SheetRef {
         match self {
             Self::Own(_) => None,
             Self::Of(caller) | Self::Newer(_, caller) => Some(&caller.values),
+        }
+    }
+
+    /// Adds the caller's user and key to a refusal that lacks them.
+    #[cold]
+    pub(crate) fn name_in(&self, refusal: &mut Refusal) {
+        if let Self::Of(caller) | Self::Newer(_, caller) = self {
+            refusal.user = refusal.user.take().or_else(|| caller.user.clone());
+            refusal.key = refusal.key.take().or_else(|| caller.key.clone());
         }
     }
 }

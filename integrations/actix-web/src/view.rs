@@ -169,6 +169,10 @@ impl RequestView for View<'_> {
         self.head.headers.get_all(name).map(|value| value.as_bytes()).collect()
     }
 
+    fn each_header(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        self.head.headers.iter().for_each(|(name, value)| f(name.as_str(), value.as_bytes()));
+    }
+
     fn is_repeated(&self, name: &str) -> bool {
         self.head.headers.get_all(name).nth(1).is_some()
     }

@@ -5,13 +5,16 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Extensions, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpMessage, web};
-use tallygate::{GateBuilder, ManualClock};
+use tallygate::wire::Reply;
+use tallygate::{GateBuilder, ManualClock, Refusal};
 use tallygate_actix_web::{Caller, DigestBodies, GateMiddleware, Tenant, usage_routes};
 
 use crate::support::{Gated, Server};
 
 const PLANS: &str = r#"
     default-plan = "free"
+    [route.me]
+    match   = "GET /me"
     [route.pay]
     match   = "POST /pay"
     once-by = "idempotency-key"
@@ -26,6 +29,15 @@ const SERVICE: &str = r#"
     [store]
     kind = "memory"
 "#;
+
+/// The app's own refusal, in the language that the caller asks for.
+fn own_refusal(refusal: &Refusal) -> Option<Reply> {
+    let call = refusal.call.as_ref()?;
+    let language = call.header("accept-language").map(String::from_utf8_lossy)?;
+    let user = refusal.user.as_deref()?;
+    let body = format!("{language}: no more of {} for {user}", call.route.as_deref()?);
+    Some(Reply { status: 429, headers: vec![], body: body.into_bytes() })
+}
 
 struct User {
     org: String,
@@ -56,7 +68,8 @@ fn find(extensions: &Extensions) -> Option<Caller> {
 fn an_app_with_its_own_users_is_behind_limits() {
     let gated = Gated::with_opened(async {
         let clock = ManualClock::at_unix_ms(tallygate::testing::START_MS);
-        let builder = GateBuilder::from_text(SERVICE).plans(PLANS).clock(clock);
+        let builder =
+            GateBuilder::from_text(SERVICE).plans(PLANS).on_refusal(own_refusal).clock(clock);
         builder.open().await.unwrap()
     });
     let gate = gated.gate.clone();
@@ -70,7 +83,8 @@ fn an_app_with_its_own_users_is_behind_limits() {
             .route("/pay", web::post().to(async || "paid"))
     });
     let ask = |method: &str, path: &str, session: &str| {
-        let headers = [("x-session", session), ("idempotency-key", "\"k1\"")];
+        let headers =
+            [("x-session", session), ("idempotency-key", "\"k1\""), ("accept-language", "de")];
         let answer = server.raw(method, path, &headers, "").unwrap();
         (answer.status, answer.body)
     };
@@ -78,7 +92,8 @@ fn an_app_with_its_own_users_is_behind_limits() {
     assert_eq!(ask("GET", "/me", "acme/1/free"), (200, "acme".to_owned()));
     assert_eq!(ask("GET", "/me", "acme/1/free").0, 429, "one a user");
     assert_eq!(ask("GET", "/me", "acme/2/free").0, 200);
-    assert_eq!(ask("GET", "/me", "acme/3/free").0, 429, "two a tenant");
+    let refused = ask("GET", "/me", "acme/3/free");
+    assert_eq!(refused, (429, "de: no more of me for 3".to_owned()), "two a tenant");
     assert_eq!(ask("GET", "/me", "acme/3/pro").0, 200, "upgraded");
     // The usage routes, and the middleware further out, know the same callers.
     let (status, usage) = ask("GET", "/usage", "acme/3/pro");

@@ -7,13 +7,16 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::routing::{get, post};
-use tallygate::{Gate, GateBuilder};
+use tallygate::wire::Reply;
+use tallygate::{Gate, GateBuilder, Refusal};
 use tallygate_axum::{Caller, DigestBodies, GateLayer, Tenant, usage_router};
 use test_support::http::send;
 use tokio::net::TcpListener;
 
 const PLANS: &str = r#"
     default-plan = "free"
+    [route.me]
+    match   = "GET /me"
     [route.pay]
     match   = "POST /pay"
     once-by = "idempotency-key"
@@ -28,6 +31,15 @@ const SERVICE: &str = r#"
     [store]
     kind = "memory"
 "#;
+
+/// The app's own refusal, in the language that the caller asks for.
+fn own_refusal(refusal: &Refusal) -> Option<Reply> {
+    let call = refusal.call.as_ref()?;
+    let language = call.header("accept-language").map(String::from_utf8_lossy)?;
+    let user = refusal.user.as_deref()?;
+    let body = format!("{language}: no more of {} for {user}", call.route.as_deref()?);
+    Some(Reply { status: 429, headers: vec![], body: body.into_bytes() })
+}
 
 #[derive(Clone)]
 struct User {
@@ -79,7 +91,8 @@ async fn ask(
     let session = session.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
         let key = ("idempotency-key", "\"k1\"");
-        send(at, method, path, &[("x-session", &session), key], "").unwrap()
+        send(at, method, path, &[("x-session", &session), key, ("accept-language", "de")], "")
+            .unwrap()
     });
     let answer = asked.await.unwrap();
     (answer.status, answer.body)
@@ -87,13 +100,15 @@ async fn ask(
 
 #[tokio::test]
 async fn an_app_with_its_own_users_is_behind_limits() {
-    let gate = GateBuilder::from_text(SERVICE).plans(PLANS).open().await.unwrap();
+    let gate =
+        GateBuilder::from_text(SERVICE).plans(PLANS).on_refusal(own_refusal).open().await.unwrap();
     let at = serve(app(&gate)).await;
     assert_eq!(ask(at, "GET", "/me", "").await.0, 401);
     assert_eq!(ask(at, "GET", "/me", "acme/1/free").await, (200, "acme".to_owned()));
     assert_eq!(ask(at, "GET", "/me", "acme/1/free").await.0, 429, "one a user");
     assert_eq!(ask(at, "GET", "/me", "acme/2/free").await.0, 200);
-    assert_eq!(ask(at, "GET", "/me", "acme/3/free").await.0, 429, "two a tenant");
+    let refused = ask(at, "GET", "/me", "acme/3/free").await;
+    assert_eq!(refused, (429, "de: no more of me for 3".to_owned()), "two a tenant");
     assert_eq!(ask(at, "GET", "/me", "acme/3/pro").await.0, 200, "upgraded");
     // The routes beside the layer, and the layer around it, know the same callers.
     let (status, usage) = ask(at, "GET", "/usage", "acme/3/pro").await;
