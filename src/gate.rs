@@ -42,6 +42,7 @@ mod drill;
 mod ends;
 mod entitlements;
 mod guests;
+mod host_tables;
 mod idle;
 mod in_hand;
 mod inner;

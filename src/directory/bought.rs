@@ -209,6 +209,11 @@ impl TenantRecord {
         beneath.unwrap_or(&self.plan).as_deref()
     }
 
+    /// The assigned payment state, in force or beneath a subscription.
+    pub(crate) fn assigned_payment(&self) -> PaymentState {
+        self.bought.as_deref().map_or(self.payment, |bought| bought.beneath.payment)
+    }
+
     fn assigned(&self) -> Assigned {
         match &self.bought {
             Some(bought) => bought.beneath.clone(),

@@ -293,7 +293,17 @@ impl TenantEdit {
         until: Option<SystemTime>,
         note: impl Into<String>,
     ) -> Self {
-        let (at_ms, until_ms) = (self.directory.now_ms(), until.map(unix_ms));
+        self.override_until(changes, until.map(unix_ms), note)
+    }
+
+    /// The same with its end in Unix milliseconds.
+    pub(crate) fn override_until(
+        self,
+        changes: impl Into<String>,
+        until_ms: Option<i64>,
+        note: impl Into<String>,
+    ) -> Self {
+        let at_ms = self.directory.now_ms();
         let (changes, note) = (changes.into(), note.into());
         self.with(Edit::Override(Override { changes, until_ms, note, at_ms }))
     }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::host_tables::FromHost;
 use super::tenants::{Refresh, Tenants, Wanted};
 use crate::catalog::Scope;
 use crate::clock::{Now, nanos};
-use crate::directory::{DirectoryError, TenantRecord};
+use crate::directory::{DirectoryError, TenantEdit, TenantRecord};
 use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
 use crate::policy::scoped::ScopeValues;
@@ -181,6 +182,10 @@ impl Tenants {
         let Some(plan) = &caller.plan else {
             return self.tenant_named(&caller.tenant).await;
         };
+        if self.source.is_some() {
+            // The host's tables say which plan it is on.
+            return self.tenant_named(&caller.tenant).await;
+        }
         let tenant = self.tenant_or_made(&caller.tenant, Some(plan)).await?;
         if let Some(tenant) = &tenant {
             self.assign(tenant, plan, now).await?;
@@ -237,16 +242,19 @@ impl Tenants {
         }
         // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
         // process may be about to go on, or was cut off. Saving it makes it to the end.
-        let create = self.creates || plan.is_some() || id == ANONYMOUS;
-        if !create {
-            return Ok(None);
-        }
-        let mut new = self.directory.tenant(id).note("first seen");
-        if let Some(plan) = plan {
-            new = new.named_plan(plan);
-        }
-        match new.save().await {
-            Ok(tenant) => self.load_tenant(tenant.record().surrogate).await,
+        let made = match self.ask_host(id).await? {
+            FromHost::Says(host) => self.directory.take_over(id, &host, None).await,
+            FromHost::Missing => return Ok(None),
+            FromHost::Unasked if self.creates || plan.is_some() || id == ANONYMOUS => {
+                let new = self.directory.tenant(id).note("first seen");
+                let new = plan.into_iter().fold(new, TenantEdit::named_plan);
+                new.save().await.map(Some)
+            }
+            FromHost::Unasked => return Ok(None),
+        };
+        match made {
+            Ok(None) => Ok(None),
+            Ok(Some(tenant)) => self.load_tenant(tenant.record().surrogate).await,
             Err(DirectoryError::Store(error)) => Err(error),
             Err(error) => {
                 let now_ms = self.clock.now().wall_ms;
@@ -263,12 +271,16 @@ impl Tenants {
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
         if let Some(known) = self.tenant_in_memory(surrogate)
             && known.age_ns(self.clock.now()) < nanos(REFRESH_AGE)
+            && !known.is_gone()
         {
             return Ok(Some(known));
         }
         let as_of = self.recent.so_far();
         self.recent.reads(self.clock.now().mono_ns);
         let Some(record) = self.directory.lookup_tenant(surrogate).await? else {
+            return Ok(None);
+        };
+        let Some(record) = self.as_host_says(record).await? else {
             return Ok(None);
         };
         let (live, now) = (self.live.load(), self.clock.now());
@@ -302,6 +314,10 @@ impl Tenants {
         let as_of = self.recent.so_far();
         self.recent.reads(self.clock.now().mono_ns);
         let read = match self.directory.lookup_tenant(tenant.core.surrogate).await {
+            Ok(Some(record)) => self.as_host_says(record).await,
+            read => read,
+        };
+        let read = match read {
             Ok(Some(record)) if is_used => self.first_request(record).await.map(Some),
             read => read,
         };
@@ -311,7 +327,7 @@ impl Tenants {
                 self.learn(tenant, record);
                 self.doubt_if_changed(tenant, as_of, now);
             }
-            Ok(None) => tenant.keep_as_known(now.mono_ns),
+            Ok(None) => tenant.is_none(now.mono_ns),
             Err(error) => {
                 const TEXT: &str = "a tenant could not be read again: it stays as last known";
                 repeated!(warn, now.wall_ms, TEXT; %error);

@@ -27,7 +27,7 @@ use crate::catalog::Catalog;
 use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
-use crate::directory::Directory;
+use crate::directory::{Directory, TenantSource};
 use crate::error::Error;
 use crate::events::EventCounter;
 use crate::identity::{CredentialHasher, Identify};
@@ -79,6 +79,7 @@ pub struct GateBuilder {
     pub(super) store: Option<Arc<dyn Store>>,
     pub(super) clock: Option<Arc<dyn Clock>>,
     custom: Option<Arc<dyn Identify>>,
+    tenants: Option<Arc<dyn TenantSource>>,
     on_refusal: Option<OnRefusal>,
     on_alert: Option<OnAlert>,
     wire: WireOptions,
@@ -104,6 +105,7 @@ impl GateBuilder {
             store: None,
             clock: None,
             custom: None,
+            tenants: None,
             on_refusal: None,
             on_alert: None,
             wire: WireOptions::default(),
@@ -147,6 +149,21 @@ impl GateBuilder {
     /// file are tried.
     pub fn identify(mut self, identify: impl Identify) -> Self {
         self.custom = Some(Arc::new(identify));
+        self
+    }
+
+    /// Takes which tenants there are, their plans, exceptions and payment states from the host's own
+    /// tables, instead of from who calls and from edits of the directory.
+    ///
+    /// What the source says is written into the directory's record where that says otherwise, with
+    /// history. So the directory keeps, as ever, each tenant's surrogate, its grants, addons, keys
+    /// and suspension, its anchor and billing account, and all usage; and the source's word, for
+    /// leases, reports and bills. An edit of plan, exceptions or payment by hand lasts until the
+    /// source is next asked. A live Stripe subscription takes precedence, and
+    /// [`Caller::plan`](crate::identity::Caller::plan) and `[identity] unknown = "create"` have no
+    /// effect.
+    pub fn tenants(mut self, source: impl TenantSource) -> Self {
+        self.tenants = Some(Arc::new(source));
         self
     }
 
@@ -334,7 +351,8 @@ impl GateBuilder {
             clock.clone(),
         );
         let directory = Directory::new(store, space, clock.clone(), peppers, check);
-        let tenants = Tenants::new(directory, &settings, live, hub.clone(), refreshes);
+        let tenants =
+            Tenants::new((directory, self.tenants), &settings, live, hub.clone(), refreshes);
         let inner = Arc::new(Inner {
             settings: Settings { wire: self.wire, on_refusal: self.on_refusal, ..settings },
             catalogs,

@@ -28,6 +28,8 @@ pub(crate) struct LiveTenant {
     read_ns: AtomicU64,
     /// How many changes had been heard of when a key of it was revoked last, that one among them.
     keys_since: AtomicU64,
+    /// When it was last read there was no such tenant.
+    gone: AtomicBool,
     /// How often its assigned plan has changed in this process.
     plans: AtomicU64,
     /// Up to when the changes of its plan that its callers made are paid for: see
@@ -86,6 +88,7 @@ impl LiveTenant {
             record: Mutex::new(record),
             read_ns: AtomicU64::new(read_ns),
             keys_since: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
             plans: AtomicU64::new(0),
             plan_changes_ns: AtomicU64::new(0),
             refreshing: AtomicBool::new(false),
@@ -120,6 +123,7 @@ impl LiveTenant {
     /// Takes over what the directory says now.
     pub(crate) fn learn(&self, record: Arc<TenantRecord>, live: &LiveCatalog, now: Now) {
         self.turn_over(Some(record), live, now);
+        self.gone.store(false, Ordering::Release);
         self.read_ns.store(now.mono_ns, Ordering::Release);
         self.refreshing.store(false, Ordering::Release);
     }
@@ -128,6 +132,17 @@ impl LiveTenant {
     pub(crate) fn keep_as_known(&self, read_ns: u64) {
         self.read_ns.store(read_ns, Ordering::Release);
         self.refreshing.store(false, Ordering::Release);
+    }
+
+    /// There is no such tenant any more: its callers are refused once they are looked up again.
+    pub(crate) fn is_none(&self, read_ns: u64) {
+        self.gone.store(true, Ordering::Release);
+        self.keep_as_known(read_ns);
+    }
+
+    /// Whether there was no such tenant when it was last read.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// The record as last read from the directory.
