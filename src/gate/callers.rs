@@ -211,6 +211,9 @@ impl Gate {
         if auth == Auth::Optional {
             return self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds);
         }
+        if self.inner.settings.identity.unknown != OnUnknown::Anonymous {
+            self.inner.credentials.hint_at_no_caller();
+        }
         self.unidentified(now, rounds)
     }
 

@@ -2,11 +2,13 @@
 
 use std::num::NonZeroU128;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::catalog::Scope;
 use crate::identity::{
     Caller, CredentialHasher, CredentialKey, Identifier, Identify, RequestView, ScopeHash, Scopes,
 };
+use crate::notice::notice;
 use crate::sheets::sheet::Sheet;
 
 /// See the [module](self).
@@ -16,9 +18,29 @@ pub(crate) struct Credentials {
     pub(crate) custom: Option<Arc<dyn Identify>>,
     /// Makes the keys of callers that a trusted source has named.
     pub(crate) hasher: CredentialHasher,
+    /// Whether it was logged that a request had no caller where only the layer names them.
+    pub(crate) said_no_caller: AtomicBool,
 }
 
 impl Credentials {
+    /// Logs the first request without a caller where nothing but the layer names one: to the host
+    /// its own mistake looks like a client's.
+    #[cold]
+    pub(super) fn hint_at_no_caller(&self) {
+        if self.custom.is_some() || self.identifier.has_sources() {
+            return;
+        }
+        if !self.said_no_caller.swap(true, Ordering::Relaxed) {
+            notice!(
+                info,
+                "a request has no caller, and gets 401: only the layer finds one here. If its user \
+                 is signed in, the layer that authenticates stands within the gate's instead of \
+                 around it, or a router was given the gate instead of the layer. This is logged \
+                 once"
+            );
+        }
+    }
+
     /// The name in memory of a caller named by a trusted source. Its parts are separated by a byte
     /// that is in none of them.
     pub(super) fn probe_of(&self, caller: &Caller) -> CredentialKey {

@@ -360,6 +360,7 @@ impl GateBuilder {
                 identifier,
                 custom: self.custom,
                 hasher: CredentialHasher::new().map_err(|e| Error::Random(e.to_string()))?,
+                said_no_caller: AtomicBool::new(false),
             },
             tenants,
             leasing: Leasing {

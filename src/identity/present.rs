@@ -140,6 +140,11 @@ impl Identifier {
         Ok(Self { sources, peppers, proxies, prober, authorization, has_jwt })
     }
 
+    /// Whether there is any way in which a request can present a credential.
+    pub(crate) fn has_sources(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
     /// The credential that the request presents.
     pub(crate) fn present<'a>(
         &self,

@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod callers;
 mod closing;
 mod floods;
 mod opening;
