@@ -231,6 +231,22 @@ async fn prepaid_includes_nothing_and_spends_grants_alone() {
 }
 
 #[tokio::test]
+async fn a_debt_of_prepaid_units_is_refused_as_a_lack_of_them() {
+    let (gate, clock) = testing::gate(PREPAID);
+    let acme = gate.tenant("acme").await.unwrap();
+    give(&gate, &clock, 2).await.unwrap();
+    let (status, _) = handled(&gate, "/", Frames::of(0, 0), |usage| async move {
+        usage.add("jobs", 3);
+    })
+    .await;
+    assert_eq!(status, 200);
+    let refused = gate.admit(Ask::new(&acme, "work").cost("jobs", 1)).await.unwrap_err();
+    let body = String::from_utf8(gate.refusal_reply(&refused).body.to_vec()).unwrap();
+    assert!(body.contains("The prepaid jobs are used up."), "{body}");
+    assert!(body.contains(r#""violated-policies":["jobs/once"]"#), "{body}");
+}
+
+#[tokio::test]
 async fn a_grant_that_the_plan_would_never_spend_is_an_error() {
     let (gate, clock) = testing::gate(&PREPAID.replace("\"free\"\n", "\"none\"\n"));
     let refused = give(&gate, &clock, 5).await.unwrap_err();
