@@ -69,8 +69,8 @@ pub(crate) enum Before<'a> {
 /// smaller step only keeps a window a little longer, which moves no limit.
 const BACKWARD_MS: i64 = 3_600_000;
 
-/// The same behind the end of a grant, an exception, a grace or a trial: behind it something else is
-/// in force. Readings of one instant may differ by some milliseconds, and do not rebuild it.
+/// The same behind the end of a grant, an exception, a grace or a trial: before it something else
+/// was in force. Readings of one instant may differ by some milliseconds, which rebuilds nothing.
 const BEHIND_AN_END_MS: i64 = 1_000;
 
 impl Sheet {
