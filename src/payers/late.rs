@@ -167,7 +167,8 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
     let debtors = lanes::of_tenant(q, payers)
         .map(|(index, rule)| (Limit::Quota(index), debtor_of(q.sheet, rule)));
     let granted = payers.debtor.filter(|_| payers.once_only);
-    let granted = granted.map(|pool| (Limit::None, purse::lease_of(q.sheet, pool)));
+    let granted =
+        granted.map(|pool| (Limit::Granted(payers.meter), purse::lease_of(q.sheet, pool)));
     for (limit, lease) in debtors.chain(granted) {
         if !lease.is_in_debt() {
             continue;

@@ -40,7 +40,7 @@ pub(crate) struct Sheet {
     pub(crate) catalog: Arc<Catalog>,
     /// The catalog it was made under, counted by this process.
     pub(crate) epoch: u64,
-    /// Valid while `from_ms <= now < until_ms`.
+    /// Valid while `from_ms <= now < until_ms`. A clock may step back so far.
     from_ms: i64,
     until_ms: i64,
     pub(crate) buckets: Arc<[Bucket]>,
@@ -68,6 +68,10 @@ pub(crate) enum Before<'a> {
 /// How far a clock may step back behind a sheet before the sheet is rebuilt, in milliseconds: a
 /// smaller step only keeps a window a little longer, which moves no limit.
 const BACKWARD_MS: i64 = 3_600_000;
+
+/// The same behind the end of a grant, an exception, a grace or a trial: before it something else
+/// was in force. Readings of one instant may differ by some milliseconds, which rebuilds nothing.
+const BEHIND_AN_END_MS: i64 = 1_000;
 
 impl Sheet {
     /// Makes the current sheet, carrying over what continues from the one before.
@@ -124,7 +128,7 @@ impl Sheet {
     ) -> Self {
         let (catalog, epoch) = (live.catalog.clone(), live.epoch);
         let resolved = live.resolve(record, now.wall_ms);
-        let Resolved { policy, standing, anchors, until_ms, account, rev } = resolved;
+        let Resolved { policy, standing, anchors, since_ms, until_ms, account, rev } = resolved;
         let era = record.era(at_ms);
         // The present customer is the record's, also where the clock that linked it is ahead.
         let account =
@@ -161,7 +165,7 @@ impl Sheet {
         until_ms = windows.iter().fold(until_ms, |until, window| until.min(window.end_ms));
         let sheet = Self {
             buckets: carry_buckets(before, &policy, now),
-            from_ms: now.wall_ms,
+            from_ms: (now.wall_ms - BACKWARD_MS).max(since_ms.saturating_sub(BEHIND_AN_END_MS)),
             dirty: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             tenant,
@@ -186,7 +190,7 @@ impl Sheet {
     /// Whether it is still valid.
     pub(crate) fn holds(&self, epoch: u64, now: Now) -> bool {
         now.wall_ms < self.until_ms
-            && now.wall_ms >= self.from_ms - BACKWARD_MS
+            && now.wall_ms >= self.from_ms
             && self.epoch == epoch
             && !self.replaced.load(Ordering::Acquire)
     }
