@@ -152,6 +152,7 @@ mod patience;
 mod places;
 mod random;
 mod repeated;
+mod table;
 mod task;
 mod text_file;
 mod toml_file;

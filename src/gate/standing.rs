@@ -22,7 +22,7 @@ use crate::policy::RoutePolicy;
 use crate::policy::bucket::Level;
 use crate::policy::scoped::{KeptScopes, ScopedKey, ScopesOf};
 use crate::policy::taken::Limit;
-use crate::policy::{CounterHome, Policy, QuotaRule};
+use crate::policy::{CounterHome, Policy, QuotaRule, RateIndex};
 use crate::quota::lease::Lease;
 use crate::sheets::sheet::Sheet;
 use crate::telemetry;
@@ -229,7 +229,7 @@ impl<'a> LimitReader<'a> {
     pub(super) fn unused(&self, limit: Limit) -> Option<LimitState> {
         let policy = &self.sheet.policy;
         let reading = match limit {
-            Limit::Rate(index) => self.rate_at(index, policy.rates[usize::from(index)].rule.full()),
+            Limit::Rate(index) => self.rate_at(index, policy.rates[index].rule.full()),
             Limit::Quota(index) => {
                 self.quota_with(index, policy.quotas[usize::from(index)].quota.limit?)
             }
@@ -275,7 +275,7 @@ impl<'a> LimitReader<'a> {
     }
 
     /// The level of a rate's bucket; `None` if the caller has no value of its scope.
-    fn level(&self, index: u16) -> Option<Level> {
+    fn level(&self, index: RateIndex) -> Option<Level> {
         let (rate, bucket) = bucket_of(self.sheet, index);
         match (bucket, &rate.place) {
             (Some(bucket), _) => Some(rate.rule.level(bucket, self.now.mono_ns)),
@@ -293,8 +293,8 @@ impl<'a> LimitReader<'a> {
 
     /// A rate whose bucket stands so.
     #[inline]
-    fn rate_at(&self, index: u16, level: Level) -> LimitReading {
-        let rate = &self.sheet.policy.rates[usize::from(index)];
+    fn rate_at(&self, index: RateIndex, level: Level) -> LimitReading {
+        let rate = &self.sheet.policy.rates[index];
         LimitReading {
             limit: rate.burst,
             remaining: rate.rule.atoms(level.remaining).min(rate.burst),
@@ -342,7 +342,7 @@ impl<'a> LimitReader<'a> {
     fn named(&self, limit: Limit, read: LimitReading) -> LimitState {
         let policy = &self.sheet.policy;
         let counted = match limit {
-            Limit::Rate(index) => policy.rates[usize::from(index)].meter,
+            Limit::Rate(index) => policy.rates[index].meter,
             Limit::Quota(index) => Some(policy.quotas[usize::from(index)].quota.meter),
             Limit::Grant(pool) => Some(policy.pools[usize::from(pool)].meter),
             Limit::Granted(meter) => Some(meter),
@@ -367,7 +367,7 @@ impl<'a> LimitReader<'a> {
         };
         match limit {
             Limit::Rate(index) => {
-                let rate = &policy.rates[usize::from(index)];
+                let rate = &policy.rates[index];
                 let window = Some(rate.rule.refill().max(Duration::from_secs(1)));
                 let (kind, source) = (LimitKind::Rate, Source::Process);
                 LimitState { kind, window, source, ..state }
@@ -492,7 +492,7 @@ impl<'a> LimitReader<'a> {
 fn limit_name(policy: &Policy, limit: Limit) -> Arc<str> {
     match limit {
         Limit::None => "".into(),
-        Limit::Rate(rate) => policy.rates[usize::from(rate)].name.clone(),
+        Limit::Rate(rate) => policy.rates[rate].name.clone(),
         Limit::Quota(quota) => policy.quotas[usize::from(quota)].quota.id.clone(),
         Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
         Limit::Granted(meter) => {

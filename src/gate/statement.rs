@@ -17,7 +17,7 @@ use crate::payers::late;
 use crate::policy::resolve::Standing as TenantStanding;
 use crate::policy::scoped::{ScopesOf, WithoutValue};
 use crate::policy::taken::Limit;
-use crate::policy::{CounterHome, PoolRule, QuotaRule};
+use crate::policy::{CounterHome, PoolRule, QuotaRule, RateIndex};
 use crate::repeated::repeated;
 use crate::report::{
     GrantReport, Granularity, History, HistoryQuery, HistoryRow, LimitReport, MAX_ROWS,
@@ -181,7 +181,8 @@ impl Gate {
             meter_report(&view, id, CountedMeter { atoms, period, staleness })
         });
         let meters = meters.collect();
-        let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
+        let rates =
+            sheet.policy.rates.indices().filter_map(|rate| rate_report(&view, rate)).collect();
         Ok(UsageReport {
             plan: sheet.policy.plan.name.clone(),
             status: status(&sheet.standing),
@@ -405,8 +406,8 @@ fn nothing_granted(view: &LimitReader<'_>, id: MeterId) -> Option<GrantReport> {
     })
 }
 
-fn rate_report(view: &LimitReader<'_>, index: usize) -> Option<RateReport> {
-    let state = view.state(Limit::Rate(u16::try_from(index).ok()?))?;
+fn rate_report(view: &LimitReader<'_>, index: RateIndex) -> Option<RateReport> {
+    let state = view.state(Limit::Rate(index))?;
     let rate = &view.sheet.policy.rates[index];
     Some(RateReport {
         id: rate.id.clone(),

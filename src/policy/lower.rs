@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     AmountSource, Beside, ByteMeter, CounterHome, GrantTerms, MeterAsk, PlainAsk, Policy, PoolRule,
-    QuotaRule, RateRule, RoutePolicy, Together,
+    QuotaRule, RateIndex, RateRule, RoutePolicy, Together,
 };
 use crate::catalog::{
     Catalog, Enforce, Every, MeterId, MeterSource, Over, Plan, Quota, Rate, RateOn, Route, RouteId,
@@ -85,8 +85,8 @@ impl Policy {
         catalog: &Catalog,
         plan: &Plan,
         together: Together,
-    ) -> BTreeMap<RateOnKey, Vec<u16>> {
-        let mut by_key = BTreeMap::<RateOnKey, Vec<u16>>::new();
+    ) -> BTreeMap<RateOnKey, Vec<RateIndex>> {
+        let mut by_key = BTreeMap::<RateOnKey, Vec<RateIndex>>::new();
         for rate in plan.rates.values().flatten() {
             let place = self.bucket_place(&rate.scope);
             let most = rate.meter.map_or(1, |meter| most_asked(catalog, meter));
@@ -94,8 +94,7 @@ impl Policy {
             let slot_pool = together.leases(rate, most).then(|| self.slot_pool(rate));
             let parts = together.nodes();
             let whole = BucketRule::in_grains(rate.amount, rate.per, rate.burst, grain);
-            by_key.entry(on_key(rate.on)).or_default().push(index(self.rates.len()));
-            self.rates.push(RateRule {
+            let index = self.rates.push(RateRule {
                 id: rate.id.clone(),
                 name: rate.name.clone(),
                 meter: rate.meter,
@@ -110,6 +109,7 @@ impl Policy {
                 place,
                 slot_pool,
             });
+            by_key.entry(on_key(rate.on)).or_default().push(index);
         }
         by_key
     }
@@ -285,8 +285,8 @@ impl Policy {
 
     /// The asks in short form, if nothing about them or the rates is special.
     fn plain(&self, rules: &RoutePolicy) -> Option<Box<[PlainAsk]>> {
-        let calls_of_tenant = |rate: &u16| {
-            let rate = &self.rates[usize::from(*rate)];
+        let calls_of_tenant = |rate: &RateIndex| {
+            let rate = &self.rates[*rate];
             rate.meter.is_none()
                 && rate.slot_pool.is_none()
                 && matches!(rate.place, CounterHome::Sheet(_))
@@ -385,8 +385,8 @@ impl Policy {
     }
 
     /// Whether a rate applies here: one on a meter that this route does not ask for does not.
-    fn rate_holds(&self, rate: u16, meters: &[MeterAsk]) -> bool {
-        let meter = self.rates[usize::from(rate)].meter;
+    fn rate_holds(&self, rate: RateIndex, meters: &[MeterAsk]) -> bool {
+        let meter = self.rates[rate].meter;
         meter.is_none_or(|meter| meters.iter().any(|ask| ask.meter == meter))
     }
 
@@ -513,7 +513,8 @@ mod tests {
         let quarter = |together: Together| {
             let plan = Arc::new(catalog.plans[0].clone());
             let policy = Policy::new(&catalog, plan, &[], together);
-            let (rate, pace) = (&policy.rates[0], policy.rates[0].rule.pace());
+            let rate = policy.rates.iter().next().unwrap();
+            let pace = rate.rule.pace();
             (pace.interval_ns / pace.whole_interval_ns, rate.slot_pool.is_some())
         };
         let among = |strict| Together::Among { nodes: 4, strict };

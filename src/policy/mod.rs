@@ -14,6 +14,7 @@ use crate::decision::Outcome;
 use crate::policy::bucket::BucketRule;
 use crate::policy::taken::{DrawnFrom, Limit};
 use crate::quota::alert::AlertRule;
+use crate::table::{Table, index_type};
 use crate::wire::{HeaderItem, PolicyText};
 
 pub(crate) mod bucket;
@@ -24,18 +25,23 @@ pub(crate) mod taken;
 
 use lower::{RateOnKey, index};
 
+index_type! {
+    /// Of a rate in [`Policy::rates`].
+    RateIndex
+}
+
 /// A plan in the form admission walks.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) plan: Arc<Plan>,
-    pub(crate) rates: Vec<RateRule>,
+    pub(crate) rates: Table<RateIndex, Vec<RateRule>>,
     pub(crate) pools: Vec<PoolRule>,
     pub(crate) quotas: Vec<QuotaRule>,
     /// One per route of the catalog.
     routes: Vec<RoutePolicy>,
     /// For requests that match no route.
     elsewhere: RoutePolicy,
-    rates_on: BTreeMap<RateOnKey, Vec<u16>>,
+    rates_on: BTreeMap<RateOnKey, Vec<RateIndex>>,
     quotas_of: BTreeMap<MeterId, Vec<u16>>,
     grants_of: BTreeMap<MeterId, Vec<u16>>,
     /// The debt pools of meters that this plan, or another, grants and never includes; and whether
@@ -142,8 +148,8 @@ pub(crate) struct RoutePolicy {
     pub(crate) free: bool,
     /// The feature it needs and the plan lacks.
     pub(crate) missing: Option<Arc<str>>,
-    /// Indices of the rates that apply.
-    pub(crate) rates: Vec<u16>,
+    /// The rates that apply.
+    pub(crate) rates: Vec<RateIndex>,
     pub(crate) meters: Vec<MeterAsk>,
     /// The same in short form, where nothing about them is special.
     pub(crate) plain: Option<Box<[PlainAsk]>>,
@@ -359,7 +365,7 @@ impl Policy {
         let mut scopes = scopes.chain(plan.quotas.values().flatten().map(|q| &q.scope));
         let mut policy = Self {
             uses_ip: scopes.any(|scope| *scope == Scope::Ip),
-            rates: Vec::new(),
+            rates: Table::new(),
             pools: Vec::new(),
             quotas: Vec::new(),
             routes: Vec::new(),

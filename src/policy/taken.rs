@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::catalog::MeterId;
+use crate::policy::RateIndex;
 use crate::policy::scoped::{ScopedBucket, Used};
 use crate::quota::lease::Lease;
 
@@ -12,7 +13,7 @@ use crate::quota::lease::Lease;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     None,
-    Rate(u16),
+    Rate(RateIndex),
     Quota(u16),
     Grant(u16),
     /// Everything of a meter whose units are only ever given once: all its grants, or none.
@@ -60,8 +61,8 @@ pub(crate) const CALLS: u8 = u8::MAX;
 #[derive(Clone, Debug)]
 pub(crate) enum DrawnFrom {
     /// The bucket of this rate.
-    Bucket(u16),
-    ScopedBucket(u16, Arc<Used<ScopedBucket>>),
+    Bucket(RateIndex),
+    ScopedBucket(RateIndex, Arc<Used<ScopedBucket>>),
     /// The lease of this pool.
     Pool(u16),
     ScopedPool(u16, Arc<Lease>),
