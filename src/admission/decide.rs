@@ -97,7 +97,7 @@ fn without_value<'q>(q: &'q AdmissionInput<'_>) -> Option<(&'q Scope, Limit)> {
         .iter()
         .filter_map(|&rate| Some((lacked(&policy.rates[rate].place)?, Limit::Rate(rate))));
     let quotas = q.route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|&index| {
-        let quota = &policy.quotas[usize::from(index)];
+        let quota = &policy.quotas[index];
         let pool = quota.included.or(quota.over)?;
         Some((lacked(&policy.pools[usize::from(pool)].place)?, Limit::Quota(index)))
     });

@@ -22,7 +22,7 @@ use crate::policy::RoutePolicy;
 use crate::policy::bucket::Level;
 use crate::policy::scoped::{KeptScopes, ScopedKey, ScopesOf};
 use crate::policy::taken::Limit;
-use crate::policy::{CounterHome, Policy, QuotaRule, RateIndex};
+use crate::policy::{CounterHome, Policy, QuotaIndex, QuotaRule, RateIndex};
 use crate::quota::lease::Lease;
 use crate::sheets::sheet::Sheet;
 use crate::telemetry;
@@ -230,9 +230,7 @@ impl<'a> LimitReader<'a> {
         let policy = &self.sheet.policy;
         let reading = match limit {
             Limit::Rate(index) => self.rate_at(index, policy.rates[index].rule.full()),
-            Limit::Quota(index) => {
-                self.quota_with(index, policy.quotas[usize::from(index)].quota.limit?)
-            }
+            Limit::Quota(index) => self.quota_with(index, policy.quotas[index].quota.limit?),
             Limit::None | Limit::Grant(_) | Limit::Granted(_) => return None,
         };
         Some(self.named(limit, reading))
@@ -246,9 +244,9 @@ impl<'a> LimitReader<'a> {
     /// What the next request could use before a quota refuses it or counts it as over: what is
     /// included and granted together, less what was used and waits to be paid. `None` where the
     /// quota sets no bound for this caller.
-    fn quota_remaining(&self, index: u16) -> Option<u64> {
+    fn quota_remaining(&self, index: QuotaIndex) -> Option<u64> {
         let policy = &self.sheet.policy;
-        let rule = &policy.quotas[usize::from(index)];
+        let rule = &policy.quotas[index];
         let limit = rule.quota.limit?;
         // Before what is left is read, so that none of it is paid meanwhile.
         let unpaid = self.sheet.unpaid.still();
@@ -305,8 +303,8 @@ impl<'a> LimitReader<'a> {
 
     /// A quota of which so much is left.
     #[inline]
-    fn quota_with(&self, index: u16, remaining: u64) -> LimitReading {
-        let rule = &self.sheet.policy.quotas[usize::from(index)];
+    fn quota_with(&self, index: QuotaIndex, remaining: u64) -> LimitReading {
+        let rule = &self.sheet.policy.quotas[index];
         LimitReading {
             limit: rule.quota.limit.unwrap_or(u64::MAX),
             remaining,
@@ -343,7 +341,7 @@ impl<'a> LimitReader<'a> {
         let policy = &self.sheet.policy;
         let counted = match limit {
             Limit::Rate(index) => policy.rates[index].meter,
-            Limit::Quota(index) => Some(policy.quotas[usize::from(index)].quota.meter),
+            Limit::Quota(index) => Some(policy.quotas[index].quota.meter),
             Limit::Grant(pool) => Some(policy.pools[usize::from(pool)].meter),
             Limit::Granted(meter) => Some(meter),
             Limit::None => None,
@@ -373,7 +371,7 @@ impl<'a> LimitReader<'a> {
                 LimitState { kind, window, source, ..state }
             }
             Limit::Quota(index) => {
-                let rule = &policy.quotas[usize::from(index)];
+                let rule = &policy.quotas[index];
                 let end_ms = self.sheet.window(rule.debtor).end_ms;
                 LimitState {
                     used: amount(self.used_of_quota(index).unwrap_or(0)),
@@ -391,8 +389,8 @@ impl<'a> LimitReader<'a> {
     }
 
     /// What was used of a quota, less what the request at hand holds of it and has not used.
-    fn used_of_quota(&self, index: u16) -> Option<u64> {
-        let used = self.used_of(&self.sheet.policy.quotas[usize::from(index)])?;
+    fn used_of_quota(&self, index: QuotaIndex) -> Option<u64> {
+        let used = self.used_of(&self.sheet.policy.quotas[index])?;
         let Some(hold) = self.hold else { return Some(used) };
         let unused = hold.set_aside(index).saturating_sub(hold.read_beyond(index));
         Some(used.saturating_sub(unused))
@@ -493,7 +491,7 @@ fn limit_name(policy: &Policy, limit: Limit) -> Arc<str> {
     match limit {
         Limit::None => "".into(),
         Limit::Rate(rate) => policy.rates[rate].name.clone(),
-        Limit::Quota(quota) => policy.quotas[usize::from(quota)].quota.id.clone(),
+        Limit::Quota(quota) => policy.quotas[quota].quota.id.clone(),
         Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
         Limit::Granted(meter) => {
             let quota = policy.plan.quotas.get(&meter).and_then(|quotas| quotas.first());
@@ -555,7 +553,7 @@ mod tests {
             let tenant = gate.tenant(id).await.unwrap();
             let sheet = tenant.0.last_sheet();
             let policy = &sheet.policy;
-            let window = super::nominal(&policy.quotas[0], sheet.anchors.term);
+            let window = super::nominal(policy.quotas.iter().next().unwrap(), sheet.anchors.term);
             told.push(window.unwrap().as_secs() / 86_400);
         }
         assert_eq!(told, [365, 30], "without a contract it is the cycle");

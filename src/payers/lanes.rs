@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use crate::decision::{Payment, Reason};
 use crate::payers::purse::{Draw, NotDrawn, Purse, lease_at, lease_of, missing, refuse, take};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
-use crate::policy::{CounterHome, Payers, QuotaRule};
+use crate::policy::{CounterHome, Payers, QuotaIndex, QuotaRule};
 use crate::quota::lease::Lease;
 
 /// Units of a lane from one counter; `None`: they pass this limit without being drawn from it.
@@ -45,7 +45,7 @@ pub(crate) struct Through {
     /// More may be available here: the lease to wait for, and how much.
     pub(crate) need: Option<(Arc<Lease>, u64)>,
     /// For unpaid atoms: each quota, and how much of them it still includes.
-    pub(crate) short: SmallVec<[(u16, Option<DrawnFrom>, u64); 2]>,
+    pub(crate) short: SmallVec<[(QuotaIndex, Option<DrawnFrom>, u64); 2]>,
 }
 
 impl Lanes {
@@ -446,15 +446,15 @@ pub(crate) fn is_over(q: &Purse<'_>, grant: u16) -> bool {
 fn quotas<'a>(
     q: &Purse<'a>,
     payers: &Payers<'a>,
-) -> impl Iterator<Item = (u16, &'a QuotaRule)> + use<'a> {
+) -> impl Iterator<Item = (QuotaIndex, &'a QuotaRule)> + use<'a> {
     let policy = &q.sheet.policy;
-    payers.quotas.iter().map(move |index| (*index, &policy.quotas[usize::from(*index)]))
+    payers.quotas.iter().map(move |index| (*index, &policy.quotas[*index]))
 }
 
 pub(crate) fn of_tenant<'a>(
     q: &Purse<'a>,
     payers: &Payers<'a>,
-) -> impl Iterator<Item = (u16, &'a QuotaRule)> + use<'a> {
+) -> impl Iterator<Item = (QuotaIndex, &'a QuotaRule)> + use<'a> {
     quotas(q, payers).filter(|(_, rule)| rule.tenant_wide)
 }
 

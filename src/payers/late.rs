@@ -30,7 +30,7 @@ use crate::payers::narrow::{narrow_of, owe, owe_narrow, scope_of, settle_narrow}
 use crate::payers::purse::{self, LimitRefused, NotDrawn, Purse};
 use crate::policy::scoped::{KeptScopes, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
-use crate::policy::{Payers, QuotaRule};
+use crate::policy::{Payers, QuotaIndex, QuotaRule};
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
@@ -132,7 +132,7 @@ fn used(meter: MeterId, atoms: u64, whole: bool) -> Use {
 /// Returns what is missing for that.
 #[inline]
 pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
-    let owes = |(_, rule): (u16, &QuotaRule)| {
+    let owes = |(_, rule): (QuotaIndex, &QuotaRule)| {
         let lease = debtor_of(q.sheet, rule);
         lease.is_in_debt() || is_unread(payers, rule, lease)
     };
@@ -367,7 +367,7 @@ impl Use {
             }
         }
         for (index, within, kept) in short {
-            let rule = &policy.quotas[usize::from(index)];
+            let rule = &policy.quotas[index];
             if let Some(from) = within {
                 let took = Taken { from, n: kept, ask: 0, draw: 0 };
                 purse::settle(q.hub, q.sheet, &took, kept);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     AmountSource, Beside, ByteMeter, CounterHome, GrantTerms, MeterAsk, PlainAsk, Policy, PoolRule,
-    QuotaRule, RateIndex, RateRule, RoutePolicy, Together,
+    QuotaIndex, QuotaRule, RateIndex, RateRule, RoutePolicy, Together,
 };
 use crate::catalog::{
     Catalog, Enforce, Every, MeterId, MeterSource, Over, Plan, Quota, Rate, RateOn, Route, RouteId,
@@ -114,8 +114,8 @@ impl Policy {
         by_key
     }
 
-    pub(super) fn lower_quotas(&mut self, plan: &Plan) -> BTreeMap<MeterId, Vec<u16>> {
-        let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
+    pub(super) fn lower_quotas(&mut self, plan: &Plan) -> BTreeMap<MeterId, Vec<QuotaIndex>> {
+        let mut by_meter = BTreeMap::<MeterId, Vec<QuotaIndex>>::new();
         for quota in plan.quotas.values().flatten().filter(|q| q.every != Every::Once) {
             let Some(limit) = quota.limit else { continue };
             let alerts = |over| {
@@ -135,14 +135,14 @@ impl Policy {
                 self.pools[usize::from(over)].beside = Some(Beside::Included(debtor));
                 self.pools[usize::from(debtor)].beside = Some(Beside::Over(over));
             }
-            by_meter.entry(quota.meter).or_default().push(index(self.quotas.len()));
-            self.quotas.push(QuotaRule {
+            let index = self.quotas.push(QuotaRule {
                 included: (limit > 0).then_some(debtor),
                 over,
                 debtor,
                 tenant_wide: quota.scope == Scope::Tenant,
                 quota: quota.clone(),
             });
+            by_meter.entry(quota.meter).or_default().push(index);
         }
         by_meter
     }
@@ -203,7 +203,7 @@ impl Policy {
         let mut by_meter = BTreeMap::new();
         for (meter, quotas) in &plan.quotas {
             let once_only = is_once_only(quotas);
-            let wide = |quota: &u16| self.quotas[usize::from(*quota)].tenant_wide;
+            let wide = |quota: &QuotaIndex| self.quotas[*quota].tenant_wide;
             let is_granted = self.grants_of.contains_key(meter)
                 && self.quotas_of.get(meter).is_some_and(|quotas| quotas.iter().any(wide));
             let mut others = catalog.plans.iter().filter_map(|plan| plan.quotas.get(meter));
@@ -308,7 +308,7 @@ impl Policy {
             _ if ask.n == 0 => None,
             [] => None,
             [quota] => {
-                let pool = self.quotas[usize::from(quota)].included?;
+                let pool = self.quotas[quota].included?;
                 let CounterHome::Sheet(slot) = self.pools[usize::from(pool)].place else {
                     return None;
                 };

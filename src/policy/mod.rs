@@ -30,19 +30,24 @@ index_type! {
     RateIndex
 }
 
+index_type! {
+    /// Of a quota in [`Policy::quotas`].
+    QuotaIndex
+}
+
 /// A plan in the form admission walks.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) plan: Arc<Plan>,
     pub(crate) rates: Table<RateIndex, Vec<RateRule>>,
     pub(crate) pools: Vec<PoolRule>,
-    pub(crate) quotas: Vec<QuotaRule>,
+    pub(crate) quotas: Table<QuotaIndex, Vec<QuotaRule>>,
     /// One per route of the catalog.
     routes: Vec<RoutePolicy>,
     /// For requests that match no route.
     elsewhere: RoutePolicy,
     rates_on: BTreeMap<RateOnKey, Vec<RateIndex>>,
-    quotas_of: BTreeMap<MeterId, Vec<u16>>,
+    quotas_of: BTreeMap<MeterId, Vec<QuotaIndex>>,
     grants_of: BTreeMap<MeterId, Vec<u16>>,
     /// The debt pools of meters that this plan, or another, grants and never includes; and whether
     /// this plan does.
@@ -234,7 +239,7 @@ pub(crate) struct MeterAsk {
     pub(crate) known: AmountSource,
     /// A cost states the number, as opposed to the meter's `hold`.
     pub(crate) stated: bool,
-    pub(crate) quotas: Vec<u16>,
+    pub(crate) quotas: Vec<QuotaIndex>,
     /// Pools, soonest expiry first.
     pub(crate) grants: Vec<u16>,
     /// The plan gives its units once and no other way: without a grant there are none.
@@ -247,7 +252,7 @@ pub(crate) struct MeterAsk {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Payers<'a> {
     pub(crate) meter: MeterId,
-    pub(crate) quotas: &'a [u16],
+    pub(crate) quotas: &'a [QuotaIndex],
     /// Pools, soonest expiry first.
     pub(crate) grants: &'a [u16],
     pub(crate) once_only: bool,
@@ -367,7 +372,7 @@ impl Policy {
             uses_ip: scopes.any(|scope| *scope == Scope::Ip),
             rates: Table::new(),
             pools: Vec::new(),
-            quotas: Vec::new(),
+            quotas: Table::new(),
             routes: Vec::new(),
             elsewhere: RoutePolicy::default(),
             rates_on: BTreeMap::new(),
@@ -394,8 +399,7 @@ impl Policy {
         let quotas = self.quotas_of.get(&meter).map_or(&[][..], |quotas| quotas);
         let grants = self.grants_of.get(&meter).map_or(&[][..], |grants| grants);
         let debtor = self.debtors.get(&meter);
-        let is_limited =
-            debtor.is_some() || quotas.iter().any(|q| self.quotas[usize::from(*q)].tenant_wide);
+        let is_limited = debtor.is_some() || quotas.iter().any(|q| self.quotas[*q].tenant_wide);
         let once_only = debtor.is_some_and(|(_, once_only)| *once_only);
         let debtor = debtor.map(|(pool, _)| *pool);
         is_limited.then_some(Payers { meter, quotas, grants, once_only, debtor })

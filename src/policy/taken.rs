@@ -5,8 +5,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::catalog::MeterId;
-use crate::policy::RateIndex;
 use crate::policy::scoped::{ScopedBucket, Used};
+use crate::policy::{QuotaIndex, RateIndex};
 use crate::quota::lease::Lease;
 
 /// The limit at fault, by its index in the policy.
@@ -14,7 +14,7 @@ use crate::quota::lease::Lease;
 pub(crate) enum Limit {
     None,
     Rate(RateIndex),
-    Quota(u16),
+    Quota(QuotaIndex),
     Grant(u16),
     /// Everything of a meter whose units are only ever given once: all its grants, or none.
     Granted(MeterId),
