@@ -37,6 +37,11 @@ pub(crate) trait Index: Copy {
     fn number(self) -> usize {
         usize::from(self.place().0)
     }
+
+    #[cfg(test)]
+    fn test(n: u16) -> Self {
+        Self::at(Place(n))
+    }
 }
 
 /// Makes the type of a table's indices.
@@ -85,9 +90,24 @@ impl<I: Index, T, S: Deref<Target = [T]>> Table<I, S> {
         self.rows.iter()
     }
 
+    pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, T>
+    where
+        S: DerefMut,
+    {
+        self.rows.iter_mut()
+    }
+
     /// The indices of all rows.
     pub(crate) fn indices(&self) -> impl Iterator<Item = I> + use<I, T, S> {
         (0..self.rows.len()).map(|row| I::at(Place::of(row)))
+    }
+
+    /// All rows with their indices.
+    pub(crate) fn pairs<'a>(&'a self) -> impl Iterator<Item = (I, &'a T)>
+    where
+        T: 'a,
+    {
+        self.indices().zip(self.iter())
     }
 
     /// The index of the first such row.
@@ -156,7 +176,7 @@ mod tests {
         assert_eq!((letters[a], letters[b], letters.find(|it| *it == 'c')), ('a', 'c', Some(b)));
         assert_eq!(letters.indices().collect::<Vec<_>>(), [a, b]);
         let beside: Table<LetterIndex, Box<[u32]>> = letters.iter().map(|it| *it as u32).collect();
-        assert_eq!(beside[b], 99);
+        assert_eq!(beside.pairs().nth(1), Some((b, &99)));
     }
 
     #[test]

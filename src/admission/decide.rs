@@ -99,7 +99,7 @@ fn without_value<'q>(q: &'q AdmissionInput<'_>) -> Option<(&'q Scope, Limit)> {
     let quotas = q.route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|&index| {
         let quota = &policy.quotas[index];
         let pool = quota.included.or(quota.over)?;
-        Some((lacked(&policy.pools[usize::from(pool)].place)?, Limit::Quota(index)))
+        Some((lacked(&policy.pools[pool].place)?, Limit::Quota(index)))
     });
     rates.chain(quotas).next()
 }

@@ -206,7 +206,7 @@ impl Hold {
         let pools = &self.of.sheet.policy.pools;
         let pays = |took: &&Taken| match &took.from {
             DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => {
-                pools[usize::from(*pool)].slot_ms.is_none()
+                pools[*pool].slot_ms.is_none()
             }
             DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => false,
         };

@@ -19,7 +19,7 @@ pub(super) fn narrow_of(sheet: &Sheet, meter: MeterId) -> impl Iterator<Item = &
 
 /// The scope by whose values a quota counts; `None`: the tenant has one counter.
 pub(super) fn scope_of<'a>(policy: &'a Policy, rule: &QuotaRule) -> Option<&'a Scope> {
-    match &policy.pools[usize::from(rule.debtor)].place {
+    match &policy.pools[rule.debtor].place {
         CounterHome::Scoped(scope) => Some(scope),
         CounterHome::Sheet(_) => None,
     }

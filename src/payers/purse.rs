@@ -9,7 +9,7 @@ use crate::decision::Reason;
 use crate::policy::bucket::Bucket;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, Taken};
-use crate::policy::{Beside, CounterHome, Policy, RateIndex, RateRule};
+use crate::policy::{Beside, CounterHome, Policy, PoolIndex, RateIndex, RateRule};
 use crate::quota::lease::{Lease, Take};
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
@@ -58,9 +58,9 @@ pub(crate) enum Draw {
 }
 
 /// Draws from one pool, or says what is missing.
-pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
+pub(crate) fn take(q: &Purse<'_>, pool: PoolIndex, n: u64) -> Draw {
     let scoped;
-    let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
+    let (lease, narrow) = match &q.sheet.policy.pools[pool].place {
         CounterHome::Sheet(slot) => (q.sheet.lease(pool, *slot), false),
         CounterHome::Scoped(scope) => {
             match q.scopes.of(scope).map(|value| q.sheet.scoped_lease(pool, value, q.now)) {
@@ -106,11 +106,11 @@ pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
 }
 
 /// How far below zero a lease may go while the store is away.
-fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
+fn floor_while_away(policy: &Policy, pool: PoolIndex) -> i64 {
     match policy.on_lease_error() {
         OnLeaseError::Deny => 0,
         OnLeaseError::Allow { basis_points } => {
-            let limit = i128::from(policy.pools[usize::from(pool)].limit);
+            let limit = i128::from(policy.pools[pool].limit);
             let allowance = limit * i128::from(basis_points) / 10_000;
             i64::try_from(allowance).unwrap_or(i64::MAX).saturating_neg()
         }
@@ -122,11 +122,11 @@ fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
 /// have the limits in force before a unit is drawn under them.
 pub(crate) fn missing(
     q: &Purse<'_>,
-    pool: u16,
+    pool: PoolIndex,
     lease: &Arc<Lease>,
     n: u64,
 ) -> Result<u64, Arc<Lease>> {
-    let Some(beside) = q.sheet.policy.pools[usize::from(pool)].beside else { return Ok(0) };
+    let Some(beside) = q.sheet.policy.pools[pool].beside else { return Ok(0) };
     let (Beside::Included(other) | Beside::Over(other)) = beside;
     let Some(other) = lease_at(q, other) else { return Ok(0) };
     if !lease.has_moved() && !other.has_moved() {
@@ -148,16 +148,16 @@ pub(crate) fn missing(
 }
 
 /// The lease of a pool for this caller, if the limit applies to it.
-pub(crate) fn lease_at(q: &Purse<'_>, pool: u16) -> Option<Arc<Lease>> {
-    match &q.sheet.policy.pools[usize::from(pool)].place {
+pub(crate) fn lease_at(q: &Purse<'_>, pool: PoolIndex) -> Option<Arc<Lease>> {
+    match &q.sheet.policy.pools[pool].place {
         CounterHome::Sheet(slot) => Some(q.sheet.lease(pool, *slot).clone()),
         CounterHome::Scoped(scope) => q.sheet.scoped_lease(pool, q.scopes.of(scope)?, q.now),
     }
 }
 
 /// The lease of a pool of scope `tenant`.
-pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
-    match sheet.policy.pools[usize::from(pool)].place {
+pub(crate) fn lease_of(sheet: &Sheet, pool: PoolIndex) -> &Arc<Lease> {
+    match sheet.policy.pools[pool].place {
         CounterHome::Sheet(slot) => sheet.lease(pool, slot),
         CounterHome::Scoped(_) => unreachable!("a scoped pool is taken as `DrawnFrom::ScopedPool`"),
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    AmountSource, Beside, ByteMeter, CounterHome, GrantTerms, MeterAsk, PlainAsk, Policy, PoolRule,
-    QuotaIndex, QuotaRule, RateIndex, RateRule, RoutePolicy, Together,
+    AmountSource, Beside, ByteMeter, CounterHome, GrantTerms, MeterAsk, PlainAsk, Policy,
+    PoolIndex, PoolRule, QuotaIndex, QuotaRule, RateIndex, RateRule, RoutePolicy, Together,
 };
 use crate::catalog::{
     Catalog, Enforce, Every, MeterId, MeterSource, Over, Plan, Quota, Rate, RateOn, Route, RouteId,
@@ -128,12 +128,12 @@ impl Policy {
                 let beyond = quota.stop.map_or(UNBOUNDED, |stop| atoms(stop.saturating_sub(limit)));
                 let pool =
                     self.pool(quota, format!("{}/over", quota.id).into(), beyond, alerts(true));
-                self.pools[usize::from(pool)].billed = quota.over == Over::Bill;
+                self.pools[pool].billed = quota.over == Over::Bill;
                 pool
             });
             if let (Some(over), Some(_)) = (over, quota.stop) {
-                self.pools[usize::from(over)].beside = Some(Beside::Included(debtor));
-                self.pools[usize::from(debtor)].beside = Some(Beside::Over(over));
+                self.pools[over].beside = Some(Beside::Included(debtor));
+                self.pools[debtor].beside = Some(Beside::Over(over));
             }
             let index = self.quotas.push(QuotaRule {
                 included: (limit > 0).then_some(debtor),
@@ -152,7 +152,7 @@ impl Policy {
         &mut self,
         plan: &Plan,
         own: &[GrantTerms],
-    ) -> BTreeMap<MeterId, Vec<u16>> {
+    ) -> BTreeMap<MeterId, Vec<PoolIndex>> {
         let once = plan.quotas.values().flatten();
         let once = once.filter(|quota| quota.every == Every::Once && !quota.is_prepaid());
         let mut all: Vec<GrantTerms> = once
@@ -169,11 +169,10 @@ impl Policy {
             .chain(own.iter().cloned())
             .collect();
         all.sort_by_key(|g| (g.expires_ms.unwrap_or(i64::MAX), !g.of_plan, g.id.clone()));
-        let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
+        let mut by_meter = BTreeMap::<MeterId, Vec<PoolIndex>>::new();
         for grant in all {
-            by_meter.entry(grant.meter).or_default().push(index(self.pools.len()));
             let place = self.pool_place(&Scope::Tenant);
-            self.pools.push(PoolRule {
+            let pool = self.pools.push(PoolRule {
                 id: format!("grant/{}", grant.id).into(),
                 meter: grant.meter,
                 limit: atoms(grant.atoms),
@@ -189,6 +188,7 @@ impl Policy {
                 of_plan: grant.of_plan,
                 beside: None,
             });
+            by_meter.entry(grant.meter).or_default().push(pool);
         }
         by_meter
     }
@@ -199,7 +199,7 @@ impl Policy {
         &mut self,
         catalog: &Catalog,
         plan: &Plan,
-    ) -> BTreeMap<MeterId, (u16, bool)> {
+    ) -> BTreeMap<MeterId, (PoolIndex, bool)> {
         let mut by_meter = BTreeMap::new();
         for (meter, quotas) in &plan.quotas {
             let once_only = is_once_only(quotas);
@@ -213,8 +213,7 @@ impl Policy {
             }
             let name = &catalog.meters[usize::from(meter.0)].name;
             let place = self.pool_place(&Scope::Tenant);
-            by_meter.insert(*meter, (index(self.pools.len()), once_only));
-            self.pools.push(PoolRule {
+            let pool = self.pools.push(PoolRule {
                 id: format!("{name}/owed").into(),
                 meter: *meter,
                 limit: 0,
@@ -230,6 +229,7 @@ impl Policy {
                 of_plan: true,
                 beside: None,
             });
+            by_meter.insert(*meter, (pool, once_only));
         }
         by_meter
     }
@@ -309,7 +309,7 @@ impl Policy {
             [] => None,
             [quota] => {
                 let pool = self.quotas[quota].included?;
-                let CounterHome::Sheet(slot) = self.pools[usize::from(pool)].place else {
+                let CounterHome::Sheet(slot) = self.pools[pool].place else {
                     return None;
                 };
                 Some((pool, slot))
@@ -394,7 +394,13 @@ impl Policy {
         self.plan.features.get(feature).is_some_and(|f| f.is_on())
     }
 
-    fn pool(&mut self, quota: &Quota, id: Arc<str>, limit: i64, alerts: Option<AlertRule>) -> u16 {
+    fn pool(
+        &mut self,
+        quota: &Quota,
+        id: Arc<str>,
+        limit: i64,
+        alerts: Option<AlertRule>,
+    ) -> PoolIndex {
         let place = self.pool_place(&quota.scope);
         self.pools.push(PoolRule {
             id,
@@ -411,12 +417,11 @@ impl Policy {
             grant: false,
             of_plan: true,
             beside: None,
-        });
-        index(self.pools.len() - 1)
+        })
     }
 
     /// The pool of a strict rate: the units of one slot.
-    fn slot_pool(&mut self, rate: &Rate) -> u16 {
+    fn slot_pool(&mut self, rate: &Rate) -> PoolIndex {
         let per_ms = rate.per.as_millis().max(1);
         let slot_ms = per_ms.max(SLOT_MS);
         let units = u128::from(rate.amount).saturating_mul(slot_ms) / per_ms;
@@ -437,8 +442,7 @@ impl Policy {
             grant: false,
             of_plan: true,
             beside: None,
-        });
-        index(self.pools.len() - 1)
+        })
     }
 
     fn pool_place(&mut self, scope: &Scope) -> CounterHome {

@@ -35,12 +35,17 @@ index_type! {
     QuotaIndex
 }
 
+index_type! {
+    /// Of a pool in [`Policy::pools`].
+    PoolIndex
+}
+
 /// A plan in the form admission walks.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) plan: Arc<Plan>,
     pub(crate) rates: Table<RateIndex, Vec<RateRule>>,
-    pub(crate) pools: Vec<PoolRule>,
+    pub(crate) pools: Table<PoolIndex, Vec<PoolRule>>,
     pub(crate) quotas: Table<QuotaIndex, Vec<QuotaRule>>,
     /// One per route of the catalog.
     routes: Vec<RoutePolicy>,
@@ -48,10 +53,10 @@ pub(crate) struct Policy {
     elsewhere: RoutePolicy,
     rates_on: BTreeMap<RateOnKey, Vec<RateIndex>>,
     quotas_of: BTreeMap<MeterId, Vec<QuotaIndex>>,
-    grants_of: BTreeMap<MeterId, Vec<u16>>,
+    grants_of: BTreeMap<MeterId, Vec<PoolIndex>>,
     /// The debt pools of meters that this plan, or another, grants and never includes; and whether
     /// this plan does.
-    debtors: BTreeMap<MeterId, (u16, bool)>,
+    debtors: BTreeMap<MeterId, (PoolIndex, bool)>,
     /// Whether some limit is by address, which only the request itself has.
     pub(crate) uses_ip: bool,
     /// Number of buckets and leases of scope `tenant`, which a sheet holds in arrays.
@@ -72,7 +77,7 @@ pub(crate) struct RateRule {
     pub(crate) per: std::time::Duration,
     pub(crate) place: CounterHome,
     /// The pool of its units in one slot, if it is strict and the store is shared.
-    pub(crate) slot_pool: Option<u16>,
+    pub(crate) slot_pool: Option<PoolIndex>,
 }
 
 /// The place of a rule's counter.
@@ -113,8 +118,8 @@ pub(crate) struct PoolRule {
 /// The other pool of a limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Beside {
-    Included(u16),
-    Over(u16),
+    Included(PoolIndex),
+    Over(PoolIndex),
 }
 
 impl PoolRule {
@@ -128,11 +133,11 @@ impl PoolRule {
 pub(crate) struct QuotaRule {
     pub(crate) quota: Quota,
     /// `None`: nothing is included (`0/cycle`).
-    pub(crate) included: Option<u16>,
+    pub(crate) included: Option<PoolIndex>,
     /// `None`: refused beyond the limit.
-    pub(crate) over: Option<u16>,
+    pub(crate) over: Option<PoolIndex>,
     /// The pool that records its debts: that of its included units, even if there are none.
-    pub(crate) debtor: u16,
+    pub(crate) debtor: PoolIndex,
     pub(crate) tenant_wide: bool,
 }
 
@@ -225,7 +230,7 @@ pub(crate) struct PlainAsk {
     pub(crate) meter: MeterId,
     pub(crate) n: u64,
     /// The pool, and the slot of its lease in a sheet; `None` if no quota applies.
-    pub(crate) from: Option<(u16, u16)>,
+    pub(crate) from: Option<(PoolIndex, u16)>,
     /// Known at admission, as opposed to reported.
     pub(crate) is_cost: bool,
 }
@@ -241,11 +246,11 @@ pub(crate) struct MeterAsk {
     pub(crate) stated: bool,
     pub(crate) quotas: Vec<QuotaIndex>,
     /// Pools, soonest expiry first.
-    pub(crate) grants: Vec<u16>,
+    pub(crate) grants: Vec<PoolIndex>,
     /// The plan gives its units once and no other way: without a grant there are none.
     pub(crate) once_only: bool,
     /// If that is so, or was on another plan: the pool that records a debt, which a grant pays.
-    pub(crate) debtor: Option<u16>,
+    pub(crate) debtor: Option<PoolIndex>,
 }
 
 /// The limits that supply the units of one meter.
@@ -254,10 +259,10 @@ pub(crate) struct Payers<'a> {
     pub(crate) meter: MeterId,
     pub(crate) quotas: &'a [QuotaIndex],
     /// Pools, soonest expiry first.
-    pub(crate) grants: &'a [u16],
+    pub(crate) grants: &'a [PoolIndex],
     pub(crate) once_only: bool,
     /// See [`MeterAsk::debtor`].
-    pub(crate) debtor: Option<u16>,
+    pub(crate) debtor: Option<PoolIndex>,
 }
 
 impl MeterAsk {
@@ -371,7 +376,7 @@ impl Policy {
         let mut policy = Self {
             uses_ip: scopes.any(|scope| *scope == Scope::Ip),
             rates: Table::new(),
-            pools: Vec::new(),
+            pools: Table::new(),
             quotas: Table::new(),
             routes: Vec::new(),
             elsewhere: RoutePolicy::default(),
@@ -408,9 +413,7 @@ impl Policy {
     /// The pool that units were taken from.
     fn pool_of(&self, from: &DrawnFrom) -> Option<&PoolRule> {
         match from {
-            DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => {
-                Some(&self.pools[usize::from(*pool)])
-            }
+            DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => Some(&self.pools[*pool]),
             DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => None,
         }
     }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::catalog::MeterId;
 use crate::policy::scoped::{ScopedBucket, Used};
-use crate::policy::{QuotaIndex, RateIndex};
+use crate::policy::{PoolIndex, QuotaIndex, RateIndex};
 use crate::quota::lease::Lease;
 
 /// The limit at fault, by its index in the policy.
@@ -15,7 +15,7 @@ pub(crate) enum Limit {
     None,
     Rate(RateIndex),
     Quota(QuotaIndex),
-    Grant(u16),
+    Grant(PoolIndex),
     /// Everything of a meter whose units are only ever given once: all its grants, or none.
     Granted(MeterId),
 }
@@ -64,8 +64,8 @@ pub(crate) enum DrawnFrom {
     Bucket(RateIndex),
     ScopedBucket(RateIndex, Arc<Used<ScopedBucket>>),
     /// The lease of this pool.
-    Pool(u16),
-    ScopedPool(u16, Arc<Lease>),
+    Pool(PoolIndex),
+    ScopedPool(PoolIndex, Arc<Lease>),
 }
 
 /// Most requests draw from four limits or fewer; more spill to the heap.

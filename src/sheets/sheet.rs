@@ -17,7 +17,7 @@ use crate::ids::WriterId;
 use crate::policy::bucket::Bucket;
 use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
 use crate::policy::scoped::ScopedKey;
-use crate::policy::{CounterHome, Policy, PoolRule};
+use crate::policy::{CounterHome, Policy, PoolIndex, PoolRule};
 use crate::quota::alert::Alerting;
 use crate::quota::lease::at_rest::LeaseAtRest;
 use crate::quota::lease::{Lease, MOST};
@@ -26,6 +26,7 @@ use crate::repeated::repeated;
 use crate::sheets::tenant_core::TenantCore;
 use crate::sheets::unpaid::Unpaid;
 use crate::sheets::use_row::{UseRow, same_meters, use_row};
+use crate::table::Table;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub(crate) struct Sheet {
     until_ms: i64,
     pub(crate) buckets: Arc<[Bucket]>,
     /// The window of each pool, computed once for all requests until the next edge.
-    windows: Box<[Window]>,
+    windows: Table<PoolIndex, Box<[Window]>>,
     leases: Box<[OnceLock<Arc<Lease>>]>,
     pub(crate) row: Arc<UseRow>,
     /// The previous row of the same meters: at midnight the log still lacks some of it.
@@ -157,7 +158,7 @@ impl Sheet {
         let mut until_ms = until_ms.min(day.end_ms).min(period.end_ms).min(era.until_ms);
         let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
         let window = |rule: &PoolRule| window_of(rule, now.wall_ms, zone, &anchors);
-        let windows: Box<[Window]> = policy.pools.iter().map(window).collect();
+        let windows: Table<PoolIndex, Box<[Window]>> = policy.pools.iter().map(window).collect();
         until_ms = windows.iter().fold(until_ms, |until, window| until.min(window.end_ms));
         let sheet = Self {
             buckets: carry_buckets(before, &policy, now),
@@ -205,7 +206,7 @@ impl Sheet {
     }
 
     /// The lease of a pool of scope `tenant`, created empty on first use.
-    pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
+    pub(crate) fn lease(&self, pool: PoolIndex, slot: u16) -> &Arc<Lease> {
         self.leases[usize::from(slot)].get_or_init(|| {
             let lease = self.tenant.only_lease(self.new_lease(pool, 0));
             if !self.replaced.load(Ordering::Acquire) {
@@ -244,8 +245,8 @@ impl Sheet {
         move |of, part| of == self.incarnation && self.live_rows().any(|row| row.part == part)
     }
 
-    pub(crate) fn new_lease(&self, pool: u16, scope: u128) -> Lease {
-        let rule = &self.policy.pools[usize::from(pool)];
+    pub(crate) fn new_lease(&self, pool: PoolIndex, scope: u128) -> Lease {
+        let rule = &self.policy.pools[pool];
         let window = self.window(pool);
         let id = PoolId {
             tenant: self.tenant.surrogate,
@@ -266,7 +267,12 @@ impl Sheet {
 
     /// The lease of a pool of narrower scope than the tenant, for this value of it, created empty
     /// on first use and moved to the present limit; `None`: there is no room for more of them.
-    pub(crate) fn scoped_lease(&self, pool: u16, value: u128, now: Now) -> Option<Arc<Lease>> {
+    pub(crate) fn scoped_lease(
+        &self,
+        pool: PoolIndex,
+        value: u128,
+        now: Now,
+    ) -> Option<Arc<Lease>> {
         let key = self.scoped_key(pool, value);
         let scoped = &self.tenant.hub.scoped;
         let lease = scoped.lease(key, now.mono_ns, || self.new_lease(pool, value))?;
@@ -275,14 +281,14 @@ impl Sheet {
     }
 
     /// The same, if it exists.
-    pub(crate) fn known_scoped_lease(&self, pool: u16, value: u128) -> Option<Arc<Lease>> {
+    pub(crate) fn known_scoped_lease(&self, pool: PoolIndex, value: u128) -> Option<Arc<Lease>> {
         self.tenant.hub.scoped.known_lease(&self.scoped_key(pool, value))
     }
 
-    fn scoped_key(&self, pool: u16, value: u128) -> ScopedKey {
+    fn scoped_key(&self, pool: PoolIndex, value: u128) -> ScopedKey {
         ScopedKey {
             tenant: self.tenant.surrogate,
-            limit: self.policy.pools[usize::from(pool)].id.clone(),
+            limit: self.policy.pools[pool].id.clone(),
             value,
             start_ms: self.window(pool).start_ms,
             incarnation: self.incarnation,
@@ -290,13 +296,13 @@ impl Sheet {
     }
 
     /// The limit of a pool under this sheet.
-    pub(crate) fn terms(&self, pool: u16) -> Terms {
-        Terms { limit: self.policy.pools[usize::from(pool)].limit, rev: self.rev }
+    pub(crate) fn terms(&self, pool: PoolIndex) -> Terms {
+        Terms { limit: self.policy.pools[pool].limit, rev: self.rev }
     }
 
     /// The window of a pool under this sheet.
-    pub(crate) fn window(&self, pool: u16) -> Window {
-        self.windows[usize::from(pool)]
+    pub(crate) fn window(&self, pool: PoolIndex) -> Window {
+        self.windows[pool]
     }
 
     /// Hands it to the recorder, unless it is queued there already;

@@ -34,8 +34,7 @@ impl Hold {
             .filter(|ask| matches!(ask.known, AmountSource::Reported(_)));
         let pools =
             reported.flat_map(|ask| &ask.quotas).filter_map(|quota| policy.quotas[*quota].included);
-        let whole = pools
-            .filter(|pool| matches!(policy.pools[usize::from(*pool)].place, CounterHome::Sheet(_)));
+        let whole = pools.filter(|pool| matches!(policy.pools[*pool].place, CounterHome::Sheet(_)));
         whole.map(|pool| (purse::lease_of(sheet, pool).clone(), 0)).collect()
     }
 
