@@ -7,6 +7,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{self, Deref, DerefMut};
+use std::sync::Arc;
 
 /// The place of a row, wrapped by an index. Made here only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,35 @@ macro_rules! index_type {
 }
 pub(crate) use index_type;
 
+/// How many rows a table is to have; gives out their indices before it is made.
+pub(crate) struct Rows<I> {
+    len: usize,
+    by: PhantomData<fn(I) -> I>,
+}
+
+impl<I: Index> Rows<I> {
+    pub(crate) const fn new() -> Self {
+        Self { len: 0, by: PhantomData }
+    }
+
+    /// Adds a row at the end.
+    pub(crate) fn add(&mut self) -> I {
+        self.len += 1;
+        I::at(Place::of(self.len - 1))
+    }
+
+    /// A table of as many rows.
+    pub(crate) fn table<T, S: FromIterator<T>>(&self, row: impl FnMut() -> T) -> Table<I, S> {
+        std::iter::repeat_with(row).take(self.len).collect()
+    }
+}
+
+impl<I> fmt::Debug for Rows<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.len.fmt(f)
+    }
+}
+
 /// Rows `S` (a vector, or a boxed or shared slice), found by indices `I`.
 pub(crate) struct Table<I, S> {
     rows: S,
@@ -82,6 +112,11 @@ impl<I: Index, T> Table<I, Vec<T>> {
     pub(crate) fn push(&mut self, row: T) -> I {
         self.rows.push(row);
         I::at(Place::of(self.rows.len() - 1))
+    }
+
+    /// The same rows, shared.
+    pub(crate) fn shared(self) -> Table<I, Arc<[T]>> {
+        Table { rows: self.rows.into(), by: PhantomData }
     }
 }
 
@@ -177,6 +212,15 @@ mod tests {
         assert_eq!(letters.indices().collect::<Vec<_>>(), [a, b]);
         let beside: Table<LetterIndex, Box<[u32]>> = letters.iter().map(|it| *it as u32).collect();
         assert_eq!(beside.pairs().nth(1), Some((b, &99)));
+    }
+
+    #[test]
+    fn rows_are_numbered_before_they_are_made() {
+        let mut rows = Rows::<LetterIndex>::new();
+        let (first, second) = (rows.add(), rows.add());
+        let mut next = 'a'..;
+        let table: Table<_, Box<[_]>> = rows.table(|| next.next().unwrap());
+        assert_eq!((table[first], table[second], table.iter().count()), ('a', 'b', 2));
     }
 
     #[test]

@@ -87,19 +87,14 @@ pub(crate) fn decide<'t>(
 /// The first limit that refuses this caller for having no value of its scope.
 fn without_value<'q>(q: &'q AdmissionInput<'_>) -> Option<(&'q Scope, Limit)> {
     let policy = &*q.sheet.policy;
-    let lacked = |place: &'q CounterHome| match place {
-        CounterHome::Scoped(scope) if q.scopes.lacks(scope) => Some(scope),
-        _ => None,
-    };
-    let rates = q
-        .route
-        .rates
-        .iter()
-        .filter_map(|&rate| Some((lacked(&policy.rates[rate].place)?, Limit::Rate(rate))));
+    let lacks = |scope: &&Scope| q.scopes.lacks(scope);
+    let rates = q.route.rates.iter().filter_map(|&rate| {
+        Some((policy.rates[rate].place.scope().filter(lacks)?, Limit::Rate(rate)))
+    });
     let quotas = q.route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|&index| {
         let quota = &policy.quotas[index];
         let pool = quota.included.or(quota.over)?;
-        Some((lacked(&policy.pools[pool].place)?, Limit::Quota(index)))
+        Some((policy.pools[pool].place.scope().filter(lacks)?, Limit::Quota(index)))
     });
     rates.chain(quotas).next()
 }

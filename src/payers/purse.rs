@@ -167,7 +167,7 @@ pub(crate) fn lease_of(sheet: &Sheet, pool: PoolIndex) -> &Arc<Lease> {
 pub(crate) fn bucket_of(sheet: &Sheet, rate: RateIndex) -> (&RateRule, Option<&Bucket>) {
     let rule = &sheet.policy.rates[rate];
     let bucket = match rule.place {
-        CounterHome::Sheet(slot) => Some(&sheet.buckets[usize::from(slot)]),
+        CounterHome::Sheet(slot) => Some(&sheet.buckets[slot]),
         CounterHome::Scoped(_) => None,
     };
     (rule, bucket)

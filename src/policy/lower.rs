@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    AmountSource, Beside, ByteMeter, CounterHome, GrantTerms, MeterAsk, PlainAsk, Policy,
-    PoolIndex, PoolRule, QuotaIndex, QuotaRule, RateIndex, RateRule, RoutePolicy, Together,
+    AmountSource, Beside, BucketSlot, ByteMeter, CounterHome, GrantTerms, LeaseSlot, MeterAsk,
+    PlainAsk, Policy, PoolIndex, PoolRule, QuotaIndex, QuotaRule, RateIndex, RateRule, RoutePolicy,
+    Together,
 };
 use crate::catalog::{
     Catalog, Enforce, Every, MeterId, MeterSource, Over, Plan, Quota, Rate, RateOn, Route, RouteId,
@@ -13,6 +14,7 @@ use crate::catalog::{
 };
 use crate::policy::bucket::BucketRule;
 use crate::quota::alert::AlertRule;
+use crate::table::{Index, Rows};
 
 /// Units of a pool that is counted but never runs out: `over` without a `stop`.
 const UNBOUNDED: i64 = i64::MAX / 4;
@@ -38,12 +40,9 @@ fn on_key(on: RateOn) -> RateOnKey {
     }
 }
 
-fn place(scope: &Scope, count: &mut usize) -> CounterHome {
+fn place<I: Index>(scope: &Scope, sheet: &mut Rows<I>) -> CounterHome<I> {
     match scope {
-        Scope::Tenant => {
-            *count += 1;
-            CounterHome::Sheet(index(*count - 1))
-        }
+        Scope::Tenant => CounterHome::Sheet(sheet.add()),
         other => CounterHome::Scoped(other.clone()),
     }
 }
@@ -445,11 +444,11 @@ impl Policy {
         })
     }
 
-    fn pool_place(&mut self, scope: &Scope) -> CounterHome {
-        place(scope, &mut self.tenant_pools)
+    fn pool_place(&mut self, scope: &Scope) -> CounterHome<LeaseSlot> {
+        place(scope, &mut self.tenant_leases)
     }
 
-    fn bucket_place(&mut self, scope: &Scope) -> CounterHome {
+    fn bucket_place(&mut self, scope: &Scope) -> CounterHome<BucketSlot> {
         place(scope, &mut self.tenant_buckets)
     }
 

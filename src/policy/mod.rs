@@ -14,7 +14,7 @@ use crate::decision::Outcome;
 use crate::policy::bucket::BucketRule;
 use crate::policy::taken::{DrawnFrom, Limit};
 use crate::quota::alert::AlertRule;
-use crate::table::{Table, index_type};
+use crate::table::{Rows, Table, index_type};
 use crate::wire::{HeaderItem, PolicyText};
 
 pub(crate) mod bucket;
@@ -40,6 +40,16 @@ index_type! {
     PoolIndex
 }
 
+index_type! {
+    /// Of a bucket in a tenant's sheet.
+    BucketSlot
+}
+
+index_type! {
+    /// Of a lease in a tenant's sheet.
+    LeaseSlot
+}
+
 /// A plan in the form admission walks.
 #[derive(Debug)]
 pub(crate) struct Policy {
@@ -59,9 +69,9 @@ pub(crate) struct Policy {
     debtors: BTreeMap<MeterId, (PoolIndex, bool)>,
     /// Whether some limit is by address, which only the request itself has.
     pub(crate) uses_ip: bool,
-    /// Number of buckets and leases of scope `tenant`, which a sheet holds in arrays.
-    pub(crate) tenant_buckets: usize,
-    pub(crate) tenant_pools: usize,
+    /// The buckets and leases of scope `tenant`, which a sheet holds in arrays.
+    pub(crate) tenant_buckets: Rows<BucketSlot>,
+    pub(crate) tenant_leases: Rows<LeaseSlot>,
 }
 
 /// A rate with its arithmetic.
@@ -75,18 +85,28 @@ pub(crate) struct RateRule {
     pub(crate) amount: u64,
     pub(crate) burst: u64,
     pub(crate) per: std::time::Duration,
-    pub(crate) place: CounterHome,
+    pub(crate) place: CounterHome<BucketSlot>,
     /// The pool of its units in one slot, if it is strict and the store is shared.
     pub(crate) slot_pool: Option<PoolIndex>,
 }
 
-/// The place of a rule's counter.
+/// The place of a rule's counter: a bucket's, or a lease's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CounterHome {
-    /// In the tenant's sheet, at this index.
-    Sheet(u16),
+pub(crate) enum CounterHome<I> {
+    /// In the tenant's sheet.
+    Sheet(I),
     /// In the table of scoped limits, by the caller's value of this scope.
     Scoped(Scope),
+}
+
+impl<I> CounterHome<I> {
+    /// The scope by whose values it is found; `None`: the tenant has one counter.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        match self {
+            Self::Sheet(_) => None,
+            Self::Scoped(scope) => Some(scope),
+        }
+    }
 }
 
 /// Units that can be leased.
@@ -101,7 +121,7 @@ pub(crate) struct PoolRule {
     pub(crate) slot_ms: Option<i64>,
     /// A grant's own end.
     pub(crate) expires_ms: Option<i64>,
-    pub(crate) place: CounterHome,
+    pub(crate) place: CounterHome<LeaseSlot>,
     /// The usual ask, which sizes the first lease.
     pub(crate) usual_ask: u64,
     pub(crate) alerts: Option<Arc<AlertRule>>,
@@ -230,7 +250,7 @@ pub(crate) struct PlainAsk {
     pub(crate) meter: MeterId,
     pub(crate) n: u64,
     /// The pool, and the slot of its lease in a sheet; `None` if no quota applies.
-    pub(crate) from: Option<(PoolIndex, u16)>,
+    pub(crate) from: Option<(PoolIndex, LeaseSlot)>,
     /// Known at admission, as opposed to reported.
     pub(crate) is_cost: bool,
 }
@@ -384,8 +404,8 @@ impl Policy {
             quotas_of: BTreeMap::new(),
             grants_of: BTreeMap::new(),
             debtors: BTreeMap::new(),
-            tenant_buckets: 0,
-            tenant_pools: 0,
+            tenant_buckets: Rows::new(),
+            tenant_leases: Rows::new(),
             plan: plan.clone(),
         };
         policy.rates_on = policy.lower_rates(catalog, &plan, together);

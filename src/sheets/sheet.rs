@@ -17,7 +17,7 @@ use crate::ids::WriterId;
 use crate::policy::bucket::Bucket;
 use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
 use crate::policy::scoped::ScopedKey;
-use crate::policy::{CounterHome, Policy, PoolIndex, PoolRule};
+use crate::policy::{BucketSlot, CounterHome, LeaseSlot, Policy, PoolIndex, PoolRule};
 use crate::quota::alert::Alerting;
 use crate::quota::lease::at_rest::LeaseAtRest;
 use crate::quota::lease::{Lease, MOST};
@@ -44,10 +44,10 @@ pub(crate) struct Sheet {
     /// Valid while `from_ms <= now < until_ms`.
     from_ms: i64,
     until_ms: i64,
-    pub(crate) buckets: Arc<[Bucket]>,
+    pub(crate) buckets: Table<BucketSlot, Arc<[Bucket]>>,
     /// The window of each pool, computed once for all requests until the next edge.
     windows: Table<PoolIndex, Box<[Window]>>,
-    leases: Box<[OnceLock<Arc<Lease>>]>,
+    leases: Table<LeaseSlot, Box<[OnceLock<Arc<Lease>>]>>,
     pub(crate) row: Arc<UseRow>,
     /// The previous row of the same meters: at midnight the log still lacks some of it.
     row_before: Option<Arc<UseRow>>,
@@ -156,7 +156,7 @@ impl Sheet {
         let before = if let Before::Sheet(sheet) = before { Some(sheet) } else { None };
         let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
         let mut until_ms = until_ms.min(day.end_ms).min(period.end_ms).min(era.until_ms);
-        let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
+        let leases = policy.tenant_leases.table(OnceLock::new);
         let window = |rule: &PoolRule| window_of(rule, now.wall_ms, zone, &anchors);
         let windows: Table<PoolIndex, Box<[Window]>> = policy.pools.iter().map(window).collect();
         until_ms = windows.iter().fold(until_ms, |until, window| until.min(window.end_ms));
@@ -206,8 +206,8 @@ impl Sheet {
     }
 
     /// The lease of a pool of scope `tenant`, created empty on first use.
-    pub(crate) fn lease(&self, pool: PoolIndex, slot: u16) -> &Arc<Lease> {
-        self.leases[usize::from(slot)].get_or_init(|| {
+    pub(crate) fn lease(&self, pool: PoolIndex, slot: LeaseSlot) -> &Arc<Lease> {
+        self.leases[slot].get_or_init(|| {
             let lease = self.tenant.only_lease(self.new_lease(pool, 0));
             if !self.replaced.load(Ordering::Acquire) {
                 self.tenant.hub.retired.remove(&lease);
@@ -231,8 +231,8 @@ impl Sheet {
     }
 
     /// The lease at this slot, if it has been used.
-    pub(crate) fn known_lease(&self, slot: u16) -> Option<&Arc<Lease>> {
-        self.leases[usize::from(slot)].get()
+    pub(crate) fn known_lease(&self, slot: LeaseSlot) -> Option<&Arc<Lease>> {
+        self.leases[slot].get()
     }
 
     /// Its use row and the one before: their counts appear here first.
@@ -369,7 +369,7 @@ impl Sheet {
                 lease.realert(&self.tenant.id, pool.alerts.as_ref());
                 self.tenant.hub.retired.remove(&lease);
                 // The slot is empty in a sheet not yet published.
-                let _ = self.leases[usize::from(slot)].set(lease);
+                let _ = self.leases[slot].set(lease);
             }
         }
     }
@@ -386,7 +386,7 @@ impl Sheet {
             match here {
                 Some((pool, slot)) => {
                     lease.retarget(Terms { limit: pool.limit, rev: self.rev });
-                    let _ = self.leases[usize::from(slot)].set(lease);
+                    let _ = self.leases[slot].set(lease);
                 }
                 None => self.tenant.hub.retired.add(lease),
             }
@@ -399,7 +399,7 @@ impl Sheet {
         limit: &str,
         start_ms: i64,
         incarnation: WriterId,
-    ) -> Option<(&PoolRule, u16)> {
+    ) -> Option<(&PoolRule, LeaseSlot)> {
         self.policy.pools.iter().zip(&self.windows).find_map(|(pool, window)| match pool.place {
             CounterHome::Sheet(slot) if *pool.id == *limit && window.start_ms == start_ms => {
                 (incarnation == self.incarnation).then_some((pool, slot))
@@ -413,11 +413,15 @@ impl Sheet {
     }
 }
 
-fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<[Bucket]> {
+fn carry_buckets(
+    before: Option<&Sheet>,
+    policy: &Arc<Policy>,
+    now: Now,
+) -> Table<BucketSlot, Arc<[Bucket]>> {
     if let Some(before) = before.filter(|b| Arc::ptr_eq(&b.policy, policy)) {
         return before.buckets.clone();
     }
-    let mut buckets: Vec<Bucket> = (0..policy.tenant_buckets).map(|_| Bucket::default()).collect();
+    let mut buckets: Table<_, Vec<Bucket>> = policy.tenant_buckets.table(Bucket::default);
     for rate in &policy.rates {
         let CounterHome::Sheet(slot) = rate.place else {
             continue;
@@ -427,13 +431,13 @@ fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<
             let CounterHome::Sheet(at) = old.place else {
                 return None;
             };
-            Some((old, &b.buckets[usize::from(at)]))
+            Some((old, &b.buckets[at]))
         });
         if let Some((old, bucket)) = old {
-            buckets[usize::from(slot)] = rate.rule.adopt(bucket, &old.rule, now.mono_ns);
+            buckets[slot] = rate.rule.adopt(bucket, &old.rule, now.mono_ns);
         }
     }
-    buckets.into()
+    buckets.shared()
 }
 
 fn window_of(rule: &PoolRule, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
