@@ -60,6 +60,8 @@ mod recent;
 #[cfg(feature = "stripe")]
 mod reports;
 mod restore;
+#[cfg(feature = "stripe")]
+mod scales;
 mod scopes;
 mod settings;
 mod shared;

@@ -40,7 +40,7 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 44] = [
+const ORDER: [&str; 45] = [
     "overrides",
     "amount",
     "clock",
@@ -50,6 +50,7 @@ const ORDER: [&str; 44] = [
     "holders",
     "ids",
     "own_type",
+    "table",
     "patience",
     "text_file",
     "repeated",

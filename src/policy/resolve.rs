@@ -341,6 +341,7 @@ mod tests {
     use super::*;
     use crate::clock::time_at;
     use crate::ids::Surrogate;
+    use crate::table::Index;
     use crate::testing::START_MS;
 
     const DAY_MS: i64 = 86_400_000;
@@ -383,7 +384,7 @@ mod tests {
 
     /// The units that the one quota of its plan includes.
     fn jobs(resolved: &Resolved) -> i64 {
-        resolved.policy.pools[0].limit
+        resolved.policy.pools[Index::test(0)].limit
     }
 
     #[test]
