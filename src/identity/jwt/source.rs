@@ -38,7 +38,7 @@ pub(crate) struct Jwks {
 
 enum JwksLocation {
     File(PathBuf),
-    Url(Uri, HttpsClient),
+    Url(Uri, Box<HttpsClient>),
 }
 
 /// Keys could not be read. Known ones stay in use.
@@ -60,7 +60,7 @@ impl Jwks {
         let place = match (url, place.parse::<Uri>()) {
             // A new connection each time: it is fetched a few times an hour.
             (true, Ok(uri)) => match HttpsClient::new(&uri, 0) {
-                Ok(client) => JwksLocation::Url(uri, client),
+                Ok(client) => JwksLocation::Url(uri, Box::new(client)),
                 Err(error) => {
                     let place = without_query(&uri);
                     return Err(JwksError { place, message: error.to_string() });

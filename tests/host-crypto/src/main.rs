@@ -7,7 +7,6 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -74,10 +73,10 @@ async fn open(port: u16) -> Result<Gate, tallygate::Error> {
     GateBuilder::from_text(&service).plans(plans).open().await
 }
 
-fn token(algorithm: Algorithm, key: &EncodingKey) -> Result<String, Box<dyn Error>> {
-    let expires = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 600;
+fn token(algorithm: Algorithm, key: &EncodingKey) -> jsonwebtoken::errors::Result<String> {
+    let expires = 4_102_444_800_u64; // the year 2100
     let claims = json!({ "iss": "host", "aud": "api", "org": "acme", "exp": expires });
-    Ok(jsonwebtoken::encode(&Header::new(algorithm), &claims, key)?)
+    jsonwebtoken::encode(&Header::new(algorithm), &claims, key)
 }
 
 async fn answered(gate: &Gate, token: &str) -> &'static str {
