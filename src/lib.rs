@@ -74,6 +74,7 @@
 //! | `dynamodb` | a DynamoDB table as the store, for several processes |
 //! | `jwt` | callers identified by verified JWTs |
 //! | `stripe` | billing through Stripe |
+//! | `tls-ring` (default), `tls-aws-lc-rs` | TLS of `jwt` and `stripe`, if the host installs none |
 //! | `metrics` | counters and histograms through the `metrics` facade |
 //! | `testing` | gates for a host's own tests, in the module `testing` |
 //!
@@ -143,6 +144,8 @@ mod delays;
 mod error;
 mod flights;
 mod holders;
+#[cfg(feature = "https")]
+mod https;
 mod ids;
 mod notice;
 mod overrides;

@@ -53,6 +53,7 @@ const ORDER: [&str; 45] = [
     "table",
     "patience",
     "text_file",
+    "https",
     "repeated",
     "notice",
     "telemetry",
@@ -90,7 +91,7 @@ const ORDER: [&str; 45] = [
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
-const VENDORS: [(&str, &[&str]); 15] = [
+const VENDORS: [(&str, &[&str]); 18] = [
     ("Surrogate::new", &["src/directory", "src/ids.rs"]),
     ("WriterId::draw", &["src/ledger/log.rs"]),
     ("WriterId::from_stored", &["src/store/layout.rs", "src/ledger/journal.rs", "src/ids.rs"]),
@@ -101,6 +102,7 @@ const VENDORS: [(&str, &[&str]); 15] = [
     (
         "http::",
         &[
+            "src/https",
             "src/middleware",
             "src/identity/jw",
             "src/identity/named_header",
@@ -109,6 +111,9 @@ const VENDORS: [(&str, &[&str]); 15] = [
             "integrations/",
         ],
     ),
+    ("rustls::", &["src/https"]),
+    ("hyper_rustls", &["src/https"]),
+    ("ring::", &["src/identity/jwt", "src/https"]),
     ("aws_sdk_dynamodb", &["src/store/dynamodb", "integrations/"]),
     ("stripe_client", &["src/billing/stripe", "integrations/"]),
     ("stripe_billing", &["src/billing/stripe"]),

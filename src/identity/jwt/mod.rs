@@ -4,9 +4,9 @@
 //!   `none` has no key, and an RSA public key never verifies an HMAC.
 //! - `exp`, `iss` and `aud` must be present and right; `nbf` is respected; [`LEEWAY`] is granted
 //!   for skewed clocks. A `crit` header is refused (RFC 7515 section 4.1.11: we know no extension).
-//! - The signature is checked before any claim is trusted, by the RustCrypto backend of
-//!   `jsonwebtoken` called directly. Its process-wide default, which panics when two backends are
-//!   compiled in, is never touched.
+//! - The signature is checked before any claim is trusted, by ring (`key.rs`). What is written here
+//!   is the frame of JOSE alone. `jsonwebtoken` would bring a backend that is chosen by features,
+//!   and those of a host add to ours: with two on, it panics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use serde_json::{Map, Value};
 
 use super::{Caller, is_tenant_id};
 
+mod jwk;
+mod key;
 mod keys;
 mod source;
 
@@ -137,6 +139,9 @@ impl Verifier {
     pub(crate) fn verify(&self, token: &str, now_ms: i64) -> Result<Verified, JwtError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
         let (header, payload) = signed.split_once('.').ok_or(JwtError::Malformed)?;
+        if payload.contains('.') {
+            return Err(JwtError::Malformed); // three parts, no more
+        }
         let header: Header = decode(header)?;
         if header.crit.is_some() {
             return Err(JwtError::Malformed);
