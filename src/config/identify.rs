@@ -1,6 +1,10 @@
 //! `[[identify]]`: the methods of identifying a caller.
 
+use std::ops::Range;
+
+use super::tables::network;
 use super::*;
+use crate::identity::is_tenant_id;
 use crate::toml_file::{Text, TomlNode, TomlTable, items, looks_secret};
 
 /// The methods, in order. `trusted`: whether `[proxy] trust` names a proxy, without which no header
@@ -24,7 +28,13 @@ fn identify(
     table: TomlTable<'_>,
     trusted: bool,
 ) -> Option<IdentifyTable> {
-    for (key, of) in [("pepper", "api-key"), ("user-header", "header"), ("user-claim", "claim")] {
+    let belongs = [
+        ("pepper", "api-key"),
+        ("user-header", "header"),
+        ("user-claim", "claim"),
+        ("tenant", "network"),
+    ];
+    for (key, of) in belongs {
         if let Some(span) = table.key_span(key)
             && table.node(of).is_none()
         {
@@ -40,10 +50,37 @@ fn identify(
     if let Some(tenant) = table.filled("header") {
         return gateway(report, table, &tenant, trusted);
     }
+    if let Some(span) = table.key_span("network") {
+        return by_network(report, table, span);
+    }
     let user = table.filled("user-claim").map(|user| user.text.to_owned());
     table
         .filled("claim")
         .map(|tenant| IdentifyTable::Claim { tenant: tenant.text.to_owned(), user })
+}
+
+fn by_network(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    span: Range<usize>,
+) -> Option<IdentifyTable> {
+    let Some(tenant) = table.filled("tenant") else {
+        if table.node("tenant").is_none() {
+            let help = "tenant = \"internal\"";
+            report.error(span, "`network` needs the tenant that its callers are", help);
+        }
+        return None;
+    };
+    if !is_tenant_id(tenant.text) {
+        let message = "a tenant's id is 1 to 256 characters, without control characters, and does not begin with ~";
+        report.error(tenant.span.clone(), message, "as in \"internal\"");
+    }
+    let all = "this is every caller of the internet";
+    let networks = table.texts("network");
+    let networks =
+        networks.iter().filter_map(|text| network(report, text, (all, "write your own ranges")));
+    let networks = networks.collect();
+    Some(IdentifyTable::Network { networks, tenant: tenant.text.to_owned() })
 }
 
 fn api_key(report: &mut Findings<'_>, table: TomlTable<'_>) -> IdentifyTable {

@@ -178,6 +178,13 @@ pub(crate) enum IdentifyTable {
         /// `user-header`: the name of the header with the user, lower case.
         user: Option<String>,
     },
+    /// The address, without a credential.
+    Network {
+        /// `network`: the ranges.
+        networks: Vec<Network>,
+        /// `tenant`: whose callers they are.
+        tenant: String,
+    },
     /// A claim verified by the host, or by the gateway that calls a Lambda function.
     Claim {
         /// `claim`: the name of the claim with the tenant.

@@ -285,6 +285,26 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
 }
 
 #[test]
+fn a_network_is_of_a_tenant() {
+    let text = "[[identify]]\nnetwork = [\"10.0.0.0/8\", \"fd00::1\"]\ntenant = \"internal\"";
+    let [IdentifyTable::Network { networks, tenant }] = &parse(text).unwrap().identify[..] else {
+        panic!("one way")
+    };
+    assert_eq!((networks.len(), &**tenant), (2, "internal"));
+    for (rest, column, message) in [
+        ("network = [\"10.0.0.0/8\"]", 1, "needs the tenant"),
+        ("network = [\"0.0.0.0/0\"]\ntenant = \"x\"", 12, "every caller"),
+        ("network = [\"10.0.0.1/8\"]\ntenant = \"x\"", 12, "beyond its prefix"),
+    ] {
+        let error = error(&format!("[[identify]]\n{rest}"));
+        assert_eq!((error.line, error.column), (2, column), "{error}");
+        assert!(error.message.contains(message), "{error}");
+    }
+    let error = error("[[identify]]\nclaim = \"org\"\ntenant = \"x\"");
+    assert!(error.message.contains("`tenant` belongs to `network`"), "{error}");
+}
+
+#[test]
 fn the_committed_schema_is_that_of_the_parser() {
     let schema = toml_file::schema(&keys::TOP, "tallygate.toml");
     schema_tests::is_committed(schema, "docs/service-file.schema.json");

@@ -25,7 +25,7 @@ impl Yields {
     pub(super) fn of(config: &Config, by_code: bool) -> Self {
         let by_code = by_code || config.identify.is_empty();
         let has_user = |way: &IdentifyTable| match way {
-            IdentifyTable::ApiKey { .. } => false,
+            IdentifyTable::ApiKey { .. } | IdentifyTable::Network { .. } => false,
             IdentifyTable::Jwt(jwt) => jwt.user.is_some(),
             IdentifyTable::Header { user, .. } | IdentifyTable::Claim { user, .. } => {
                 user.is_some()

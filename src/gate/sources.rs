@@ -65,6 +65,11 @@ pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Er
                     user: user.as_deref().map(Into::into),
                 });
             }
+            Way::Network { networks, tenant } => {
+                let networks = Proxies::new(networks.iter().map(ToString::to_string));
+                let networks = networks.map_err(wrong)?;
+                sources.push(CredentialSource::Network { networks, tenant: tenant.clone() });
+            }
             Way::Claim { tenant, user } => {
                 sources
                     .push(CredentialSource::Claim { tenant: tenant.clone(), user: user.clone() });
