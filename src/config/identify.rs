@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use super::tables::network;
 use super::*;
-use crate::identity::is_tenant_id;
 use crate::toml_file::{Text, TomlNode, TomlTable, items, looks_secret};
 
 /// The methods, in order. `trusted`: whether `[proxy] trust` names a proxy, without which no header
@@ -71,8 +70,9 @@ fn by_network(
         }
         return None;
     };
-    if !is_tenant_id(tenant.text) {
-        let message = "a tenant's id is 1 to 256 characters, without control characters, and does not begin with ~";
+    let id = tenant.text;
+    if id.starts_with('~') || id.chars().any(char::is_control) || id.chars().count() > 256 {
+        let message = "this is not a tenant's id: at most 256 characters, not beginning with ~";
         report.error(tenant.span.clone(), message, "as in \"internal\"");
     }
     let all = "this is every caller of the internet";

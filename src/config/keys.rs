@@ -12,8 +12,8 @@ pub(super) static TOP: Shape = Shape {
         key(
             "identify",
             Form::TablesOrNone(&IDENTIFY),
-            "How callers are identified: a table for each way, tried in order. `[]`: by the program \
-             alone.",
+            "How callers are identified: a table for each way, tried in order. `[]`: by the \
+             program alone.",
         ),
         key("identity", Form::Table(&IDENTITY), "Treatment of unknown callers."),
         key("proxy", Form::Table(&PROXY), "The proxies trusted for a caller's address."),

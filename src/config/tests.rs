@@ -356,7 +356,8 @@ fn an_unknown_key_is_answered_with_each_key_once() {
     let help = error(text).help;
     assert_eq!(
         help,
-        "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, `user-claim`"
+        "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, \
+         `user-claim`, `network`, `tenant`"
     );
 }
 

@@ -20,7 +20,8 @@ pub(crate) struct Yields {
 }
 
 impl Yields {
-    /// `by_code`: the host identifies callers itself, by what it likes. So it does where the service
+    /// `by_code`: the host identifies callers itself, by what it likes. So it does where the
+    /// service
     /// file has no way.
     pub(super) fn of(config: &Config, by_code: bool) -> Self {
         let by_code = by_code || config.identify.is_empty();

@@ -117,7 +117,8 @@ impl KnownCaller {
             && !self.is_outdated()
     }
 
-    /// Whether its tenant's assigned plan is the one that it names. So it is taken as well where the
+    /// Whether its tenant's assigned plan is the one that it names. So it is taken as well where
+    /// the
     /// plan may not be changed now.
     #[inline]
     pub(crate) fn agrees(&self, name: Option<&str>, now: Now) -> bool {
