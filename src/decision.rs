@@ -184,6 +184,10 @@ pub struct Refusal {
     pub billing_url: Option<Arc<str>>,
     /// The tenant's outer id, if the caller is known. For the host: it is in no response.
     pub tenant: Option<Arc<str>>,
+    /// The user within the tenant, if the caller has one. For the host: it is in no response.
+    pub user: Option<Arc<str>>,
+    /// The id of the caller's API key, if it has presented one. For the host: it is in no response.
+    pub key: Option<Arc<str>>,
     /// The refused request, for the host's own refusal format
     /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` without such a hook.
     /// A refusal that a handler returns gets it from the layer around it.
@@ -201,6 +205,8 @@ impl Refusal {
             plan: None,
             billing_url: None,
             tenant: None,
+            user: None,
+            key: None,
             call: None,
         }
     }
@@ -215,8 +221,68 @@ pub struct RefusedCall {
     pub method: String,
     /// The path as received, without the query; at most its first 2,048 bytes.
     pub path: String,
+    /// The query as received, without the `?`; at most its first 2,048 bytes.
+    pub query: Option<String>,
     /// The route's name in the plan file, if it matches one.
     pub route: Option<Arc<str>>,
     /// The caller's address, seen through the trusted proxies.
     pub peer: Option<IpAddr>,
+    /// Its headers.
+    pub(crate) headers: KeptHeaders,
+}
+
+impl RefusedCall {
+    /// The first value of a header, by its lower-case name, such as `accept-language`: the language
+    /// and the form of a host's own refusal. Headers that hold credentials are not kept
+    /// (`authorization`, `proxy-authorization`, `cookie`, and those of API keys), nor are any after
+    /// the first 8 KiB of names and values.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name)
+    }
+}
+
+/// The headers of a refused request, one after the other in one text.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct KeptHeaders {
+    text: Vec<u8>,
+    /// Where each name and each value ends.
+    ends: Vec<(u16, u16)>,
+}
+
+impl KeptHeaders {
+    /// Most bytes of names and values: more than browsers send, and what most servers accept.
+    const MOST: usize = 8 * 1_024;
+
+    /// Keeps a header, if there is room.
+    pub(crate) fn push(&mut self, name: &str, value: &[u8]) {
+        if self.text.len() + name.len() + value.len() > Self::MOST {
+            return;
+        }
+        self.text.extend_from_slice(name.as_bytes());
+        let name_end = self.text.len() as u16;
+        self.text.extend_from_slice(value);
+        self.ends.push((name_end, self.text.len() as u16));
+    }
+
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.each().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut from = 0;
+        self.ends.iter().map(move |(name_end, end)| {
+            let (name_end, end) = (usize::from(*name_end), usize::from(*end));
+            let pair = (&self.text[from..name_end], &self.text[name_end..end]);
+            from = end;
+            pair
+        })
+    }
+}
+
+/// Names only: a value may be personal data.
+impl std::fmt::Debug for KeptHeaders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = self.each().map(|(name, _)| String::from_utf8_lossy(name));
+        f.debug_set().entries(names).finish()
+    }
 }

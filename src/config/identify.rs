@@ -1,5 +1,8 @@
 //! `[[identify]]`: the methods of identifying a caller.
 
+use std::ops::Range;
+
+use super::tables::network;
 use super::*;
 use crate::toml_file::{Text, TomlNode, TomlTable, items, looks_secret};
 
@@ -12,7 +15,8 @@ pub(super) fn identify_list(
 ) -> Vec<IdentifyTable> {
     let Some(node) = top.node("identify") else {
         let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
-        return vec![IdentifyTable::ApiKey { headers, peppers: vec![default_pepper()] }];
+        let peppers = vec![default_pepper()];
+        return vec![IdentifyTable::ApiKey { headers, peppers, is_default: true }];
     };
     let tables = items(node).iter().filter_map(TomlTable::of);
     tables.filter_map(|table| identify(report, table, trusted)).collect()
@@ -23,7 +27,13 @@ fn identify(
     table: TomlTable<'_>,
     trusted: bool,
 ) -> Option<IdentifyTable> {
-    for (key, of) in [("pepper", "api-key"), ("user-header", "header"), ("user-claim", "claim")] {
+    let belongs = [
+        ("pepper", "api-key"),
+        ("user-header", "header"),
+        ("user-claim", "claim"),
+        ("tenant", "network"),
+    ];
+    for (key, of) in belongs {
         if let Some(span) = table.key_span(key)
             && table.node(of).is_none()
         {
@@ -39,10 +49,38 @@ fn identify(
     if let Some(tenant) = table.filled("header") {
         return gateway(report, table, &tenant, trusted);
     }
+    if let Some(span) = table.key_span("network") {
+        return by_network(report, table, span);
+    }
     let user = table.filled("user-claim").map(|user| user.text.to_owned());
     table
         .filled("claim")
         .map(|tenant| IdentifyTable::Claim { tenant: tenant.text.to_owned(), user })
+}
+
+fn by_network(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    span: Range<usize>,
+) -> Option<IdentifyTable> {
+    let Some(tenant) = table.filled("tenant") else {
+        if table.node("tenant").is_none() {
+            let help = "tenant = \"internal\"";
+            report.error(span, "`network` needs the tenant that its callers are", help);
+        }
+        return None;
+    };
+    let id = tenant.text;
+    if id.starts_with('~') || id.chars().any(char::is_control) || id.chars().count() > 256 {
+        let message = "this is not a tenant's id: at most 256 characters, not beginning with ~";
+        report.error(tenant.span.clone(), message, "as in \"internal\"");
+    }
+    let all = "this is every caller of the internet";
+    let networks = table.texts("network");
+    let networks =
+        networks.iter().filter_map(|text| network(report, text, (all, "write your own ranges")));
+    let networks = networks.collect();
+    Some(IdentifyTable::Network { networks, tenant: tenant.text.to_owned() })
 }
 
 fn api_key(report: &mut Findings<'_>, table: TomlTable<'_>) -> IdentifyTable {
@@ -52,7 +90,7 @@ fn api_key(report: &mut Findings<'_>, table: TomlTable<'_>) -> IdentifyTable {
         None => vec![default_pepper()],
     };
     let headers = headers.iter().filter_map(|name| header(report, name)).collect();
-    IdentifyTable::ApiKey { headers, peppers }
+    IdentifyTable::ApiKey { headers, peppers, is_default: false }
 }
 
 fn gateway(

@@ -11,8 +11,9 @@ pub(super) static TOP: Shape = Shape {
         key("plans", Form::Table(&PLANS), "The plan file."),
         key(
             "identify",
-            Form::Tables(&IDENTIFY),
-            "How callers are identified: a table for each way, tried in order.",
+            Form::TablesOrNone(&IDENTIFY),
+            "How callers are identified: a table for each way, tried in order. `[]`: by the \
+             program alone.",
         ),
         key("identity", Form::Table(&IDENTITY), "Treatment of unknown callers."),
         key("proxy", Form::Table(&PROXY), "The proxies trusted for a caller's address."),
@@ -42,7 +43,7 @@ static PLANS: Shape = Shape {
 
 static IDENTIFY: Shape = Shape {
     name: "service file's [[identify]]",
-    required: &[&["api-key", "jwt", "header", "claim"]],
+    required: &[&["api-key", "jwt", "header", "claim", "network"]],
     keys: &[
         key("api-key", Form::Texts(1), "Headers that may hold an API key, read in order."),
         key("pepper", Form::Tables(&PEPPER), "Keys of the hash of API keys, newest first.")
@@ -53,6 +54,12 @@ static IDENTIFY: Shape = Shape {
         key("user-header", Form::Filled, "The header in which it names the user."),
         key("claim", Form::Filled, "The verified claim with the tenant."),
         key("user-claim", Form::Filled, "The verified claim with the user."),
+        key(
+            "network",
+            Form::Texts(1),
+            "Address ranges whose callers are one tenant, without a credential.",
+        ),
+        key("tenant", Form::Filled, "That tenant."),
     ],
 };
 

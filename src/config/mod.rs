@@ -84,7 +84,8 @@ pub(crate) struct Config {
     pub store: StoreConfig,
     /// `[plans]`: the location of the plan file.
     pub plans: PlansConfig,
-    /// `[[identify]]`: how callers are identified, tried in this order. Never empty.
+    /// `[[identify]]`: how callers are identified, tried in this order. Empty where the program
+    /// alone names them.
     pub identify: Vec<IdentifyTable>,
     /// `[identity]`: treatment of unknown callers.
     pub identity: IdentityConfig,
@@ -164,6 +165,8 @@ pub(crate) enum IdentifyTable {
         headers: Vec<String>,
         /// `pepper`: keys of the hash, newest first. Never empty.
         peppers: Vec<PepperConfig>,
+        /// Whether the file names no way of identifying callers: this is the default one.
+        is_default: bool,
     },
     /// Signed tokens.
     Jwt(JwtConfig),
@@ -174,6 +177,13 @@ pub(crate) enum IdentifyTable {
         tenant: String,
         /// `user-header`: the name of the header with the user, lower case.
         user: Option<String>,
+    },
+    /// The address, without a credential.
+    Network {
+        /// `network`: the ranges.
+        networks: Vec<Network>,
+        /// `tenant`: whose callers they are.
+        tenant: String,
     },
     /// A claim verified by the host, or by the gateway that calls a Lambda function.
     Claim {

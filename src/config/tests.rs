@@ -78,7 +78,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.store.kind, StoreKind::Redb { path: "data/tallygate.redb".into() });
     assert_eq!(config.store.space, "eu-1");
     let [
-        IdentifyTable::ApiKey { headers, peppers },
+        IdentifyTable::ApiKey { headers, peppers, is_default: false },
         IdentifyTable::Jwt(jwt),
         IdentifyTable::Jwt(shared),
         IdentifyTable::Header { tenant, user },
@@ -134,7 +134,7 @@ fn an_empty_file_is_a_file_of_defaults() {
     assert_eq!(config.identity.unknown, OnUnknown::Reject);
     assert_eq!(config.stripe, None);
     assert_eq!(config.flush.every, DEFAULT_FLUSH_EVERY);
-    let [IdentifyTable::ApiKey { headers, peppers }] = &*config.identify else {
+    let [IdentifyTable::ApiKey { headers, peppers, is_default: true }] = &*config.identify else {
         panic!("{:?}", config.identify);
     };
     assert_eq!(headers, &DEFAULT_API_KEY_HEADERS);
@@ -215,7 +215,6 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
             "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\nuser-header = \"\"",
             "`user-header` is empty",
         ),
-        ("identify = []", "`identify` is empty"),
         ("identify = 5", "`identify` is a list of tables"),
         ("[stripe]\nkey = \"k\"", "`key` is a reference: secrets do not belong in this file"),
         ("[[identify]]\napi-key = \"a b\"", "not a header name"),
@@ -286,6 +285,26 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
 }
 
 #[test]
+fn a_network_is_of_a_tenant() {
+    let text = "[[identify]]\nnetwork = [\"10.0.0.0/8\", \"fd00::1\"]\ntenant = \"internal\"";
+    let [IdentifyTable::Network { networks, tenant }] = &parse(text).unwrap().identify[..] else {
+        panic!("one way")
+    };
+    assert_eq!((networks.len(), &**tenant), (2, "internal"));
+    for (rest, column, message) in [
+        ("network = [\"10.0.0.0/8\"]", 1, "needs the tenant"),
+        ("network = [\"0.0.0.0/0\"]\ntenant = \"x\"", 12, "every caller"),
+        ("network = [\"10.0.0.1/8\"]\ntenant = \"x\"", 12, "beyond its prefix"),
+    ] {
+        let error = error(&format!("[[identify]]\n{rest}"));
+        assert_eq!((error.line, error.column), (2, column), "{error}");
+        assert!(error.message.contains(message), "{error}");
+    }
+    let error = error("[[identify]]\nclaim = \"org\"\ntenant = \"x\"");
+    assert!(error.message.contains("`tenant` belongs to `network`"), "{error}");
+}
+
+#[test]
 fn the_committed_schema_is_that_of_the_parser() {
     let schema = toml_file::schema(&keys::TOP, "tallygate.toml");
     schema_tests::is_committed(schema, "docs/service-file.schema.json");
@@ -296,11 +315,11 @@ fn the_schema_takes_what_loads_and_refuses_what_does_not() {
     let schema = toml_file::schema(&keys::TOP, "tallygate.toml");
     let is_taken = |text: &str| takes(&schema, &toml::Value::Table(text.parse().unwrap()));
     assert!(is_taken(FULL) && is_taken("") && is_taken("[proxy]\ntrust = []"));
+    assert!(is_taken("identify = []") && parse("identify = []").unwrap().identify.is_empty());
     for wrong in [
         "[stroe]",
         "[store]\nkind = \"redis\"",
         "[store]\nspace = \"\"",
-        "identify = []",
         "[[identify]]",
         "[[identify]]\napi-key = \"a\"\nheader = \"b\"",
         "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]",
@@ -321,7 +340,7 @@ fn every_key_is_described_in_the_documentation() {
     let rows: String = page.lines().filter(|line| line.starts_with("| `")).collect();
     let described = |key: &str| rows.contains(&format!("{key}`"));
     for table in keys::TOP.keys {
-        let (Form::Table(shape) | Form::Tables(shape)) = &table.form else {
+        let (Form::Table(shape) | Form::TablesOrNone(shape)) = &table.form else {
             panic!("`{}` is no table", table.name);
         };
         for key in shape.keys {
@@ -337,7 +356,8 @@ fn an_unknown_key_is_answered_with_each_key_once() {
     let help = error(text).help;
     assert_eq!(
         help,
-        "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, `user-claim`"
+        "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, \
+         `user-claim`, `network`, `tenant`"
     );
 }
 

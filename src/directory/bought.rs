@@ -203,6 +203,17 @@ impl TenantRecord {
         }
     }
 
+    /// The assigned plan, in force or beneath a subscription; `None`: the default plan.
+    pub(crate) fn assigned_plan(&self) -> Option<&str> {
+        let beneath = self.bought.as_deref().map(|bought| &bought.beneath.plan);
+        beneath.unwrap_or(&self.plan).as_deref()
+    }
+
+    /// The assigned payment state, in force or beneath a subscription.
+    pub(crate) fn assigned_payment(&self) -> PaymentState {
+        self.bought.as_deref().map_or(self.payment, |bought| bought.beneath.payment)
+    }
+
     fn assigned(&self) -> Assigned {
         match &self.bought {
             Some(bought) => bought.beneath.clone(),

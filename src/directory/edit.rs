@@ -219,6 +219,8 @@ pub struct TenantEdit {
     note: Option<String>,
     /// Its grants are paid.
     is_paid: bool,
+    /// Its plan is named by the host, and may be one that the plan file lacks.
+    is_named: bool,
     /// Nothing is changed on any other account.
     only_on: Option<String>,
 }
@@ -241,13 +243,20 @@ impl TenantEdit {
     }
 
     fn of_target(directory: Directory, target: Target) -> Self {
-        let (edits, note, is_paid, only_on) = (Vec::new(), None, false, None);
-        Self { directory, target, edits, note, is_paid, only_on }
+        let (edits, note, only_on) = (Vec::new(), None, None);
+        Self { directory, target, edits, note, is_paid: false, is_named: false, only_on }
     }
 
     /// Assigns this plan. A live subscription takes precedence: then the plan waits for its end.
     pub fn plan(self, name: impl Into<String>) -> Self {
         self.with(Edit::Plan(Some(name.into())))
+    }
+
+    /// Assigns the plan that the host names, whether the plan file has it now or not: until it
+    /// does, the default plan applies.
+    pub(crate) fn named_plan(mut self, name: &str) -> Self {
+        self.is_named = true;
+        self.with(Edit::Plan(Some(name.to_owned())))
     }
 
     /// Goes back to the default plan.
@@ -284,7 +293,17 @@ impl TenantEdit {
         until: Option<SystemTime>,
         note: impl Into<String>,
     ) -> Self {
-        let (at_ms, until_ms) = (self.directory.now_ms(), until.map(unix_ms));
+        self.override_until(changes, until.map(unix_ms), note)
+    }
+
+    /// The same with its end in Unix milliseconds.
+    pub(crate) fn override_until(
+        self,
+        changes: impl Into<String>,
+        until_ms: Option<i64>,
+        note: impl Into<String>,
+    ) -> Self {
+        let at_ms = self.directory.now_ms();
         let (changes, note) = (changes.into(), note.into());
         self.with(Edit::Override(Override { changes, until_ms, note, at_ms }))
     }
@@ -480,7 +499,10 @@ impl TenantEdit {
         if let Some(note) = &self.note {
             check_text(note, "a note", MAX_NOTE)?;
         }
-        self.edits.iter().try_for_each(|edit| edit.check(&self.directory))
+        self.edits.iter().try_for_each(|edit| match edit {
+            Edit::Plan(Some(plan)) if self.is_named => check_text(plan, "a plan's name", MAX_NAME),
+            edit => edit.check(&self.directory),
+        })
     }
 
     fn with(mut self, edit: Edit) -> Self {

@@ -38,6 +38,7 @@ mod history;
 mod keys;
 mod names;
 mod record;
+mod source;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -58,6 +59,7 @@ pub use history::{ChangeOutcome, HistoryEntry};
 pub use keys::{KeyInfo, KeyState, NewKey};
 pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
+pub use source::{HostTenant, TenantSource};
 
 /// Most keys or history entries read for a list. Counted by item, because pages may be short.
 const MAX_LISTED: usize = 100_000;

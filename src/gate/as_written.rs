@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::catalogs::PlanSource;
 use super::scopes::Yields;
 use super::settings::Settings;
-use super::sources;
+use super::sources::{self, ByHost, Sources};
 use crate::catalog::Catalog;
 use crate::clock::{Now, time_at};
 use crate::config::{Config, DEFAULT_PEPPER_ENV};
@@ -105,6 +105,8 @@ pub(super) struct AsWritten {
     pub(super) plans: PlanSource,
     pub(super) catalog: Catalog,
     pub(super) identifier: Identifier,
+    /// API keys are off for lack of a pepper.
+    pub(super) keys_are_off: bool,
     pub(super) yields: Yields,
     pub(super) settings: Settings,
     #[cfg(feature = "stripe")]
@@ -119,12 +121,21 @@ pub(super) struct Said {
     missing: Option<PathBuf>,
     /// A pepper was made here.
     pepper: Option<PathBuf>,
+    /// The service file has no way of identifying callers, and the program has no `Identify`.
+    only_named: bool,
 }
 
 impl Said {
     pub(super) fn log(&self) {
         if let Some(path) = &self.missing {
             notice!(info, "no service file at {}: every key has its default", path.display());
+        }
+        if self.only_named {
+            notice!(
+                info,
+                "`identify = []`: a request has a caller only where the layer finds one \
+                 (`GateLayer::caller`)"
+            );
         }
         if let Some(path) = &self.pepper {
             notice!(
@@ -174,7 +185,10 @@ impl Given {
         let stripe = super::billing::stripe(self.stripe.as_ref().or(config.stripe.as_ref()))?;
         let settings = Settings::new(&config)?;
         // Last, for it may make a pepper: a start that another mistake ends has made nothing.
-        let (identifier, pepper) = sources::identifier(&config, self.has_store)?;
+        let by_host = ByHost { store: self.has_store, identify: self.has_identify };
+        let Sources { identifier, made_pepper, keys_are_off } =
+            sources::identifier(&config, by_host)?;
+        let only_named = config.identify.is_empty() && !self.has_identify;
         Ok(AsWritten {
             settings,
             yields,
@@ -184,7 +198,8 @@ impl Given {
             identifier,
             #[cfg(feature = "stripe")]
             stripe,
-            said: Said { missing, pepper },
+            keys_are_off,
+            said: Said { missing, pepper: made_pepper, only_named },
         })
     }
 }

@@ -57,12 +57,12 @@ impl Gate {
         rounds: u8,
     ) -> Identification {
         let inner = &self.inner;
+        if let Some(caller) = view.caller() {
+            return self.named_by_host(caller, now, rounds);
+        }
         if let Some(custom) = &inner.credentials.custom {
             match custom.identify(view) {
-                Identity::Tenant(caller) if is_own_id(&caller.tenant) => {
-                    return Identification::Refused(Reason::Unidentified);
-                }
-                Identity::Tenant(caller) => return self.named(caller, i64::MAX, now, rounds),
+                Identity::Tenant(caller) => return self.named_by_host(caller, now, rounds),
                 Identity::Refused => return Identification::Refused(Reason::Unidentified),
                 Identity::Absent => {}
             }
@@ -75,6 +75,7 @@ impl Gate {
         };
         if let Some(known) = inner.tenants.callers.get(&probe.0)
             && known.is_fresh(now)
+            && known.holds_plan(now)
         {
             if known.wants_refresh(now) {
                 self.refresh_caller(&known, &presented, probe);
@@ -176,11 +177,20 @@ impl Gate {
         }
     }
 
+    /// A caller that the host's own code names.
+    fn named_by_host(&self, caller: Caller, now: Now, rounds: u8) -> Identification {
+        if is_own_id(&caller.tenant) {
+            return Identification::Refused(Reason::Unidentified);
+        }
+        self.named(caller, i64::MAX, now, rounds)
+    }
+
     /// A caller named by a trusted source: cached by the name and its scopes.
     fn named(&self, caller: Caller, expires_ms: i64, now: Now, rounds: u8) -> Identification {
         let probe = self.inner.credentials.probe_of(&caller);
         if let Some(known) = self.inner.tenants.callers.get(&probe.0)
             && known.is_fresh(now)
+            && known.agrees(caller.plan.as_deref(), now)
         {
             return Identification::Caller(known.clone());
         }
@@ -243,7 +253,7 @@ impl Gate {
             let (loaded, _) = inner.hub.reach.while_it_moves(wait, waits, line, load).await;
             match loaded {
                 Some(Ok(())) => return Waited::default(),
-                Some(Err(LoadFailed::Busy)) if inner.tenants.keep_as_known(probe) => {
+                Some(Err(LoadFailed::Busy)) if inner.tenants.keep_as_known(probe, &wanted) => {
                     return Waited::default();
                 }
                 Some(Err(LoadFailed::Busy)) => {
@@ -322,7 +332,7 @@ impl Tenants {
     /// The directory cannot be read: a caller in memory stays as last known, and a guest is
     /// admitted.
     fn without_directory(&self, probe: CredentialKey, wanted: Wanted) -> Waited {
-        if self.keep_as_known(probe) || self.let_in(probe, wanted) {
+        if self.keep_as_known(probe, &wanted) || self.let_in(probe, wanted) {
             return Waited::default();
         }
         Waited { refused: Some(Reason::Unavailable), ..Waited::default() }

@@ -59,11 +59,15 @@ impl Tenants {
         let known = KnownCaller {
             sheet: tenant.sheet(&live, now),
             values: scope_values(tenant.core.surrogate, &caller),
+            user: caller.user,
+            key: caller.key,
             tenant,
             // The directory is asked again after a while.
             looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)).into(),
             as_of: 0,
             expires_ms,
+            // A guest is on the default plan whatever plan its caller names.
+            plan: None,
             refreshing: AtomicBool::new(true),
         };
         self.callers.insert(probe.0, Arc::new(known));

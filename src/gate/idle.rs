@@ -93,8 +93,11 @@ impl Tenants {
             tenant,
             sheet,
             values,
+            user: None,
+            key: None,
             looked_up_ns: looked_up_ns.into(),
             expires_ms,
+            plan: None,
             refreshing: AtomicBool::new(false),
         }))
     }

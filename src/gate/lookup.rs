@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::host_tables::FromHost;
 use super::tenants::{Refresh, Tenants, Wanted};
 use crate::catalog::Scope;
 use crate::clock::{Now, nanos};
-use crate::directory::TenantRecord;
+use crate::directory::{DirectoryError, TenantEdit, TenantRecord};
 use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
 use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
 use crate::store::{StoreError, StoreErrorKind};
-use crate::tenants::caller::KnownCaller;
+use crate::tenants::caller::{KnownCaller, NamedPlan};
 use crate::tenants::tenant::LiveTenant;
 use crate::tenants::{MAX_AGE, REFRESH_AGE, RETRY};
 
@@ -53,7 +54,7 @@ impl Tenants {
                 None => (None, Caller::new(""), i64::MAX),
             },
             Wanted::Named { caller, expires_ms } => {
-                (self.tenant_named(&caller.tenant).await?, caller, expires_ms)
+                (self.tenant_of(&caller, now).await?, caller, expires_ms)
             }
         };
         let Some(tenant) = tenant else {
@@ -63,13 +64,17 @@ impl Tenants {
         if !is_last && self.recent.has_changed(tenant.core.surrogate, as_of) {
             return Ok(false);
         }
+        let plan = named_plan(&tenant, &caller);
         let known = KnownCaller {
             sheet: tenant.sheet(&self.live.load(), now),
             values: scope_values(tenant.core.surrogate, &caller),
+            user: caller.user,
+            key: caller.key,
             tenant,
             looked_up_ns: now.mono_ns.into(),
             expires_ms,
             as_of,
+            plan,
             refreshing: AtomicBool::new(false),
         };
         let known = Arc::new(known);
@@ -124,19 +129,21 @@ impl Tenants {
     /// Looks a caller up again; one whose credential is unknown by now is forgotten.
     async fn refresh_caller(&self, probe: CredentialKey, wanted: Wanted) {
         if self.hub.reach.is_away() {
-            self.keep_as_known(probe);
+            self.keep_as_known(probe, &wanted);
             return;
         }
-        if let Err(error) = self.load_caller(probe, wanted).await {
+        if let Err(error) = self.load_caller(probe, wanted.clone()).await {
             let now_ms = self.clock.now().wall_ms;
             repeated!(warn, now_ms, "a caller could not be looked up again"; %error);
-            self.keep_as_known(probe);
+            self.keep_as_known(probe, &wanted);
         }
     }
 
     /// The directory does not answer: a caller that is known stays so for a while, unless its
     /// credential has ended by itself.
-    pub(super) fn keep_as_known(&self, probe: CredentialKey) -> bool {
+    ///
+    /// The plan that it names now cannot be assigned: its tenant stays on the one that it has.
+    pub(super) fn keep_as_known(&self, probe: CredentialKey, wanted: &Wanted) -> bool {
         let now = self.clock.now();
         let awake = self.callers.get(&probe.0).map(|known| known.clone());
         let known = awake.or_else(|| self.wake_caller(probe));
@@ -144,23 +151,89 @@ impl Tenants {
         let Some(known) = known else { return false };
         self.recent.reads(now.mono_ns);
         let retry_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
+        let (user, plan) = match wanted {
+            Wanted::Named { caller, .. } => {
+                (caller.user.clone(), named_plan(&known.tenant, caller))
+            }
+            Wanted::Credential(_) => (None, None),
+        };
         let again = KnownCaller {
+            user,
+            key: known.key.clone(),
             tenant: known.tenant.clone(),
             sheet: known.tenant.last_sheet(),
             values: known.values.clone(),
             looked_up_ns: retry_ns.max(known.looked_up_ns()).into(),
             expires_ms: known.expires_ms,
             as_of: known.as_of,
+            plan,
             refreshing: AtomicBool::new(true), // not before it is too old again
         };
         self.callers.insert(probe.0, Arc::new(again));
         true
     }
 
+    /// The tenant of a caller, on the plan that this names, if it names one.
+    async fn tenant_of(
+        &self,
+        caller: &Caller,
+        now: Now,
+    ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
+        let Some(plan) = &caller.plan else {
+            return self.tenant_named(&caller.tenant).await;
+        };
+        if self.source.is_some() {
+            // The host's tables say which plan it is on.
+            return self.tenant_named(&caller.tenant).await;
+        }
+        let tenant = self.tenant_or_made(&caller.tenant, Some(plan)).await?;
+        if let Some(tenant) = &tenant {
+            self.assign(tenant, plan, now).await?;
+        }
+        Ok(tenant)
+    }
+
+    /// Assigns a tenant the plan that its caller names.
+    async fn assign(&self, tenant: &LiveTenant, plan: &str, now: Now) -> Result<(), StoreError> {
+        if tenant.record().assigned_plan() == Some(plan) {
+            return Ok(());
+        }
+        if !tenant.may_change_plan(now) {
+            return Ok(());
+        }
+        let id = &tenant.core.id;
+        tenant.count_plan_change(now);
+        if !tenant.may_change_plan(now) {
+            const TEXT: &str = "callers of a tenant name one plan and then another: this one stays \
+                                for a minute";
+            repeated!(warn, now.wall_ms, TEXT; tenant = %id, %plan);
+        }
+        match self.directory.tenant(id).named_plan(plan).note("named by its caller").save().await {
+            // Where another process has assigned it, nothing was written, and that is news here.
+            Ok(saved) => self.learn(tenant, saved.record().clone()),
+            Err(DirectoryError::Store(error)) => return Err(error),
+            Err(error) => {
+                const TEXT: &str = "the plan that a caller names could not be assigned";
+                repeated!(warn, now.wall_ms, TEXT; tenant = %id, %error);
+            }
+        }
+        Ok(())
+    }
+
     /// The tenant with this outer id; made on first sight where that is configured.
     pub(super) async fn tenant_named(
         &self,
         id: &str,
+    ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
+        self.tenant_or_made(id, None).await
+    }
+
+    /// The same. `plan`: the host vouches for the tenant by naming its plan, and it is made on that
+    /// plan in any case.
+    async fn tenant_or_made(
+        &self,
+        id: &str,
+        plan: Option<&str>,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
         if let Some(surrogate) = self.directory.lookup_name(id).await?
             && let Some(tenant) = self.load_tenant(surrogate).await?
@@ -169,14 +242,20 @@ impl Tenants {
         }
         // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
         // process may be about to go on, or was cut off. Saving it makes it to the end.
-        let create = self.creates || id == ANONYMOUS;
-        if !create {
-            return Ok(None);
-        }
-        let made = self.directory.tenant(id).note("first seen").save().await;
+        let made = match self.ask_host(id).await? {
+            FromHost::Says(host) => self.directory.take_over(id, &host, None).await,
+            FromHost::Missing => return Ok(None),
+            FromHost::Unasked if self.creates || plan.is_some() || id == ANONYMOUS => {
+                let new = self.directory.tenant(id).note("first seen");
+                let new = plan.into_iter().fold(new, TenantEdit::named_plan);
+                new.save().await.map(Some)
+            }
+            FromHost::Unasked => return Ok(None),
+        };
         match made {
-            Ok(tenant) => self.load_tenant(tenant.record().surrogate).await,
-            Err(crate::directory::DirectoryError::Store(error)) => Err(error),
+            Ok(None) => Ok(None),
+            Ok(Some(tenant)) => self.load_tenant(tenant.record().surrogate).await,
+            Err(DirectoryError::Store(error)) => Err(error),
             Err(error) => {
                 let now_ms = self.clock.now().wall_ms;
                 repeated!(warn, now_ms, "a tenant could not be made on first sight"; %error);
@@ -192,12 +271,16 @@ impl Tenants {
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
         if let Some(known) = self.tenant_in_memory(surrogate)
             && known.age_ns(self.clock.now()) < nanos(REFRESH_AGE)
+            && !known.is_gone()
         {
             return Ok(Some(known));
         }
         let as_of = self.recent.so_far();
         self.recent.reads(self.clock.now().mono_ns);
         let Some(record) = self.directory.lookup_tenant(surrogate).await? else {
+            return Ok(None);
+        };
+        let Some(record) = self.as_host_says(record).await? else {
             return Ok(None);
         };
         let (live, now) = (self.live.load(), self.clock.now());
@@ -231,6 +314,10 @@ impl Tenants {
         let as_of = self.recent.so_far();
         self.recent.reads(self.clock.now().mono_ns);
         let read = match self.directory.lookup_tenant(tenant.core.surrogate).await {
+            Ok(Some(record)) => self.as_host_says(record).await,
+            read => read,
+        };
+        let read = match read {
             Ok(Some(record)) if is_used => self.first_request(record).await.map(Some),
             read => read,
         };
@@ -240,7 +327,7 @@ impl Tenants {
                 self.learn(tenant, record);
                 self.doubt_if_changed(tenant, as_of, now);
             }
-            Ok(None) => tenant.keep_as_known(now.mono_ns),
+            Ok(None) => tenant.is_none(now.mono_ns),
             Err(error) => {
                 const TEXT: &str = "a tenant could not be read again: it stays as last known";
                 repeated!(warn, now.wall_ms, TEXT; %error);
@@ -302,6 +389,11 @@ impl Tenants {
         record.first_request_ms = first.or(Some(now_ms));
         Ok(Arc::new(record))
     }
+}
+
+/// The plan that a caller names, as of what its tenant's assigned plan is now.
+fn named_plan(tenant: &LiveTenant, caller: &Caller) -> Option<NamedPlan> {
+    Some(NamedPlan { name: caller.plan.clone()?, since: tenant.plans() })
 }
 
 pub(super) fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
@@ -372,7 +464,10 @@ mod tests {
             let revoke = async { is_revoked.then(|| inner.hear(News::Revoked(surrogate))) };
             let (read, _) = tokio::join!(inner.tenants.load_tenant(surrogate), revoke);
             assert!(read.unwrap().is_some());
-            assert_eq!(inner.tenants.keep_as_known(probe), !is_revoked);
+            assert_eq!(
+                inner.tenants.keep_as_known(probe, &Wanted::Credential(vec![])),
+                !is_revoked
+            );
         }
     }
 }

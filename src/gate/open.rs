@@ -17,19 +17,20 @@ use super::credentials::Credentials;
 use super::in_hand::InHand;
 use super::inner::{CatalogCheck, Inner, Leasing, Recording, Teardown};
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
+use super::peppers::{self, Keys};
 use super::pools_read::PoolsRead;
 use super::promises::promises;
 use super::settings::{OnRefusal, Settings};
 use super::tenants::Tenants;
-use super::{maintain, peppers, rates, stores};
+use super::{maintain, rates, stores};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
-use crate::directory::Directory;
+use crate::directory::{Directory, TenantSource};
 use crate::error::Error;
 use crate::events::EventCounter;
-use crate::identity::{CredentialHasher, Identify, Peppers};
+use crate::identity::{CredentialHasher, Identify};
 use crate::ids::{NodeId, WriterId};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
@@ -78,6 +79,7 @@ pub struct GateBuilder {
     pub(super) store: Option<Arc<dyn Store>>,
     pub(super) clock: Option<Arc<dyn Clock>>,
     custom: Option<Arc<dyn Identify>>,
+    tenants: Option<Arc<dyn TenantSource>>,
     on_refusal: Option<OnRefusal>,
     on_alert: Option<OnAlert>,
     wire: WireOptions,
@@ -103,6 +105,7 @@ impl GateBuilder {
             store: None,
             clock: None,
             custom: None,
+            tenants: None,
             on_refusal: None,
             on_alert: None,
             wire: WireOptions::default(),
@@ -149,10 +152,26 @@ impl GateBuilder {
         self
     }
 
+    /// Takes which tenants there are, their plans, exceptions and payment states from the host's
+    /// own
+    /// tables, instead of from who calls and from edits of the directory.
+    ///
+    /// What the source says is written into the directory's record where that says otherwise, with
+    /// history. So the directory keeps, as ever, each tenant's surrogate, its grants, addons, keys
+    /// and suspension, its anchor and billing account, and all usage; and the source's word, for
+    /// leases, reports and bills. An edit of plan, exceptions or payment by hand lasts until the
+    /// source is next asked. A live Stripe subscription takes precedence, and
+    /// [`Caller::plan`](crate::identity::Caller::plan) and `[identity] unknown = "create"` have no
+    /// effect.
+    pub fn tenants(mut self, source: impl TenantSource) -> Self {
+        self.tenants = Some(Arc::new(source));
+        self
+    }
+
     /// Replaces the default problem responses: `hook` returns the reply to send, or `None` for the
-    /// default one. The [`Refusal`] names the tenant, the plan and, in [`call`](Refusal::call), the
-    /// route and the request; the hook chooses which of these the client sees. It is not called for
-    /// gRPC.
+    /// default one. The [`Refusal`] names the tenant, its user and key, the plan and, in
+    /// [`call`](Refusal::call), the route and the request with its headers; the hook chooses which
+    /// of these the client sees. It is not called for gRPC.
     ///
     /// ```
     /// # let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -264,6 +283,7 @@ impl GateBuilder {
             plans,
             catalog,
             identifier,
+            keys_are_off,
             yields,
             settings,
             #[cfg(feature = "stripe")]
@@ -281,7 +301,8 @@ impl GateBuilder {
         };
         let space = Space::new(&config.store.space);
         let peppers = identifier.peppers().clone();
-        let begun = begin(&*store, &space, catalog, &peppers, now);
+        let keys = if keys_are_off { Keys::Off } else { Keys::Under(&peppers) };
+        let begun = begin(&*store, &space, catalog, keys, now);
         let (live, mut log, begun_ms) = answered(&*store, begun).await?;
         let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
@@ -331,7 +352,8 @@ impl GateBuilder {
             clock.clone(),
         );
         let directory = Directory::new(store, space, clock.clone(), peppers, check);
-        let tenants = Tenants::new(directory, &settings, live, hub.clone(), refreshes);
+        let tenants =
+            Tenants::new((directory, self.tenants), &settings, live, hub.clone(), refreshes);
         let inner = Arc::new(Inner {
             settings: Settings { wire: self.wire, on_refusal: self.on_refusal, ..settings },
             catalogs,
@@ -396,7 +418,7 @@ async fn begin(
     store: &dyn Store,
     space: &Space,
     catalog: Catalog,
-    peppers: &Peppers,
+    keys: Keys<'_>,
     now: Now,
 ) -> Result<(LiveCatalog, LogWriter, Option<i64>), Error> {
     let (checked, published) = tokio::join!(store.check(), catalogs::published(store, space));
@@ -405,7 +427,7 @@ async fn begin(
     let (published, log, same) = tokio::join!(
         catalogs::publish(store, space, &catalog, published, now.wall_ms),
         LogWriter::begin(store, space.clone(), now.wall_ms),
-        peppers::check(store, space, peppers),
+        peppers::check(store, space, keys),
     );
     let (published, log) = (published?, log?);
     same?;

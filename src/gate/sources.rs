@@ -3,43 +3,72 @@
 use std::path::PathBuf;
 
 use super::made_pepper;
-use crate::config::{Config, DEFAULT_PEPPER_ENV, IdentifyTable as Way, PepperConfig, Secret};
+use crate::config::{
+    Config, DEFAULT_PEPPER_ENV, IdentifyTable as Way, PepperConfig, Secret, SecretSource,
+};
 use crate::error::Error;
 use crate::identity::{CredentialSource, Identifier, Pepper, Peppers, Proxies};
 
-/// Builds the identifier that the service file describes. `has_store`: the host has handed in a
-/// store. Also: the path of the pepper, if one was made.
-pub(super) fn identifier(
-    config: &Config,
-    has_store: bool,
-) -> Result<(Identifier, Option<PathBuf>), Error> {
+/// What the host has handed in that identification depends on.
+#[derive(Clone, Copy)]
+pub(super) struct ByHost {
+    /// A store.
+    pub(super) store: bool,
+    /// Its own identification of callers.
+    pub(super) identify: bool,
+}
+
+/// What a gate identifies callers by.
+pub(super) struct Sources {
+    pub(super) identifier: Identifier,
+    /// The path of the pepper, if one was made.
+    pub(super) made_pepper: Option<PathBuf>,
+    /// API keys are off for lack of a pepper: see [`identifier`].
+    pub(super) keys_are_off: bool,
+}
+
+/// Builds the identifier that the service file describes.
+///
+/// Where the file names no way, API keys are one by default. A host that identifies callers itself
+/// may have none, so they are off there if they have no pepper; without them it is an error.
+pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Error> {
     let env = |name: &str| std::env::var(name).ok();
     let wrong = |message: String| Error::Config(message);
-    let (mut peppers, mut made_at) = (Vec::new(), None);
+    let (mut peppers, mut made_pepper, mut keys_are_off) = (Vec::new(), None, false);
     let mut sources = Vec::new();
     for way in &config.identify {
         match way {
-            Way::ApiKey { headers, peppers: own } => {
+            Way::ApiKey { headers, peppers: own, is_default } => {
                 for pepper in own {
-                    let secret = match made_pepper::of(config, pepper, has_store)? {
+                    let secret = match made_pepper::of(config, pepper, by_host.store)? {
                         Some(made) => {
-                            made_at = made.made.or(made_at);
+                            made_pepper = made.made.or(made_pepper);
                             made.secret
+                        }
+                        None if *is_default && by_host.identify && is_unset(pepper) => {
+                            keys_are_off = true;
+                            continue;
                         }
                         None => resolve(pepper, &env)?,
                     };
                     let pepper = Pepper::new(&pepper.id, secret.expose().as_bytes());
                     peppers.push(pepper.map_err(wrong)?);
                 }
-                sources.push(CredentialSource::ApiKey {
-                    headers: headers.iter().map(|it| it.as_str().into()).collect(),
-                });
+                if !keys_are_off {
+                    let headers = headers.iter().map(|it| it.as_str().into()).collect();
+                    sources.push(CredentialSource::ApiKey { headers });
+                }
             }
             Way::Header { tenant, user } => {
                 sources.push(CredentialSource::Header {
                     tenant: tenant.as_str().into(),
                     user: user.as_deref().map(Into::into),
                 });
+            }
+            Way::Network { networks, tenant } => {
+                let networks = Proxies::new(networks.iter().map(ToString::to_string));
+                let networks = networks.map_err(wrong)?;
+                sources.push(CredentialSource::Network { networks, tenant: tenant.clone() });
             }
             Way::Claim { tenant, user } => {
                 sources
@@ -51,8 +80,14 @@ pub(super) fn identifier(
     let proxies = config.proxy.trust.iter().map(ToString::to_string);
     let proxies = Proxies::new(proxies).map_err(wrong)?;
     let peppers = Peppers::new(peppers).map_err(wrong)?;
-    let identifier = Identifier::new(sources, peppers, proxies);
-    Ok((identifier.map_err(|e| wrong(e.to_string()))?, made_at))
+    let identifier =
+        Identifier::new(sources, peppers, proxies).map_err(|e| wrong(e.to_string()))?;
+    Ok(Sources { identifier, made_pepper, keys_are_off })
+}
+
+/// Whether the variable of a pepper is not there.
+fn is_unset(pepper: &PepperConfig) -> bool {
+    matches!(&pepper.secret.source, SecretSource::Env(name) if std::env::var_os(name).is_none())
 }
 
 /// The secret of a pepper that is configured.
@@ -61,7 +96,9 @@ fn resolve(pepper: &PepperConfig, env: &dyn Fn(&str) -> Option<String>) -> Resul
         if pepper.is_default {
             error.help = format!(
                 "export {DEFAULT_PEPPER_ENV}=$(openssl rand -hex 32), the same secret at every \
-                 start; beside a store that has keys, the one that they were made with"
+                 start; beside a store that has keys, the one that they were made with. Where the \
+                 program names its callers itself there are no API keys: write `identify = []` at \
+                 the top of the service file"
             );
         }
         Error::Config(error.to_string())

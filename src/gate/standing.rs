@@ -12,7 +12,8 @@ use crate::amount::Amount;
 use crate::catalog::{Every, MeterId, MeterSource, Over, RouteId, Term};
 use crate::clock::Now;
 use crate::decision::{
-    LimitKind, LimitReading, LimitState, Payment, Reason, Refusal, RefusedCall, Source, Unit,
+    KeptHeaders, LimitKind, LimitReading, LimitState, Payment, Reason, Refusal, RefusedCall,
+    Source, Unit,
 };
 use crate::identity::RequestView;
 use crate::ids::WriterId;
@@ -42,6 +43,13 @@ impl Gate {
     }
 }
 
+/// The beginning of a path or a query, for a description.
+fn begin_of(text: &str) -> String {
+    /// The longest, in bytes.
+    const MOST: usize = 2_048;
+    text[..text.floor_char_boundary(MOST)].to_owned()
+}
+
 impl Inner {
     /// A refusal in which no limit has a part.
     pub(super) fn refusal(&self, reason: Reason, sheet: Option<&Arc<Sheet>>) -> Box<Refusal> {
@@ -55,6 +63,8 @@ impl Inner {
             plan: sheet.map(|s| s.policy.plan.name.clone()),
             billing_url: self.settings.billing_url.as_deref().filter(|_| pays).map(Arc::from),
             tenant: sheet.map(|s| s.tenant.id.clone()),
+            user: None,
+            key: None,
             call: None,
         })
     }
@@ -71,27 +81,33 @@ impl Inner {
         let plan = of.map_or_else(none, |of| of.sheet.policy.plan.name.clone());
         let route = of.map_or_else(none, |of| route_name(&of.sheet, of.route));
         telemetry::decision(&plan, &route, outcome, &none());
-        self.refusal(reason, of.map(|of| &*of.sheet))
+        let mut refusal = self.refusal(reason, of.map(|of| &*of.sheet));
+        if let Some(of) = of {
+            of.sheet.name_in(&mut refusal);
+        }
+        refusal
     }
 
     /// A request as its refusal describes it to the host's own form of refusals.
     #[cold]
     fn described(&self, view: &dyn RequestView) -> Box<RefusedCall> {
-        /// Longest path in a description, in bytes.
-        const MAX_PATH: usize = 2_048;
         let live = self.catalogs.live.load();
         let route = self.route_of(&live.catalog, view);
         let routes = live.catalog.routes.as_slice();
-        let path = view.path();
-        let mut end = path.len().min(MAX_PATH);
-        while !path.is_char_boundary(end) {
-            end -= 1;
-        }
+        let identifier = &self.credentials.identifier;
+        let mut headers = KeptHeaders::default();
+        view.each_header(&mut |name, value| {
+            if !identifier.is_credential(name) {
+                headers.push(name, value);
+            }
+        });
         Box::new(RefusedCall {
             method: view.method().to_owned(),
-            path: path[..end].to_owned(),
+            path: begin_of(view.path()),
+            query: view.query().map(begin_of),
+            headers,
             route: route.map(|id| routes[usize::from(id.0)].name.clone()),
-            peer: self.credentials.identifier.peer(view),
+            peer: identifier.peer(view),
         })
     }
 
@@ -104,6 +120,7 @@ impl Inner {
     ) -> Box<Refusal> {
         let sheet = &of.sheet;
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
+        sheet.name_in(&mut refusal);
         let view =
             LimitReader { inner: self, sheet, scopes: of.scopes(), now, hold: None, stored: None };
         refusal.limit = view.state(refused.by);

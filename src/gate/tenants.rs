@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::recent::Recent;
 use super::settings::Settings;
 use crate::clock::Clock;
-use crate::directory::Directory;
+use crate::directory::{Directory, TenantSource};
 use crate::flights::Flights;
 use crate::identity::{Caller, CredentialHash, CredentialKey, UnknownCache};
 use crate::ids::Surrogate;
@@ -64,6 +64,8 @@ impl std::hash::Hasher for Low64 {
 /// See the [module](self).
 pub(crate) struct Tenants {
     pub(crate) directory: Directory,
+    /// The host's own tables of tenants.
+    pub(super) source: Option<Arc<dyn TenantSource>>,
     /// By their credential's key.
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByCredential>,
     pub(crate) active: DashMap<Surrogate, Arc<LiveTenant>>,
@@ -174,7 +176,7 @@ pub(super) enum LoadFailed {
 impl Tenants {
     /// None in memory yet.
     pub(super) fn new(
-        directory: Directory,
+        (directory, source): (Directory, Option<Arc<dyn TenantSource>>),
         settings: &Settings,
         live: Arc<ArcSwap<LiveCatalog>>,
         hub: Arc<Hub>,
@@ -183,6 +185,7 @@ impl Tenants {
         let clock = hub.clock.clone();
         Self {
             directory,
+            source,
             callers: DashMap::default(),
             active: DashMap::default(),
             idle: IdleTenants::default(),

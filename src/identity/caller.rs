@@ -58,36 +58,57 @@ pub struct Caller {
     pub key: Option<Arc<str>>,
     /// The user, for limits of scope `user`.
     pub user: Option<Arc<str>>,
+    /// The plan that the host says this tenant is on; `None`: as the directory has it.
+    pub plan: Option<Arc<str>>,
     /// Scopes with host-defined names: `("workspace", "7")`.
     pub named: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Caller {
     /// A caller of this tenant, without a narrower scope.
-    pub fn new(tenant: impl Into<Arc<str>>) -> Self {
-        Self { tenant: tenant.into(), key: None, user: None, named: Vec::new() }
+    pub fn new(tenant: impl AsRef<str>) -> Self {
+        let tenant = tenant.as_ref().into();
+        Self { tenant, key: None, user: None, plan: None, named: Vec::new() }
     }
 
     /// Sets the credential's id, for limits of scope `key`.
     #[must_use]
-    pub fn key(mut self, id: impl Into<Arc<str>>) -> Self {
-        self.key = Some(id.into());
+    pub fn key(mut self, id: impl AsRef<str>) -> Self {
+        self.key = Some(id.as_ref().into());
         self
     }
 
     /// Sets the user, for limits of scope `user`.
     #[must_use]
-    pub fn user(mut self, user: impl Into<Arc<str>>) -> Self {
-        self.user = Some(user.into());
+    pub fn user(mut self, user: impl AsRef<str>) -> Self {
+        self.user = Some(user.as_ref().into());
+        self
+    }
+
+    /// Sets the plan that the host says this tenant is on. The directory keeps it as the tenant's
+    /// assigned plan: a tenant that the directory does not know is made on it, and another plan
+    /// than the request before named is assigned before this request is decided. What was used
+    /// stays used. Exceptions of the plan file and of operators, and a live Stripe subscription,
+    /// take precedence, as over every assigned plan.
+    ///
+    /// With [`GateBuilder::tenants`](crate::GateBuilder::tenants) it has no effect: the source says
+    /// it.
+    ///
+    /// A name that the plan file lacks means the default plan, with an error in the log, until the
+    /// file has it. At most ten changes of a tenant's plan at once and one a minute are made from
+    /// what its callers name; above that the last one stays, with a warning in the log.
+    #[must_use]
+    pub fn plan(mut self, name: impl AsRef<str>) -> Self {
+        self.plan = Some(name.as_ref().into());
         self
     }
 
     /// Adds a value of a host-defined scope; the last value of a name counts.
     #[must_use]
-    pub fn scope(mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
-        let name = name.into();
-        self.named.retain(|(other, _)| *other != name);
-        self.named.push((name, value.into()));
+    pub fn scope(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        let name = name.as_ref();
+        self.named.retain(|(other, _)| **other != *name);
+        self.named.push((name.into(), value.as_ref().into()));
         self
     }
 }

@@ -67,7 +67,12 @@ impl Pepper {
             ));
         }
         let empty = Hmac::new_from_slice(secret).map_err(|e| e.to_string())?;
-        Ok(Self { scheme: format!("hmac-{id}").into(), empty })
+        Ok(Self { scheme: Self::scheme_of(id).into(), empty })
+    }
+
+    /// The scheme of hashes under the pepper with this id.
+    pub(crate) fn scheme_of(id: &str) -> String {
+        format!("hmac-{id}")
     }
 
     /// The hash of a constant under this pepper: equal for equal peppers. The constant is never a

@@ -3,8 +3,11 @@
 //!
 //! Most hosts only write `[[identify]]` tables in the service file (`docs/identity.md`). A host
 //! with its own notion of a caller implements [`Identify`] and passes it to
-//! [`GateBuilder::identify`](crate::GateBuilder::identify). A layer or gateway in front that has
-//! verified the caller leaves its [`Claims`] in the request. An adapter implements [`RequestView`].
+//! [`GateBuilder::identify`](crate::GateBuilder::identify). A layer in front that knows the caller
+//! leaves a [`Caller`] in the request's extensions, or the adapter's layer makes it of what is
+//! there
+//! (`GateLayer::caller`); one that knows its verified claims leaves [`Claims`]. An adapter
+//! implements [`RequestView`].
 //!
 //! Identification is synchronous: it turns a borrowed view of the request into what the request
 //! presents, without access to plans, counters or the store.
@@ -107,6 +110,10 @@ pub trait RequestView {
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// Every value of a header, in order, by its lower-case name.
     fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]>;
+    /// Calls `f` with every header, in order, by its lower-case name: what a refused request was,
+    /// for
+    /// the host's own form of refusals.
+    fn each_header(&self, _f: &mut dyn FnMut(&str, &[u8])) {}
     /// Whether a header came more than once. Adapters answer it without building the list, because
     /// it is called for every request with a credential.
     fn is_repeated(&self, name: &str) -> bool {
@@ -122,6 +129,11 @@ pub trait RequestView {
     }
     /// A claim already verified by the host or a gateway in front.
     fn claim(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    /// The caller as the host's own authentication has named it; it is asked for before everything
+    /// else. An adapter finds it where its framework keeps request data.
+    fn caller(&self) -> Option<Caller> {
         None
     }
     /// Length of the request's body; `None` if unknown. Frameworks that know better than

@@ -142,7 +142,7 @@ impl Identifier {
 
     /// The credential that the request presents.
     pub(crate) fn present<'a>(
-        &self,
+        &'a self,
         view: &'a dyn RequestView,
     ) -> Result<Presented<'a>, Malformed> {
         for (n, source) in self.sources.iter().enumerate() {
@@ -153,6 +153,13 @@ impl Identifier {
                 CredentialSource::Header { tenant, user } => {
                     self.trusted_header(n as u16, tenant, user.as_ref(), view)?
                 }
+                CredentialSource::Network { networks, tenant } => match self.proxies.peer(view) {
+                    Some(peer) if networks.trusts(peer) => {
+                        let id = Cow::Borrowed(tenant.as_bytes());
+                        Presented::Tenant { source: n as u16, id, user: None }
+                    }
+                    _ => Presented::Nothing,
+                },
                 CredentialSource::Claim { tenant, user } => {
                     claimed(n as u16, tenant, user.as_deref(), view)?
                 }
@@ -208,6 +215,17 @@ impl Identifier {
             CredentialSource::Jwt(verifier) => Some(verifier),
             _ => None,
         })
+    }
+
+    /// Whether a header may hold a credential.
+    pub(crate) fn is_credential(&self, name: &str) -> bool {
+        matches!(name, AUTHORIZATION | "proxy-authorization" | "cookie" | "x-api-key")
+            || self.sources.iter().any(|source| match source {
+                CredentialSource::ApiKey { headers } => {
+                    headers.iter().any(|it| it.as_str() == name)
+                }
+                _ => false,
+            })
     }
 
     /// The caller's address, resolved through the trusted proxies.
@@ -456,7 +474,8 @@ mod tests {
         assert_eq!(by_header().present(&twice), Err(Malformed::Repeated));
         for bad in [&b""[..], b"a\x01b", b"\xff"] {
             let view = View::default().with("x-tenant", bad).peered("10.1.1.1");
-            let Ok(Presented::Tenant { id, .. }) = by_header().present(&view) else {
+            let identifier = by_header();
+            let Ok(Presented::Tenant { id, .. }) = identifier.present(&view) else {
                 panic!("the header counts")
             };
             assert_eq!(named_caller(&id, None), Err(Malformed::TenantId));

@@ -22,6 +22,13 @@ pub(crate) enum CredentialSource {
         /// The header with the user.
         user: Option<NamedHeader>,
     },
+    /// The address within these networks.
+    Network {
+        /// The networks.
+        networks: Proxies,
+        /// The tenant whose callers they are.
+        tenant: String,
+    },
     /// A tenant id among the claims verified by the host.
     Claim {
         /// Name of the claim with the tenant.

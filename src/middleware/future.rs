@@ -84,6 +84,7 @@ where
     // Inlined, like its callees: otherwise the request is moved once for each.
     #[inline(always)]
     pub(super) fn ask(service: &mut S, mut request: Request<B>, shared: &Arc<LayerShared>) -> Self {
+        shared.name_caller(&mut request);
         let running = match shared.ask(&request, Waited::default()) {
             Step::Done(Answer::Admit(running)) => Some(running),
             Step::Done(Answer::Pass) => None,

@@ -9,9 +9,10 @@ use http_body::Body;
 use tower_layer::Layer;
 
 use super::service::GateService;
-use super::shared::LayerShared;
+use super::shared::{FindCaller, LayerShared};
 use super::view::{HttpView, Peer};
 use crate::gate::Gate;
+use crate::identity::Caller;
 
 /// The tower layer that puts a [`Gate`] in front of a service. A handler finds an
 /// [`Admitted`](crate::Admitted) in the extensions of its request.
@@ -47,9 +48,56 @@ impl GateLayer {
             original: None,
             said_unheld: AtomicBool::new(false),
             matched: None,
+            caller: None,
             reads: false,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Sets how the caller is found in the request's extensions, where the host's own
+    /// authentication
+    /// in front has left what it knows. `None`: the caller is identified as without this, by
+    /// [`GateBuilder::identify`](crate::GateBuilder::identify) and the `[[identify]]` tables. It is
+    /// called once for each request, before the gate is asked, and must not block.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # async fn example() {
+    /// use tallygate::identity::Caller;
+    /// use tallygate::middleware::GateLayer;
+    ///
+    /// /// What the authentication in front has put into the extensions.
+    /// #[derive(Clone)]
+    /// struct User {
+    ///     org: String,
+    ///     id: String,
+    ///     plan: String,
+    /// }
+    ///
+    /// # let (gate, _clock) = tallygate::testing::gate("default-plan = \"free\"\n[plan.free]");
+    /// let layer = GateLayer::new(&gate).caller(|extensions| {
+    ///     let user = extensions.get::<User>()?;
+    ///     Some(Caller::new(&user.org).user(&user.id).plan(&user.plan))
+    /// });
+    /// # drop(layer);
+    /// # }
+    /// ```
+    ///
+    /// The layer leaves the caller in the extensions, so that the adapters' usage routes within it
+    /// know it too. A host may also put a [`Caller`] there by itself, without this.
+    #[must_use]
+    pub fn caller(
+        self,
+        find: impl Fn(&Extensions) -> Option<Caller> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|shared| shared.caller = Some(FindCaller(Arc::new(find))))
+    }
+
+    /// Puts the caller into the request's extensions, if the layer finds one. For adapters whose
+    /// other layers ask the gate before this one does.
+    #[doc(hidden)]
+    pub fn name_caller<B>(&self, request: &mut Request<B>) {
+        self.shared.name_caller(request);
     }
 
     /// Omits the handles for handlers: no [`Admitted`](crate::Admitted) in the request's
@@ -104,6 +152,7 @@ impl GateLayer {
         let mut shared = LayerShared {
             gate: self.shared.gate.clone(),
             said_unheld: AtomicBool::new(false),
+            caller: self.shared.caller.clone(),
             ..*self.shared
         };
         change(&mut shared);

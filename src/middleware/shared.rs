@@ -1,5 +1,6 @@
 //! The gate and settings that all services of one layer share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Extensions, Request, Uri};
@@ -7,6 +8,7 @@ use http_body::Body;
 
 use super::view::{FindPattern, FindPeer, HttpView};
 use crate::gate::{Gate, Step, Waited};
+use crate::identity::Caller;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub(super) struct LayerShared {
     pub(super) peer: FindPeer,
     pub(super) original: Option<FindPath>,
     pub(super) matched: Option<FindPattern>,
+    pub(super) caller: Option<FindCaller>,
     /// The inner service counts the bytes read.
     pub(super) reads: bool,
     /// Whether the warning about an uncounted upgraded connection has been logged.
@@ -25,7 +28,30 @@ pub(super) struct LayerShared {
 /// Finds the originally requested path in a request's extensions.
 type FindPath = for<'a> fn(&'a Extensions) -> Option<&'a Uri>;
 
+/// The host's function from a request's extensions to its caller.
+type CallerFn = dyn Fn(&Extensions) -> Option<Caller> + Send + Sync;
+
+/// Finds the caller in a request's extensions.
+#[derive(Clone)]
+pub(super) struct FindCaller(pub(super) Arc<CallerFn>);
+
+impl std::fmt::Debug for FindCaller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FindCaller(..)")
+    }
+}
+
 impl LayerShared {
+    /// Puts the caller into the request's extensions, where every view of it finds it.
+    #[inline]
+    pub(super) fn name_caller<B>(&self, request: &mut Request<B>) {
+        if let Some(FindCaller(find)) = &self.caller
+            && let Some(caller) = find(request.extensions())
+        {
+            request.extensions_mut().insert(caller);
+        }
+    }
+
     /// Asks the gate about a request.
     pub(super) fn ask<B: Body>(&self, request: &Request<B>, waited: Waited) -> Step {
         self.gate.admit_request(&self.view_of(request), waited)

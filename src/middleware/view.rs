@@ -7,7 +7,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
-use crate::identity::{BodyDigest, Claims, Malformed, NamedHeader, RequestView};
+use crate::identity::{BodyDigest, Caller, Claims, Malformed, NamedHeader, RequestView};
 use crate::serving::{Decided, stated_length};
 
 /// The address of the connection's peer, put into the request's extensions by the host or adapter.
@@ -118,6 +118,10 @@ impl RequestView for HttpView<'_> {
         self.headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
     }
 
+    fn each_header(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        self.headers.iter().for_each(|(name, value)| f(name.as_str(), value.as_bytes()));
+    }
+
     fn is_repeated(&self, name: &str) -> bool {
         self.headers.get_all(name).iter().nth(1).is_some()
     }
@@ -160,6 +164,10 @@ impl RequestView for HttpView<'_> {
 
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         self.claims?.get::<Claims>()?.get(name).map(Cow::Borrowed)
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        self.claims?.get().cloned()
     }
 
     fn peer(&self) -> Option<IpAddr> {

@@ -178,11 +178,12 @@ impl Serving {
     }
 
     /// Completes a refusal that the handler returns, such as one for a feature that the plan lacks:
-    /// adds the tenant, and the request as [`Gate::describe`] returned it.
+    /// adds tenant, user and key, and the request as [`Gate::describe`] returned it.
     pub fn complete(&mut self, refusal: &mut Refusal, call: Option<Box<RefusedCall>>) {
         refusal.call = refusal.call.take().or(call);
         self.with(|hold| {
             refusal.tenant.get_or_insert_with(|| hold.of.sheet.tenant.id.clone());
+            hold.of.sheet.name_in(refusal);
         });
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::clock::{Now, nanos};
+use crate::decision::Refusal;
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
 use crate::sheets::sheet::Sheet;
@@ -20,13 +21,26 @@ pub(crate) struct KnownCaller {
     pub(crate) tenant: Arc<LiveTenant>,
     pub(crate) sheet: Arc<Sheet>,
     pub(crate) values: ScopeValues,
+    /// Its user and the id of its key, for the host's own form of refusals.
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
     /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
     pub(crate) looked_up_ns: AtomicU64,
     pub(crate) expires_ms: i64,
     /// How many changes had been heard of when the look-up began.
     pub(crate) as_of: u64,
+    /// The plan that it names, if it names one.
+    pub(crate) plan: Option<NamedPlan>,
     /// Whether it is being looked up again.
     pub(crate) refreshing: AtomicBool,
+}
+
+/// A plan that a caller names for its tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedPlan {
+    pub(crate) name: Arc<str>,
+    /// How often the tenant's assigned plan had changed when this one was assigned.
+    pub(crate) since: u64,
 }
 
 /// A sheet that is kept: itself, or through a caller who has it at hand, which saves a busy tenant
@@ -47,6 +61,15 @@ impl SheetRef {
         match self {
             Self::Own(_) => None,
             Self::Of(caller) | Self::Newer(_, caller) => Some(&caller.values),
+        }
+    }
+
+    /// Adds the caller's user and key to a refusal that lacks them.
+    #[cold]
+    pub(crate) fn name_in(&self, refusal: &mut Refusal) {
+        if let Self::Of(caller) | Self::Newer(_, caller) = self {
+            refusal.user = refusal.user.take().or_else(|| caller.user.clone());
+            refusal.key = refusal.key.take().or_else(|| caller.key.clone());
         }
     }
 }
@@ -92,6 +115,25 @@ impl KnownCaller {
         now.mono_ns.saturating_sub(self.looked_up_ns()) < nanos(MAX_AGE)
             && now.wall_ms < self.expires_ms
             && !self.is_outdated()
+    }
+
+    /// Whether its tenant's assigned plan is the one that it names. So it is taken as well where
+    /// the
+    /// plan may not be changed now.
+    #[inline]
+    pub(crate) fn agrees(&self, name: Option<&str>, now: Now) -> bool {
+        match (&self.plan, name) {
+            (None, None) => true,
+            (Some(plan), Some(name)) if *plan.name == *name => self.holds_plan(now),
+            _ => !self.tenant.may_change_plan(now),
+        }
+    }
+
+    /// The same for the plan that it named when it was looked up.
+    #[inline]
+    pub(crate) fn holds_plan(&self, now: Now) -> bool {
+        let is_assigned = |plan: &NamedPlan| plan.since == self.tenant.plans();
+        self.plan.as_ref().is_none_or(is_assigned) || !self.tenant.may_change_plan(now)
     }
 
     /// The sheet that holds now for this caller's tenant.

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::directory::TenantRecord;
 use crate::ids::WriterId;
 use crate::payers::late;
@@ -27,9 +28,22 @@ pub(crate) struct LiveTenant {
     read_ns: AtomicU64,
     /// How many changes had been heard of when a key of it was revoked last, that one among them.
     keys_since: AtomicU64,
+    /// When it was last read there was no such tenant.
+    gone: AtomicBool,
+    /// How often its assigned plan has changed in this process.
+    plans: AtomicU64,
+    /// Up to when the changes of its plan that its callers made are paid for: see
+    /// [`PLAN_CHANGES`].
+    plan_changes_ns: AtomicU64,
     /// Whether the maintenance task has it in hand.
     refreshing: AtomicBool,
 }
+
+/// Changes of a tenant's plan that its callers may make at once, and the time after which they may
+/// make another. Each is written to the directory: callers that disagree, such as holders of tokens
+/// made before and after an upgrade, must not have it written for each request.
+const PLAN_CHANGES: u64 = 10;
+const PLAN_CHANGE_EVERY: Duration = Duration::from_secs(60);
 
 /// A tenant that has just been taken apart, on its way back.
 pub(crate) struct Woken {
@@ -74,6 +88,9 @@ impl LiveTenant {
             record: Mutex::new(record),
             read_ns: AtomicU64::new(read_ns),
             keys_since: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
+            plans: AtomicU64::new(0),
+            plan_changes_ns: AtomicU64::new(0),
             refreshing: AtomicBool::new(false),
         }
     }
@@ -106,6 +123,7 @@ impl LiveTenant {
     /// Takes over what the directory says now.
     pub(crate) fn learn(&self, record: Arc<TenantRecord>, live: &LiveCatalog, now: Now) {
         self.turn_over(Some(record), live, now);
+        self.gone.store(false, Ordering::Release);
         self.read_ns.store(now.mono_ns, Ordering::Release);
         self.refreshing.store(false, Ordering::Release);
     }
@@ -114,6 +132,17 @@ impl LiveTenant {
     pub(crate) fn keep_as_known(&self, read_ns: u64) {
         self.read_ns.store(read_ns, Ordering::Release);
         self.refreshing.store(false, Ordering::Release);
+    }
+
+    /// There is no such tenant any more: its callers are refused once they are looked up again.
+    pub(crate) fn is_none(&self, read_ns: u64) {
+        self.gone.store(true, Ordering::Release);
+        self.keep_as_known(read_ns);
+    }
+
+    /// Whether there was no such tenant when it was last read.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// The record as last read from the directory.
@@ -149,6 +178,25 @@ impl LiveTenant {
         self.keys_since.load(Ordering::Relaxed)
     }
 
+    /// How often its assigned plan has changed in this process.
+    #[inline]
+    pub(crate) fn plans(&self) -> u64 {
+        self.plans.load(Ordering::Acquire)
+    }
+
+    /// Whether a caller may change its plan now.
+    pub(crate) fn may_change_plan(&self, now: Now) -> bool {
+        let paid_ns = self.plan_changes_ns.load(Ordering::Relaxed);
+        paid_ns <= now.mono_ns + (PLAN_CHANGES - 1) * nanos(PLAN_CHANGE_EVERY)
+    }
+
+    /// Counts a change of its plan by a caller.
+    pub(crate) fn count_plan_change(&self, now: Now) {
+        let add = |paid_ns: u64| Some(paid_ns.max(now.mono_ns) + nanos(PLAN_CHANGE_EVERY));
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.plan_changes_ns.fetch_update(set, get, add);
+    }
+
     /// The age of the record as read from the directory, in nanoseconds.
     pub(crate) fn age_ns(&self, now: Now) -> u64 {
         now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
@@ -177,6 +225,9 @@ impl LiveTenant {
         let news = news.filter(|news| news.version >= record.version);
         let changed = news.as_ref().is_some_and(|news| **news != **record);
         if let Some(news) = news {
+            if news.assigned_plan() != record.assigned_plan() {
+                self.plans.fetch_add(1, Ordering::AcqRel);
+            }
             *record = news;
         }
         if !changed && before.holds(live.epoch, now) {

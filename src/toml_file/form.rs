@@ -35,6 +35,8 @@ pub(crate) enum Form {
     Table(&'static Shape),
     /// A list of such tables, not empty.
     Tables(&'static Shape),
+    /// A list of such tables, or an empty list.
+    TablesOrNone(&'static Shape),
     /// A table whose keys are names.
     Each(&'static Names, &'static Form),
 }
@@ -115,7 +117,7 @@ impl Key {
             Form::Own(own) => own.sample,
             Form::Or(form, _) | Form::Several(form, ..) => return self.sample_of(name, form),
             Form::Table(_) => self.sample.unwrap_or("{ .. }"),
-            Form::Tables(_) => match self.sample {
+            Form::Tables(_) | Form::TablesOrNone(_) => match self.sample {
                 Some(sample) => sample,
                 None => return format!("[[{name}]]"),
             },

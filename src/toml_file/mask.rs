@@ -120,7 +120,7 @@ fn scalars(value: &Spanned<DeValue<'_>>, into: &mut BTreeMap<usize, (usize, bool
 fn names(keys: &Shape, into: &mut BTreeSet<&'static str>) {
     for key in keys.keys {
         into.insert(key.name);
-        if let Form::Table(shape) | Form::Tables(shape) = &key.form {
+        if let Form::Table(shape) | Form::Tables(shape) | Form::TablesOrNone(shape) = &key.form {
             names(shape, into);
         }
     }

@@ -54,6 +54,7 @@ fn value(form: &Form) -> Value {
         Form::Tables(shape) => {
             json!({ "type": "array", "minItems": 1, "items": object(shape) })
         }
+        Form::TablesOrNone(shape) => json!({ "type": "array", "items": object(shape) }),
         Form::Each(names, form) => each(names, form),
     }
 }

@@ -62,8 +62,9 @@ fn check(report: &mut Findings<'_>, key: &Key, form: &'static Form, node: &TomlN
         Count => integer(node).is_some_and(|n| n >= 1 && n <= i64::from(u32::MAX)),
         Own(own) => (own.fits)(node),
         Table(_) | Each(..) => value.is_table(),
-        Tables(_) => value.as_array().is_some_and(|items| {
-            !items.is_empty() && items.iter().all(|item| item.get_ref().is_table())
+        Tables(_) | TablesOrNone(_) => value.as_array().is_some_and(|items| {
+            (!items.is_empty() || matches!(form, TablesOrNone(_)))
+                && items.iter().all(|item| item.get_ref().is_table())
         }),
         Or(form, shape) => return check_or(report, key, form, shape, node),
         Several(form, shape, of) => {
@@ -92,7 +93,7 @@ fn check(report: &mut Findings<'_>, key: &Key, form: &'static Form, node: &TomlN
         Word(words) | Words(words) => check_words(report, words, node),
         Each(names, form) => check_each(report, key, names, form, node),
         Table(shape) => check_or(report, key, form, shape, node),
-        Tables(shape) => {
+        Tables(shape) | TablesOrNone(shape) => {
             for item in items(node) {
                 check_or(report, key, form, shape, item);
             }
@@ -169,7 +170,9 @@ fn mismatch(report: &mut Findings<'_>, key: &Key, form: &Form, node: &TomlNode<'
             format!("`{name}` is a reference: secrets do not belong in this file"),
             write(", and put the secret there"),
         ),
-        (_, Form::Tables(_), _) => (format!("`{name}` is a list of tables"), write("")),
+        (_, Form::Tables(_) | Form::TablesOrNone(_), _) => {
+            (format!("`{name}` is a list of tables"), write(""))
+        }
         _ => (format!("`{name}` cannot be {}", type_of(node)), write("")),
     };
     report.error(node.span(), message, help);

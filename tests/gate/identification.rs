@@ -71,7 +71,7 @@ async fn fixed(unknown: &str) -> World {
 }
 
 async fn status(gate: &Gate, headers: &[(&str, &str)], peer: &str) -> u16 {
-    let mut request = Request::get("/search").body(Empty::<Bytes>::new()).unwrap();
+    let mut request = Request::get("/search?q=1").body(Empty::<Bytes>::new()).unwrap();
     for (name, value) in headers {
         let name: http::HeaderName = name.parse().unwrap();
         request.headers_mut().append(name, value.parse().unwrap());
@@ -441,8 +441,10 @@ async fn no_caller_can_be_named_the_anonymous_tenant() {
 }
 
 #[tokio::test]
-async fn the_hosts_own_refusal_knows_tenant_route_and_request() {
+async fn the_hosts_own_refusal_knows_tenant_user_route_and_request() {
     let service = gates::service("fast").replace("127.0.0.0", "10.0.0.0");
+    let header = "header = \"x-tenant\"";
+    let service = service.replace(header, &format!("{header}\nuser-header = \"x-user\""));
     let plans = r#"
         default-plan = "free"
         [route.find]
@@ -457,18 +459,32 @@ async fn the_hosts_own_refusal_knows_tenant_route_and_request() {
         let call = refusal.call.as_ref().expect("a request was refused");
         let tenant = refusal.tenant.as_deref().unwrap_or("-");
         let (route, plan) = (call.route.as_deref(), refusal.plan.as_deref());
-        let line =
-            format!("{tenant} {plan:?} {route:?} {} {} {:?}", call.method, call.path, call.peer);
+        let header = |name| call.header(name).map(String::from_utf8_lossy);
+        let own = (header("accept-language"), header("authorization"), header("cookie"));
+        assert_eq!(own, (Some("de".into()), None, None), "credentials are not kept");
+        assert!(!format!("{refusal:?}").contains("\"de\""), "{refusal:?}");
+        let user = refusal.user.as_deref();
+        let (call, query) = (call, call.query.as_deref());
+        let line = format!(
+            "{tenant} {user:?} {plan:?} {route:?} {} {} {query:?} {:?}",
+            call.method, call.path, call.peer
+        );
         keep.lock().unwrap().push(line);
         None
     });
     let gate = builder.open().await.unwrap();
-    assert_eq!(status_of(&gate, "x-tenant", "acme").await, 200);
-    assert_eq!(status_of(&gate, "x-tenant", "acme").await, 429);
-    assert_eq!(status_of(&gate, "x-else", "acme").await, 401);
+    let ask = async |tenant: (&str, &str)| {
+        let more = [("accept-language", "de"), ("authorization", "Basic x"), ("cookie", "s=1")];
+        let all = [tenant, ("x-user", "7")].into_iter().chain(more);
+        status(&gate, &all.collect::<Vec<_>>(), "10.0.0.1").await
+    };
+    assert_eq!(ask(("x-tenant", "acme")).await, 200);
+    assert_eq!(ask(("x-tenant", "acme")).await, 429);
+    assert_eq!(ask(("x-else", "acme")).await, 401);
     let seen = seen.lock().unwrap();
-    assert_eq!(seen[0], r#"acme Some("free") Some("find") GET /search Some(10.0.0.1)"#);
-    assert_eq!(seen[1], r#"- None Some("find") GET /search Some(10.0.0.1)"#);
+    let of = r#"Some("find") GET /search Some("q=1") Some(10.0.0.1)"#;
+    assert_eq!(seen[0], format!(r#"acme Some("7") Some("free") {of}"#));
+    assert_eq!(seen[1], format!("- None None {of}"));
 }
 
 /// A feature that is checked by the handler, and units that it takes.
@@ -510,4 +526,63 @@ async fn a_refusal_by_the_handler_names_the_tenant_and_the_request_to_the_host()
         let seen = seen.lock().unwrap();
         assert_eq!(*seen, [r#"Some("acme") Some((Some("find"), "/search"))"#], "takes: {takes}");
     }
+}
+
+#[tokio::test]
+async fn callers_of_a_network_are_a_tenant_by_the_address_behind_the_proxies() {
+    let service = r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        claim = "org"
+        [[identify]]
+        network = ["10.0.0.0/8"]
+        tenant  = "internal"
+        [identity]
+        unknown = "create"
+        [proxy]
+        trust = ["10.9.0.0/16"]
+    "#;
+    let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
+    assert_eq!(status(&gate, &[], "10.0.0.7").await, 200);
+    assert_eq!(status(&gate, &[], "192.0.2.1").await, 401);
+    let through = async |of: &str| status(&gate, &[("x-forwarded-for", of)], "10.9.0.1").await;
+    assert_eq!(through("192.0.2.1").await, 401, "the caller's address, not the proxy's");
+    assert_eq!(through("10.0.0.7").await, 200);
+    let forged = [("x-forwarded-for", "10.0.0.7")];
+    assert_eq!(status(&gate, &forged, "192.0.2.1").await, 401, "from no trusted proxy");
+    assert!(gate.directory().find("internal").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn with_default_auth_none_only_named_routes_have_a_caller_and_a_cost() {
+    let plans = r#"
+        default-plan = "free"
+        default-auth = "none"
+        [route.find]
+        match = "GET /search"
+        [plan.free]
+        quota.requests = "1/day"
+    "#;
+    let gate = GateBuilder::from_text(&gates::service("fast").replace("127.0.0.0", "10.0.0.0"));
+    let gate = gate.plans(plans).open().await.unwrap();
+    let other = async |tenant: Option<&str>| {
+        let mut request = Request::get("/about").body(Empty::<Bytes>::new()).unwrap();
+        if let Some(tenant) = tenant {
+            request.headers_mut().insert("x-tenant", tenant.parse().unwrap());
+        }
+        request.extensions_mut().insert(Peer("10.0.0.1:1".parse().unwrap()));
+        let inner = tower::service_fn(|_| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+        });
+        let response = GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+        (response.status().as_u16(), response.headers().contains_key("ratelimit"))
+    };
+    for tenant in [None, Some("acme"), Some("acme")] {
+        assert_eq!(other(tenant).await, (200, false));
+    }
+    assert_eq!(status_of(&gate, "x-tenant", "acme").await, 200, "nothing was used before");
+    assert_eq!(status_of(&gate, "x-tenant", "acme").await, 429);
+    assert_eq!(status_of(&gate, "x-else", "acme").await, 401);
+    assert_eq!(other(Some("acme")).await, (200, false));
 }

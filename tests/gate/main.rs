@@ -9,6 +9,8 @@ mod decisions;
 mod directory_lookups;
 mod durable_answers;
 mod fuzz_corpus;
+mod host_callers;
+mod host_tables;
 mod idempotency;
 mod identification;
 mod late_usage;

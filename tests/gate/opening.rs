@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tallygate::directory::DirectoryError;
 use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
 use tallygate::{Error, Gate, GateBuilder, testing};
+use test_support::gates::Acme;
 use test_support::stores::Shared;
 
 const PLANS: &str = "default-plan = \"free\"\n[plan.free]\n";
@@ -224,4 +226,39 @@ async fn a_mistake_is_reported_as_the_readme_of_axum_api_shows_it() {
     for line in error.trim_end().lines() {
         assert!(readme.contains(&format!("\n    {line}\n")), "no {line:?} in it");
     }
+}
+
+/// A store that the program hands in, as DynamoDB's: none is known to be new, so no pepper is made.
+async fn without_pepper(store: &Memory, service: &str, by_code: bool) -> Result<Gate, Error> {
+    let plans = "default-plan = \"free\"\n[plan.free]\nrate.all = \"5/s\"";
+    let builder = GateBuilder::from_text(service).plans(plans).store(store.clone());
+    let builder = if by_code { builder.identify(Acme) } else { builder };
+    builder.open().await
+}
+
+#[tokio::test]
+async fn nothing_asks_for_a_pepper_where_the_program_names_its_callers() {
+    let store = Memory::new();
+    let error = without_pepper(&store, "", false).await.unwrap_err().to_string();
+    assert!(error.contains("TALLYGATE_PEPPER") && error.contains("`identify = []`"), "{error}");
+    for (service, by_code) in [("", true), ("identify = []", true), ("identify = []", false)] {
+        let gate = without_pepper(&store, service, by_code).await.unwrap();
+        let acme = gate.directory().tenant("acme").note("signed up").save().await.unwrap();
+        let error = acme.new_key("ci").await.unwrap_err();
+        assert!(matches!(error, DirectoryError::NoPepper), "{error}");
+        gate.close().await.unwrap();
+    }
+    // A way that the file names keeps its pepper, whatever the program does beside it.
+    let written = "[[identify]]\napi-key = \"x-api-key\"";
+    assert!(without_pepper(&store, written, true).await.is_err());
+}
+
+#[tokio::test]
+async fn keys_that_were_in_use_do_not_go_off_unnoticed() {
+    let store = Memory::new();
+    let used = [("1", "the pepper that keys were made with")];
+    with_peppers(&store, &used).await.unwrap().close().await.unwrap();
+    let error = without_pepper(&store, "", true).await.unwrap_err().to_string();
+    assert!(error.contains("TALLYGATE_PEPPER is not set"), "{error}");
+    without_pepper(&store, "identify = []", true).await.unwrap().close().await.unwrap();
 }

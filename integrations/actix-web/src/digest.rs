@@ -5,9 +5,12 @@
 use std::future::{Future, Ready, poll_fn, ready};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix_web::body::{EitherBody, MessageBody};
-use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
+use actix_web::dev::{
+    Extensions, Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready,
+};
 use actix_web::http::header;
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage};
@@ -15,9 +18,10 @@ use futures_core::Stream;
 use tallygate::Gate;
 use tallygate::adapter::Waited;
 use tallygate::adapter::{AskedAhead, Reading};
-use tallygate::identity::BodyDigest;
+use tallygate::identity::{BodyDigest, Caller};
 use tallygate::wire::Reply;
 
+use crate::middleware::FindCaller;
 use crate::reply::response;
 use crate::routes::is_own;
 use crate::view::{View, settle_length};
@@ -53,6 +57,7 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct DigestBodies {
     gate: Gate,
+    caller: Option<FindCaller>,
     at_most: usize,
 }
 
@@ -66,7 +71,7 @@ pub struct Digested<S> {
 impl DigestBodies {
     /// Reads bodies on the routes with `once-by` in this gate's plan file.
     pub fn new(gate: &Gate) -> Self {
-        Self { gate: gate.clone(), at_most: AT_MOST }
+        Self { gate: gate.clone(), caller: None, at_most: AT_MOST }
     }
 
     /// Reads at most this many bytes of a body, instead of 2 MiB; a longer one is answered with
@@ -76,8 +81,21 @@ impl DigestBodies {
         Self { at_most: bytes, ..self }
     }
 
+    /// Sets how the caller is found, as [`GateMiddleware::caller`](crate::GateMiddleware::caller)
+    /// does: this middleware asks the gate first.
+    #[must_use]
+    pub fn caller(
+        self,
+        find: impl Fn(&Extensions) -> Option<Caller> + Send + Sync + 'static,
+    ) -> Self {
+        Self { caller: Some(FindCaller(Arc::new(find))), ..self }
+    }
+
     /// Attaches the gate's decision to the request, or returns the reply to send instead.
     async fn decide(&self, request: &mut ServiceRequest) -> Result<(), Reply> {
+        if let Some(caller) = &self.caller {
+            caller.name(request);
+        }
         let mut waited = Waited::default();
         let mut reading = loop {
             let ahead = self.gate.ask_ahead(&View::of(request), self.at_most, waited);

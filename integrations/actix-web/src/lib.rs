@@ -40,6 +40,8 @@
 //!   answer 500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
 //! - [`usage_routes`] identify their callers themselves and decide nothing, so they also answer
 //!   tenants that are over their limit or have not paid.
+//! - An existing app's own authentication stays: [`GateMiddleware::caller`] says who calls, and on
+//!   which plan, by what an outer middleware has left in the request's extensions.
 //! - An outer middleware passes the caller attributes it has verified as [`Claims`] in the
 //!   request's extensions, where `[[identify]] claim = ".."` of the service file reads them.
 //! - [`DigestBodies`] compares the bodies of idempotent requests.
@@ -77,7 +79,7 @@ pub use future::ResponseFuture;
 pub use middleware::{GateMiddleware, Gated};
 pub use refused::Refused;
 pub use routes::{ingest_routes, usage_routes};
-pub use tallygate::identity::Claims;
+pub use tallygate::identity::{Caller, Claims};
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_routes;
 

@@ -13,7 +13,7 @@ use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest};
 use futures_core::Stream;
 use tallygate::adapter::{BytesRead, Decided, stated_length};
-use tallygate::identity::{BodyDigest, Claims, Malformed, NamedHeader, Reads, RequestView};
+use tallygate::identity::{BodyDigest, Caller, Claims, Malformed, NamedHeader, Reads, RequestView};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
@@ -169,6 +169,10 @@ impl RequestView for View<'_> {
         self.head.headers.get_all(name).map(|value| value.as_bytes()).collect()
     }
 
+    fn each_header(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        self.head.headers.iter().for_each(|(name, value)| f(name.as_str(), value.as_bytes()));
+    }
+
     fn is_repeated(&self, name: &str) -> bool {
         self.head.headers.get_all(name).nth(1).is_some()
     }
@@ -193,6 +197,10 @@ impl RequestView for View<'_> {
 
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         self.claims.as_ref()?.get(name).map(Cow::Borrowed)
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        self.http.extensions().get().cloned()
     }
 
     fn peer(&self) -> Option<IpAddr> {

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use tallygate::Gate;
 use tallygate::adapter::Waited;
 use tallygate::adapter::{AskedAhead, Reading};
-use tallygate::identity::BodyDigest;
+use tallygate::identity::{BodyDigest, Caller};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -52,7 +52,6 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 /// answered with 413 and charged by that status. Trailers are dropped.
 #[derive(Clone, Debug)]
 pub struct DigestBodies {
-    gate: Gate,
     layer: GateLayer,
     at_most: usize,
 }
@@ -67,7 +66,7 @@ pub struct Digested<S> {
 impl DigestBodies {
     /// Reads bodies on the routes with `once-by` in this gate's plan file.
     pub fn new(gate: &Gate) -> Self {
-        Self { gate: gate.clone(), layer: GateLayer::new(gate), at_most: AT_MOST }
+        Self { layer: GateLayer::new(gate), at_most: AT_MOST }
     }
 
     /// Reads at most this many bytes of a body, instead of 2 MiB; a longer one is answered with
@@ -77,12 +76,22 @@ impl DigestBodies {
         Self { at_most: bytes, ..self }
     }
 
+    /// Sets how the caller is found, as [`GateLayer::caller`] does: this layer asks the gate first.
+    #[must_use]
+    pub fn caller(
+        self,
+        find: impl Fn(&http::Extensions) -> Option<Caller> + Send + Sync + 'static,
+    ) -> Self {
+        Self { layer: self.layer.caller(find), ..self }
+    }
+
     /// The request with the gate's decision attached, or the response to send instead.
     async fn decided(&self, mut request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+        self.layer.name_caller(&mut request);
         let mut waited = Waited::default();
         let mut reading = loop {
             let view = self.layer.view(&request);
-            let ahead = self.gate.ask_ahead(&view, self.at_most, waited);
+            let ahead = self.layer.gate().ask_ahead(&view, self.at_most, waited);
             match ahead {
                 AskedAhead::Untouched => return Ok(request),
                 AskedAhead::Refused(decided) => {
@@ -96,14 +105,16 @@ impl DigestBodies {
         let (mut parts, body) = request.into_parts();
         match read(body, &mut reading, self.at_most).await {
             Read::Whole => {}
-            Read::TooLong => return Err(response(reading.too_long(&self.gate).await)),
+            Read::TooLong => return Err(response(reading.too_long(self.layer.gate()).await)),
             // The client has disconnected and will not see this response.
-            Read::BrokenOff => return Err(response(self.gate.body_too_long_reply(self.at_most))),
+            Read::BrokenOff => {
+                return Err(response(self.layer.gate().body_too_long_reply(self.at_most)));
+            }
         }
         let body = reading.take_body();
         parts.extensions.insert(BodyDigest::of(&body));
         let mut request = Request::from_parts(parts, Body::from(body));
-        let claim = reading.claim(&self.gate, &self.layer.view(&request));
+        let claim = reading.claim(self.layer.gate(), &self.layer.view(&request));
         let decided = claim.await;
         request.extensions_mut().insert(decided);
         Ok(request)
@@ -154,7 +165,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if !self.by.gate.counts_once(&self.by.layer.view(&request)) {
+        if !self.by.layer.gate().counts_once(&self.by.layer.view(&request)) {
             return DigestFuture { kind: Kind::Untouched { inner: self.inner.call(request) } };
         }
         // The service that was polled ready must be the one called.

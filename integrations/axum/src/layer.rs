@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, Request, Uri};
 use tallygate::Gate;
+use tallygate::identity::Caller;
 use tallygate::middleware::HttpView;
 use tower_layer::Layer;
 
@@ -17,26 +18,84 @@ use crate::service::{Counted, GateService};
 /// It is [`tallygate::middleware::GateLayer`] with axum's `ConnectInfo`, `OriginalUri`,
 /// `MatchedPath` and `Body`.
 #[derive(Clone, Debug)]
-pub struct GateLayer(tallygate::middleware::GateLayer);
+pub struct GateLayer {
+    gate: Gate,
+    layer: tallygate::middleware::GateLayer,
+}
+
+/// A layer over this gate, for the routers that take either.
+impl From<&Gate> for GateLayer {
+    fn from(gate: &Gate) -> Self {
+        Self::new(gate)
+    }
+}
+
+impl From<&Self> for GateLayer {
+    fn from(layer: &Self) -> Self {
+        layer.clone()
+    }
+}
 
 impl GateLayer {
     /// A layer over this gate. Add it with `.layer(..)` after the routes that it is for.
     pub fn new(gate: &Gate) -> Self {
         let layer = tallygate::middleware::GateLayer::new(gate);
         let layer = layer.peer_from(peer).original_path_from(original);
-        Self(layer.matched_pattern_from(matched).counting_reads())
+        let layer = layer.matched_pattern_from(matched).counting_reads();
+        Self { gate: gate.clone(), layer }
+    }
+
+    /// Sets how the caller is found in the request's extensions, where the host's own
+    /// authentication, in a layer around this one, has left what it knows: see
+    /// [`tallygate::middleware::GateLayer::caller`].
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use tallygate_axum::{Caller, GateLayer};
+    ///
+    /// #[derive(Clone)]
+    /// struct User {
+    ///     org: String,
+    ///     id: String,
+    ///     plan: String,
+    /// }
+    ///
+    /// # fn example(gate: &tallygate::Gate, routes: Router, authenticate: GateLayer) -> Router {
+    /// let gated = GateLayer::new(gate).caller(|extensions| {
+    ///     let user = extensions.get::<User>()?;
+    ///     Some(Caller::new(&user.org).user(&user.id).plan(&user.plan))
+    /// });
+    /// routes.layer(gated).layer(authenticate) // the one added last is outermost
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn caller(
+        self,
+        find: impl Fn(&Extensions) -> Option<Caller> + Send + Sync + 'static,
+    ) -> Self {
+        Self { layer: self.layer.caller(find), ..self }
+    }
+
+    /// Puts the caller into the request's extensions, if it finds one.
+    pub(crate) fn name_caller<B>(&self, request: &mut Request<B>) {
+        self.layer.name_caller(request);
     }
 
     /// The gate's view of a request.
     pub(crate) fn view<'a>(&self, request: &'a Request<axum::body::Body>) -> HttpView<'a> {
-        self.0.view(request)
+        self.layer.view(request)
+    }
+
+    /// The gate.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Omits the handles for handlers, so this crate's extractors do not work. For what an admitted
     /// request then allocates, see [`tallygate::middleware::GateLayer::without_extensions`].
     #[must_use]
     pub fn without_extensions(self) -> Self {
-        Self(self.0.without_extensions())
+        Self { layer: self.layer.without_extensions(), ..self }
     }
 }
 
@@ -44,7 +103,7 @@ impl<S> Layer<S> for GateLayer {
     type Service = GateService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GateService(self.0.layer(Counted(inner)))
+        GateService(self.layer.layer(Counted(inner)))
     }
 }
 

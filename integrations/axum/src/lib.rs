@@ -32,6 +32,8 @@
 //!   axum's `ConnectInfo` ([`serve`] provides it, and so does
 //!   `into_make_service_with_connect_info::<SocketAddr>()`; without it, limits `per ip` hold for
 //!   all callers of a tenant together, and no proxy is trusted).
+//! - An existing app's own authentication stays: [`GateLayer::caller`] says who calls, and on which
+//!   plan, by what a layer around it has left in the request's extensions.
 //! - [`serve`] listens until the process is asked to end, then drains and closes the gate.
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
@@ -69,6 +71,7 @@ pub use routes::{ingest_router, usage_router};
 #[cfg(feature = "tokio")]
 pub use serve::{ServeError, serve};
 pub use service::{GateService, ResponseFuture};
+pub use tallygate::identity::Caller;
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_router;
 

@@ -40,9 +40,13 @@ use crate::{GateLayer, GateService};
 /// match = "GET /usage-page"
 /// auth  = "none"
 /// ```
-pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
-    let (usage, history) = (gate.clone(), gate.clone());
-    gated_fallback(gate)
+///
+/// It takes the gate, or the layer where that finds the callers ([`GateLayer::caller`]):
+/// `usage_router(&layer)`.
+pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: impl Into<GateLayer>) -> Router<S> {
+    let layer = gate.into();
+    let (usage, history) = (layer.clone(), layer.clone());
+    gated_fallback(layer)
         .route("/usage", get(move |request| show_usage(usage, request)))
         .route("/usage/history", get(move |request| show_history(history, request)))
         .route("/usage-page", get(async || response(report::page_reply())))
@@ -54,16 +58,19 @@ pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> 
 ///
 /// Merge it **after** `.layer(GateLayer::new(&gate))`, beside [`usage_router`] or elsewhere: it
 /// authenticates its callers itself.
-pub fn ingest_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
-    let router = gated_fallback(gate);
-    let gate = gate.clone();
+///
+/// It takes the gate or the layer, as [`usage_router`] does.
+pub fn ingest_router<S: Clone + Send + Sync + 'static>(gate: impl Into<GateLayer>) -> Router<S> {
+    let layer = gate.into();
+    let gate = layer.gate().clone();
+    let router = gated_fallback(layer);
     router.route("/usage", post(move |request| take_usage(gate, request)))
 }
 
 /// A router without routes. [`Router::merge`] keeps the merged router's default fallback, so this
 /// one's fallback must be behind the gate, as the other's was.
-pub(crate) fn gated_fallback<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
-    Router::new().layer(FallbackLayer(GateLayer::new(gate)))
+pub(crate) fn gated_fallback<S: Clone + Send + Sync + 'static>(layer: GateLayer) -> Router<S> {
+    Router::new().layer(FallbackLayer(layer))
 }
 
 /// Puts the gate around a fallback, unless the request has already passed one, which means that the
@@ -114,25 +121,31 @@ async fn take_usage(gate: Gate, request: Request) -> Response {
     response(gate.ingest().reply(token, body.as_deref()).await)
 }
 
-async fn show_usage(gate: Gate, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
+async fn show_usage(layer: GateLayer, request: Request) -> Response {
+    let (gate, parts) = (layer.gate(), named(&layer, request));
     let known = parts.headers.get(header::IF_NONE_MATCH);
     let known = known.and_then(|value| value.to_str().ok());
-    response(match identify(&gate, &parts).await {
+    response(match identify(gate, &parts).await {
         Ok(who) => gate.usage_reply(&who, known).await,
         Err(refused) => refused,
     })
 }
 
-async fn show_history(gate: Gate, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
-    response(match identify(&gate, &parts).await {
+async fn show_history(layer: GateLayer, request: Request) -> Response {
+    let (gate, parts) = (layer.gate(), named(&layer, request));
+    response(match identify(gate, &parts).await {
         Ok(who) => {
             let query = parts.uri.query().unwrap_or_default();
             gate.history_reply(&who, query).await
         }
         Err(refused) => refused,
     })
+}
+
+/// The parts of a request, with its caller among the extensions if the layer finds one.
+fn named(layer: &GateLayer, mut request: Request) -> Parts {
+    layer.name_caller(&mut request);
+    request.into_parts().0
 }
 
 /// Identifies the caller, waiting where memory has no answer.

@@ -8,6 +8,7 @@ use http::StatusCode;
 use tallygate::Gate;
 use tallygate::billing::webhook::MAX_BODY;
 
+use crate::GateLayer;
 use crate::routes::{gated_fallback, response};
 
 /// The route `POST /webhooks/stripe` for Stripe's webhooks: enter this path of your host as the
@@ -23,9 +24,12 @@ use crate::routes::{gated_fallback, response};
 /// ```
 ///
 /// For another path, write a handler around [`Gate::stripe_webhook`], which needs the raw body.
-pub fn stripe_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
-    let router = gated_fallback(gate);
-    let gate = gate.clone();
+///
+/// It takes the gate or the layer, as [`usage_router`](crate::usage_router) does.
+pub fn stripe_router<S: Clone + Send + Sync + 'static>(gate: impl Into<GateLayer>) -> Router<S> {
+    let layer = gate.into();
+    let gate = layer.gate().clone();
+    let router = gated_fallback(layer);
     router.route("/webhooks/stripe", post(move |request| take(gate, request)))
 }
 

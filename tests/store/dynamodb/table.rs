@@ -13,6 +13,7 @@ use tallygate::store::{
     Written,
 };
 use test_support::dynamodb::client;
+use test_support::gates::Acme;
 
 use super::proxy::Proxy;
 use crate::shared_table::serve;
@@ -128,6 +129,21 @@ async fn a_gate_writes_nothing_into_a_table_that_it_refuses() {
     assert!(error.to_string().contains("expires items by `free`"), "{error}");
     let there = client.scan().table_name("theirs").send().await.unwrap();
     assert_eq!(there.items(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_needs_no_pepper_where_the_program_names_its_callers() {
+    let (_db, client) = served().await;
+    DynamoDb::create_table(&client, "callers", None).await.unwrap();
+    let open = |service: &str, by_code: bool| {
+        let builder = GateBuilder::from_text(service)
+            .plans("default-plan = \"free\"\n[plan.free]")
+            .store(DynamoDb::new(client.clone(), "callers"));
+        if by_code { builder.identify(Acme) } else { builder }.open()
+    };
+    assert!(open("", false).await.is_err(), "API keys are the default, and need one");
+    open("", true).await.unwrap().close().await.unwrap();
+    open("identify = []", false).await.unwrap().close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

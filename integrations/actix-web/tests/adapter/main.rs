@@ -5,6 +5,7 @@
 mod claims;
 mod cors;
 mod handlers;
+mod host_callers;
 mod ingest;
 mod once;
 mod over_http2;

@@ -27,12 +27,16 @@ impl Gated {
     }
 
     pub(crate) fn with(make: impl FnOnce() -> (Gate, ManualClock)) -> Self {
+        Self::with_opened(async { make().0 })
+    }
+
+    pub(crate) fn with_opened(open: impl Future<Output = Gate>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let (gate, _clock) = runtime.block_on(async { make() });
+        let gate = runtime.block_on(open);
         Self { gate, runtime }
     }
 

@@ -4,6 +4,7 @@
 
 mod cors;
 mod handlers;
+mod host_callers;
 mod ingest;
 mod layer;
 mod meters;
