@@ -40,7 +40,7 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 45] = [
+const ORDER: [&str; 46] = [
     "overrides",
     "amount",
     "clock",
