@@ -47,7 +47,9 @@ impl Gate {
 fn begin_of(text: &str) -> String {
     /// The longest, in bytes.
     const MOST: usize = 2_048;
-    text[..text.floor_char_boundary(MOST)].to_owned()
+    let is_end = |at: &usize| text.is_char_boundary(*at);
+    let end = (0..=MOST.min(text.len())).rev().find(is_end).unwrap_or(0);
+    text[..end].to_owned()
 }
 
 impl Inner {
