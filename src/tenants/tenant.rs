@@ -1,6 +1,6 @@
 //! A tenant in memory: the [`sheet`](crate::sheets::sheet) in force, and what outlives it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) struct LiveTenant {
     /// When it was last read there was no such tenant.
     gone: AtomicBool,
     /// How often its assigned plan has changed in this process.
-    plans: AtomicU64,
+    plans: AtomicU32,
     /// Up to when the changes of its plan that its callers made are paid for: see
     /// [`PLAN_CHANGES`].
     plan_changes_ns: AtomicU64,
@@ -89,7 +89,7 @@ impl LiveTenant {
             read_ns: AtomicU64::new(read_ns),
             keys_since: AtomicU64::new(0),
             gone: AtomicBool::new(false),
-            plans: AtomicU64::new(0),
+            plans: AtomicU32::new(0),
             plan_changes_ns: AtomicU64::new(0),
             refreshing: AtomicBool::new(false),
         }
@@ -180,7 +180,7 @@ impl LiveTenant {
 
     /// How often its assigned plan has changed in this process.
     #[inline]
-    pub(crate) fn plans(&self) -> u64 {
+    pub(crate) fn plans(&self) -> u32 {
         self.plans.load(Ordering::Acquire)
     }
 
