@@ -31,6 +31,7 @@ fn identify(
         ("pepper", "api-key"),
         ("user-header", "header"),
         ("user-claim", "claim"),
+        ("plan-claim", "claim"),
         ("tenant", "network"),
     ];
     for (key, of) in belongs {
@@ -52,10 +53,9 @@ fn identify(
     if let Some(span) = table.key_span("network") {
         return by_network(report, table, span);
     }
-    let user = table.filled("user-claim").map(|user| user.text.to_owned());
-    table
-        .filled("claim")
-        .map(|tenant| IdentifyTable::Claim { tenant: tenant.text.to_owned(), user })
+    let claim = |key| table.filled(key).map(|claim| claim.text.to_owned());
+    let (user, plan) = (claim("user-claim"), claim("plan-claim"));
+    claim("claim").map(|tenant| IdentifyTable::Claim { tenant, user, plan })
 }
 
 fn by_network(
@@ -167,8 +167,8 @@ fn jwt_config(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<JwtConf
         }
         None => JwtKeys::Secret(secret(report, table, "secret", "identify.jwt.secret")?),
     };
-    let (issuer, tenant, user) = (text("issuer")?, text("tenant")?, text("user"));
-    Some(JwtConfig { keys, issuer, audience, tenant, user })
+    let (issuer, tenant) = (text("issuer")?, text("tenant")?);
+    Some(JwtConfig { keys, issuer, audience, tenant, user: text("user"), plan: text("plan") })
 }
 
 /// The reference under a key.

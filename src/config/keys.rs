@@ -54,6 +54,7 @@ static IDENTIFY: Shape = Shape {
         key("user-header", Form::Filled, "The header in which it names the user."),
         key("claim", Form::Filled, "The verified claim with the tenant."),
         key("user-claim", Form::Filled, "The verified claim with the user."),
+        key("plan-claim", Form::Filled, "The verified claim with the tenant's plan."),
         key(
             "network",
             Form::Texts(1),
@@ -98,6 +99,7 @@ static JWT: Shape = Shape {
         key("audience", Form::Texts(1), "One of these must be in `aud`."),
         key("tenant", Form::Filled, "The claim that holds the tenant."),
         key("user", Form::Filled, "The claim that holds the user, for limits `per user`."),
+        key("plan", Form::Filled, "The claim that holds the plan that the tenant is on."),
     ],
 };
 

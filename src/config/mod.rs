@@ -191,6 +191,8 @@ pub(crate) enum IdentifyTable {
         tenant: String,
         /// `user-claim`: the name of the claim with the user.
         user: Option<String>,
+        /// `plan-claim`: the name of the claim with the tenant's plan.
+        plan: Option<String>,
     },
 }
 
@@ -218,6 +220,8 @@ pub(crate) struct JwtConfig {
     pub tenant: String,
     /// `user`: the claim that holds the user, for limits `per user`.
     pub user: Option<String>,
+    /// `plan`: the claim that holds the tenant's plan.
+    pub plan: Option<String>,
 }
 
 /// The verification keys of tokens.

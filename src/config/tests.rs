@@ -357,7 +357,7 @@ fn an_unknown_key_is_answered_with_each_key_once() {
     assert_eq!(
         help,
         "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, \
-         `user-claim`, `network`, `tenant`"
+         `user-claim`, `plan-claim`, `network`, `tenant`"
     );
 }
 
@@ -539,17 +539,20 @@ fn reads_claims_and_what_events_may_name() {
         [[identify]]
         claim      = "custom:tenant"
         user-claim = "sub"
+        plan-claim = "plan"
         [ingest]
         token    = { env = "TOKEN" }
         products = { "prod-1" = "calls" }
     "#;
     let config = Config::parse("tallygate.toml", text, []).unwrap();
-    let user = Some("sub".to_owned());
-    assert_eq!(config.identify, [IdentifyTable::Claim { tenant: "custom:tenant".into(), user }]);
+    let (tenant, user) = ("custom:tenant".into(), Some("sub".into()));
+    let claims = IdentifyTable::Claim { tenant, user, plan: Some("plan".into()) };
+    assert_eq!(config.identify, [claims]);
     assert_eq!(config.ingest.products["prod-1"], "calls");
     assert_eq!(config.ingest.token.unwrap().source, SecretSource::Env("TOKEN".into()));
     for wrong in [
         "[[identify]]\nclaim = \"a\"\nuser-header = \"b\"",
+        "[[identify]]\nheader = \"a\"\nplan-claim = \"b\"\n[proxy]\ntrust = [\"10.0.0.0/8\"]",
         "[ingest]\ntoken = \"s3cret\"",
         "[ingest.products]\np = 1",
         "[ingest]\nproduct = {}",

@@ -70,9 +70,9 @@ pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Er
                 let networks = networks.map_err(wrong)?;
                 sources.push(CredentialSource::Network { networks, tenant: tenant.clone() });
             }
-            Way::Claim { tenant, user } => {
-                sources
-                    .push(CredentialSource::Claim { tenant: tenant.clone(), user: user.clone() });
+            Way::Claim { tenant, user, plan } => {
+                let (tenant, user, plan) = (tenant.clone(), user.clone(), plan.clone());
+                sources.push(CredentialSource::Claim { tenant, user, plan });
             }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
@@ -119,6 +119,7 @@ fn jwt_source(
         audience: jwt.audience.clone(),
         tenant: jwt.tenant.clone(),
         user: jwt.user.clone(),
+        plan: jwt.plan.clone(),
     };
     let verifier = match &jwt.keys {
         JwtKeys::Jwks(place) => {

@@ -35,6 +35,8 @@ pub(crate) enum CredentialSource {
         tenant: String,
         /// Name of the claim with the user.
         user: Option<String>,
+        /// Name of the claim with the tenant's plan.
+        plan: Option<String>,
     },
 }
 

@@ -31,8 +31,8 @@ pub(crate) use source::Jwks;
 /// Largest difference between the clocks of issuer and host.
 pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
 
-/// Longest user id accepted.
-const MAX_USER: usize = 1_024;
+/// Longest user id or name of a plan accepted.
+const MAX_NAME: usize = 1_024;
 
 /// Requirements on a token, and its claims for tenant and user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub(crate) struct TokenRules {
     pub tenant: String,
     /// The claim with the user.
     pub user: Option<String>,
+    /// The claim with the plan that the tenant is on.
+    pub plan: Option<String>,
 }
 
 /// Verifies the tokens of one issuer. Clones share the keys.
@@ -67,6 +69,8 @@ pub(crate) struct Verified {
     pub tenant: String,
     /// The user.
     pub user: Option<String>,
+    /// The plan that the tenant is on.
+    pub plan: Option<String>,
     /// End of its cache lifetime, Unix milliseconds.
     pub until_ms: i64,
 }
@@ -74,9 +78,12 @@ pub(crate) struct Verified {
 impl Verified {
     /// The caller named by the token.
     pub(crate) fn caller(self) -> Caller {
-        let caller = Caller::new(self.tenant);
-        match self.user {
-            Some(user) => caller.user(user),
+        let mut caller = Caller::new(self.tenant);
+        if let Some(user) = self.user {
+            caller = caller.user(user);
+        }
+        match self.plan {
+            Some(plan) => caller.plan(plan),
             None => caller,
         }
     }
@@ -192,10 +199,14 @@ impl TokenRules {
             }
         }
         let tenant = token.get(&self.tenant).and_then(name).filter(|id| is_tenant_id(id));
-        let user = self.user.as_ref().and_then(|claim| token.get(claim)).and_then(name);
+        let filled = |claim: &Option<String>| {
+            let value = claim.as_ref().and_then(|claim| token.get(claim)).and_then(name);
+            value.filter(|value| !value.is_empty() && value.len() <= MAX_NAME)
+        };
         Ok(Verified {
             tenant: tenant.ok_or(JwtError::NoTenant)?,
-            user: user.filter(|user| !user.is_empty() && user.len() <= MAX_USER),
+            user: filled(&self.user),
+            plan: filled(&self.plan),
             until_ms,
         })
     }

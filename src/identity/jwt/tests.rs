@@ -33,6 +33,7 @@ fn claims() -> TokenRules {
         audience: vec!["api".into()],
         tenant: "org_id".into(),
         user: Some("sub".into()),
+        plan: Some("plan".into()),
     }
 }
 
@@ -136,6 +137,7 @@ async fn verifies_each_algorithm_with_its_key() {
     let acme = Verified {
         tenant: "acme".into(),
         user: Some("7".into()),
+        plan: None,
         until_ms: (NOW_S + 60 + 30) * 1_000,
     };
     for (alg, kid, signer) in [
@@ -365,6 +367,8 @@ fn issuer_audience_and_tenant_must_be_there_and_right() {
     assert_eq!(refused(&shared(), &with("org_id", json!("~anonymous"))), JwtError::NoTenant);
     assert_eq!(shared().verify(&with("org_id", json!(42)), NOW_MS).unwrap().tenant, "42");
     assert_eq!(shared().verify(&without("sub"), NOW_MS).unwrap().user, None);
+    let caller = shared().verify(&with("plan", json!("pro")), NOW_MS).unwrap().caller();
+    assert_eq!(caller, Caller::new("acme").user("7").plan("pro"));
 }
 
 #[test]
