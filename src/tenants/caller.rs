@@ -58,7 +58,7 @@ impl Named {
 pub(crate) struct NamedPlan {
     pub(crate) name: Arc<str>,
     /// How often the tenant's assigned plan had changed when this one was assigned.
-    pub(crate) since: u32,
+    pub(crate) since: u16,
 }
 
 /// A sheet that is kept: itself, or through a caller who has it at hand, which saves a busy tenant
