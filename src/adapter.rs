@@ -10,6 +10,9 @@
 //!    head, each chunk of the body before it passes, and the end.
 
 pub use crate::gate::{Answer, IdentifyStep, Pending, Running, Step, Waited};
+#[cfg(feature = "https")]
+#[doc(hidden)]
+pub use crate::https::{HttpsConnector, HttpsError};
 pub use crate::serving::{
     Ahead, AskedAhead, BytesRead, Counting, Decided, Head, Reading, Serving, StreamCut, Upgraded,
     is_upgrade, stated_length, wait_for_both,

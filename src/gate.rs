@@ -61,6 +61,8 @@ mod recent;
 #[cfg(feature = "stripe")]
 mod reports;
 mod restore;
+#[cfg(feature = "stripe")]
+mod scales;
 mod scopes;
 mod settings;
 mod shared;
@@ -264,7 +266,7 @@ impl Gate {
         {
             return Step::Done(*answer);
         }
-        let auth = rules.map_or(Auth::Required, |r| r.auth);
+        let auth = rules.map_or(live.catalog.default_auth, |r| r.auth);
         if auth == Auth::None {
             return Step::Done(Answer::Pass);
         }

@@ -62,9 +62,8 @@
 //!
 //! A **tenant** is the party that is limited and billed; its **outer id** is its name as the host
 //! knows it. A **meter** counts **units** (`requests`, bytes, tokens). Methods that take a number
-//! take whole units. Reports and limits give numbers in **atoms**, the smallest part of a unit,
-//! with a `scale` beside them: atoms divided by `scale` are units. `docs/vocabulary.md` has all the
-//! words.
+//! take whole units. Reports, limits and audits give an [`Amount`], which also has the part of a
+//! unit where a meter divides it. `docs/vocabulary.md` has all the words.
 //!
 //! # Features
 //!
@@ -75,6 +74,7 @@
 //! | `dynamodb` | a DynamoDB table as the store, for several processes |
 //! | `jwt` | callers identified by verified JWTs |
 //! | `stripe` | billing through Stripe |
+//! | `tls-ring` (default), `tls-aws-lc-rs` | TLS of `jwt` and `stripe`, if the host installs none |
 //! | `metrics` | counters and histograms through the `metrics` facade |
 //! | `testing` | gates for a host's own tests, in the module `testing` |
 //!
@@ -144,6 +144,8 @@ mod delays;
 mod error;
 mod flights;
 mod holders;
+#[cfg(feature = "https")]
+mod https;
 mod ids;
 mod notice;
 mod overrides;
@@ -152,6 +154,7 @@ mod patience;
 mod places;
 mod random;
 mod repeated;
+mod table;
 mod task;
 mod text_file;
 mod toml_file;

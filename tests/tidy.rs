@@ -40,7 +40,7 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 44] = [
+const ORDER: [&str; 46] = [
     "overrides",
     "amount",
     "clock",
@@ -50,8 +50,10 @@ const ORDER: [&str; 44] = [
     "holders",
     "ids",
     "own_type",
+    "table",
     "patience",
     "text_file",
+    "https",
     "repeated",
     "notice",
     "telemetry",
@@ -89,7 +91,7 @@ const ORDER: [&str; 44] = [
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
-const VENDORS: [(&str, &[&str]); 15] = [
+const VENDORS: [(&str, &[&str]); 18] = [
     ("Surrogate::new", &["src/directory", "src/ids.rs"]),
     ("WriterId::draw", &["src/ledger/log.rs"]),
     ("WriterId::from_stored", &["src/store/layout.rs", "src/ledger/journal.rs", "src/ids.rs"]),
@@ -100,6 +102,7 @@ const VENDORS: [(&str, &[&str]); 15] = [
     (
         "http::",
         &[
+            "src/https",
             "src/middleware",
             "src/identity/jw",
             "src/identity/named_header",
@@ -108,6 +111,9 @@ const VENDORS: [(&str, &[&str]); 15] = [
             "integrations/",
         ],
     ),
+    ("rustls::", &["src/https"]),
+    ("hyper_rustls", &["src/https"]),
+    ("ring::", &["src/identity/jwt", "src/https"]),
     ("aws_sdk_dynamodb", &["src/store/dynamodb", "integrations/"]),
     ("stripe_client", &["src/billing/stripe", "integrations/"]),
     ("stripe_billing", &["src/billing/stripe"]),

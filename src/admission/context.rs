@@ -7,9 +7,9 @@ use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 use crate::payers::late::LateUse;
 use crate::payers::purse;
-use crate::policy::RoutePolicy;
 use crate::policy::scoped::ScopesOf;
 use crate::policy::taken::DrawnFrom;
+use crate::policy::{RateIndex, RoutePolicy};
 use crate::sheets::hub::Hub;
 use crate::tenants::caller::SheetRef;
 
@@ -47,7 +47,7 @@ impl HoldContext {
     /// Charges `n` atoms of a meter, of which nothing is held, to the rates of the route.
     fn charge_rates(&self, meter: MeterId, n: u64, now: Now) {
         let rates = &self.sheet.policy.rates;
-        let of_meter = |rate: &&u16| rates[usize::from(**rate)].meter == Some(meter);
+        let of_meter = |rate: &&RateIndex| rates[**rate].meter == Some(meter);
         for rate in self.rules().rates.iter().filter(of_meter) {
             match purse::rate_of(&self.sheet, self.hub(), self.scopes(), *rate, now) {
                 Some(DrawnFrom::Bucket(rate)) => purse::charge_bucket(&self.sheet, rate, n, now),

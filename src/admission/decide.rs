@@ -22,7 +22,7 @@ use crate::payers::purse::{Draw, LimitRefused, NotDrawn, Purse, bucket_of, refus
 use crate::policy::resolve::Standing;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
 use crate::policy::taken::{CALLS, DrawnFrom, Limit, Taken, TakenList};
-use crate::policy::{AmountSource, CounterHome, MeterAsk, PlainAsk, RoutePolicy};
+use crate::policy::{AmountSource, CounterHome, MeterAsk, PlainAsk, RateIndex, RoutePolicy};
 use crate::quota::lease::Take;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
@@ -87,17 +87,14 @@ pub(crate) fn decide<'t>(
 /// The first limit that refuses this caller for having no value of its scope.
 fn without_value<'q>(q: &'q AdmissionInput<'_>) -> Option<(&'q Scope, Limit)> {
     let policy = &*q.sheet.policy;
-    let lacked = |place: &'q CounterHome| match place {
-        CounterHome::Scoped(scope) if q.scopes.lacks(scope) => Some(scope),
-        _ => None,
-    };
+    let lacks = |scope: &&Scope| q.scopes.lacks(scope);
     let rates = q.route.rates.iter().filter_map(|&rate| {
-        Some((lacked(&policy.rates[usize::from(rate)].place)?, Limit::Rate(rate)))
+        Some((policy.rates[rate].place.scope().filter(lacks)?, Limit::Rate(rate)))
     });
     let quotas = q.route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|&index| {
-        let quota = &policy.quotas[usize::from(index)];
+        let quota = &policy.quotas[index];
         let pool = quota.included.or(quota.over)?;
-        Some((lacked(&policy.pools[usize::from(pool)].place)?, Limit::Quota(index)))
+        Some((policy.pools[pool].place.scope().filter(lacks)?, Limit::Quota(index)))
     });
     rates.chain(quotas).next()
 }
@@ -244,13 +241,13 @@ fn undo_plain(q: &AdmissionInput<'_>, asks: &[PlainAsk]) {
 }
 
 #[inline]
-fn take_call(q: &AdmissionInput<'_>, rate: u16) -> bool {
+fn take_call(q: &AdmissionInput<'_>, rate: RateIndex) -> bool {
     let (rate, bucket) = bucket_of(q.sheet, rate);
     bucket.is_some_and(|bucket| rate.rule.take(bucket, 1, q.now.mono_ns).is_ok())
 }
 
 #[cold]
-fn give_call_back(q: &AdmissionInput<'_>, rate: u16) {
+fn give_call_back(q: &AdmissionInput<'_>, rate: RateIndex) {
     if let (rate, Some(bucket)) = bucket_of(q.sheet, rate) {
         rate.rule.give_back(bucket, 1, q.now.mono_ns, q.now.mono_ns);
     }
@@ -284,8 +281,8 @@ fn draw_meter(
 
 /// The amount that this request asks of a rate, and its meter's index; `None` if it asks for
 /// nothing.
-fn asked_of(q: &AdmissionInput<'_>, rate: u16) -> Option<(u64, u8)> {
-    let Some(meter) = q.sheet.policy.rates[usize::from(rate)].meter else {
+fn asked_of(q: &AdmissionInput<'_>, rate: RateIndex) -> Option<(u64, u8)> {
+    let Some(meter) = q.sheet.policy.rates[rate].meter else {
         return Some((1, CALLS));
     };
     let at = q.route.meters.iter().position(|m| m.meter == meter)?;
@@ -297,7 +294,7 @@ fn asked_of(q: &AdmissionInput<'_>, rate: u16) -> Option<(u64, u8)> {
 #[cold]
 fn ask_for_slots(q: &AdmissionInput<'_>) {
     for &index in &q.route.rates {
-        let pool = q.sheet.policy.rates[usize::from(index)].slot_pool;
+        let pool = q.sheet.policy.rates[index].slot_pool;
         let (Some(pool), Some((n, i))) = (pool, asked_of(q, index)) else {
             continue;
         };
@@ -359,12 +356,12 @@ fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotDrawn>
 /// Draws units of a strict rate's slot; all nodes together have no more than the rate gives.
 fn draw_slot(
     q: &AdmissionInput<'_>,
-    index: u16,
+    index: RateIndex,
     n: u64,
     i: u8,
     taken: &mut TakenList,
 ) -> Option<NotDrawn> {
-    let pool = q.sheet.policy.rates[usize::from(index)].slot_pool?;
+    let pool = q.sheet.policy.rates[index].slot_pool?;
     match take(&q.purse(), pool, n) {
         Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw: 0 }),
         Draw::None => {}
@@ -383,8 +380,8 @@ fn draw_slot(
 
 /// A rate shared with other nodes has refused here: perhaps they need less of it.
 #[cold]
-fn tell(q: &AdmissionInput<'_>, index: u16, from: &DrawnFrom, n: u64) {
-    let rate = &q.sheet.policy.rates[usize::from(index)];
+fn tell(q: &AdmissionInput<'_>, index: RateIndex, from: &DrawnFrom, n: u64) {
+    let rate = &q.sheet.policy.rates[index];
     if rate.slot_pool.is_some() {
         return; // what is leased per slot has no shares
     }

@@ -21,7 +21,7 @@ use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::payers::purse;
 use crate::policy::taken::{CALLS, DrawnFrom, PARTS, Taken};
-use crate::policy::{AmountSource, ByteMeter, MeterAsk};
+use crate::policy::{AmountSource, ByteMeter, MeterAsk, QuotaIndex};
 
 mod going_on;
 mod keyed;
@@ -160,9 +160,9 @@ impl Hold {
     }
 
     /// Units it holds, included in this quota or paid by grants, for numbers still to be reported.
-    pub(crate) fn set_aside(&self, quota: u16) -> u64 {
+    pub(crate) fn set_aside(&self, quota: QuotaIndex) -> u64 {
         let policy = &self.of.sheet.policy;
-        let rule = &policy.quotas[usize::from(quota)];
+        let rule = &policy.quotas[quota];
         if self.plain != Plain::Not {
             return self.plain_set_aside(rule.included);
         }
@@ -191,7 +191,7 @@ impl Hold {
     }
 
     /// How far the bytes read so far exceed what it holds under this quota: paid at the end.
-    pub(crate) fn read_beyond(&self, quota: u16) -> u64 {
+    pub(crate) fn read_beyond(&self, quota: QuotaIndex) -> u64 {
         let Some(read) = self.read.as_ref().map(BytesRead::total) else { return 0 };
         let rules = self.of.rules();
         let asks = rules.meters.iter().enumerate().filter(|(_, ask)| ask.quotas.contains(&quota));
@@ -206,7 +206,7 @@ impl Hold {
         let pools = &self.of.sheet.policy.pools;
         let pays = |took: &&Taken| match &took.from {
             DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => {
-                pools[usize::from(*pool)].slot_ms.is_none()
+                pools[*pool].slot_ms.is_none()
             }
             DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => false,
         };

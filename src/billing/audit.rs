@@ -21,6 +21,7 @@ use super::outbox::Outbox;
 use super::report::Reporter;
 use super::result::ReportError;
 use super::sink::Sum;
+use crate::amount::Amount;
 use crate::clock::time_at;
 use crate::ids::{Surrogate, WriterId};
 use crate::ledger::record::PoolRow;
@@ -38,7 +39,7 @@ pub use gap::Gap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Audit {
-    /// One line for each account, tenant, meter, scale and period.
+    /// One line for each account, tenant, meter and period.
     pub lines: Vec<Line>,
     /// Units that the service counted, by customer and event name.
     pub totals: Vec<Total>,
@@ -52,7 +53,8 @@ pub struct Audit {
     pub failed: Vec<(Surrogate, String)>,
 }
 
-/// One account, tenant, meter, scale and period. In atoms, except where units are stated. In
+/// One account, tenant, meter and period; two, if the meter was counted in other parts of its unit
+/// in between. Amounts are the meter's, except where units of the service are stated. In
 /// [`Audit::lines`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -63,17 +65,15 @@ pub struct Line {
     pub tenant: Surrogate,
     /// The meter.
     pub meter: Arc<str>,
-    /// Atoms per unit of the meter.
-    pub scale: u64,
     /// When the period began, Unix milliseconds.
     pub(crate) period_ms: i64,
-    /// Atoms recorded in the logs.
-    pub recorded: u64,
-    /// Atoms owed of that: all, or only the use beyond a quota that bills.
-    pub owed: u64,
-    /// Atoms frozen into entries.
-    pub frozen: u64,
-    /// Whole units accepted by the service.
+    /// Recorded in the logs.
+    pub recorded: Amount,
+    /// Owed of that: all, or only the use beyond a quota that bills.
+    pub owed: Amount,
+    /// Frozen into entries.
+    pub frozen: Amount,
+    /// Whole units of the service that it has accepted.
     pub sent: u64,
     /// Differences, including those that pass by themselves.
     pub gaps: Vec<Gap>,
@@ -96,8 +96,9 @@ pub struct Total {
     pub counted: i64,
 }
 
-/// A pool of a limit, compared with what was recorded of it. All amounts are atoms. In
-/// [`Audit::pools`].
+/// A pool of a limit, compared with what was recorded of it. Amounts are those of its meter; of a
+/// meter that the plan file has lost, and of a grant that was ended, they count the smallest parts
+/// of a unit. In [`Audit::pools`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pool {
@@ -108,12 +109,12 @@ pub struct Pool {
     /// Start of the window, Unix milliseconds.
     pub(crate) start_ms: i64,
     /// Taken out of the pool: held and spent.
-    pub taken: i64,
+    pub taken: Amount,
     /// Recorded by all writers.
-    pub recorded: u64,
+    pub recorded: Amount,
     /// Held by writers beyond what each has recorded: still to be served, given back, or served by
     /// a process that died. The bound of what was served and not recorded.
-    pub unrecorded: u64,
+    pub unrecorded: Amount,
     /// Whether the amount taken equals the amount held and spent.
     pub balanced: bool,
 }
@@ -161,12 +162,13 @@ impl Reporter {
         self.inner.ledger.examine(self.inner.clock.now().wall_ms).await
     }
 
-    /// The audit of this use, each with the terms it is billed under, if any; and of tenants that
-    /// have `failed` before.
+    /// The audit of this use, each with the terms it is billed under, if any; of the pools whose
+    /// `scales` are given, in atoms per unit; and of tenants that have `failed` before.
     pub(crate) async fn audit(
         &self,
         uses: Vec<(RecordedUse, Option<DueUse>)>,
         examined: &Examined,
+        scales: &BTreeMap<&PoolId, u64>,
         mut failed: BTreeMap<Surrogate, String>,
     ) -> Result<Audit, ReportError> {
         let broken = |(of, why): &(WriterId, String)| format!("log {of}: {why}");
@@ -200,7 +202,7 @@ impl Reporter {
             }
             audit.totals.push(total);
         }
-        audit.pools = self.pools(examined, &mut failed).await?;
+        audit.pools = self.pools(examined, scales, &mut failed).await?;
         audit.failed = failed.into_iter().collect();
         Ok(audit)
     }
@@ -222,13 +224,12 @@ impl Reporter {
     async fn pools(
         &self,
         examined: &Examined,
+        scales: &BTreeMap<&PoolId, u64>,
         failed: &mut BTreeMap<Surrogate, String>,
     ) -> Result<Vec<Pool>, StoreError> {
-        let mut ids: Vec<&PoolId> = examined.pools.keys().collect();
-        ids.sort_unstable();
         let mut pools = Vec::new();
-        for id in ids {
-            let read = self.pool(id, &examined.pools[id]).await;
+        for (id, scale) in scales {
+            let read = self.pool(id, &examined.pools[*id], *scale).await;
             // An expired pool is no longer audited.
             pools.extend(intact(read, id.tenant, failed)?.flatten());
         }
@@ -239,6 +240,7 @@ impl Reporter {
         &self,
         id: &PoolId,
         rows: &HashMap<WriterId, PoolRow>,
+        scale: u64,
     ) -> Result<Option<Pool>, StoreError> {
         let read = Whole::read(&*self.inner.store, &self.inner.space, id).await?;
         let Some(pool) = read else { return Ok(None) };
@@ -247,14 +249,17 @@ impl Reporter {
         let beyond = |(of, entry): &(WriterId, pool::Entry)| {
             entry.held.saturating_sub(rows.get(of).map_or(0, |row| row.total))
         };
+        let recorded = rows.values().fold(0, |sum: u64, row| sum.saturating_add(row.total));
+        let unrecorded = entries.iter().map(beyond).fold(0, u64::saturating_add);
         Ok(Some(Pool {
             tenant: id.tenant,
             limit: id.limit.clone(),
             start_ms: id.start_ms,
-            taken,
-            recorded: rows.values().fold(0, |sum, row| sum.saturating_add(row.total)),
-            unrecorded: entries.iter().map(beyond).fold(0, u64::saturating_add),
-            balanced,
+            // Never below nothing, unless the table was changed by hand.
+            taken: Amount::new(u64::try_from(taken).unwrap_or(0), scale),
+            recorded: Amount::new(recorded, scale),
+            unrecorded: Amount::new(unrecorded, scale),
+            balanced: balanced && taken >= 0,
         }))
     }
 }
@@ -310,20 +315,19 @@ fn add(groups: &mut BTreeMap<(String, String), Group>, at: usize, due: &DueUse, 
 }
 
 fn unbilled(used: &RecordedUse) -> Line {
-    let atoms = used.atoms;
+    let (amount, none) = (Amount::new(used.atoms, used.scale), Amount::new(0, used.scale));
     let gap = match &used.id {
-        None => Gap::NoAccount { atoms },
-        Some(_) => Gap::NoTerms { atoms },
+        None => Gap::NoAccount { amount },
+        Some(_) => Gap::NoTerms { amount },
     };
     Line {
         account: used.id.as_ref().map(|id| id.account.clone()),
         tenant: used.tenant,
         meter: used.meter.clone(),
-        scale: used.scale,
         period_ms: used.period_ms,
-        recorded: atoms,
-        owed: 0,
-        frozen: 0,
+        recorded: amount,
+        owed: none,
+        frozen: none,
         sent: 0,
         gaps: vec![gap],
     }
@@ -331,23 +335,25 @@ fn unbilled(used: &RecordedUse) -> Line {
 
 fn line(due: &DueUse, outbox: &Outbox, too_old: bool) -> Line {
     let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
-    let owed = due.owed();
+    let (owed, unit) = (due.owed(), due.terms.atoms_per_unit.max(1));
+    let amount = |atoms| Amount::new(atoms, scale);
     Line {
         account: Some(account),
         tenant,
         meter,
-        scale,
         period_ms,
-        recorded: due.used,
-        owed,
-        frozen: outbox.frozen,
+        recorded: amount(due.used),
+        owed: amount(owed),
+        frozen: amount(outbox.frozen),
         sent: outbox.value_sent(),
-        gaps: gaps(owed, due.terms.atoms_per_unit.max(1), outbox, too_old),
+        gaps: gaps((owed, unit), scale, outbox, too_old),
     }
 }
 
-/// Gaps that show in an item's own state, before the service is asked.
-fn gaps(owed: u64, unit: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
+/// Gaps that show in an item's own state, before the service is asked. `unit` is how many atoms a
+/// unit of the service has, `scale` how many a unit of the meter has.
+fn gaps((owed, unit): (u64, u64), scale: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
+    let amount = |atoms| Amount::new(atoms, scale);
     let mut gaps = Vec::new();
     let left = owed.saturating_sub(outbox.frozen);
     if left / unit > 0 {
@@ -355,10 +361,10 @@ fn gaps(owed: u64, unit: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
         gaps.push(if too_old { Gap::TooOld { units } } else { Gap::Waiting { units } });
     }
     if !left.is_multiple_of(unit) {
-        gaps.push(Gap::Remainder { atoms: left % unit });
+        gaps.push(Gap::Remainder { amount: amount(left % unit) });
     }
     if outbox.frozen > owed {
-        gaps.push(Gap::Shrunk { atoms: outbox.frozen - owed });
+        gaps.push(Gap::Shrunk { amount: amount(outbox.frozen - owed) });
     }
     let pending = outbox.pending.as_ref();
     if let Some(pending) = pending {
@@ -377,7 +383,7 @@ fn gaps(owed: u64, unit: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
     let entries = sent.chain(pending.map(|pending| pending.entry.atoms));
     let entries = entries.fold(outbox.settled.atoms, u64::saturating_add);
     if entries != outbox.frozen {
-        gaps.push(Gap::Books { frozen: outbox.frozen, entries });
+        gaps.push(Gap::Books { frozen: amount(outbox.frozen), entries: amount(entries) });
     }
     gaps
 }
@@ -387,8 +393,15 @@ mod tests {
     use super::*;
     use crate::billing::outbox::{OutboxEntry, Stopped};
 
+    /// Of the meter: two of its units are one of the service.
+    const SCALE: u64 = 5;
+
+    fn amount(atoms: u64) -> Amount {
+        Amount::new(atoms, SCALE)
+    }
+
     fn gaps(owed: u64, unit: u64, outbox: &Outbox) -> Vec<Gap> {
-        super::gaps(owed, unit, outbox, false)
+        super::gaps((owed, unit), SCALE, outbox, false)
     }
 
     fn outbox() -> Outbox {
@@ -414,16 +427,16 @@ mod tests {
     #[test]
     fn an_item_names_each_of_its_gaps() {
         assert_eq!(gaps(0, 10, &Outbox::default()), []);
-        let waiting = [Gap::Waiting { units: 2 }, Gap::Remainder { atoms: 5 }];
+        let waiting = [Gap::Waiting { units: 2 }, Gap::Remainder { amount: amount(5) }];
         assert_eq!(gaps(25, 10, &Outbox::default()), waiting);
-        let too_old = [Gap::TooOld { units: 2 }, Gap::Remainder { atoms: 5 }];
-        assert_eq!(super::gaps(25, 10, &Outbox::default(), true), too_old);
+        let too_old = [Gap::TooOld { units: 2 }, Gap::Remainder { amount: amount(5) }];
+        assert_eq!(super::gaps((25, 10), SCALE, &Outbox::default(), true), too_old);
         assert!(!too_old[0].is_passing());
         assert_eq!(gaps(50, 10, &outbox()), [Gap::Open { k: 1, units: 5 }]);
         let mut sent = outbox();
         sent.delivered();
         assert_eq!(gaps(50, 10, &sent), []);
-        assert_eq!(gaps(20, 10, &sent), [Gap::Shrunk { atoms: 30 }]);
+        assert_eq!(gaps(20, 10, &sent), [Gap::Shrunk { amount: amount(30) }]);
         let mut doubtful = sent.clone();
         doubtful.verified(1, 3, false, 0);
         assert_eq!(gaps(50, 10, &doubtful), [Gap::Doubtful { k: 1, units: 5, sum: 3 }]);
@@ -432,6 +445,8 @@ mod tests {
         let why = Stopped::Refused("no".to_owned());
         assert_eq!(gaps(50, 10, &stopped), [Gap::Stopped { k: 1, units: 5, why }]);
         sent.frozen = 70;
-        assert_eq!(gaps(70, 10, &sent), [Gap::Books { frozen: 70, entries: 50 }]);
+        let books = gaps(70, 10, &sent);
+        assert_eq!(books[0].to_string(), "14 units are frozen, but the entries amount to 10");
+        assert_eq!(books, [Gap::Books { frozen: amount(70), entries: amount(50) }]);
     }
 }

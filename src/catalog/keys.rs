@@ -17,6 +17,12 @@ pub(super) static TOP: Shape = Shape {
         key("timezone", Form::Text, "IANA time zone in which days and months begin. Default: UTC.")
             .like("\"UTC\""),
         key(
+            "default-auth",
+            Form::Word(&["required", "optional", "none"]),
+            "Whether callers of requests on no route of this file are identified: with `none` such \
+             requests cost nothing. Default: required.",
+        ),
+        key(
             "on-directory-error",
             Form::Word(&["deny", "default-plan"]),
             "A tenant that is not in cache while the store is away: 503, or the default plan.",

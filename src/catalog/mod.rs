@@ -74,6 +74,8 @@ pub struct Catalog {
     pub(crate) hash: [u8; 32],
     /// The plan of tenants without one.
     pub(crate) default_plan: PlanId,
+    /// `auth` of requests on no route of the file.
+    pub(crate) default_auth: Auth,
     /// The zone in which days and months turn over.
     pub(crate) timezone: Zone,
     /// Treatment of an uncached tenant by admission when the store does not answer.
@@ -188,10 +190,9 @@ impl Catalog {
         plan.or_else(addon).or_else(topup)
     }
 
-    /// The tenant's exception in force at `now_ms`, if any, by its outer id.
-    pub(crate) fn exception(&self, tenant: &str, now_ms: i64) -> Option<&Exception> {
-        let holds = |found: &&Exception| found.until_ms.is_none_or(|until| now_ms < until);
-        self.tenants.get(tenant).filter(holds)
+    /// The tenant's exception, by its outer id. It may have ended.
+    pub(crate) fn exception(&self, tenant: &str) -> Option<&Exception> {
+        self.tenants.get(tenant)
     }
 }
 
@@ -221,6 +222,7 @@ fn lower(report: &mut Findings<'_>, top: TomlTable<'_>, now_ms: i64, hash: [u8; 
     let catalog = Catalog {
         hash,
         default_plan,
+        default_auth: routes::auth(top.text("default-auth")),
         timezone,
         on_directory_error,
         meters,

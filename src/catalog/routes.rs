@@ -47,6 +47,15 @@ pub(super) fn routes(report: &mut Findings<'_>, top: TomlTable<'_>, scene: &Scen
     routes
 }
 
+/// Whether callers are identified, as a word; required where there is none.
+pub(super) fn auth(word: Option<Text<'_>>) -> Auth {
+    match word.map(|word| word.text) {
+        Some("optional") => Auth::Optional,
+        Some("none") => Auth::None,
+        _ => Auth::Required,
+    }
+}
+
 fn route(report: &mut Findings<'_>, scene: &Scene<'_>, name: &str, table: TomlTable<'_>) -> Route {
     let route = Route {
         name: Arc::from(name),
@@ -54,11 +63,7 @@ fn route(report: &mut Findings<'_>, scene: &Scene<'_>, name: &str, table: TomlTa
         meters: concerning(report, scene, table),
         needs: table.text("needs").map(|needs| Arc::from(needs.text)),
         free: table.flag("free").unwrap_or(false),
-        auth: match table.text("auth").map(|auth| auth.text) {
-            Some("optional") => Auth::Optional,
-            Some("none") => Auth::None,
-            _ => Auth::Required,
-        },
+        auth: auth(table.text("auth")),
         once_by: table.text("once-by").and_then(|header| header_name(report, &header)),
         charge_on: charge_on(report, table),
         enforce: enforce(table),

@@ -1,5 +1,8 @@
 //! `[[identify]]`: the methods of identifying a caller.
 
+use std::ops::Range;
+
+use super::tables::network;
 use super::*;
 use crate::toml_file::{Text, TomlNode, TomlTable, items, looks_secret};
 
@@ -24,7 +27,14 @@ fn identify(
     table: TomlTable<'_>,
     trusted: bool,
 ) -> Option<IdentifyTable> {
-    for (key, of) in [("pepper", "api-key"), ("user-header", "header"), ("user-claim", "claim")] {
+    let belongs = [
+        ("pepper", "api-key"),
+        ("user-header", "header"),
+        ("user-claim", "claim"),
+        ("plan-claim", "claim"),
+        ("tenant", "network"),
+    ];
+    for (key, of) in belongs {
         if let Some(span) = table.key_span(key)
             && table.node(of).is_none()
         {
@@ -40,10 +50,37 @@ fn identify(
     if let Some(tenant) = table.filled("header") {
         return gateway(report, table, &tenant, trusted);
     }
-    let user = table.filled("user-claim").map(|user| user.text.to_owned());
-    table
-        .filled("claim")
-        .map(|tenant| IdentifyTable::Claim { tenant: tenant.text.to_owned(), user })
+    if let Some(span) = table.key_span("network") {
+        return by_network(report, table, span);
+    }
+    let claim = |key| table.filled(key).map(|claim| claim.text.to_owned());
+    let (user, plan) = (claim("user-claim"), claim("plan-claim"));
+    claim("claim").map(|tenant| IdentifyTable::Claim { tenant, user, plan })
+}
+
+fn by_network(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    span: Range<usize>,
+) -> Option<IdentifyTable> {
+    let Some(tenant) = table.filled("tenant") else {
+        if table.node("tenant").is_none() {
+            let help = "tenant = \"internal\"";
+            report.error(span, "`network` needs the tenant that its callers are", help);
+        }
+        return None;
+    };
+    let id = tenant.text;
+    if id.starts_with('~') || id.chars().any(char::is_control) || id.chars().count() > 256 {
+        let message = "this is not a tenant's id: at most 256 characters, not beginning with ~";
+        report.error(tenant.span.clone(), message, "as in \"internal\"");
+    }
+    let all = "this is every caller of the internet";
+    let networks = table.texts("network");
+    let networks =
+        networks.iter().filter_map(|text| network(report, text, (all, "write your own ranges")));
+    let networks = networks.collect();
+    Some(IdentifyTable::Network { networks, tenant: tenant.text.to_owned() })
 }
 
 fn api_key(report: &mut Findings<'_>, table: TomlTable<'_>) -> IdentifyTable {
@@ -130,8 +167,8 @@ fn jwt_config(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<JwtConf
         }
         None => JwtKeys::Secret(secret(report, table, "secret", "identify.jwt.secret")?),
     };
-    let (issuer, tenant, user) = (text("issuer")?, text("tenant")?, text("user"));
-    Some(JwtConfig { keys, issuer, audience, tenant, user })
+    let (issuer, tenant) = (text("issuer")?, text("tenant")?);
+    Some(JwtConfig { keys, issuer, audience, tenant, user: text("user"), plan: text("plan") })
 }
 
 /// The reference under a key.

@@ -12,8 +12,8 @@ pub(super) static TOP: Shape = Shape {
         key(
             "identify",
             Form::TablesOrNone(&IDENTIFY),
-            "How callers are identified: a table for each way, tried in order. `[]`: by the program \
-             alone.",
+            "How callers are identified: a table for each way, tried in order. `[]`: by the \
+             program alone.",
         ),
         key("identity", Form::Table(&IDENTITY), "Treatment of unknown callers."),
         key("proxy", Form::Table(&PROXY), "The proxies trusted for a caller's address."),
@@ -43,7 +43,7 @@ static PLANS: Shape = Shape {
 
 static IDENTIFY: Shape = Shape {
     name: "service file's [[identify]]",
-    required: &[&["api-key", "jwt", "header", "claim"]],
+    required: &[&["api-key", "jwt", "header", "claim", "network"]],
     keys: &[
         key("api-key", Form::Texts(1), "Headers that may hold an API key, read in order."),
         key("pepper", Form::Tables(&PEPPER), "Keys of the hash of API keys, newest first.")
@@ -54,6 +54,13 @@ static IDENTIFY: Shape = Shape {
         key("user-header", Form::Filled, "The header in which it names the user."),
         key("claim", Form::Filled, "The verified claim with the tenant."),
         key("user-claim", Form::Filled, "The verified claim with the user."),
+        key("plan-claim", Form::Filled, "The verified claim with the tenant's plan."),
+        key(
+            "network",
+            Form::Texts(1),
+            "Address ranges whose callers are one tenant, without a credential.",
+        ),
+        key("tenant", Form::Filled, "That tenant."),
     ],
 };
 
@@ -92,6 +99,7 @@ static JWT: Shape = Shape {
         key("audience", Form::Texts(1), "One of these must be in `aud`."),
         key("tenant", Form::Filled, "The claim that holds the tenant."),
         key("user", Form::Filled, "The claim that holds the user, for limits `per user`."),
+        key("plan", Form::Filled, "The claim that holds the plan that the tenant is on."),
     ],
 };
 

@@ -178,12 +178,21 @@ pub(crate) enum IdentifyTable {
         /// `user-header`: the name of the header with the user, lower case.
         user: Option<String>,
     },
+    /// The address, without a credential.
+    Network {
+        /// `network`: the ranges.
+        networks: Vec<Network>,
+        /// `tenant`: whose callers they are.
+        tenant: String,
+    },
     /// A claim verified by the host, or by the gateway that calls a Lambda function.
     Claim {
         /// `claim`: the name of the claim with the tenant.
         tenant: String,
         /// `user-claim`: the name of the claim with the user.
         user: Option<String>,
+        /// `plan-claim`: the name of the claim with the tenant's plan.
+        plan: Option<String>,
     },
 }
 
@@ -211,6 +220,8 @@ pub(crate) struct JwtConfig {
     pub tenant: String,
     /// `user`: the claim that holds the user, for limits `per user`.
     pub user: Option<String>,
+    /// `plan`: the claim that holds the tenant's plan.
+    pub plan: Option<String>,
 }
 
 /// The verification keys of tokens.

@@ -19,7 +19,9 @@ pub(super) fn config(report: &mut Findings<'_>, top: TomlTable<'_>) -> Config {
         plans: PlansConfig { file: plans.map_or(DEFAULT_PLANS, |file| file.text).into() },
         identify: identify_list(report, top, trusted),
         identity: identity(top.table("identity")),
-        proxy: ProxyConfig { trust: trust.iter().filter_map(|net| network(report, net)).collect() },
+        proxy: ProxyConfig {
+            trust: trust.iter().filter_map(|net| network(report, net, ALL)).collect(),
+        },
         http: top.table("http").map(|table| http(report, table)).unwrap_or_default(),
         stripe: top.table("stripe").and_then(|table| stripe(report, table)),
         flush: flush(report, top.table("flush"), &store.kind),
@@ -75,7 +77,18 @@ fn identity(table: Option<TomlTable<'_>>) -> IdentityConfig {
     IdentityConfig { unknown, no_scope }
 }
 
-fn network(report: &mut Findings<'_>, written: &Text<'_>) -> Option<Network> {
+/// What is wrong with trusting every address, and what to write instead.
+const ALL: (&str, &str) = (
+    "this trusts everybody: each caller could claim any address",
+    "write the ranges of your own proxies",
+);
+
+/// A range of addresses. `all`: what is wrong with one of all addresses, and what to write instead.
+pub(super) fn network(
+    report: &mut Findings<'_>,
+    written: &Text<'_>,
+    all: (&str, &'static str),
+) -> Option<Network> {
     let span = || written.span.clone();
     let one = || written.text.parse::<IpAddr>().ok().map(ipnet::IpNet::from);
     let Some(net) = written.text.parse::<ipnet::IpNet>().ok().or_else(one) else {
@@ -84,8 +97,7 @@ fn network(report: &mut Findings<'_>, written: &Text<'_>) -> Option<Network> {
         return None;
     };
     if net.prefix_len() == 0 {
-        let message = "this trusts everybody: each caller could claim any address";
-        report.error(span(), message, "write the ranges of your own proxies");
+        report.error(span(), all.0, all.1);
     } else if net.trunc() != net {
         let message = "the address has bits beyond its prefix";
         report.error(span(), message, format!("did you mean \"{}\"?", net.trunc()));

@@ -285,6 +285,26 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
 }
 
 #[test]
+fn a_network_is_of_a_tenant() {
+    let text = "[[identify]]\nnetwork = [\"10.0.0.0/8\", \"fd00::1\"]\ntenant = \"internal\"";
+    let [IdentifyTable::Network { networks, tenant }] = &parse(text).unwrap().identify[..] else {
+        panic!("one way")
+    };
+    assert_eq!((networks.len(), &**tenant), (2, "internal"));
+    for (rest, column, message) in [
+        ("network = [\"10.0.0.0/8\"]", 1, "needs the tenant"),
+        ("network = [\"0.0.0.0/0\"]\ntenant = \"x\"", 12, "every caller"),
+        ("network = [\"10.0.0.1/8\"]\ntenant = \"x\"", 12, "beyond its prefix"),
+    ] {
+        let error = error(&format!("[[identify]]\n{rest}"));
+        assert_eq!((error.line, error.column), (2, column), "{error}");
+        assert!(error.message.contains(message), "{error}");
+    }
+    let error = error("[[identify]]\nclaim = \"org\"\ntenant = \"x\"");
+    assert!(error.message.contains("`tenant` belongs to `network`"), "{error}");
+}
+
+#[test]
 fn the_committed_schema_is_that_of_the_parser() {
     let schema = toml_file::schema(&keys::TOP, "tallygate.toml");
     schema_tests::is_committed(schema, "docs/service-file.schema.json");
@@ -336,7 +356,8 @@ fn an_unknown_key_is_answered_with_each_key_once() {
     let help = error(text).help;
     assert_eq!(
         help,
-        "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, `user-claim`"
+        "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, \
+         `user-claim`, `plan-claim`, `network`, `tenant`"
     );
 }
 
@@ -518,17 +539,20 @@ fn reads_claims_and_what_events_may_name() {
         [[identify]]
         claim      = "custom:tenant"
         user-claim = "sub"
+        plan-claim = "plan"
         [ingest]
         token    = { env = "TOKEN" }
         products = { "prod-1" = "calls" }
     "#;
     let config = Config::parse("tallygate.toml", text, []).unwrap();
-    let user = Some("sub".to_owned());
-    assert_eq!(config.identify, [IdentifyTable::Claim { tenant: "custom:tenant".into(), user }]);
+    let (tenant, user) = ("custom:tenant".into(), Some("sub".into()));
+    let claims = IdentifyTable::Claim { tenant, user, plan: Some("plan".into()) };
+    assert_eq!(config.identify, [claims]);
     assert_eq!(config.ingest.products["prod-1"], "calls");
     assert_eq!(config.ingest.token.unwrap().source, SecretSource::Env("TOKEN".into()));
     for wrong in [
         "[[identify]]\nclaim = \"a\"\nuser-header = \"b\"",
+        "[[identify]]\nheader = \"a\"\nplan-claim = \"b\"\n[proxy]\ntrust = [\"10.0.0.0/8\"]",
         "[ingest]\ntoken = \"s3cret\"",
         "[ingest.products]\np = 1",
         "[ingest]\nproduct = {}",

@@ -252,8 +252,8 @@ impl TenantEdit {
         self.with(Edit::Plan(Some(name.into())))
     }
 
-    /// Assigns the plan that the host names, whether the plan file has it now or not: until it does,
-    /// the default plan applies.
+    /// Assigns the plan that the host names, whether the plan file has it now or not: until it
+    /// does, the default plan applies.
     pub(crate) fn named_plan(mut self, name: &str) -> Self {
         self.is_named = true;
         self.with(Edit::Plan(Some(name.to_owned())))

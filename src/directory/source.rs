@@ -31,8 +31,9 @@ const NOTE: &str = "from the host's tables";
 ///         let id = id.to_owned();
 ///         Box::pin(async move {
 ///             // SELECT plan FROM organisations WHERE id = $1
-///             let row: Result<Option<String>, std::io::Error> = Ok((id == "acme").then(|| "pro".into()));
-///             let row = row.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, e.to_string()))?;
+///             let row: Result<_, std::io::Error> = Ok((id == "acme").then_some("pro"));
+///             let away = |e| StoreError::new(StoreErrorKind::Unavailable, format!("{e}"));
+///             let row = row.map_err(away)?;
 ///             Ok(row.map(|plan| HostTenant::new().plan(plan)))
 ///         })
 ///     }

@@ -18,7 +18,7 @@ impl LimitReader<'_> {
     pub(super) fn beyond(&self, rule: &QuotaRule) -> Option<u64> {
         let over = match rule.over {
             Some(pool) => {
-                let whole = u64::try_from(self.sheet.policy.pools[usize::from(pool)].limit).ok()?;
+                let whole = u64::try_from(self.sheet.policy.pools[pool].limit).ok()?;
                 let more = if rule.tenant_wide { self.overdrawn(pool) } else { 0 };
                 whole.saturating_sub(self.remaining(pool)?).saturating_add(more)
             }

@@ -75,7 +75,7 @@ impl Gate {
         };
         if let Some(known) = inner.tenants.callers.get(&probe.0)
             && known.is_fresh(now)
-            && known.holds_plan(now)
+            && has_plan(&known, &presented, now)
         {
             if known.wants_refresh(now) {
                 self.refresh_caller(&known, &presented, probe);
@@ -142,18 +142,16 @@ impl Gate {
                     Err(_) => Identification::Refused(Reason::Unidentified),
                 }
             }
-            Presented::Tenant { id, user, .. } => match named_caller(&id, user.as_deref()) {
-                Ok(caller) => {
-                    let expires_ms = i64::MAX;
-                    let whose = name_tag(caller.tenant.as_bytes());
-                    Identification::Ask(self.load(
-                        probe,
-                        Wanted::Named { caller, expires_ms },
-                        whose,
-                    ))
+            Presented::Tenant { id, user, plan, .. } => {
+                match named_caller(&id, user.as_deref(), plan.as_deref()) {
+                    Ok(caller) => {
+                        let whose = name_tag(caller.tenant.as_bytes());
+                        let wanted = Wanted::Named { caller, expires_ms: i64::MAX };
+                        Identification::Ask(self.load(probe, wanted, whose))
+                    }
+                    Err(_) => Identification::Refused(Reason::Unidentified),
                 }
-                Err(_) => Identification::Refused(Reason::Unidentified),
-            },
+            }
             Presented::Nothing => self.unidentified(now, rounds),
         }
     }
@@ -328,6 +326,16 @@ impl Gate {
             }
             Waited::default()
         }))
+    }
+}
+
+/// Whether the plan that a caller names is the one that its tenant is on.
+#[inline]
+fn has_plan(known: &KnownCaller, presented: &Presented<'_>, now: Now) -> bool {
+    match presented {
+        Presented::Tenant { plan, .. } => known.agrees(plan.as_deref(), now),
+        // Named, if at all, by a token that says the same as when it was looked up.
+        _ => known.holds_plan(now),
     }
 }
 

@@ -53,8 +53,8 @@ impl Credentials {
         push(0, &caller.tenant);
         caller.key.iter().for_each(|key| push(1, key));
         caller.user.iter().for_each(|user| push(2, user));
-        // Callers that name a plan are apart from those that do not: these may be unknown, and those
-        // are not. The plan itself is no part of the name: it may change at any time.
+        // Callers that name a plan are apart from those that do not: these may be unknown, and
+        // those are not. The plan itself is no part of the name: it may change at any time.
         caller.plan.iter().for_each(|_| push(5, ""));
         for (scope, value) in &caller.named {
             push(3, scope);

@@ -33,12 +33,10 @@ impl Gate {
             tenant: tenant.0.clone(),
             sheet: tenant.0.last_sheet(),
             values: ScopeValues::default(),
-            user: None,
-            key: None,
+            named: None,
             looked_up_ns: self.inner.clock.now().mono_ns.into(),
             as_of: tenant.0.keys_since(),
             expires_ms: i64::MAX,
-            plan: None,
             refreshing: std::sync::atomic::AtomicBool::new(false),
         })
     }

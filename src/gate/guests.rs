@@ -33,7 +33,7 @@ use crate::ids::Surrogate;
 use crate::repeated::repeated;
 use crate::sheets::sheet::Sheet;
 use crate::sheets::unrecorded::Dirty;
-use crate::tenants::caller::{KnownCaller, SheetRef};
+use crate::tenants::caller::{KnownCaller, Named, SheetRef};
 use crate::tenants::tenant::LiveTenant;
 use crate::tenants::{MAX_AGE, RETRY};
 
@@ -59,15 +59,14 @@ impl Tenants {
         let known = KnownCaller {
             sheet: tenant.sheet(&live, now),
             values: scope_values(tenant.core.surrogate, &caller),
-            user: caller.user,
-            key: caller.key,
+            // A guest is on the default plan whatever plan its caller names, which is not looked at
+            // again before the directory is.
+            named: Named::of(&caller, &tenant),
             tenant,
             // The directory is asked again after a while.
             looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)).into(),
             as_of: 0,
             expires_ms,
-            // A guest is on the default plan whatever plan its caller names.
-            plan: None,
             refreshing: AtomicBool::new(true),
         };
         self.callers.insert(probe.0, Arc::new(known));

@@ -93,11 +93,9 @@ impl Tenants {
             tenant,
             sheet,
             values,
-            user: None,
-            key: None,
+            named: None,
             looked_up_ns: looked_up_ns.into(),
             expires_ms,
-            plan: None,
             refreshing: AtomicBool::new(false),
         }))
     }

@@ -13,7 +13,7 @@ use crate::ids::Surrogate;
 use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
 use crate::store::{StoreError, StoreErrorKind};
-use crate::tenants::caller::{KnownCaller, NamedPlan};
+use crate::tenants::caller::{KnownCaller, Named};
 use crate::tenants::tenant::LiveTenant;
 use crate::tenants::{MAX_AGE, REFRESH_AGE, RETRY};
 
@@ -64,17 +64,14 @@ impl Tenants {
         if !is_last && self.recent.has_changed(tenant.core.surrogate, as_of) {
             return Ok(false);
         }
-        let plan = named_plan(&tenant, &caller);
         let known = KnownCaller {
             sheet: tenant.sheet(&self.live.load(), now),
             values: scope_values(tenant.core.surrogate, &caller),
-            user: caller.user,
-            key: caller.key,
+            named: Named::of(&caller, &tenant),
             tenant,
             looked_up_ns: now.mono_ns.into(),
             expires_ms,
             as_of,
-            plan,
             refreshing: AtomicBool::new(false),
         };
         let known = Arc::new(known);
@@ -151,22 +148,18 @@ impl Tenants {
         let Some(known) = known else { return false };
         self.recent.reads(now.mono_ns);
         let retry_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
-        let (user, plan) = match wanted {
-            Wanted::Named { caller, .. } => {
-                (caller.user.clone(), named_plan(&known.tenant, caller))
-            }
-            Wanted::Credential(_) => (None, None),
+        let named = match wanted {
+            Wanted::Named { caller, .. } => Named::of(caller, &known.tenant),
+            Wanted::Credential(_) => known.named.clone(),
         };
         let again = KnownCaller {
-            user,
-            key: known.key.clone(),
+            named,
             tenant: known.tenant.clone(),
             sheet: known.tenant.last_sheet(),
             values: known.values.clone(),
             looked_up_ns: retry_ns.max(known.looked_up_ns()).into(),
             expires_ms: known.expires_ms,
             as_of: known.as_of,
-            plan,
             refreshing: AtomicBool::new(true), // not before it is too old again
         };
         self.callers.insert(probe.0, Arc::new(again));
@@ -392,10 +385,6 @@ impl Tenants {
 }
 
 /// The plan that a caller names, as of what its tenant's assigned plan is now.
-fn named_plan(tenant: &LiveTenant, caller: &Caller) -> Option<NamedPlan> {
-    Some(NamedPlan { name: caller.plan.clone()?, since: tenant.plans() })
-}
-
 pub(super) fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
     let scopes = Scopes::of(caller.clone(), None);
     let hash = |scope: &Scope| scopes.hash(tenant, scope).map(ScopeHash::as_u128);

@@ -152,7 +152,8 @@ impl GateBuilder {
         self
     }
 
-    /// Takes which tenants there are, their plans, exceptions and payment states from the host's own
+    /// Takes which tenants there are, their plans, exceptions and payment states from the host's
+    /// own
     /// tables, instead of from who calls and from edits of the directory.
     ///
     /// What the source says is written into the directory's record where that says otherwise, with

@@ -53,8 +53,8 @@ impl Inner {
         look: impl FnOnce(&BucketRule, &Bucket) -> T,
     ) -> Option<T> {
         let sheet = self.tenants.active.get(&id.tenant)?.last_sheet();
-        let index = sheet.policy.rates.iter().position(|rate| rate.id == id.rate)?;
-        let (rate, bucket) = bucket_of(&sheet, u16::try_from(index).ok()?);
+        let index = sheet.policy.rates.find(|rate| rate.id == id.rate)?;
+        let (rate, bucket) = bucket_of(&sheet, index);
         if rate.slot_pool.is_some() {
             return None; // leased by the slot: it has no shares
         }

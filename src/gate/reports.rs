@@ -14,13 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::billing::Billing;
 use super::ends::{Heard, LONGEST_MS};
+use super::scales::Records;
 use super::{Gate, Inner};
 use crate::billing::audit::Audit;
 use crate::billing::due::{DueUse, RecordedUse};
 use crate::billing::result::{Report, ReportError, StoppedEntry};
 use crate::billing::terms::terms;
 use crate::billing::{ItemId, SentSinceCopy};
-use crate::directory::{News, TenantRecord};
+use crate::directory::News;
 use crate::ids::Surrogate;
 use crate::repeated::repeated;
 use crate::store::StoreError;
@@ -136,7 +137,8 @@ impl Gate {
                 }
             }
         }
-        billing.reporter.audit(uses, &examined, failed).await
+        let scales = inner.scales(examined.pools.keys(), &mut records, &mut failed).await?;
+        billing.reporter.audit(uses, &examined, &scales, failed).await
     }
 }
 
@@ -297,22 +299,14 @@ impl Inner {
         &self,
         billing: &Billing,
         used: RecordedUse,
-        records: &mut HashMap<Surrogate, Option<Arc<TenantRecord>>>,
+        records: &mut Records,
     ) -> Result<Option<DueUse>, ReportError> {
         let RecordedUse { id: Some(id), tenant, atoms, over, .. } = used else { return Ok(None) };
         let live = self.catalogs.live.load_full();
         if !self.is_sent(&id.meter) {
             return Ok(None);
         }
-        let record = match records.get(&tenant) {
-            Some(known) => known.clone(),
-            None => {
-                let read = self.tenants.directory.lookup_tenant(tenant).await?;
-                records.insert(tenant, read.clone());
-                read
-            }
-        };
-        let Some(record) = record else { return Ok(None) };
+        let Some(record) = self.record_of(tenant, records).await? else { return Ok(None) };
         let terms = terms(&id, &live.catalog, &record, billing.carry);
         Ok(terms.map(|terms| DueUse { id, used: atoms, over, terms }))
     }

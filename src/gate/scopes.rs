@@ -20,12 +20,13 @@ pub(crate) struct Yields {
 }
 
 impl Yields {
-    /// `by_code`: the host identifies callers itself, by what it likes. So it does where the service
+    /// `by_code`: the host identifies callers itself, by what it likes. So it does where the
+    /// service
     /// file has no way.
     pub(super) fn of(config: &Config, by_code: bool) -> Self {
         let by_code = by_code || config.identify.is_empty();
         let has_user = |way: &IdentifyTable| match way {
-            IdentifyTable::ApiKey { .. } => false,
+            IdentifyTable::ApiKey { .. } | IdentifyTable::Network { .. } => false,
             IdentifyTable::Jwt(jwt) => jwt.user.is_some(),
             IdentifyTable::Header { user, .. } | IdentifyTable::Claim { user, .. } => {
                 user.is_some()

@@ -65,9 +65,14 @@ pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Er
                     user: user.as_deref().map(Into::into),
                 });
             }
-            Way::Claim { tenant, user } => {
-                sources
-                    .push(CredentialSource::Claim { tenant: tenant.clone(), user: user.clone() });
+            Way::Network { networks, tenant } => {
+                let networks = Proxies::new(networks.iter().map(ToString::to_string));
+                let networks = networks.map_err(wrong)?;
+                sources.push(CredentialSource::Network { networks, tenant: tenant.clone() });
+            }
+            Way::Claim { tenant, user, plan } => {
+                let (tenant, user, plan) = (tenant.clone(), user.clone(), plan.clone());
+                sources.push(CredentialSource::Claim { tenant, user, plan });
             }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
@@ -114,6 +119,7 @@ fn jwt_source(
         audience: jwt.audience.clone(),
         tenant: jwt.tenant.clone(),
         user: jwt.user.clone(),
+        plan: jwt.plan.clone(),
     };
     let verifier = match &jwt.keys {
         JwtKeys::Jwks(place) => {

@@ -23,9 +23,10 @@ use crate::policy::RoutePolicy;
 use crate::policy::bucket::Level;
 use crate::policy::scoped::{KeptScopes, ScopedKey, ScopesOf};
 use crate::policy::taken::Limit;
-use crate::policy::{CounterHome, Policy, QuotaRule};
+use crate::policy::{CounterHome, Policy, PoolIndex, QuotaIndex, QuotaRule, RateIndex};
 use crate::quota::lease::Lease;
 use crate::sheets::sheet::Sheet;
+use crate::table::Table;
 use crate::telemetry;
 
 /// The state of this many limits needs no allocation.
@@ -46,7 +47,9 @@ impl Gate {
 fn begin_of(text: &str) -> String {
     /// The longest, in bytes.
     const MOST: usize = 2_048;
-    text[..text.floor_char_boundary(MOST)].to_owned()
+    let is_end = |at: &usize| text.is_char_boundary(*at);
+    let end = (0..=MOST.min(text.len())).rev().find(is_end).unwrap_or(0);
+    text[..end].to_owned()
 }
 
 impl Inner {
@@ -121,7 +124,7 @@ impl Inner {
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
         sheet.name_in(&mut refusal);
         let view =
-            LimitReader { inner: self, sheet, scopes: of.scopes(), now, hold: None, stored: &[] };
+            LimitReader { inner: self, sheet, scopes: of.scopes(), now, hold: None, stored: None };
         refusal.limit = view.state(refused.by);
         if refused.reason == Reason::Concurrency {
             refusal.limit = view.concurrency();
@@ -210,9 +213,12 @@ pub(super) struct LimitReader<'a> {
     /// The request that the state is for: units that it holds and has not used are still available
     /// to it.
     pub(super) hold: Option<&'a Hold>,
-    /// For reports: by pool, the numbers that only the store knows.
-    pub(super) stored: &'a [Option<Stored>],
+    /// For reports: the numbers that only the store knows.
+    pub(super) stored: Option<&'a StoredPools>,
 }
+
+/// By pool, the numbers that only the store knows.
+pub(super) type StoredPools = Table<PoolIndex, Vec<Option<Stored>>>;
 
 /// The numbers of a pool in the store.
 #[derive(Clone, Copy)]
@@ -226,7 +232,7 @@ impl<'a> LimitReader<'a> {
     /// A reader for the limits of this request.
     pub(super) fn of(inner: &'a Inner, hold: &'a Hold, now: Now) -> Self {
         let of = &hold.of;
-        Self { inner, sheet: &of.sheet, scopes: of.scopes(), now, hold: Some(hold), stored: &[] }
+        Self { inner, sheet: &of.sheet, scopes: of.scopes(), now, hold: Some(hold), stored: None }
     }
 
     /// Where a limit stands; `None` if it does not hold for this caller: a rate for a scope that
@@ -246,10 +252,8 @@ impl<'a> LimitReader<'a> {
     pub(super) fn unused(&self, limit: Limit) -> Option<LimitState> {
         let policy = &self.sheet.policy;
         let reading = match limit {
-            Limit::Rate(index) => self.rate_at(index, policy.rates[usize::from(index)].rule.full()),
-            Limit::Quota(index) => {
-                self.quota_with(index, policy.quotas[usize::from(index)].quota.limit?)
-            }
+            Limit::Rate(index) => self.rate_at(index, policy.rates[index].rule.full()),
+            Limit::Quota(index) => self.quota_with(index, policy.quotas[index].quota.limit?),
             Limit::None | Limit::Grant(_) | Limit::Granted(_) => return None,
         };
         Some(self.named(limit, reading))
@@ -263,9 +267,9 @@ impl<'a> LimitReader<'a> {
     /// What the next request could use before a quota refuses it or counts it as over: what is
     /// included and granted together, less what was used and waits to be paid. `None` where the
     /// quota sets no bound for this caller.
-    fn quota_remaining(&self, index: u16) -> Option<u64> {
+    fn quota_remaining(&self, index: QuotaIndex) -> Option<u64> {
         let policy = &self.sheet.policy;
-        let rule = &policy.quotas[usize::from(index)];
+        let rule = &policy.quotas[index];
         let limit = rule.quota.limit?;
         // Before what is left is read, so that none of it is paid meanwhile.
         let unpaid = self.sheet.unpaid.still();
@@ -277,7 +281,7 @@ impl<'a> LimitReader<'a> {
         let read = self.hold.map_or(0, |hold| hold.read_beyond(index));
         let own = included.saturating_add(set_aside).saturating_sub(read);
         let meter = rule.quota.meter;
-        if let CounterHome::Scoped(scope) = &policy.pools[usize::from(rule.debtor)].place {
+        if let CounterHome::Scoped(scope) = &policy.pools[rule.debtor].place {
             let value = self.scopes.of(scope);
             let without = &self.sheet.tenant.hub.without_value;
             let is_ours = |kept: &KeptScopes| kept.scopes(without).of(scope) == value;
@@ -292,7 +296,7 @@ impl<'a> LimitReader<'a> {
     }
 
     /// The level of a rate's bucket; `None` if the caller has no value of its scope.
-    fn level(&self, index: u16) -> Option<Level> {
+    fn level(&self, index: RateIndex) -> Option<Level> {
         let (rate, bucket) = bucket_of(self.sheet, index);
         match (bucket, &rate.place) {
             (Some(bucket), _) => Some(rate.rule.level(bucket, self.now.mono_ns)),
@@ -310,8 +314,8 @@ impl<'a> LimitReader<'a> {
 
     /// A rate whose bucket stands so.
     #[inline]
-    fn rate_at(&self, index: u16, level: Level) -> LimitReading {
-        let rate = &self.sheet.policy.rates[usize::from(index)];
+    fn rate_at(&self, index: RateIndex, level: Level) -> LimitReading {
+        let rate = &self.sheet.policy.rates[index];
         LimitReading {
             limit: rate.burst,
             remaining: rate.rule.atoms(level.remaining).min(rate.burst),
@@ -322,8 +326,8 @@ impl<'a> LimitReader<'a> {
 
     /// A quota of which so much is left.
     #[inline]
-    fn quota_with(&self, index: u16, remaining: u64) -> LimitReading {
-        let rule = &self.sheet.policy.quotas[usize::from(index)];
+    fn quota_with(&self, index: QuotaIndex, remaining: u64) -> LimitReading {
+        let rule = &self.sheet.policy.quotas[index];
         LimitReading {
             limit: rule.quota.limit.unwrap_or(u64::MAX),
             remaining,
@@ -332,8 +336,8 @@ impl<'a> LimitReader<'a> {
         }
     }
 
-    fn grant(&self, pool: u16) -> LimitReading {
-        let limit = u64::try_from(self.sheet.policy.pools[usize::from(pool)].limit).unwrap_or(0);
+    fn grant(&self, pool: PoolIndex) -> LimitReading {
+        let limit = u64::try_from(self.sheet.policy.pools[pool].limit).unwrap_or(0);
         let remaining = self.remaining(pool).unwrap_or(0);
         LimitReading { limit, remaining, resets_in: None, past_soft: false }
     }
@@ -349,9 +353,9 @@ impl<'a> LimitReader<'a> {
     }
 
     /// The grants of a meter that have not expired.
-    fn grants(&self, meter: MeterId) -> impl Iterator<Item = u16> + '_ {
+    fn grants(&self, meter: MeterId) -> impl Iterator<Item = PoolIndex> + '_ {
         let grants = self.sheet.policy.payers(meter).map_or(&[][..], |payers| payers.grants);
-        let lasts = |grant: &u16| self.now.wall_ms < self.sheet.window(*grant).end_ms;
+        let lasts = |grant: &PoolIndex| self.now.wall_ms < self.sheet.window(*grant).end_ms;
         grants.iter().copied().filter(lasts)
     }
 
@@ -359,9 +363,9 @@ impl<'a> LimitReader<'a> {
     fn named(&self, limit: Limit, read: LimitReading) -> LimitState {
         let policy = &self.sheet.policy;
         let counted = match limit {
-            Limit::Rate(index) => policy.rates[usize::from(index)].meter,
-            Limit::Quota(index) => Some(policy.quotas[usize::from(index)].quota.meter),
-            Limit::Grant(pool) => Some(policy.pools[usize::from(pool)].meter),
+            Limit::Rate(index) => policy.rates[index].meter,
+            Limit::Quota(index) => Some(policy.quotas[index].quota.meter),
+            Limit::Grant(pool) => Some(policy.pools[pool].meter),
             Limit::Granted(meter) => Some(meter),
             Limit::None => None,
         };
@@ -384,13 +388,13 @@ impl<'a> LimitReader<'a> {
         };
         match limit {
             Limit::Rate(index) => {
-                let rate = &policy.rates[usize::from(index)];
+                let rate = &policy.rates[index];
                 let window = Some(rate.rule.refill().max(Duration::from_secs(1)));
                 let (kind, source) = (LimitKind::Rate, Source::Process);
                 LimitState { kind, window, source, ..state }
             }
             Limit::Quota(index) => {
-                let rule = &policy.quotas[usize::from(index)];
+                let rule = &policy.quotas[index];
                 let end_ms = self.sheet.window(rule.debtor).end_ms;
                 LimitState {
                     used: amount(self.used_of_quota(index).unwrap_or(0)),
@@ -399,17 +403,15 @@ impl<'a> LimitReader<'a> {
                     ..state
                 }
             }
-            Limit::Grant(pool) => {
-                LimitState { of_plan: policy.pools[usize::from(pool)].of_plan, ..state }
-            }
+            Limit::Grant(pool) => LimitState { of_plan: policy.pools[pool].of_plan, ..state },
             Limit::Granted(_) => LimitState { of_plan: false, ..state },
             Limit::None => state,
         }
     }
 
     /// What was used of a quota, less what the request at hand holds of it and has not used.
-    fn used_of_quota(&self, index: u16) -> Option<u64> {
-        let used = self.used_of(&self.sheet.policy.quotas[usize::from(index)])?;
+    fn used_of_quota(&self, index: QuotaIndex) -> Option<u64> {
+        let used = self.used_of(&self.sheet.policy.quotas[index])?;
         let Some(hold) = self.hold else { return Some(used) };
         let unused = hold.set_aside(index).saturating_sub(hold.read_beyond(index));
         Some(used.saturating_sub(unused))
@@ -440,8 +442,8 @@ impl<'a> LimitReader<'a> {
     }
 
     /// The remainder of a pool, as far as is known; `None` if the caller has no value of its scope.
-    pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
-        let rule = &self.sheet.policy.pools[usize::from(pool)];
+    pub(super) fn remaining(&self, pool: PoolIndex) -> Option<u64> {
+        let rule = &self.sheet.policy.pools[pool];
         if let Some(stored) = self.stored(pool) {
             return Some(u64::try_from(stored.left).unwrap_or(0));
         }
@@ -453,32 +455,32 @@ impl<'a> LimitReader<'a> {
     }
 
     /// What was used of a pool beyond all of it, by a caller whose use comes late.
-    pub(super) fn short(&self, pool: u16) -> u64 {
+    pub(super) fn short(&self, pool: PoolIndex) -> u64 {
         let of_lease = || self.lease(pool).flatten().map_or(0, |lease| lease.short_of_all());
         self.stored(pool).map_or_else(of_lease, |of| of.owed)
     }
 
     /// What late use owes of a pool.
-    pub(super) fn debt(&self, pool: u16) -> u64 {
+    pub(super) fn debt(&self, pool: PoolIndex) -> u64 {
         let of_lease = || self.lease(pool).flatten().map_or(0, |lease| lease.debt());
         self.stored(pool).map_or_else(of_lease, |of| of.owed)
     }
 
     /// What was used of a pool before its limit was lowered, and is more than that and not owed.
-    pub(super) fn overdrawn(&self, pool: u16) -> u64 {
+    pub(super) fn overdrawn(&self, pool: PoolIndex) -> u64 {
         let of_lease = || self.lease(pool).flatten().map_or(0, |lease| lease.overdrawn());
         let of_store = |of: Stored| of.left.min(0).unsigned_abs().saturating_sub(of.owed);
         self.stored(pool).map_or_else(of_lease, of_store)
     }
 
-    pub(super) fn stored(&self, pool: u16) -> Option<Stored> {
-        self.stored.get(usize::from(pool)).copied().flatten()
+    pub(super) fn stored(&self, pool: PoolIndex) -> Option<Stored> {
+        self.stored?[pool]
     }
 
     /// The lease of a pool: `None` if the caller has no value of its scope, `Some(None)` if nothing
     /// has been leased.
-    pub(super) fn lease(&self, pool: u16) -> Option<Option<Arc<Lease>>> {
-        let rule = &self.sheet.policy.pools[usize::from(pool)];
+    pub(super) fn lease(&self, pool: PoolIndex) -> Option<Option<Arc<Lease>>> {
+        let rule = &self.sheet.policy.pools[pool];
         Some(match &rule.place {
             CounterHome::Sheet(slot) => self.sheet.known_lease(*slot).cloned(),
             CounterHome::Scoped(scope) => {
@@ -509,9 +511,9 @@ impl<'a> LimitReader<'a> {
 fn limit_name(policy: &Policy, limit: Limit) -> Arc<str> {
     match limit {
         Limit::None => "".into(),
-        Limit::Rate(rate) => policy.rates[usize::from(rate)].name.clone(),
-        Limit::Quota(quota) => policy.quotas[usize::from(quota)].quota.id.clone(),
-        Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
+        Limit::Rate(rate) => policy.rates[rate].name.clone(),
+        Limit::Quota(quota) => policy.quotas[quota].quota.id.clone(),
+        Limit::Grant(pool) => policy.pools[pool].id.clone(),
         Limit::Granted(meter) => {
             let quota = policy.plan.quotas.get(&meter).and_then(|quotas| quotas.first());
             quota.map_or_else(|| "".into(), |quota| quota.id.clone())
@@ -572,7 +574,7 @@ mod tests {
             let tenant = gate.tenant(id).await.unwrap();
             let sheet = tenant.0.last_sheet();
             let policy = &sheet.policy;
-            let window = super::nominal(&policy.quotas[0], sheet.anchors.term);
+            let window = super::nominal(policy.quotas.iter().next().unwrap(), sheet.anchors.term);
             told.push(window.unwrap().as_secs() / 86_400);
         }
         assert_eq!(told, [365, 30], "without a contract it is the cycle");

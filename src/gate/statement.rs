@@ -17,7 +17,7 @@ use crate::payers::late;
 use crate::policy::resolve::Standing as TenantStanding;
 use crate::policy::scoped::{ScopesOf, WithoutValue};
 use crate::policy::taken::Limit;
-use crate::policy::{CounterHome, PoolRule, QuotaRule};
+use crate::policy::{CounterHome, PoolIndex, PoolRule, QuotaRule, RateIndex};
 use crate::repeated::repeated;
 use crate::report::{
     GrantReport, Granularity, History, HistoryQuery, HistoryRow, LimitReport, MAX_ROWS,
@@ -162,12 +162,12 @@ impl Gate {
         let age_ms = now.wall_ms.saturating_sub(inner.recording.ledger.read_at_ms());
         let staleness = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
         let scopes = who.scopes(&inner.hub.without_value);
-        let here = LimitReader { inner, sheet: &sheet, scopes, now, hold: None, stored: &[] };
+        let here = LimitReader { inner, sheet: &sheet, scopes, now, hold: None, stored: None };
         let mut stored = here.read_unleased().await?;
-        if inner.pay_unseen_debts(LimitReader { stored: &stored, ..here }).await {
+        if inner.pay_unseen_debts(LimitReader { stored: Some(&stored), ..here }).await {
             stored = here.read_unleased().await?;
         }
-        let view = LimitReader { stored: &stored, ..here };
+        let view = LimitReader { stored: Some(&stored), ..here };
         let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
@@ -181,7 +181,8 @@ impl Gate {
             meter_report(&view, id, CountedMeter { atoms, period, staleness })
         });
         let meters = meters.collect();
-        let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
+        let rates =
+            sheet.policy.rates.indices().filter_map(|rate| rate_report(&view, rate)).collect();
         Ok(UsageReport {
             plan: sheet.policy.plan.name.clone(),
             status: status(&sheet.standing),
@@ -323,7 +324,7 @@ fn meter_report(view: &LimitReader<'_>, id: MeterId, counted: CountedMeter) -> M
     let once_only = policy.payers(id).filter(|payers| payers.once_only);
     let owed = once_only.and_then(|payers| payers.debtor).map(|pool| view.debt(pool));
     let over = over.chain(owed).chain([billed]);
-    let pools = policy.pools.iter().enumerate().filter(|(_, pool)| pool.meter == id);
+    let pools = policy.pools.pairs().filter(|(_, pool)| pool.meter == id);
     let grants = pools.filter(|(_, pool)| pool.is_grant());
     let mut grants: Vec<_> = grants.filter_map(|(i, pool)| grant_report(view, i, pool)).collect();
     if grants.is_empty() && policy.payers(id).is_some_and(|payers| payers.once_only) {
@@ -343,11 +344,11 @@ fn meter_report(view: &LimitReader<'_>, id: MeterId, counted: CountedMeter) -> M
 
 /// Atoms set aside for requests that have not ended, in this process.
 fn held(view: &LimitReader<'_>, id: MeterId) -> u64 {
-    let pools = view.sheet.policy.pools.iter().enumerate();
+    let pools = view.sheet.policy.pools.pairs();
     let of_meter =
         pools.filter(|(_, pool)| pool.meter == id && matches!(pool.place, CounterHome::Sheet(_)));
     let held = of_meter.filter_map(|(i, _)| {
-        let lease = view.lease(u16::try_from(i).ok()?)??;
+        let lease = view.lease(i)??;
         Some(lease.open_holds())
     });
     held.max().unwrap_or(0)
@@ -381,9 +382,9 @@ fn unlimited_report(quota: &Quota, counted: &CountedMeter, used: Amount) -> Opti
     })
 }
 
-fn grant_report(view: &LimitReader<'_>, index: usize, pool: &PoolRule) -> Option<GrantReport> {
+fn grant_report(view: &LimitReader<'_>, index: PoolIndex, pool: &PoolRule) -> Option<GrantReport> {
     let amount = |atoms| Amount::new(atoms, view.scale(pool.meter));
-    let reading = view.read(Limit::Grant(u16::try_from(index).ok()?))?;
+    let reading = view.read(Limit::Grant(index))?;
     Some(GrantReport {
         id: pool.id.strip_prefix("grant/").unwrap_or(&pool.id).into(),
         source: if pool.of_plan { "plan".into() } else { "grant".into() },
@@ -405,8 +406,8 @@ fn nothing_granted(view: &LimitReader<'_>, id: MeterId) -> Option<GrantReport> {
     })
 }
 
-fn rate_report(view: &LimitReader<'_>, index: usize) -> Option<RateReport> {
-    let state = view.state(Limit::Rate(u16::try_from(index).ok()?))?;
+fn rate_report(view: &LimitReader<'_>, index: RateIndex) -> Option<RateReport> {
+    let state = view.state(Limit::Rate(index))?;
     let rate = &view.sheet.policy.rates[index];
     Some(RateReport {
         id: rate.id.clone(),

@@ -1,21 +1,20 @@
 //! Reads pools that this process has not leased from, for reports: their numbers are in the store
 //! only. So a tenant sees after a restart what it had used before.
 
-use super::standing::{LimitReader, Stored};
+use super::standing::{LimitReader, Stored, StoredPools};
 use super::{Inner, LEASE_WAIT};
 use crate::payers::late;
 use crate::payers::purse::lease_of;
-use crate::policy::CounterHome;
+use crate::policy::{CounterHome, PoolIndex};
 use crate::quota::lease::Lease;
 use crate::store::StoreError;
 
 impl<'a> LimitReader<'a> {
     /// Reads what no lease knows: one read for each such pool of the plan. By pool; `None` where a
     /// lease knows better.
-    pub(super) async fn read_unleased(&self) -> Result<Vec<Option<Stored>>, StoreError> {
-        let mut stored = Vec::with_capacity(self.sheet.policy.pools.len());
-        for pool in 0..self.sheet.policy.pools.len() {
-            let pool = u16::try_from(pool).unwrap_or(u16::MAX);
+    pub(super) async fn read_unleased(&self) -> Result<StoredPools, StoreError> {
+        let mut stored = StoredPools::new();
+        for pool in self.sheet.policy.pools.indices() {
             stored.push(match self.lease(pool) {
                 Some(None) => read(self, pool, 0).await?,
                 Some(Some(lease)) if lease.is_split() || is_unseen(&lease) => {
@@ -29,15 +28,14 @@ impl<'a> LimitReader<'a> {
 
     /// The tenant's pools with a debt that no lease here knows of: from before this process
     /// started, or of a plan that applies again.
-    fn unseen_debts(self) -> impl Iterator<Item = u16> {
+    fn unseen_debts(self) -> impl Iterator<Item = PoolIndex> {
         let policy = &self.sheet.policy;
-        let owes = move |pool: u16| self.stored(pool).is_some_and(|of| of.owed > 0);
+        let owes = move |pool: PoolIndex| self.stored(pool).is_some_and(|of| of.owed > 0);
         let is_tenants =
-            |pool: u16| matches!(policy.pools[usize::from(pool)].place, CounterHome::Sheet(_));
+            |pool: PoolIndex| matches!(policy.pools[pool].place, CounterHome::Sheet(_));
         let is_new =
-            move |pool: u16| self.lease(pool).flatten().is_none_or(|lease| lease.is_unseen());
-        let pools = 0..u16::try_from(policy.pools.len()).unwrap_or(u16::MAX);
-        pools.filter(move |pool| owes(*pool) && is_tenants(*pool) && is_new(*pool))
+            move |pool: PoolIndex| self.lease(pool).flatten().is_none_or(|lease| lease.is_unseen());
+        policy.pools.indices().filter(move |pool| owes(*pool) && is_tenants(*pool) && is_new(*pool))
     }
 }
 
@@ -73,8 +71,12 @@ fn is_unseen(lease: &Lease) -> bool {
 
 /// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is
 /// there.
-async fn read(view: &LimitReader<'_>, pool: u16, held: i64) -> Result<Option<Stored>, StoreError> {
-    let rule = &view.sheet.policy.pools[usize::from(pool)];
+async fn read(
+    view: &LimitReader<'_>,
+    pool: PoolIndex,
+    held: i64,
+) -> Result<Option<Stored>, StoreError> {
+    let rule = &view.sheet.policy.pools[pool];
     let scope = match &rule.place {
         CounterHome::Sheet(_) => Some(0),
         CounterHome::Scoped(scope) => view.scopes.of(scope),

@@ -156,9 +156,9 @@ impl Usage {
     }
 
     /// Takes whole `units` of a meter before they are used: first from the units that the request
-    /// already holds (the meter's `hold`), then from quotas and grants. What [`add`](Self::add)
-    /// reports is charged against them, and the rest goes back at the end of the request. Rates of
-    /// the meter are charged when usage is reported, not here.
+    /// already holds (the meter's `hold`), then from quotas and grants. Taking is not using: report
+    /// with [`add`](Self::add) what was used. That is charged against them, and the rest goes back
+    /// at the end of the request. Rates of the meter are charged when usage is reported, not here.
     ///
     /// A retry that an idempotency key makes free takes as much as the charged request used, and
     /// beyond that is charged like any other.

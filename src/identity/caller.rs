@@ -91,7 +91,8 @@ impl Caller {
     /// stays used. Exceptions of the plan file and of operators, and a live Stripe subscription,
     /// take precedence, as over every assigned plan.
     ///
-    /// With [`GateBuilder::tenants`](crate::GateBuilder::tenants) it has no effect: the source says it.
+    /// With [`GateBuilder::tenants`](crate::GateBuilder::tenants) it has no effect: the source says
+    /// it.
     ///
     /// A name that the plan file lacks means the default plan, with an error in the log, until the
     /// file has it. At most ten changes of a tenant's plan at once and one a minute are made from

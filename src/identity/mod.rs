@@ -4,7 +4,8 @@
 //! Most hosts only write `[[identify]]` tables in the service file (`docs/identity.md`). A host
 //! with its own notion of a caller implements [`Identify`] and passes it to
 //! [`GateBuilder::identify`](crate::GateBuilder::identify). A layer in front that knows the caller
-//! leaves a [`Caller`] in the request's extensions, or the adapter's layer makes it of what is there
+//! leaves a [`Caller`] in the request's extensions, or the adapter's layer makes it of what is
+//! there
 //! (`GateLayer::caller`); one that knows its verified claims leaves [`Claims`]. An adapter
 //! implements [`RequestView`].
 //!
@@ -109,7 +110,8 @@ pub trait RequestView {
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// Every value of a header, in order, by its lower-case name.
     fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]>;
-    /// Calls `f` with every header, in order, by its lower-case name: what a refused request was, for
+    /// Calls `f` with every header, in order, by its lower-case name: what a refused request was,
+    /// for
     /// the host's own form of refusals.
     fn each_header(&self, _f: &mut dyn FnMut(&str, &[u8])) {}
     /// Whether a header came more than once. Adapters answer it without building the list, because

@@ -54,6 +54,8 @@ pub(crate) enum Presented<'a> {
         id: Cow<'a, [u8]>,
         /// The user within it.
         user: Option<Cow<'a, [u8]>>,
+        /// The plan that it is on.
+        plan: Option<Cow<'a, str>>,
     },
     /// Nothing.
     Nothing,
@@ -147,7 +149,7 @@ impl Identifier {
 
     /// The credential that the request presents.
     pub(crate) fn present<'a>(
-        &self,
+        &'a self,
         view: &'a dyn RequestView,
     ) -> Result<Presented<'a>, Malformed> {
         for (n, source) in self.sources.iter().enumerate() {
@@ -158,8 +160,15 @@ impl Identifier {
                 CredentialSource::Header { tenant, user } => {
                     self.trusted_header(n as u16, tenant, user.as_ref(), view)?
                 }
-                CredentialSource::Claim { tenant, user } => {
-                    claimed(n as u16, tenant, user.as_deref(), view)?
+                CredentialSource::Network { networks, tenant } => match self.proxies.peer(view) {
+                    Some(peer) if networks.trusts(peer) => {
+                        let id = Cow::Borrowed(tenant.as_bytes());
+                        Presented::Tenant { source: n as u16, id, user: None, plan: None }
+                    }
+                    _ => Presented::Nothing,
+                },
+                CredentialSource::Claim { tenant, user, plan } => {
+                    claimed(n as u16, tenant, user.as_deref(), plan.as_deref(), view)
                 }
             };
             if !matches!(presented, Presented::Nothing) {
@@ -170,13 +179,13 @@ impl Identifier {
     }
 
     /// The cache key of the credential in this process; `None` for nothing. It does not include the
-    /// user that a gateway names beside the tenant.
+    /// plan that is named beside the tenant.
     pub(crate) fn probe(&self, presented: &Presented<'_>) -> Option<CredentialKey> {
         match presented {
             Presented::ApiKey { source, key } => Some(self.prober.probe(*source, key)),
             #[cfg(feature = "jwt")]
             Presented::Jwt { source, token } => Some(self.prober.probe(*source, token.as_bytes())),
-            Presented::Tenant { source, id, user } => {
+            Presented::Tenant { source, id, user, .. } => {
                 Some(self.prober.probe_named(*source, id, user.as_deref()))
             }
             Presented::Nothing => None,
@@ -323,7 +332,7 @@ impl Identifier {
             None => None,
         };
         let user = user.filter(|user| !user.is_empty()).map(Cow::Borrowed);
-        Ok(Presented::Tenant { source, id: id.trim_ascii().into(), user })
+        Ok(Presented::Tenant { source, id: id.trim_ascii().into(), user, plan: None })
     }
 }
 
@@ -331,30 +340,41 @@ fn claimed<'a>(
     source: u16,
     tenant: &str,
     user: Option<&str>,
+    plan: Option<&str>,
     view: &'a dyn RequestView,
-) -> Result<Presented<'a>, Malformed> {
+) -> Presented<'a> {
     let bytes = |claim: Cow<'a, str>| match claim {
         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     };
     let Some(id) = view.claim(tenant) else {
-        return Ok(Presented::Nothing);
+        return Presented::Nothing;
     };
-    let user = user.and_then(|name| view.claim(name)).filter(|user| !user.is_empty());
-    Ok(Presented::Tenant { source, id: bytes(id), user: user.map(bytes) })
+    let filled = |name: Option<&str>| {
+        name.and_then(|name| view.claim(name)).filter(|claim| !claim.is_empty())
+    };
+    let (user, plan) = (filled(user).map(bytes), filled(plan));
+    Presented::Tenant { source, id: bytes(id), user, plan }
 }
 
 /// The caller named by a trusted party, if the id is valid. Called on cache misses: cached callers
 /// were already checked.
-pub(crate) fn named_caller(id: &[u8], user: Option<&[u8]>) -> Result<Caller, Malformed> {
+pub(crate) fn named_caller(
+    id: &[u8],
+    user: Option<&[u8]>,
+    plan: Option<&str>,
+) -> Result<Caller, Malformed> {
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Malformed::TenantId);
     let id = text(id)?;
     if !is_tenant_id(id) {
         return Err(Malformed::TenantId);
     }
-    let caller = Caller::new(id);
-    Ok(match user {
-        Some(user) => caller.user(text(user)?),
+    let mut caller = Caller::new(id);
+    if let Some(user) = user {
+        caller = caller.user(text(user)?);
+    }
+    Ok(match plan {
+        Some(plan) => caller.plan(plan),
         None => caller,
     })
 }
@@ -463,7 +483,7 @@ mod tests {
     fn believes_a_tenant_header_only_from_a_trusted_proxy() {
         let view = || View::default().with("x-tenant", "acme").with("x-user", "7");
         let (id, user) = (b"acme"[..].into(), Some(b"7"[..].into()));
-        let presented = Presented::Tenant { source: 0, id, user };
+        let presented = Presented::Tenant { source: 0, id, user, plan: None };
         assert_eq!(by_header().present(&view().peered("10.1.1.1")), Ok(presented));
         for forged in [view().peered("203.0.113.9"), view()] {
             assert_eq!(by_header().present(&forged), Ok(Presented::Nothing));
@@ -472,23 +492,25 @@ mod tests {
         assert_eq!(by_header().present(&twice), Err(Malformed::Repeated));
         for bad in [&b""[..], b"a\x01b", b"\xff"] {
             let view = View::default().with("x-tenant", bad).peered("10.1.1.1");
-            let Ok(Presented::Tenant { id, .. }) = by_header().present(&view) else {
+            let identifier = by_header();
+            let Ok(Presented::Tenant { id, .. }) = identifier.present(&view) else {
                 panic!("the header counts")
             };
-            assert_eq!(named_caller(&id, None), Err(Malformed::TenantId));
+            assert_eq!(named_caller(&id, None, None), Err(Malformed::TenantId));
         }
-        assert_eq!(named_caller(b"acme", Some(b"\xff")), Err(Malformed::TenantId));
-        assert_eq!(named_caller(b"acme", Some(b"7")), Ok(Caller::new("acme").user("7")));
+        assert_eq!(named_caller(b"acme", Some(b"\xff"), None), Err(Malformed::TenantId));
+        assert_eq!(named_caller(b"acme", Some(b"7"), None), Ok(Caller::new("acme").user("7")));
     }
 
     #[test]
     fn the_first_source_that_presents_something_decides() {
-        let claim = CredentialSource::Claim { tenant: "org".into(), user: Some("sub".into()) };
+        let claim =
+            CredentialSource::Claim { tenant: "org".into(), user: Some("sub".into()), plan: None };
         let identifier = identifier(vec![claim, api_key(&["x-api-key"])]);
         let view = View::default().with("x-api-key", "k").claiming("org", "acme");
         let presented = identifier.present(&view).unwrap();
         let id = b"acme"[..].into();
-        assert_eq!(presented, Presented::Tenant { source: 0, id, user: None });
+        assert_eq!(presented, Presented::Tenant { source: 0, id, user: None, plan: None });
         let view = View::default().with("x-api-key", "acme").claiming("sub", "7");
         let by_key = identifier.present(&view).unwrap();
         assert_eq!(by_key, Presented::ApiKey { source: 1, key: b"acme" });

@@ -22,12 +22,21 @@ pub(crate) enum CredentialSource {
         /// The header with the user.
         user: Option<NamedHeader>,
     },
+    /// The address within these networks.
+    Network {
+        /// The networks.
+        networks: Proxies,
+        /// The tenant whose callers they are.
+        tenant: String,
+    },
     /// A tenant id among the claims verified by the host.
     Claim {
         /// Name of the claim with the tenant.
         tenant: String,
         /// Name of the claim with the user.
         user: Option<String>,
+        /// Name of the claim with the tenant's plan.
+        plan: Option<String>,
     },
 }
 

@@ -54,7 +54,8 @@ impl GateLayer {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Sets how the caller is found in the request's extensions, where the host's own authentication
+    /// Sets how the caller is found in the request's extensions, where the host's own
+    /// authentication
     /// in front has left what it knows. `None`: the caller is identified as without this, by
     /// [`GateBuilder::identify`](crate::GateBuilder::identify) and the `[[identify]]` tables. It is
     /// called once for each request, before the gate is asked, and must not block.

@@ -28,9 +28,12 @@ pub(super) struct LayerShared {
 /// Finds the originally requested path in a request's extensions.
 type FindPath = for<'a> fn(&'a Extensions) -> Option<&'a Uri>;
 
+/// The host's function from a request's extensions to its caller.
+type CallerFn = dyn Fn(&Extensions) -> Option<Caller> + Send + Sync;
+
 /// Finds the caller in a request's extensions.
 #[derive(Clone)]
-pub(super) struct FindCaller(pub(super) Arc<dyn Fn(&Extensions) -> Option<Caller> + Send + Sync>);
+pub(super) struct FindCaller(pub(super) Arc<CallerFn>);
 
 impl std::fmt::Debug for FindCaller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

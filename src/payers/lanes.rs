@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use crate::decision::{Payment, Reason};
 use crate::payers::purse::{Draw, NotDrawn, Purse, lease_at, lease_of, missing, refuse, take};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
-use crate::policy::{CounterHome, Payers, QuotaRule};
+use crate::policy::{CounterHome, Payers, PoolIndex, QuotaIndex, QuotaRule};
 use crate::quota::lease::Lease;
 
 /// Units of a lane from one counter; `None`: they pass this limit without being drawn from it.
@@ -45,7 +45,7 @@ pub(crate) struct Through {
     /// More may be available here: the lease to wait for, and how much.
     pub(crate) need: Option<(Arc<Lease>, u64)>,
     /// For unpaid atoms: each quota, and how much of them it still includes.
-    pub(crate) short: SmallVec<[(u16, Option<DrawnFrom>, u64); 2]>,
+    pub(crate) short: SmallVec<[(QuotaIndex, Option<DrawnFrom>, u64); 2]>,
 }
 
 impl Lanes {
@@ -169,7 +169,7 @@ impl Lanes {
         let mut gives = SmallVec::<[(Piece, Piece); 4]>::new();
         let mut need = None;
         for (_, rule) in of_tenant(q, payers) {
-            let mut give = |pool: Option<u16>, n: u64| {
+            let mut give = |pool: Option<PoolIndex>, n: u64| {
                 let took = pool.map_or(Ok((None, 0)), |pool| most(q, pool, n));
                 let (from, n) = took.unwrap_or_else(|stopped| {
                     if let NotDrawn::Need(lease, n) = stopped {
@@ -218,7 +218,7 @@ impl Lanes {
     ) -> Through {
         let NotDrawn::Need(lease, want) = stopped else { return Through::default() };
         self.lanes.clear();
-        let left = |pool: Option<u16>| pool.map_or(0, |pool| lease_of(q.sheet, pool).here());
+        let left = |pool: Option<PoolIndex>| pool.map_or(0, |pool| lease_of(q.sheet, pool).here());
         let here = of_tenant(q, payers).map(|(_, rule)| left(rule.included)).min().unwrap_or(0);
         let paid = self.included(q, payers, here.min(n), true).unwrap_or_else(|_| {
             self.lanes.clear();
@@ -380,7 +380,7 @@ pub(crate) fn late_of_narrow(
     rule: &QuotaRule,
     n: u64,
 ) -> Result<[Part; 2], NotDrawn> {
-    let drawn = |pool: Option<u16>, n| pool.map_or(Ok((None, 0)), |pool| most(q, pool, n));
+    let drawn = |pool: Option<PoolIndex>, n| pool.map_or(Ok((None, 0)), |pool| most(q, pool, n));
     let within = drawn(rule.included, n)?;
     match drawn(rule.over, n - within.1) {
         Ok(beyond) => Ok([within, beyond]),
@@ -396,7 +396,11 @@ pub(crate) type Part = (Option<DrawnFrom>, u64);
 
 /// Draws as much of `n` as the pool has. Where the limit does not apply to this caller: all of it,
 /// from nothing.
-pub(crate) fn most(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), NotDrawn> {
+pub(crate) fn most(
+    q: &Purse<'_>,
+    pool: PoolIndex,
+    n: u64,
+) -> Result<(Option<DrawnFrom>, u64), NotDrawn> {
     let mut want = n;
     while want > 0 {
         match take(q, pool, want) {
@@ -410,7 +414,7 @@ pub(crate) fn most(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom
 }
 
 /// Draws all of `n`, or nothing.
-fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), NotDrawn> {
+fn all(q: &Purse<'_>, pool: PoolIndex, n: u64) -> Result<(Option<DrawnFrom>, u64), NotDrawn> {
     match take(q, pool, n) {
         Draw::Took(from) => Ok((Some(from), n)),
         Draw::None => Ok((None, n)),
@@ -420,14 +424,14 @@ fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), Not
 }
 
 /// Units a pool may still give, as far as is known.
-pub(crate) fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
+pub(crate) fn left_of(q: &Purse<'_>, pool: PoolIndex) -> u64 {
     let Some(lease) = lease_at(q, pool) else { return 0 };
     lease.remaining().saturating_sub(missing(q, pool, &lease, 1).unwrap_or(0))
 }
 
 /// Whether a quota of narrower scope owes anything, as far as is known.
 fn is_in_debt(q: &Purse<'_>, rule: &QuotaRule) -> bool {
-    let lease = match &q.sheet.policy.pools[usize::from(rule.debtor)].place {
+    let lease = match &q.sheet.policy.pools[rule.debtor].place {
         CounterHome::Scoped(scope) => {
             let value = q.scopes.of(scope);
             value.and_then(|value| q.sheet.known_scoped_lease(rule.debtor, value))
@@ -438,23 +442,23 @@ fn is_in_debt(q: &Purse<'_>, rule: &QuotaRule) -> bool {
 }
 
 /// Whether a grant has ended.
-pub(crate) fn is_over(q: &Purse<'_>, grant: u16) -> bool {
-    let expires = q.sheet.policy.pools[usize::from(grant)].expires_ms;
+pub(crate) fn is_over(q: &Purse<'_>, grant: PoolIndex) -> bool {
+    let expires = q.sheet.policy.pools[grant].expires_ms;
     expires.is_some_and(|end| end <= q.now.wall_ms)
 }
 
 fn quotas<'a>(
     q: &Purse<'a>,
     payers: &Payers<'a>,
-) -> impl Iterator<Item = (u16, &'a QuotaRule)> + use<'a> {
+) -> impl Iterator<Item = (QuotaIndex, &'a QuotaRule)> + use<'a> {
     let policy = &q.sheet.policy;
-    payers.quotas.iter().map(move |index| (*index, &policy.quotas[usize::from(*index)]))
+    payers.quotas.iter().map(move |index| (*index, &policy.quotas[*index]))
 }
 
 pub(crate) fn of_tenant<'a>(
     q: &Purse<'a>,
     payers: &Payers<'a>,
-) -> impl Iterator<Item = (u16, &'a QuotaRule)> + use<'a> {
+) -> impl Iterator<Item = (QuotaIndex, &'a QuotaRule)> + use<'a> {
     quotas(q, payers).filter(|(_, rule)| rule.tenant_wide)
 }
 

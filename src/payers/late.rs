@@ -30,7 +30,7 @@ use crate::payers::narrow::{narrow_of, owe, owe_narrow, scope_of, settle_narrow}
 use crate::payers::purse::{self, LimitRefused, NotDrawn, Purse};
 use crate::policy::scoped::{KeptScopes, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
-use crate::policy::{Payers, QuotaRule};
+use crate::policy::{Payers, PoolIndex, QuotaIndex, QuotaRule};
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
@@ -132,7 +132,7 @@ fn used(meter: MeterId, atoms: u64, whole: bool) -> Use {
 /// Returns what is missing for that.
 #[inline]
 pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
-    let owes = |(_, rule): (u16, &QuotaRule)| {
+    let owes = |(_, rule): (QuotaIndex, &QuotaRule)| {
         let lease = debtor_of(q.sheet, rule);
         lease.is_in_debt() || is_unread(payers, rule, lease)
     };
@@ -167,7 +167,8 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
     let debtors = lanes::of_tenant(q, payers)
         .map(|(index, rule)| (Limit::Quota(index), debtor_of(q.sheet, rule)));
     let granted = payers.debtor.filter(|_| payers.once_only);
-    let granted = granted.map(|pool| (Limit::None, purse::lease_of(q.sheet, pool)));
+    let granted =
+        granted.map(|pool| (Limit::Granted(payers.meter), purse::lease_of(q.sheet, pool)));
     for (limit, lease) in debtors.chain(granted) {
         if !lease.is_in_debt() {
             continue;
@@ -280,7 +281,7 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
         settle(before, now, away);
         !before.unpaid.is_some()
     });
-    let (mut moved, mut paid_over) = (false, SmallVec::<[(u16, u64); 1]>::new());
+    let (mut moved, mut paid_over) = (false, SmallVec::<[(PoolIndex, u64); 1]>::new());
     waiting.payments.retain_mut(|paying| {
         let Some(took) = paying.end(&q) else { return true };
         if let DrawnFrom::Pool(pool) = paying.with.from
@@ -292,7 +293,7 @@ fn settle_once(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) 
         false
     });
     for (pool, n) in paid_over {
-        let meter = sheet.policy.pools[usize::from(pool)].meter;
+        let meter = sheet.policy.pools[pool].meter;
         sheet.row.add_over(meter, waiting.pays_over(&sheet.policy, pool, n));
     }
     waiting.uses.retain_mut(|it| {
@@ -367,7 +368,7 @@ impl Use {
             }
         }
         for (index, within, kept) in short {
-            let rule = &policy.quotas[usize::from(index)];
+            let rule = &policy.quotas[index];
             if let Some(from) = within {
                 let took = Taken { from, n: kept, ask: 0, draw: 0 };
                 purse::settle(q.hub, q.sheet, &took, kept);
@@ -456,7 +457,7 @@ fn give_up_unneeded(sheet: &Sheet, waiting: &mut Waiting) {
 }
 
 /// A debt of one quota or an earlier plan: how much, and the pool beyond it that may pay.
-type Owes<'a> = (&'a Arc<Lease>, u64, Option<u16>);
+type Owes<'a> = (&'a Arc<Lease>, u64, Option<PoolIndex>);
 
 /// Takes units of grants, or from beyond the quotas, to pay what is owed of this meter. True: some
 /// are on their way. Debts of units that an earlier plan granted once were never use of these
@@ -504,7 +505,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
 fn pay_same(
     q: &Purse<'_>,
     payers: &Payers<'_>,
-    all: &[(&Arc<Lease>, Option<u16>)],
+    all: &[(&Arc<Lease>, Option<PoolIndex>)],
     waiting: &mut Waiting,
 ) -> bool {
     let mut owed = SmallVec::<[Owes<'_>; 4]>::new();
@@ -567,7 +568,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
 /// they are on their way.
 fn pay_from(
     q: &Purse<'_>,
-    pools: impl IntoIterator<Item = u16>,
+    pools: impl IntoIterator<Item = PoolIndex>,
     most: u64,
     owed: &[Owes<'_>],
     waiting: &mut Waiting,

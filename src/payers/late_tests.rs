@@ -9,6 +9,7 @@ use super::late::{LateUse, MAX_WAITING, TRIES};
 use crate::clock::Clock;
 use crate::policy::scoped::{ScopeValues, ScopesOf};
 use crate::sheets::sheet::Sheet;
+use crate::table::Index;
 use crate::{Gate, ManualClock, testing};
 
 /// A gate whose leases answer only once the test waits, and the sheet of its tenant.
@@ -39,7 +40,7 @@ impl Bench {
         let user = Some(user as u128 + 2);
         let known = ScopeValues { user, ..ScopeValues::default() };
         let scopes = ScopesOf { known: Some(&known), ip: NonZeroU128::new(ip), without: None };
-        let meter = self.sheet.policy.pools[0].meter;
+        let meter = self.sheet.policy.pools[Index::test(0)].meter;
         LateUse { sheet: &self.sheet, scopes, now: self.clock.now() }.pay(meter, 1);
     }
 

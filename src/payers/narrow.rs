@@ -6,7 +6,7 @@ use crate::catalog::{MeterId, Over, Scope};
 use crate::payers::lanes::Part;
 use crate::payers::purse::{self, Purse};
 use crate::policy::taken::Taken;
-use crate::policy::{CounterHome, Policy, QuotaRule};
+use crate::policy::{Policy, QuotaRule};
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
@@ -19,10 +19,7 @@ pub(super) fn narrow_of(sheet: &Sheet, meter: MeterId) -> impl Iterator<Item = &
 
 /// The scope by whose values a quota counts; `None`: the tenant has one counter.
 pub(super) fn scope_of<'a>(policy: &'a Policy, rule: &QuotaRule) -> Option<&'a Scope> {
-    match &policy.pools[usize::from(rule.debtor)].place {
-        CounterHome::Scoped(scope) => Some(scope),
-        CounterHome::Sheet(_) => None,
-    }
+    policy.pools[rule.debtor].place.scope()
 }
 
 /// What was drawn of late use from a quota of narrower scope was used, and the rest of `n` is owed.

@@ -9,7 +9,7 @@ use crate::decision::Reason;
 use crate::policy::bucket::Bucket;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, Taken};
-use crate::policy::{Beside, CounterHome, Policy, RateRule};
+use crate::policy::{Beside, CounterHome, Policy, PoolIndex, RateIndex, RateRule};
 use crate::quota::lease::{Lease, Take};
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
@@ -58,9 +58,9 @@ pub(crate) enum Draw {
 }
 
 /// Draws from one pool, or says what is missing.
-pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
+pub(crate) fn take(q: &Purse<'_>, pool: PoolIndex, n: u64) -> Draw {
     let scoped;
-    let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
+    let (lease, narrow) = match &q.sheet.policy.pools[pool].place {
         CounterHome::Sheet(slot) => (q.sheet.lease(pool, *slot), false),
         CounterHome::Scoped(scope) => {
             match q.scopes.of(scope).map(|value| q.sheet.scoped_lease(pool, value, q.now)) {
@@ -106,11 +106,11 @@ pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
 }
 
 /// How far below zero a lease may go while the store is away.
-fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
+fn floor_while_away(policy: &Policy, pool: PoolIndex) -> i64 {
     match policy.on_lease_error() {
         OnLeaseError::Deny => 0,
         OnLeaseError::Allow { basis_points } => {
-            let limit = i128::from(policy.pools[usize::from(pool)].limit);
+            let limit = i128::from(policy.pools[pool].limit);
             let allowance = limit * i128::from(basis_points) / 10_000;
             i64::try_from(allowance).unwrap_or(i64::MAX).saturating_neg()
         }
@@ -122,11 +122,11 @@ fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
 /// have the limits in force before a unit is drawn under them.
 pub(crate) fn missing(
     q: &Purse<'_>,
-    pool: u16,
+    pool: PoolIndex,
     lease: &Arc<Lease>,
     n: u64,
 ) -> Result<u64, Arc<Lease>> {
-    let Some(beside) = q.sheet.policy.pools[usize::from(pool)].beside else { return Ok(0) };
+    let Some(beside) = q.sheet.policy.pools[pool].beside else { return Ok(0) };
     let (Beside::Included(other) | Beside::Over(other)) = beside;
     let Some(other) = lease_at(q, other) else { return Ok(0) };
     if !lease.has_moved() && !other.has_moved() {
@@ -148,26 +148,26 @@ pub(crate) fn missing(
 }
 
 /// The lease of a pool for this caller, if the limit applies to it.
-pub(crate) fn lease_at(q: &Purse<'_>, pool: u16) -> Option<Arc<Lease>> {
-    match &q.sheet.policy.pools[usize::from(pool)].place {
+pub(crate) fn lease_at(q: &Purse<'_>, pool: PoolIndex) -> Option<Arc<Lease>> {
+    match &q.sheet.policy.pools[pool].place {
         CounterHome::Sheet(slot) => Some(q.sheet.lease(pool, *slot).clone()),
         CounterHome::Scoped(scope) => q.sheet.scoped_lease(pool, q.scopes.of(scope)?, q.now),
     }
 }
 
 /// The lease of a pool of scope `tenant`.
-pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
-    match sheet.policy.pools[usize::from(pool)].place {
+pub(crate) fn lease_of(sheet: &Sheet, pool: PoolIndex) -> &Arc<Lease> {
+    match sheet.policy.pools[pool].place {
         CounterHome::Sheet(slot) => sheet.lease(pool, slot),
         CounterHome::Scoped(_) => unreachable!("a scoped pool is taken as `DrawnFrom::ScopedPool`"),
     }
 }
 
 /// The bucket of a rate, if it is the whole tenant's.
-pub(crate) fn bucket_of(sheet: &Sheet, rate: u16) -> (&RateRule, Option<&Bucket>) {
-    let rule = &sheet.policy.rates[usize::from(rate)];
+pub(crate) fn bucket_of(sheet: &Sheet, rate: RateIndex) -> (&RateRule, Option<&Bucket>) {
+    let rule = &sheet.policy.rates[rate];
     let bucket = match rule.place {
-        CounterHome::Sheet(slot) => Some(&sheet.buckets[usize::from(slot)]),
+        CounterHome::Sheet(slot) => Some(&sheet.buckets[slot]),
         CounterHome::Scoped(_) => None,
     };
     (rule, bucket)
@@ -179,10 +179,10 @@ pub(crate) fn rate_of(
     sheet: &Sheet,
     hub: &Hub,
     scopes: ScopesOf<'_>,
-    rate: u16,
+    rate: RateIndex,
     now: Now,
 ) -> Option<DrawnFrom> {
-    let rule = &sheet.policy.rates[usize::from(rate)];
+    let rule = &sheet.policy.rates[rate];
     let CounterHome::Scoped(scope) = &rule.place else { return Some(DrawnFrom::Bucket(rate)) };
     let key = ScopedKey::of_rate(sheet.tenant.surrogate, &rule.id, scopes.of(scope)?);
     let used = hub.scoped.bucket(key, &rule.rule, now.mono_ns)?;
@@ -216,7 +216,7 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
     match &took.from {
         DrawnFrom::Bucket(rate) => give_bucket_back(sheet, *rate, n, taken_at, now),
         DrawnFrom::ScopedBucket(rate, used) => {
-            let rule = &sheet.policy.rates[usize::from(*rate)].rule;
+            let rule = &sheet.policy.rates[*rate].rule;
             used.give_back(rule, n, taken_at, now);
         }
         DrawnFrom::Pool(pool) => lease_of(sheet, *pool).release(n),
@@ -226,20 +226,20 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
 
 /// Gives `n` atoms back to a tenant's bucket: to the one in force, if it has the same pace. What
 /// belongs to another pace is not given back: it could be more than was taken.
-fn give_bucket_back(sheet: &Sheet, rate: u16, n: u64, taken_at: Now, now: Now) {
+fn give_bucket_back(sheet: &Sheet, rate: RateIndex, n: u64, taken_at: Now, now: Now) {
     let newer = newer_rate(sheet, rate, n);
     let (of, at, n) = match &newer {
         None => (sheet, rate, n),
         Some((of, at, n)) => (&**of, *at, *n),
     };
-    let (old, (rate, bucket)) = (&sheet.policy.rates[usize::from(rate)].rule, bucket_of(of, at));
+    let (old, (rate, bucket)) = (&sheet.policy.rates[rate].rule, bucket_of(of, at));
     if let Some(bucket) = bucket.filter(|_| old.pace() == rate.rule.pace()) {
         rate.rule.give_back(bucket, rate.rule.cells(n), taken_at.mono_ns, now.mono_ns);
     }
 }
 
 /// Charges `n` atoms to a tenant's rate, beyond what was held of it: to the bucket in force.
-pub(crate) fn charge_bucket(sheet: &Sheet, rate: u16, n: u64, now: Now) {
+pub(crate) fn charge_bucket(sheet: &Sheet, rate: RateIndex, n: u64, now: Now) {
     let newer = newer_rate(sheet, rate, n);
     let (of, at, n) = match &newer {
         None => (sheet, rate, n),
@@ -252,16 +252,16 @@ pub(crate) fn charge_bucket(sheet: &Sheet, rate: u16, n: u64, now: Now) {
 
 /// The same rate in the sheet that has replaced this one, and `n` atoms at its meter's scale there.
 /// `None`: this sheet is in force, or the other has no such rate.
-fn newer_rate(sheet: &Sheet, rate: u16, n: u64) -> Option<(Arc<Sheet>, u16, u64)> {
+fn newer_rate(sheet: &Sheet, rate: RateIndex, n: u64) -> Option<(Arc<Sheet>, RateIndex, u64)> {
     let newer = sheet.newer()?;
-    let old = &sheet.policy.rates[usize::from(rate)];
-    let at = newer.policy.rates.iter().position(|rate| rate.id == old.id)?;
+    let old = &sheet.policy.rates[rate];
+    let at = newer.policy.rates.find(|rate| rate.id == old.id)?;
     let scale = |of: &Sheet, meter: Option<MeterId>| {
         meter.map_or(1, |meter| of.catalog.meters[usize::from(meter.0)].scale)
     };
     let (from, to) = (scale(sheet, old.meter), scale(&newer, newer.policy.rates[at].meter));
     let n = u128::from(n) * u128::from(to) / u128::from(from.max(1));
-    Some((newer, u16::try_from(at).ok()?, u64::try_from(n).unwrap_or(u64::MAX)))
+    Some((newer, at, u64::try_from(n).unwrap_or(u64::MAX)))
 }
 
 /// How much of the next `n` atoms of an ask is owed: drawn beyond a quota that bills (or several),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    AmountSource, Beside, ByteMeter, CounterHome, GrantTerms, MeterAsk, PlainAsk, Policy, PoolRule,
-    QuotaRule, RateRule, RoutePolicy, Together,
+    AmountSource, Beside, BucketSlot, ByteMeter, CounterHome, GrantTerms, LeaseSlot, MeterAsk,
+    PlainAsk, Policy, PoolIndex, PoolRule, QuotaIndex, QuotaRule, RateIndex, RateRule, RoutePolicy,
+    Together,
 };
 use crate::catalog::{
     Catalog, Enforce, Every, MeterId, MeterSource, Over, Plan, Quota, Rate, RateOn, Route, RouteId,
@@ -13,6 +14,7 @@ use crate::catalog::{
 };
 use crate::policy::bucket::BucketRule;
 use crate::quota::alert::AlertRule;
+use crate::table::{Index, Rows};
 
 /// Units of a pool that is counted but never runs out: `over` without a `stop`.
 const UNBOUNDED: i64 = i64::MAX / 4;
@@ -38,12 +40,9 @@ fn on_key(on: RateOn) -> RateOnKey {
     }
 }
 
-fn place(scope: &Scope, count: &mut usize) -> CounterHome {
+fn place<I: Index>(scope: &Scope, sheet: &mut Rows<I>) -> CounterHome<I> {
     match scope {
-        Scope::Tenant => {
-            *count += 1;
-            CounterHome::Sheet(index(*count - 1))
-        }
+        Scope::Tenant => CounterHome::Sheet(sheet.add()),
         other => CounterHome::Scoped(other.clone()),
     }
 }
@@ -85,8 +84,8 @@ impl Policy {
         catalog: &Catalog,
         plan: &Plan,
         together: Together,
-    ) -> BTreeMap<RateOnKey, Vec<u16>> {
-        let mut by_key = BTreeMap::<RateOnKey, Vec<u16>>::new();
+    ) -> BTreeMap<RateOnKey, Vec<RateIndex>> {
+        let mut by_key = BTreeMap::<RateOnKey, Vec<RateIndex>>::new();
         for rate in plan.rates.values().flatten() {
             let place = self.bucket_place(&rate.scope);
             let most = rate.meter.map_or(1, |meter| most_asked(catalog, meter));
@@ -94,8 +93,7 @@ impl Policy {
             let slot_pool = together.leases(rate, most).then(|| self.slot_pool(rate));
             let parts = together.nodes();
             let whole = BucketRule::in_grains(rate.amount, rate.per, rate.burst, grain);
-            by_key.entry(on_key(rate.on)).or_default().push(index(self.rates.len()));
-            self.rates.push(RateRule {
+            let index = self.rates.push(RateRule {
                 id: rate.id.clone(),
                 name: rate.name.clone(),
                 meter: rate.meter,
@@ -110,12 +108,13 @@ impl Policy {
                 place,
                 slot_pool,
             });
+            by_key.entry(on_key(rate.on)).or_default().push(index);
         }
         by_key
     }
 
-    pub(super) fn lower_quotas(&mut self, plan: &Plan) -> BTreeMap<MeterId, Vec<u16>> {
-        let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
+    pub(super) fn lower_quotas(&mut self, plan: &Plan) -> BTreeMap<MeterId, Vec<QuotaIndex>> {
+        let mut by_meter = BTreeMap::<MeterId, Vec<QuotaIndex>>::new();
         for quota in plan.quotas.values().flatten().filter(|q| q.every != Every::Once) {
             let Some(limit) = quota.limit else { continue };
             let alerts = |over| {
@@ -128,21 +127,21 @@ impl Policy {
                 let beyond = quota.stop.map_or(UNBOUNDED, |stop| atoms(stop.saturating_sub(limit)));
                 let pool =
                     self.pool(quota, format!("{}/over", quota.id).into(), beyond, alerts(true));
-                self.pools[usize::from(pool)].billed = quota.over == Over::Bill;
+                self.pools[pool].billed = quota.over == Over::Bill;
                 pool
             });
             if let (Some(over), Some(_)) = (over, quota.stop) {
-                self.pools[usize::from(over)].beside = Some(Beside::Included(debtor));
-                self.pools[usize::from(debtor)].beside = Some(Beside::Over(over));
+                self.pools[over].beside = Some(Beside::Included(debtor));
+                self.pools[debtor].beside = Some(Beside::Over(over));
             }
-            by_meter.entry(quota.meter).or_default().push(index(self.quotas.len()));
-            self.quotas.push(QuotaRule {
+            let index = self.quotas.push(QuotaRule {
                 included: (limit > 0).then_some(debtor),
                 over,
                 debtor,
                 tenant_wide: quota.scope == Scope::Tenant,
                 quota: quota.clone(),
             });
+            by_meter.entry(quota.meter).or_default().push(index);
         }
         by_meter
     }
@@ -152,7 +151,7 @@ impl Policy {
         &mut self,
         plan: &Plan,
         own: &[GrantTerms],
-    ) -> BTreeMap<MeterId, Vec<u16>> {
+    ) -> BTreeMap<MeterId, Vec<PoolIndex>> {
         let once = plan.quotas.values().flatten();
         let once = once.filter(|quota| quota.every == Every::Once && !quota.is_prepaid());
         let mut all: Vec<GrantTerms> = once
@@ -169,11 +168,10 @@ impl Policy {
             .chain(own.iter().cloned())
             .collect();
         all.sort_by_key(|g| (g.expires_ms.unwrap_or(i64::MAX), !g.of_plan, g.id.clone()));
-        let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
+        let mut by_meter = BTreeMap::<MeterId, Vec<PoolIndex>>::new();
         for grant in all {
-            by_meter.entry(grant.meter).or_default().push(index(self.pools.len()));
             let place = self.pool_place(&Scope::Tenant);
-            self.pools.push(PoolRule {
+            let pool = self.pools.push(PoolRule {
                 id: format!("grant/{}", grant.id).into(),
                 meter: grant.meter,
                 limit: atoms(grant.atoms),
@@ -189,6 +187,7 @@ impl Policy {
                 of_plan: grant.of_plan,
                 beside: None,
             });
+            by_meter.entry(grant.meter).or_default().push(pool);
         }
         by_meter
     }
@@ -199,11 +198,11 @@ impl Policy {
         &mut self,
         catalog: &Catalog,
         plan: &Plan,
-    ) -> BTreeMap<MeterId, (u16, bool)> {
+    ) -> BTreeMap<MeterId, (PoolIndex, bool)> {
         let mut by_meter = BTreeMap::new();
         for (meter, quotas) in &plan.quotas {
             let once_only = is_once_only(quotas);
-            let wide = |quota: &u16| self.quotas[usize::from(*quota)].tenant_wide;
+            let wide = |quota: &QuotaIndex| self.quotas[*quota].tenant_wide;
             let is_granted = self.grants_of.contains_key(meter)
                 && self.quotas_of.get(meter).is_some_and(|quotas| quotas.iter().any(wide));
             let mut others = catalog.plans.iter().filter_map(|plan| plan.quotas.get(meter));
@@ -213,8 +212,7 @@ impl Policy {
             }
             let name = &catalog.meters[usize::from(meter.0)].name;
             let place = self.pool_place(&Scope::Tenant);
-            by_meter.insert(*meter, (index(self.pools.len()), once_only));
-            self.pools.push(PoolRule {
+            let pool = self.pools.push(PoolRule {
                 id: format!("{name}/owed").into(),
                 meter: *meter,
                 limit: 0,
@@ -230,6 +228,7 @@ impl Policy {
                 of_plan: true,
                 beside: None,
             });
+            by_meter.insert(*meter, (pool, once_only));
         }
         by_meter
     }
@@ -285,8 +284,8 @@ impl Policy {
 
     /// The asks in short form, if nothing about them or the rates is special.
     fn plain(&self, rules: &RoutePolicy) -> Option<Box<[PlainAsk]>> {
-        let calls_of_tenant = |rate: &u16| {
-            let rate = &self.rates[usize::from(*rate)];
+        let calls_of_tenant = |rate: &RateIndex| {
+            let rate = &self.rates[*rate];
             rate.meter.is_none()
                 && rate.slot_pool.is_none()
                 && matches!(rate.place, CounterHome::Sheet(_))
@@ -308,8 +307,8 @@ impl Policy {
             _ if ask.n == 0 => None,
             [] => None,
             [quota] => {
-                let pool = self.quotas[usize::from(quota)].included?;
-                let CounterHome::Sheet(slot) = self.pools[usize::from(pool)].place else {
+                let pool = self.quotas[quota].included?;
+                let CounterHome::Sheet(slot) = self.pools[pool].place else {
                     return None;
                 };
                 Some((pool, slot))
@@ -385,8 +384,8 @@ impl Policy {
     }
 
     /// Whether a rate applies here: one on a meter that this route does not ask for does not.
-    fn rate_holds(&self, rate: u16, meters: &[MeterAsk]) -> bool {
-        let meter = self.rates[usize::from(rate)].meter;
+    fn rate_holds(&self, rate: RateIndex, meters: &[MeterAsk]) -> bool {
+        let meter = self.rates[rate].meter;
         meter.is_none_or(|meter| meters.iter().any(|ask| ask.meter == meter))
     }
 
@@ -394,7 +393,13 @@ impl Policy {
         self.plan.features.get(feature).is_some_and(|f| f.is_on())
     }
 
-    fn pool(&mut self, quota: &Quota, id: Arc<str>, limit: i64, alerts: Option<AlertRule>) -> u16 {
+    fn pool(
+        &mut self,
+        quota: &Quota,
+        id: Arc<str>,
+        limit: i64,
+        alerts: Option<AlertRule>,
+    ) -> PoolIndex {
         let place = self.pool_place(&quota.scope);
         self.pools.push(PoolRule {
             id,
@@ -411,12 +416,11 @@ impl Policy {
             grant: false,
             of_plan: true,
             beside: None,
-        });
-        index(self.pools.len() - 1)
+        })
     }
 
     /// The pool of a strict rate: the units of one slot.
-    fn slot_pool(&mut self, rate: &Rate) -> u16 {
+    fn slot_pool(&mut self, rate: &Rate) -> PoolIndex {
         let per_ms = rate.per.as_millis().max(1);
         let slot_ms = per_ms.max(SLOT_MS);
         let units = u128::from(rate.amount).saturating_mul(slot_ms) / per_ms;
@@ -437,15 +441,14 @@ impl Policy {
             grant: false,
             of_plan: true,
             beside: None,
-        });
-        index(self.pools.len() - 1)
+        })
     }
 
-    fn pool_place(&mut self, scope: &Scope) -> CounterHome {
-        place(scope, &mut self.tenant_pools)
+    fn pool_place(&mut self, scope: &Scope) -> CounterHome<LeaseSlot> {
+        place(scope, &mut self.tenant_leases)
     }
 
-    fn bucket_place(&mut self, scope: &Scope) -> CounterHome {
+    fn bucket_place(&mut self, scope: &Scope) -> CounterHome<BucketSlot> {
         place(scope, &mut self.tenant_buckets)
     }
 
@@ -513,7 +516,8 @@ mod tests {
         let quarter = |together: Together| {
             let plan = Arc::new(catalog.plans[0].clone());
             let policy = Policy::new(&catalog, plan, &[], together);
-            let (rate, pace) = (&policy.rates[0], policy.rates[0].rule.pace());
+            let rate = policy.rates.iter().next().unwrap();
+            let pace = rate.rule.pace();
             (pace.interval_ns / pace.whole_interval_ns, rate.slot_pool.is_some())
         };
         let among = |strict| Together::Among { nodes: 4, strict };

@@ -14,6 +14,7 @@ use crate::decision::Outcome;
 use crate::policy::bucket::BucketRule;
 use crate::policy::taken::{DrawnFrom, Limit};
 use crate::quota::alert::AlertRule;
+use crate::table::{Rows, Table, index_type};
 use crate::wire::{HeaderItem, PolicyText};
 
 pub(crate) mod bucket;
@@ -24,28 +25,53 @@ pub(crate) mod taken;
 
 use lower::{RateOnKey, index};
 
+index_type! {
+    /// Of a rate in [`Policy::rates`].
+    RateIndex
+}
+
+index_type! {
+    /// Of a quota in [`Policy::quotas`].
+    QuotaIndex
+}
+
+index_type! {
+    /// Of a pool in [`Policy::pools`].
+    PoolIndex
+}
+
+index_type! {
+    /// Of a bucket in a tenant's sheet.
+    BucketSlot
+}
+
+index_type! {
+    /// Of a lease in a tenant's sheet.
+    LeaseSlot
+}
+
 /// A plan in the form admission walks.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) plan: Arc<Plan>,
-    pub(crate) rates: Vec<RateRule>,
-    pub(crate) pools: Vec<PoolRule>,
-    pub(crate) quotas: Vec<QuotaRule>,
+    pub(crate) rates: Table<RateIndex, Vec<RateRule>>,
+    pub(crate) pools: Table<PoolIndex, Vec<PoolRule>>,
+    pub(crate) quotas: Table<QuotaIndex, Vec<QuotaRule>>,
     /// One per route of the catalog.
     routes: Vec<RoutePolicy>,
     /// For requests that match no route.
     elsewhere: RoutePolicy,
-    rates_on: BTreeMap<RateOnKey, Vec<u16>>,
-    quotas_of: BTreeMap<MeterId, Vec<u16>>,
-    grants_of: BTreeMap<MeterId, Vec<u16>>,
+    rates_on: BTreeMap<RateOnKey, Vec<RateIndex>>,
+    quotas_of: BTreeMap<MeterId, Vec<QuotaIndex>>,
+    grants_of: BTreeMap<MeterId, Vec<PoolIndex>>,
     /// The debt pools of meters that this plan, or another, grants and never includes; and whether
     /// this plan does.
-    debtors: BTreeMap<MeterId, (u16, bool)>,
+    debtors: BTreeMap<MeterId, (PoolIndex, bool)>,
     /// Whether some limit is by address, which only the request itself has.
     pub(crate) uses_ip: bool,
-    /// Number of buckets and leases of scope `tenant`, which a sheet holds in arrays.
-    pub(crate) tenant_buckets: usize,
-    pub(crate) tenant_pools: usize,
+    /// The buckets and leases of scope `tenant`, which a sheet holds in arrays.
+    pub(crate) tenant_buckets: Rows<BucketSlot>,
+    pub(crate) tenant_leases: Rows<LeaseSlot>,
 }
 
 /// A rate with its arithmetic.
@@ -59,18 +85,28 @@ pub(crate) struct RateRule {
     pub(crate) amount: u64,
     pub(crate) burst: u64,
     pub(crate) per: std::time::Duration,
-    pub(crate) place: CounterHome,
+    pub(crate) place: CounterHome<BucketSlot>,
     /// The pool of its units in one slot, if it is strict and the store is shared.
-    pub(crate) slot_pool: Option<u16>,
+    pub(crate) slot_pool: Option<PoolIndex>,
 }
 
-/// The place of a rule's counter.
+/// The place of a rule's counter: a bucket's, or a lease's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CounterHome {
-    /// In the tenant's sheet, at this index.
-    Sheet(u16),
+pub(crate) enum CounterHome<I> {
+    /// In the tenant's sheet.
+    Sheet(I),
     /// In the table of scoped limits, by the caller's value of this scope.
     Scoped(Scope),
+}
+
+impl<I> CounterHome<I> {
+    /// The scope by whose values it is found; `None`: the tenant has one counter.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        match self {
+            Self::Sheet(_) => None,
+            Self::Scoped(scope) => Some(scope),
+        }
+    }
 }
 
 /// Units that can be leased.
@@ -85,7 +121,7 @@ pub(crate) struct PoolRule {
     pub(crate) slot_ms: Option<i64>,
     /// A grant's own end.
     pub(crate) expires_ms: Option<i64>,
-    pub(crate) place: CounterHome,
+    pub(crate) place: CounterHome<LeaseSlot>,
     /// The usual ask, which sizes the first lease.
     pub(crate) usual_ask: u64,
     pub(crate) alerts: Option<Arc<AlertRule>>,
@@ -102,8 +138,8 @@ pub(crate) struct PoolRule {
 /// The other pool of a limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Beside {
-    Included(u16),
-    Over(u16),
+    Included(PoolIndex),
+    Over(PoolIndex),
 }
 
 impl PoolRule {
@@ -117,11 +153,11 @@ impl PoolRule {
 pub(crate) struct QuotaRule {
     pub(crate) quota: Quota,
     /// `None`: nothing is included (`0/cycle`).
-    pub(crate) included: Option<u16>,
+    pub(crate) included: Option<PoolIndex>,
     /// `None`: refused beyond the limit.
-    pub(crate) over: Option<u16>,
+    pub(crate) over: Option<PoolIndex>,
     /// The pool that records its debts: that of its included units, even if there are none.
-    pub(crate) debtor: u16,
+    pub(crate) debtor: PoolIndex,
     pub(crate) tenant_wide: bool,
 }
 
@@ -142,8 +178,8 @@ pub(crate) struct RoutePolicy {
     pub(crate) free: bool,
     /// The feature it needs and the plan lacks.
     pub(crate) missing: Option<Arc<str>>,
-    /// Indices of the rates that apply.
-    pub(crate) rates: Vec<u16>,
+    /// The rates that apply.
+    pub(crate) rates: Vec<RateIndex>,
     pub(crate) meters: Vec<MeterAsk>,
     /// The same in short form, where nothing about them is special.
     pub(crate) plain: Option<Box<[PlainAsk]>>,
@@ -214,7 +250,7 @@ pub(crate) struct PlainAsk {
     pub(crate) meter: MeterId,
     pub(crate) n: u64,
     /// The pool, and the slot of its lease in a sheet; `None` if no quota applies.
-    pub(crate) from: Option<(u16, u16)>,
+    pub(crate) from: Option<(PoolIndex, LeaseSlot)>,
     /// Known at admission, as opposed to reported.
     pub(crate) is_cost: bool,
 }
@@ -228,25 +264,25 @@ pub(crate) struct MeterAsk {
     pub(crate) known: AmountSource,
     /// A cost states the number, as opposed to the meter's `hold`.
     pub(crate) stated: bool,
-    pub(crate) quotas: Vec<u16>,
+    pub(crate) quotas: Vec<QuotaIndex>,
     /// Pools, soonest expiry first.
-    pub(crate) grants: Vec<u16>,
+    pub(crate) grants: Vec<PoolIndex>,
     /// The plan gives its units once and no other way: without a grant there are none.
     pub(crate) once_only: bool,
     /// If that is so, or was on another plan: the pool that records a debt, which a grant pays.
-    pub(crate) debtor: Option<u16>,
+    pub(crate) debtor: Option<PoolIndex>,
 }
 
 /// The limits that supply the units of one meter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Payers<'a> {
     pub(crate) meter: MeterId,
-    pub(crate) quotas: &'a [u16],
+    pub(crate) quotas: &'a [QuotaIndex],
     /// Pools, soonest expiry first.
-    pub(crate) grants: &'a [u16],
+    pub(crate) grants: &'a [PoolIndex],
     pub(crate) once_only: bool,
     /// See [`MeterAsk::debtor`].
-    pub(crate) debtor: Option<u16>,
+    pub(crate) debtor: Option<PoolIndex>,
 }
 
 impl MeterAsk {
@@ -359,17 +395,17 @@ impl Policy {
         let mut scopes = scopes.chain(plan.quotas.values().flatten().map(|q| &q.scope));
         let mut policy = Self {
             uses_ip: scopes.any(|scope| *scope == Scope::Ip),
-            rates: Vec::new(),
-            pools: Vec::new(),
-            quotas: Vec::new(),
+            rates: Table::new(),
+            pools: Table::new(),
+            quotas: Table::new(),
             routes: Vec::new(),
             elsewhere: RoutePolicy::default(),
             rates_on: BTreeMap::new(),
             quotas_of: BTreeMap::new(),
             grants_of: BTreeMap::new(),
             debtors: BTreeMap::new(),
-            tenant_buckets: 0,
-            tenant_pools: 0,
+            tenant_buckets: Rows::new(),
+            tenant_leases: Rows::new(),
             plan: plan.clone(),
         };
         policy.rates_on = policy.lower_rates(catalog, &plan, together);
@@ -388,8 +424,7 @@ impl Policy {
         let quotas = self.quotas_of.get(&meter).map_or(&[][..], |quotas| quotas);
         let grants = self.grants_of.get(&meter).map_or(&[][..], |grants| grants);
         let debtor = self.debtors.get(&meter);
-        let is_limited =
-            debtor.is_some() || quotas.iter().any(|q| self.quotas[usize::from(*q)].tenant_wide);
+        let is_limited = debtor.is_some() || quotas.iter().any(|q| self.quotas[*q].tenant_wide);
         let once_only = debtor.is_some_and(|(_, once_only)| *once_only);
         let debtor = debtor.map(|(pool, _)| *pool);
         is_limited.then_some(Payers { meter, quotas, grants, once_only, debtor })
@@ -398,9 +433,7 @@ impl Policy {
     /// The pool that units were taken from.
     fn pool_of(&self, from: &DrawnFrom) -> Option<&PoolRule> {
         match from {
-            DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => {
-                Some(&self.pools[usize::from(*pool)])
-            }
+            DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => Some(&self.pools[*pool]),
             DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => None,
         }
     }

@@ -3,7 +3,7 @@
 //! Precedence: an operator's override in the directory, then the `[tenant.x]` table, then the plan
 //! that was assigned, then `default-plan`; and what the `[billing]` table sets for the payment
 //! state. Addons come on top of that. Pure, and the same for the same record, catalog and instant;
-//! `until_ms` is when it may change by itself.
+//! `until_ms` is when it may change by itself, `since_ms` when it last did.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -28,7 +28,9 @@ pub(crate) struct Resolved {
     pub(crate) policy: Arc<Policy>,
     pub(crate) standing: Standing,
     pub(crate) anchors: Anchors,
-    /// When to resolve again: an exception, a grace or a trial ends.
+    /// The latest end that has passed: before it, something else is in force.
+    pub(crate) since_ms: i64,
+    /// When to resolve again: an exception, a grant, a grace or a trial ends.
     pub(crate) until_ms: i64,
     /// Billing account in force.
     pub(crate) account: Option<Arc<str>>,
@@ -85,7 +87,8 @@ impl LiveCatalog {
 
     /// Resolves this tenant at `now_ms`.
     pub(crate) fn resolve(&self, record: &TenantRecord, now_ms: i64) -> Resolved {
-        let mut edges = Edges { now_ms, next_ms: first_grant_end(record, now_ms), passed: 0 };
+        let mut edges = Edges::at(now_ms);
+        edges.pass_grants(record);
         let layers = self.layers(record, &mut edges);
         let assigned = self.assigned(record, now_ms);
         let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(assigned);
@@ -107,6 +110,7 @@ impl LiveCatalog {
             policy,
             standing,
             anchors: record.era(now_ms).anchors(term),
+            since_ms: edges.last_ms,
             until_ms: edges.next_ms,
             account: record.account.as_deref().map(Arc::from),
             rev: self.rev(record, &edges),
@@ -116,7 +120,7 @@ impl LiveCatalog {
     /// Exceptions in force, weakest first.
     fn layers(&self, record: &TenantRecord, edges: &mut Edges) -> Vec<PlanChanges> {
         let mut layers = Vec::new();
-        let exception = self.catalog.exception(&record.id, edges.now_ms);
+        let exception = self.catalog.exception(&record.id);
         match exception.filter(|e| e.until_ms.is_none_or(|end| edges.before(end))) {
             Some(exception) => layers.push(exception.changes.clone()),
             // An exception that has ended is a past edge, even if it ended before the start.
@@ -264,29 +268,43 @@ fn rule_at(
 /// The instants at which a tenant's policy changes by itself.
 struct Edges {
     now_ms: i64,
+    /// The latest past edge.
+    last_ms: i64,
     /// The next edge.
     next_ms: i64,
-    /// The number of past edges.
+    /// The number of past edges, without those of grants.
     passed: u32,
 }
 
 impl Edges {
+    fn at(now_ms: i64) -> Self {
+        Self { now_ms, last_ms: i64::MIN, next_ms: i64::MAX, passed: 0 }
+    }
+
+    /// A grant's end is an edge: it is not drawn from after that. Not counted: it changes no limit
+    /// of a pool.
+    fn pass_grants(&mut self, record: &TenantRecord) {
+        for end_ms in record.grants.iter().filter_map(|grant| grant.expires_ms) {
+            self.is_ahead(end_ms);
+        }
+    }
+
     /// Whether this edge is still ahead.
     fn before(&mut self, end_ms: i64) -> bool {
+        let ahead = self.is_ahead(end_ms);
+        self.passed += u32::from(!ahead);
+        ahead
+    }
+
+    fn is_ahead(&mut self, end_ms: i64) -> bool {
         let ahead = self.now_ms < end_ms;
         if ahead {
             self.next_ms = self.next_ms.min(end_ms);
         } else {
-            self.passed += 1;
+            self.last_ms = self.last_ms.max(end_ms);
         }
         ahead
     }
-}
-
-/// A grant's end is an edge: it is not drawn from after that.
-fn first_grant_end(record: &TenantRecord, now_ms: i64) -> i64 {
-    let ends = record.grants.iter().filter_map(|g| g.expires_ms).filter(|end| *end > now_ms);
-    ends.min().unwrap_or(i64::MAX)
 }
 
 fn grants(record: &TenantRecord, catalog: &Catalog, now_ms: i64) -> Vec<GrantTerms> {
@@ -323,6 +341,7 @@ mod tests {
     use super::*;
     use crate::clock::time_at;
     use crate::ids::Surrogate;
+    use crate::table::Index;
     use crate::testing::START_MS;
 
     const DAY_MS: i64 = 86_400_000;
@@ -365,7 +384,7 @@ mod tests {
 
     /// The units that the one quota of its plan includes.
     fn jobs(resolved: &Resolved) -> i64 {
-        resolved.policy.pools[0].limit
+        resolved.policy.pools[Index::test(0)].limit
     }
 
     #[test]
@@ -384,6 +403,7 @@ mod tests {
         let before = live.resolve(&globex, START_MS);
         assert_eq!(jobs(&before), 1_000);
         let after = live.resolve(&globex, before.until_ms);
+        assert_eq!(after.since_ms, before.until_ms);
         assert!(before.until_ms <= START_MS + 2 * DAY_MS);
         assert_eq!((jobs(&after), after.until_ms), (100, i64::MAX));
         assert!(after.rev > before.rev, "{} after {}", after.rev, before.rev);

@@ -6,15 +6,16 @@ use smallvec::SmallVec;
 
 use crate::catalog::MeterId;
 use crate::policy::scoped::{ScopedBucket, Used};
+use crate::policy::{PoolIndex, QuotaIndex, RateIndex};
 use crate::quota::lease::Lease;
 
 /// The limit at fault, by its index in the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     None,
-    Rate(u16),
-    Quota(u16),
-    Grant(u16),
+    Rate(RateIndex),
+    Quota(QuotaIndex),
+    Grant(PoolIndex),
     /// Everything of a meter whose units are only ever given once: all its grants, or none.
     Granted(MeterId),
 }
@@ -60,11 +61,11 @@ pub(crate) const CALLS: u8 = u8::MAX;
 #[derive(Clone, Debug)]
 pub(crate) enum DrawnFrom {
     /// The bucket of this rate.
-    Bucket(u16),
-    ScopedBucket(u16, Arc<Used<ScopedBucket>>),
+    Bucket(RateIndex),
+    ScopedBucket(RateIndex, Arc<Used<ScopedBucket>>),
     /// The lease of this pool.
-    Pool(u16),
-    ScopedPool(u16, Arc<Lease>),
+    Pool(PoolIndex),
+    ScopedPool(PoolIndex, Arc<Lease>),
 }
 
 /// Most requests draw from four limits or fewer; more spill to the heap.

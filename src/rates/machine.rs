@@ -241,11 +241,13 @@ impl Machine {
         let long_gone = |shared: &PressedLimit| {
             shared.gone_ns.is_some_and(|at| now.mono_ns.saturating_sub(at) > LAPSE_SLOTS * SLOT_NS)
         };
-        let gone =
-            |id: &LimitId, shared: &mut PressedLimit| !listed.contains(id) && long_gone(shared);
-        for (id, _) in self.limits.extract_if(.., gone) {
-            effects.push(Effect::Share(id, None));
-        }
+        self.limits.retain(|id, shared| {
+            let stays = listed.contains(id) || !long_gone(shared);
+            if !stays {
+                effects.push(Effect::Share(id.clone(), None));
+            }
+            stays
+        });
         for id in &listed {
             let shared =
                 self.limits.entry(id.clone()).or_insert_with(|| PressedLimit::new(fair, now));

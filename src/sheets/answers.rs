@@ -158,6 +158,7 @@ mod tests {
     use crate::policy::scoped::ScopesOf;
     use crate::quota::lease::Take;
     use crate::sheets::sheet::Sheet;
+    use crate::table::Index;
 
     #[tokio::test]
     async fn late_use_counts_as_unpaid_while_it_is_being_paid() {
@@ -173,7 +174,7 @@ mod tests {
         let sheet =
             |of: &crate::TenantHandle| of.0.sheet(&inner.catalogs.live.load(), inner.clock.now());
         let (sheet, other) = (sheet(&tenant), sheet(&other));
-        let (answers, lease) = (&inner.hub.answers, purse::lease_of(&sheet, 0));
+        let (answers, lease) = (&inner.hub.answers, purse::lease_of(&sheet, Index::test(0)));
         assert!(answers.wait_for(lease, &sheet, answers.count()));
         let waits = |of: &Arc<Sheet>| answers.ask_again(|it| of.shares_tenant(it));
         assert!(waits(&sheet) && !waits(&other));
@@ -201,13 +202,13 @@ mod tests {
         let tenant = gate.tenant("acme").await.unwrap();
         let inner = &gate.inner;
         let sheet = tenant.0.sheet(&inner.catalogs.live.load(), inner.clock.now());
-        let (hub, lease, now) = (&inner.hub, purse::lease_of(&sheet, 0), clock.now());
+        let (hub, lease, now) = (&inner.hub, purse::lease_of(&sheet, Index::test(0)), clock.now());
         lease.want(1);
         hub.renewals.wake(lease);
         hub.renewals.answer_for(lease, 1).await;
         let all = lease.here();
         assert!(matches!(lease.take(all, now), Take::Taken { .. }));
-        let meter = sheet.policy.pools[0].meter;
+        let meter = sheet.policy.pools[Index::test(0)].meter;
         LateUse { sheet: &sheet, scopes: ScopesOf::default(), now }.pay(meter, all);
         assert!(sheet.unpaid.is_some(), "the renewer has not run since");
         lease.release(all);

@@ -17,7 +17,7 @@ use crate::ids::WriterId;
 use crate::policy::bucket::Bucket;
 use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
 use crate::policy::scoped::ScopedKey;
-use crate::policy::{CounterHome, Policy, PoolRule};
+use crate::policy::{BucketSlot, CounterHome, LeaseSlot, Policy, PoolIndex, PoolRule};
 use crate::quota::alert::Alerting;
 use crate::quota::lease::at_rest::LeaseAtRest;
 use crate::quota::lease::{Lease, MOST};
@@ -26,6 +26,7 @@ use crate::repeated::repeated;
 use crate::sheets::tenant_core::TenantCore;
 use crate::sheets::unpaid::Unpaid;
 use crate::sheets::use_row::{UseRow, same_meters, use_row};
+use crate::table::Table;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -40,13 +41,13 @@ pub(crate) struct Sheet {
     pub(crate) catalog: Arc<Catalog>,
     /// The catalog it was made under, counted by this process.
     pub(crate) epoch: u64,
-    /// Valid while `from_ms <= now < until_ms`.
+    /// Valid while `from_ms <= now < until_ms`. A clock may step back so far.
     from_ms: i64,
     until_ms: i64,
-    pub(crate) buckets: Arc<[Bucket]>,
+    pub(crate) buckets: Table<BucketSlot, Arc<[Bucket]>>,
     /// The window of each pool, computed once for all requests until the next edge.
-    windows: Box<[Window]>,
-    leases: Box<[OnceLock<Arc<Lease>>]>,
+    windows: Table<PoolIndex, Box<[Window]>>,
+    leases: Table<LeaseSlot, Box<[OnceLock<Arc<Lease>>]>>,
     pub(crate) row: Arc<UseRow>,
     /// The previous row of the same meters: at midnight the log still lacks some of it.
     row_before: Option<Arc<UseRow>>,
@@ -68,6 +69,10 @@ pub(crate) enum Before<'a> {
 /// How far a clock may step back behind a sheet before the sheet is rebuilt, in milliseconds: a
 /// smaller step only keeps a window a little longer, which moves no limit.
 const BACKWARD_MS: i64 = 3_600_000;
+
+/// The same behind the end of a grant, an exception, a grace or a trial: before it something else
+/// was in force. Readings of one instant may differ by some milliseconds, which rebuilds nothing.
+const BEHIND_AN_END_MS: i64 = 1_000;
 
 impl Sheet {
     /// Makes the current sheet, carrying over what continues from the one before.
@@ -124,7 +129,7 @@ impl Sheet {
     ) -> Self {
         let (catalog, epoch) = (live.catalog.clone(), live.epoch);
         let resolved = live.resolve(record, now.wall_ms);
-        let Resolved { policy, standing, anchors, until_ms, account, rev } = resolved;
+        let Resolved { policy, standing, anchors, since_ms, until_ms, account, rev } = resolved;
         let era = record.era(at_ms);
         // The present customer is the record's, also where the clock that linked it is ahead.
         let account =
@@ -155,13 +160,13 @@ impl Sheet {
         let before = if let Before::Sheet(sheet) = before { Some(sheet) } else { None };
         let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
         let mut until_ms = until_ms.min(day.end_ms).min(period.end_ms).min(era.until_ms);
-        let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
+        let leases = policy.tenant_leases.table(OnceLock::new);
         let window = |rule: &PoolRule| window_of(rule, now.wall_ms, zone, &anchors);
-        let windows: Box<[Window]> = policy.pools.iter().map(window).collect();
+        let windows: Table<PoolIndex, Box<[Window]>> = policy.pools.iter().map(window).collect();
         until_ms = windows.iter().fold(until_ms, |until, window| until.min(window.end_ms));
         let sheet = Self {
             buckets: carry_buckets(before, &policy, now),
-            from_ms: now.wall_ms,
+            from_ms: (now.wall_ms - BACKWARD_MS).max(since_ms.saturating_sub(BEHIND_AN_END_MS)),
             dirty: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             tenant,
@@ -186,7 +191,7 @@ impl Sheet {
     /// Whether it is still valid.
     pub(crate) fn holds(&self, epoch: u64, now: Now) -> bool {
         now.wall_ms < self.until_ms
-            && now.wall_ms >= self.from_ms - BACKWARD_MS
+            && now.wall_ms >= self.from_ms
             && self.epoch == epoch
             && !self.replaced.load(Ordering::Acquire)
     }
@@ -205,8 +210,8 @@ impl Sheet {
     }
 
     /// The lease of a pool of scope `tenant`, created empty on first use.
-    pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
-        self.leases[usize::from(slot)].get_or_init(|| {
+    pub(crate) fn lease(&self, pool: PoolIndex, slot: LeaseSlot) -> &Arc<Lease> {
+        self.leases[slot].get_or_init(|| {
             let lease = self.tenant.only_lease(self.new_lease(pool, 0));
             if !self.replaced.load(Ordering::Acquire) {
                 self.tenant.hub.retired.remove(&lease);
@@ -230,8 +235,8 @@ impl Sheet {
     }
 
     /// The lease at this slot, if it has been used.
-    pub(crate) fn known_lease(&self, slot: u16) -> Option<&Arc<Lease>> {
-        self.leases[usize::from(slot)].get()
+    pub(crate) fn known_lease(&self, slot: LeaseSlot) -> Option<&Arc<Lease>> {
+        self.leases[slot].get()
     }
 
     /// Its use row and the one before: their counts appear here first.
@@ -244,8 +249,8 @@ impl Sheet {
         move |of, part| of == self.incarnation && self.live_rows().any(|row| row.part == part)
     }
 
-    pub(crate) fn new_lease(&self, pool: u16, scope: u128) -> Lease {
-        let rule = &self.policy.pools[usize::from(pool)];
+    pub(crate) fn new_lease(&self, pool: PoolIndex, scope: u128) -> Lease {
+        let rule = &self.policy.pools[pool];
         let window = self.window(pool);
         let id = PoolId {
             tenant: self.tenant.surrogate,
@@ -266,7 +271,12 @@ impl Sheet {
 
     /// The lease of a pool of narrower scope than the tenant, for this value of it, created empty
     /// on first use and moved to the present limit; `None`: there is no room for more of them.
-    pub(crate) fn scoped_lease(&self, pool: u16, value: u128, now: Now) -> Option<Arc<Lease>> {
+    pub(crate) fn scoped_lease(
+        &self,
+        pool: PoolIndex,
+        value: u128,
+        now: Now,
+    ) -> Option<Arc<Lease>> {
         let key = self.scoped_key(pool, value);
         let scoped = &self.tenant.hub.scoped;
         let lease = scoped.lease(key, now.mono_ns, || self.new_lease(pool, value))?;
@@ -275,14 +285,14 @@ impl Sheet {
     }
 
     /// The same, if it exists.
-    pub(crate) fn known_scoped_lease(&self, pool: u16, value: u128) -> Option<Arc<Lease>> {
+    pub(crate) fn known_scoped_lease(&self, pool: PoolIndex, value: u128) -> Option<Arc<Lease>> {
         self.tenant.hub.scoped.known_lease(&self.scoped_key(pool, value))
     }
 
-    fn scoped_key(&self, pool: u16, value: u128) -> ScopedKey {
+    fn scoped_key(&self, pool: PoolIndex, value: u128) -> ScopedKey {
         ScopedKey {
             tenant: self.tenant.surrogate,
-            limit: self.policy.pools[usize::from(pool)].id.clone(),
+            limit: self.policy.pools[pool].id.clone(),
             value,
             start_ms: self.window(pool).start_ms,
             incarnation: self.incarnation,
@@ -290,13 +300,13 @@ impl Sheet {
     }
 
     /// The limit of a pool under this sheet.
-    pub(crate) fn terms(&self, pool: u16) -> Terms {
-        Terms { limit: self.policy.pools[usize::from(pool)].limit, rev: self.rev }
+    pub(crate) fn terms(&self, pool: PoolIndex) -> Terms {
+        Terms { limit: self.policy.pools[pool].limit, rev: self.rev }
     }
 
     /// The window of a pool under this sheet.
-    pub(crate) fn window(&self, pool: u16) -> Window {
-        self.windows[usize::from(pool)]
+    pub(crate) fn window(&self, pool: PoolIndex) -> Window {
+        self.windows[pool]
     }
 
     /// Hands it to the recorder, unless it is queued there already;
@@ -363,7 +373,7 @@ impl Sheet {
                 lease.realert(&self.tenant.id, pool.alerts.as_ref());
                 self.tenant.hub.retired.remove(&lease);
                 // The slot is empty in a sheet not yet published.
-                let _ = self.leases[usize::from(slot)].set(lease);
+                let _ = self.leases[slot].set(lease);
             }
         }
     }
@@ -380,7 +390,7 @@ impl Sheet {
             match here {
                 Some((pool, slot)) => {
                     lease.retarget(Terms { limit: pool.limit, rev: self.rev });
-                    let _ = self.leases[usize::from(slot)].set(lease);
+                    let _ = self.leases[slot].set(lease);
                 }
                 None => self.tenant.hub.retired.add(lease),
             }
@@ -393,7 +403,7 @@ impl Sheet {
         limit: &str,
         start_ms: i64,
         incarnation: WriterId,
-    ) -> Option<(&PoolRule, u16)> {
+    ) -> Option<(&PoolRule, LeaseSlot)> {
         self.policy.pools.iter().zip(&self.windows).find_map(|(pool, window)| match pool.place {
             CounterHome::Sheet(slot) if *pool.id == *limit && window.start_ms == start_ms => {
                 (incarnation == self.incarnation).then_some((pool, slot))
@@ -407,11 +417,15 @@ impl Sheet {
     }
 }
 
-fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<[Bucket]> {
+fn carry_buckets(
+    before: Option<&Sheet>,
+    policy: &Arc<Policy>,
+    now: Now,
+) -> Table<BucketSlot, Arc<[Bucket]>> {
     if let Some(before) = before.filter(|b| Arc::ptr_eq(&b.policy, policy)) {
         return before.buckets.clone();
     }
-    let mut buckets: Vec<Bucket> = (0..policy.tenant_buckets).map(|_| Bucket::default()).collect();
+    let mut buckets: Table<_, Vec<Bucket>> = policy.tenant_buckets.table(Bucket::default);
     for rate in &policy.rates {
         let CounterHome::Sheet(slot) = rate.place else {
             continue;
@@ -421,13 +435,13 @@ fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<
             let CounterHome::Sheet(at) = old.place else {
                 return None;
             };
-            Some((old, &b.buckets[usize::from(at)]))
+            Some((old, &b.buckets[at]))
         });
         if let Some((old, bucket)) = old {
-            buckets[usize::from(slot)] = rate.rule.adopt(bucket, &old.rule, now.mono_ns);
+            buckets[slot] = rate.rule.adopt(bucket, &old.rule, now.mono_ns);
         }
     }
-    buckets.into()
+    buckets.shared()
 }
 
 fn window_of(rule: &PoolRule, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use crate::catalog::MeterId;
-use crate::policy::Policy;
 use crate::policy::scoped::KeptScopes;
 use crate::policy::taken::Taken;
+use crate::policy::{Policy, PoolIndex};
 use crate::quota::lease::Lease;
 use crate::quota::renewals::Renewals;
 use crate::sheets::answers::Answers;
@@ -34,7 +34,7 @@ pub(crate) struct WaitingUse<S> {
     pub(crate) uses: Vec<Use>,
     pub(crate) payments: Vec<Paying>,
     /// Atoms paid from beyond each quota that bills.
-    pub(crate) paid_over: Vec<(u16, u64)>,
+    pub(crate) paid_over: Vec<(PoolIndex, u64)>,
     /// Debts that units were asked for, and the lease that was asked.
     pub(crate) asked: Vec<(Arc<Lease>, Arc<Lease>, u64)>,
     /// Leases that were asked for units to pay debts, until nothing is owed: at most one for each
@@ -161,9 +161,9 @@ impl<S> WaitingUse<S> {
 
     /// Records a debt paid from beyond a quota. Returns how much of that is owed: use that several
     /// quotas of a meter owed, and each has paid for, is owed once.
-    pub(crate) fn pays_over(&mut self, policy: &Policy, pool: u16, n: u64) -> u64 {
-        let meter = |pool: u16| policy.pools[usize::from(pool)].meter;
-        let most = |paid: &[(u16, u64)]| {
+    pub(crate) fn pays_over(&mut self, policy: &Policy, pool: PoolIndex, n: u64) -> u64 {
+        let meter = |pool: PoolIndex| policy.pools[pool].meter;
+        let most = |paid: &[(PoolIndex, u64)]| {
             let same = paid.iter().filter(|(of, _)| meter(*of) == meter(pool));
             same.map(|(_, n)| *n).max().unwrap_or(0)
         };

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::clock::{Now, nanos};
 use crate::decision::Refusal;
+use crate::identity::Caller;
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
 use crate::sheets::sheet::Sheet;
@@ -21,18 +22,35 @@ pub(crate) struct KnownCaller {
     pub(crate) tenant: Arc<LiveTenant>,
     pub(crate) sheet: Arc<Sheet>,
     pub(crate) values: ScopeValues,
-    /// Its user and the id of its key, for the host's own form of refusals.
-    pub(crate) user: Option<Arc<str>>,
-    pub(crate) key: Option<Arc<str>>,
+    /// Boxed, because many callers name nothing.
+    pub(crate) named: Option<Box<Named>>,
     /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
     pub(crate) looked_up_ns: AtomicU64,
     pub(crate) expires_ms: i64,
     /// How many changes had been heard of when the look-up began.
     pub(crate) as_of: u64,
-    /// The plan that it names, if it names one.
-    pub(crate) plan: Option<NamedPlan>,
     /// Whether it is being looked up again.
     pub(crate) refreshing: AtomicBool,
+}
+
+/// What a caller names beside its tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    /// The user and the id of its key, for the host's own form of refusals.
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) plan: Option<NamedPlan>,
+}
+
+impl Named {
+    /// What this caller of this tenant names, if anything.
+    pub(crate) fn of(caller: &Caller, tenant: &LiveTenant) -> Option<Box<Self>> {
+        let since = |name| NamedPlan { name, since: tenant.plans() };
+        let (user, key) = (caller.user.clone(), caller.key.clone());
+        let named = Self { user, key, plan: caller.plan.clone().map(since) };
+        let is_any = named.user.is_some() || named.key.is_some() || named.plan.is_some();
+        is_any.then(|| Box::new(named))
+    }
 }
 
 /// A plan that a caller names for its tenant.
@@ -40,7 +58,7 @@ pub(crate) struct KnownCaller {
 pub(crate) struct NamedPlan {
     pub(crate) name: Arc<str>,
     /// How often the tenant's assigned plan had changed when this one was assigned.
-    pub(crate) since: u64,
+    pub(crate) since: u16,
 }
 
 /// A sheet that is kept: itself, or through a caller who has it at hand, which saves a busy tenant
@@ -68,8 +86,9 @@ impl SheetRef {
     #[cold]
     pub(crate) fn name_in(&self, refusal: &mut Refusal) {
         if let Self::Of(caller) | Self::Newer(_, caller) = self {
-            refusal.user = refusal.user.take().or_else(|| caller.user.clone());
-            refusal.key = refusal.key.take().or_else(|| caller.key.clone());
+            let Some(named) = &caller.named else { return };
+            refusal.user = refusal.user.take().or_else(|| named.user.clone());
+            refusal.key = refusal.key.take().or_else(|| named.key.clone());
         }
     }
 }
@@ -117,22 +136,27 @@ impl KnownCaller {
             && !self.is_outdated()
     }
 
-    /// Whether its tenant's assigned plan is the one that it names. So it is taken as well where the
-    /// plan may not be changed now.
+    /// The plan that it named when it was looked up.
+    #[inline]
+    fn plan(&self) -> Option<&NamedPlan> {
+        self.named.as_ref()?.plan.as_ref()
+    }
+
+    /// Whether its tenant's assigned plan is the one that it names now, or may not be changed now.
     #[inline]
     pub(crate) fn agrees(&self, name: Option<&str>, now: Now) -> bool {
-        match (&self.plan, name) {
+        match (self.plan(), name) {
             (None, None) => true,
             (Some(plan), Some(name)) if *plan.name == *name => self.holds_plan(now),
             _ => !self.tenant.may_change_plan(now),
         }
     }
 
-    /// The same for the plan that it named when it was looked up.
+    /// The same for the plan that it named then.
     #[inline]
     pub(crate) fn holds_plan(&self, now: Now) -> bool {
         let is_assigned = |plan: &NamedPlan| plan.since == self.tenant.plans();
-        self.plan.as_ref().is_none_or(is_assigned) || !self.tenant.may_change_plan(now)
+        self.plan().is_none_or(is_assigned) || !self.tenant.may_change_plan(now)
     }
 
     /// The sheet that holds now for this caller's tenant.

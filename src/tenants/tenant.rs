@@ -1,12 +1,11 @@
 //! A tenant in memory: the [`sheet`](crate::sheets::sheet) in force, and what outlives it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::clock::{Now, nanos};
+use crate::clock::Now;
 use crate::directory::TenantRecord;
 use crate::ids::WriterId;
 use crate::payers::late;
@@ -30,11 +29,12 @@ pub(crate) struct LiveTenant {
     keys_since: AtomicU64,
     /// When it was last read there was no such tenant.
     gone: AtomicBool,
-    /// How often its assigned plan has changed in this process.
-    plans: AtomicU64,
-    /// Up to when the changes of its plan that its callers made are paid for: see
+    /// How often its assigned plan has changed in this process. A caller in memory is younger than
+    /// a round of it.
+    plans: AtomicU16,
+    /// Up to when the changes of its plan that its callers made are paid for, in [`ticks`]: see
     /// [`PLAN_CHANGES`].
-    plan_changes_ns: AtomicU64,
+    plan_changes: AtomicU32,
     /// Whether the maintenance task has it in hand.
     refreshing: AtomicBool,
 }
@@ -42,8 +42,14 @@ pub(crate) struct LiveTenant {
 /// Changes of a tenant's plan that its callers may make at once, and the time after which they may
 /// make another. Each is written to the directory: callers that disagree, such as holders of tokens
 /// made before and after an upgrade, must not have it written for each request.
-const PLAN_CHANGES: u64 = 10;
-const PLAN_CHANGE_EVERY: Duration = Duration::from_secs(60);
+const PLAN_CHANGES: u32 = 10;
+/// A minute, in [`ticks`].
+const PLAN_CHANGE_EVERY: u32 = 27;
+
+/// Time on the monotonic clock in steps of two seconds, so that a tenant's fits beside its flags.
+fn ticks(now: Now) -> u32 {
+    u32::try_from(now.mono_ns >> 31).unwrap_or(u32::MAX)
+}
 
 /// A tenant that has just been taken apart, on its way back.
 pub(crate) struct Woken {
@@ -89,8 +95,8 @@ impl LiveTenant {
             read_ns: AtomicU64::new(read_ns),
             keys_since: AtomicU64::new(0),
             gone: AtomicBool::new(false),
-            plans: AtomicU64::new(0),
-            plan_changes_ns: AtomicU64::new(0),
+            plans: AtomicU16::new(0),
+            plan_changes: AtomicU32::new(0),
             refreshing: AtomicBool::new(false),
         }
     }
@@ -180,21 +186,21 @@ impl LiveTenant {
 
     /// How often its assigned plan has changed in this process.
     #[inline]
-    pub(crate) fn plans(&self) -> u64 {
+    pub(crate) fn plans(&self) -> u16 {
         self.plans.load(Ordering::Acquire)
     }
 
     /// Whether a caller may change its plan now.
     pub(crate) fn may_change_plan(&self, now: Now) -> bool {
-        let paid_ns = self.plan_changes_ns.load(Ordering::Relaxed);
-        paid_ns <= now.mono_ns + (PLAN_CHANGES - 1) * nanos(PLAN_CHANGE_EVERY)
+        let paid = self.plan_changes.load(Ordering::Relaxed);
+        paid <= ticks(now).saturating_add((PLAN_CHANGES - 1) * PLAN_CHANGE_EVERY)
     }
 
     /// Counts a change of its plan by a caller.
     pub(crate) fn count_plan_change(&self, now: Now) {
-        let add = |paid_ns: u64| Some(paid_ns.max(now.mono_ns) + nanos(PLAN_CHANGE_EVERY));
+        let add = |paid: u32| Some(paid.max(ticks(now)).saturating_add(PLAN_CHANGE_EVERY));
         let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
-        let _ = self.plan_changes_ns.fetch_update(set, get, add);
+        let _ = self.plan_changes.fetch_update(set, get, add);
     }
 
     /// The age of the record as read from the directory, in nanoseconds.

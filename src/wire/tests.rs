@@ -29,6 +29,8 @@ fn refused(reason: Reason) -> Refusal {
         plan: Some("free".into()),
         billing_url: None,
         tenant: None,
+        user: None,
+        key: None,
         call: None,
     }
 }

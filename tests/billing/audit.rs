@@ -1,6 +1,7 @@
 //! The audit: clean if everything is consistent, and naming each planted gap.
 
 use serde_json::json;
+use tallygate::Amount;
 use tallygate::billing::audit::{Audit, Gap, Line};
 use tallygate::store::{Change, Key, Query, Store, Value, When, Write};
 
@@ -38,22 +39,22 @@ async fn what_was_recorded_is_owed_sent_and_counted() {
         line.unwrap().clone()
     };
     let jobs = line("jobs", &customer);
-    assert_eq!((jobs.recorded, jobs.owed, jobs.frozen, jobs.sent), (130, 30, 30, 30));
+    assert!(jobs.recorded == 130 && jobs.owed == 30 && jobs.frozen == 30 && jobs.sent == 30);
     let requests = line("requests", &customer);
-    assert_eq!((requests.recorded, requests.owed, requests.sent), (40, 40, 40));
+    assert!(requests.recorded == 40 && requests.owed == 40 && requests.sent == 40);
     let total =
         |event: &str| audit.totals.iter().find(|t| t.event == event && t.customer == customer);
     assert_eq!(total("jobs").unwrap().counted, 30);
     // Unused units held by a lease bound what may have been served unrecorded.
     let pool = audit.pools.iter().find(|p| &*p.limit == "requests/cycle").unwrap();
     assert!(pool.balanced);
-    assert_eq!(pool.taken, i64::try_from(pool.recorded + pool.unrecorded).unwrap());
+    assert_eq!(pool.taken, pool.recorded.whole() + pool.unrecorded.whole());
     // Once closed, the lease is given back: served equals recorded.
     other.close().await.unwrap();
     let audit = audited(&bench).await;
     assert!(audit.is_clean());
     for pool in &audit.pools {
-        assert_eq!((pool.taken, pool.unrecorded), (i64::try_from(pool.recorded).unwrap(), 0));
+        assert_eq!((pool.taken, pool.unrecorded), (pool.recorded, Amount::units(0)));
     }
 }
 
@@ -63,7 +64,7 @@ async fn use_without_a_customer_is_named_and_what_waits_passes() {
     bench.tenant("acme").await;
     bench.use_("acme", "requests", 5).await;
     bench.use_("acme", "credits", 0).await;
-    let no_account = ("requests".to_owned(), Gap::NoAccount { atoms: 5 });
+    let no_account = ("requests".to_owned(), Gap::NoAccount { amount: Amount::units(5) });
     let audit = audited(&bench).await;
     assert_eq!(named(&audit), std::slice::from_ref(&no_account));
     assert!(!audit.is_clean());

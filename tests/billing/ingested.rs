@@ -69,7 +69,8 @@ async fn an_event_of_the_closed_period_is_paid_and_billed_in_it() {
         assert_eq!(bench.billed("jobs"), 30 - granted as i64, "of 130, {granted} granted");
         let audit = bench.gate.audit().await.unwrap();
         assert!(audit.is_clean(), "{audit:#?}");
-        let lines: Vec<_> = audit.lines.iter().map(|line| (line.recorded, line.owed)).collect();
+        let lines: Vec<_> =
+            audit.lines.iter().map(|line| (line.recorded.whole(), line.owed.whole())).collect();
         assert_eq!(lines, [(130, 30 - granted)], "all in the period that has ended");
         // The running period has lost nothing.
         use_at(&other, "acme", "jobs", 100).await;
@@ -121,7 +122,8 @@ async fn an_event_dated_a_minute_into_the_next_period_is_recorded_and_paid_in_on
         bench.report().await;
         let owed = if used > 0 { 7 } else { 0 };
         let audit = bench.gate.audit().await.unwrap();
-        let lines: Vec<_> = audit.lines.iter().map(|line| (line.recorded, line.owed)).collect();
+        let lines: Vec<_> =
+            audit.lines.iter().map(|line| (line.recorded.whole(), line.owed.whole())).collect();
         assert_eq!(lines, [(used + 7, owed), (100, 0)], "{used} used before");
         assert_eq!(bench.billed("jobs"), i64::try_from(owed).unwrap());
     }

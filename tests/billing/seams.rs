@@ -291,7 +291,8 @@ async fn a_subscription_at_a_custom_price_dates_usage_until_its_end_and_not_afte
     bench.pass(60);
     used(&bench.gate, 7).await;
     let lines = bench.gate.audit().await.unwrap().lines;
-    let lines: Vec<_> = lines.iter().map(|line| (unix_ms(line.period()), line.recorded)).collect();
+    let lines: Vec<_> =
+        lines.iter().map(|line| (unix_ms(line.period()), line.recorded.whole())).collect();
     assert!(lines.contains(&(now_ms, 7)), "{now_ms}: {lines:?}");
 }
 

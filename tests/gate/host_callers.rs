@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use tallygate::directory::Edit;
-use tallygate::identity::Caller;
+use tallygate::identity::{Caller, Claims};
 use tallygate::middleware::GateLayer;
 use tallygate::store::Memory;
 use tallygate::testing::{Faulty, START_MS};
@@ -170,4 +170,40 @@ async fn while_the_directory_is_away_a_known_caller_stays_on_the_plan_it_had() {
     clock.advance(Duration::from_secs(31));
     assert_eq!(of(&gate, "acme", "1", "pro").await, 200);
     assert_eq!(of(&gate, "globex", "1", "pro").await, 200);
+}
+
+/// The status of a request with these verified claims.
+async fn claimed(gate: &Gate, claims: &[(&str, &str)]) -> u16 {
+    let inner = tower::service_fn(|_| async {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+    });
+    let mut request = Request::get("/search").body(Empty::<Bytes>::new()).unwrap();
+    request.extensions_mut().insert(claims.iter().copied().collect::<Claims>());
+    GateLayer::new(gate).layer(inner).oneshot(request).await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn a_verified_claim_names_the_plan() {
+    let service = SERVICE.replace("claim = \"org\"", "claim = \"org\"\nplan-claim = \"tier\"");
+    let builder = GateBuilder::from_text(&service).plans(PLANS).store(Memory::new());
+    let gate = builder.clock(ManualClock::at_unix_ms(START_MS)).open().await.unwrap();
+    assert_eq!(
+        claimed(&gate, &[("org", "acme")]).await,
+        401,
+        "named by nothing that vouches for it"
+    );
+    // Unknown callers are remembered for a moment: another tenant.
+    let on = async |tier| claimed(&gate, &[("org", "globex"), ("tier", tier)]).await;
+    assert_eq!(on("free").await, 200, "made on first sight");
+    assert_eq!(on("free").await, 429, "one a user, and no user is named");
+    for _ in 0..4 {
+        assert_eq!(on("pro").await, 200, "what was used stays used, of five");
+    }
+    assert_eq!(on("pro").await, 429);
+    let globex = gate.directory().find("globex").await.unwrap().unwrap();
+    assert_eq!(globex.record().plan.as_deref(), Some("pro"));
+    assert_eq!(on("").await, 429, "an empty claim names none, and nothing changes");
+    assert_eq!(claimed(&gate, &[("org", "globex")]).await, 429);
+    let globex = gate.directory().find("globex").await.unwrap().unwrap();
+    assert_eq!(globex.record().plan.as_deref(), Some("pro"));
 }

@@ -527,3 +527,62 @@ async fn a_refusal_by_the_handler_names_the_tenant_and_the_request_to_the_host()
         assert_eq!(*seen, [r#"Some("acme") Some((Some("find"), "/search"))"#], "takes: {takes}");
     }
 }
+
+#[tokio::test]
+async fn callers_of_a_network_are_a_tenant_by_the_address_behind_the_proxies() {
+    let service = r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        claim = "org"
+        [[identify]]
+        network = ["10.0.0.0/8"]
+        tenant  = "internal"
+        [identity]
+        unknown = "create"
+        [proxy]
+        trust = ["10.9.0.0/16"]
+    "#;
+    let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
+    assert_eq!(status(&gate, &[], "10.0.0.7").await, 200);
+    assert_eq!(status(&gate, &[], "192.0.2.1").await, 401);
+    let through = async |of: &str| status(&gate, &[("x-forwarded-for", of)], "10.9.0.1").await;
+    assert_eq!(through("192.0.2.1").await, 401, "the caller's address, not the proxy's");
+    assert_eq!(through("10.0.0.7").await, 200);
+    let forged = [("x-forwarded-for", "10.0.0.7")];
+    assert_eq!(status(&gate, &forged, "192.0.2.1").await, 401, "from no trusted proxy");
+    assert!(gate.directory().find("internal").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn with_default_auth_none_only_named_routes_have_a_caller_and_a_cost() {
+    let plans = r#"
+        default-plan = "free"
+        default-auth = "none"
+        [route.find]
+        match = "GET /search"
+        [plan.free]
+        quota.requests = "1/day"
+    "#;
+    let gate = GateBuilder::from_text(&gates::service("fast").replace("127.0.0.0", "10.0.0.0"));
+    let gate = gate.plans(plans).open().await.unwrap();
+    let other = async |tenant: Option<&str>| {
+        let mut request = Request::get("/about").body(Empty::<Bytes>::new()).unwrap();
+        if let Some(tenant) = tenant {
+            request.headers_mut().insert("x-tenant", tenant.parse().unwrap());
+        }
+        request.extensions_mut().insert(Peer("10.0.0.1:1".parse().unwrap()));
+        let inner = tower::service_fn(|_| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+        });
+        let response = GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+        (response.status().as_u16(), response.headers().contains_key("ratelimit"))
+    };
+    for tenant in [None, Some("acme"), Some("acme")] {
+        assert_eq!(other(tenant).await, (200, false));
+    }
+    assert_eq!(status_of(&gate, "x-tenant", "acme").await, 200, "nothing was used before");
+    assert_eq!(status_of(&gate, "x-tenant", "acme").await, 429);
+    assert_eq!(status_of(&gate, "x-else", "acme").await, 401);
+    assert_eq!(other(Some("acme")).await, (200, false));
+}

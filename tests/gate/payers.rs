@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use tallygate::directory::{DirectoryError, Grant};
 use tallygate::middleware::{CountReads, GateLayer, ReadBody};
-use tallygate::{Admitted, Ask, Gate, ManualClock, Reason, Usage, testing};
+use tallygate::{Admitted, Ask, Clock, Gate, ManualClock, Permit, Reason, Usage, testing};
 use test_support::bodies::Frames;
 use tower::{Layer, ServiceExt};
 
@@ -228,6 +228,54 @@ async fn prepaid_includes_nothing_and_spends_grants_alone() {
     ask(7).await.unwrap().settle();
     assert!(ask(1).await.is_err());
     assert_eq!(used(&gate, "jobs").await.0, 16);
+}
+
+#[tokio::test]
+async fn a_debt_of_prepaid_units_is_refused_as_a_lack_of_them() {
+    let (gate, clock) = testing::gate(PREPAID);
+    let acme = gate.tenant("acme").await.unwrap();
+    give(&gate, &clock, 2).await.unwrap();
+    let (status, _) = handled(&gate, "/", Frames::of(0, 0), |usage| async move {
+        usage.add("jobs", 3);
+    })
+    .await;
+    assert_eq!(status, 200);
+    let refused = gate.admit(Ask::new(&acme, "work").cost("jobs", 1)).await.unwrap_err();
+    let body = String::from_utf8(gate.refusal_reply(&refused).body.to_vec()).unwrap();
+    assert!(body.contains("The prepaid jobs are used up."), "{body}");
+    assert!(body.contains(r#""violated-policies":["jobs/once"]"#), "{body}");
+}
+
+#[tokio::test]
+async fn what_ended_while_the_clock_ran_ahead_is_in_force_again_once_it_is_right() {
+    let plans = format!("{PREPAID}\n[plan.trial]\nexpires = \"30min\"\nquota.jobs = \"9/day\"");
+    let (gate, clock) = testing::gate(&plans);
+    let soon = clock.now().wall() + Duration::from_secs(60);
+    let tenant = |id: &str| gate.directory().tenant(id);
+    tenant("buyer").grant(Grant::new("pack", "jobs", 6).expires(soon)).save().await.unwrap();
+    let promotion = tenant("promoted").plan("none");
+    promotion
+        .override_(r#"quota.jobs = "2/day""#, Some(soon), "2 are enough")
+        .save()
+        .await
+        .unwrap();
+    tenant("trying").plan("trial").save().await.unwrap();
+    let admitted = async || {
+        let mut admitted = Vec::new();
+        for id in ["buyer", "trying", "promoted"] {
+            let tenant = gate.tenant(id).await.unwrap();
+            let asked = gate.admit(Ask::new(&tenant, "work").cost("jobs", 1)).await;
+            admitted.push(asked.map(Permit::settle).is_ok());
+        }
+        admitted
+    };
+    assert_eq!(admitted().await, [true, true, true]);
+    assert_eq!(admitted().await, [true, true, true]);
+    let ahead_ms = 50 * 60_000;
+    clock.step_wall(ahead_ms);
+    assert_eq!(admitted().await, [false, false, true], "all three have ended");
+    clock.step_wall(-ahead_ms);
+    assert_eq!(admitted().await, [true, true, false], "none has ended yet");
 }
 
 #[tokio::test]

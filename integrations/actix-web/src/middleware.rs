@@ -91,9 +91,12 @@ impl GateMiddleware {
     }
 }
 
+/// The host's function from a request's extensions to its caller.
+type CallerFn = dyn Fn(&Extensions) -> Option<Caller> + Send + Sync;
+
 /// Finds the caller in a request's extensions.
 #[derive(Clone)]
-pub(crate) struct FindCaller(pub(crate) Arc<dyn Fn(&Extensions) -> Option<Caller> + Send + Sync>);
+pub(crate) struct FindCaller(pub(crate) Arc<CallerFn>);
 
 impl FindCaller {
     /// Puts the caller into the request's extensions, where every view of it finds it.

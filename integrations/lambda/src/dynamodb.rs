@@ -3,11 +3,12 @@
 //! `aws-config` looks in more places (profiles, web identities, instance metadata), none of which
 //! exist in a function, and the SDK's own HTTP client brings HTTP/2, which DynamoDB does not speak,
 //! and reads the system's certificates before its first call. This client is 2 MB smaller and ready
-//! at once: HTTP/1.1, TLS by rustls with ring, Mozilla's roots compiled in.
+//! at once: HTTP/1.1 over the core's connections, which bring TLS by rustls with Mozilla's roots
+//! compiled in (or those in `SSL_CERT_FILE`), and go by the proxy in `HTTPS_PROXY`.
 //!
 //! Deliberately left out: credentials from other sources that need renewal (a sandbox has its own
-//! in its environment; those of a Managed Instance were not tried on AWS), post-quantum key
-//! exchange, custom roots, proxies. [`DynamoDb`](tallygate::store::DynamoDb) takes any client.
+//! in its environment; those of a Managed Instance were not tried on AWS).
+//! [`DynamoDb`](tallygate::store::DynamoDb) takes any client.
 
 use std::time::Duration;
 
@@ -19,11 +20,10 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector as Tcp;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lambda_http::Error;
+use tallygate::adapter::HttpsConnector;
 
 /// Timeout for opening a connection: a third of the store's total time for a call, so that a read
 /// has time for two more attempts.
@@ -39,7 +39,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// The region or the credentials are missing, or TLS cannot be set up.
+/// The region or the credentials are missing. TLS cannot be set up: no feature for it (`tls-ring`
+/// is on by default), or what the environment names as roots or proxy is of no use.
 pub fn dynamodb_client() -> Result<Client, Error> {
     client(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
@@ -76,22 +77,12 @@ fn client(env: impl Fn(&str) -> Option<String>) -> Result<Client, Error> {
 /// Connection pool behind the SDK's connector interface.
 #[derive(Clone, Debug)]
 struct Connections {
-    client: legacy::Client<HttpsConnector<Tcp>, SdkBody>,
+    client: legacy::Client<HttpsConnector, SdkBody>,
     read_within: Option<Duration>,
 }
 
 fn http() -> Result<SharedHttpClient, Error> {
-    let mut tcp = Tcp::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_WITHIN));
-    // Named explicitly, because the process-wide default panics if two providers are compiled in.
-    let provider = rustls::crypto::ring::default_provider();
-    let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(provider)?
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp);
+    let connector = HttpsConnector::new(Some(CONNECT_WITHIN))?;
     let client = legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new()) // without it, idle connections stay open forever
         .build(connector);

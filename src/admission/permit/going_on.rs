@@ -182,7 +182,7 @@ impl Hold {
 fn metered_rates(of: &HoldContext, now: Now) -> TakenList {
     let rules = of.rules();
     let rates = rules.rates.iter().filter_map(|&rate| {
-        let meter = of.sheet.policy.rates[usize::from(rate)].meter?;
+        let meter = of.sheet.policy.rates[rate].meter?;
         let ask = rules.meters.iter().position(|ask| ask.meter == meter)?;
         let from = purse::rate_of(&of.sheet, of.hub(), of.scopes(), rate, now)?;
         Some(Taken { from, n: 0, ask: u8::try_from(ask).unwrap_or(CALLS - 1), draw: 0 })

@@ -81,12 +81,13 @@ fn keep(mut listed: Box<Itemized>) {
 mod tests {
     use super::*;
     use crate::policy::taken::{DrawnFrom, Taken};
+    use crate::table::Index;
 
     #[test]
     fn a_list_that_is_used_again_is_empty() {
         let mut list = LazyList::default();
         let listed = list.open();
-        listed.taken.push(Taken { from: DrawnFrom::Pool(0), n: 3, ask: 0, draw: 0 });
+        listed.taken.push(Taken { from: DrawnFrom::Pool(Index::test(0)), n: 3, ask: 0, draw: 0 });
         listed.recorded.push(1);
         listed.counters[2] = 7;
         listed.draws = 1;

@@ -4,7 +4,7 @@
 use super::Hold;
 use super::state::{FORGIVEN, HoldState};
 use crate::policy::taken::{CALLS, DrawnFrom, Taken};
-use crate::policy::{PlainAsk, RoutePolicy};
+use crate::policy::{LeaseSlot, PlainAsk, PoolIndex, RoutePolicy};
 
 /// The state of a plain request's costs. What it holds for reported meters goes back at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Hold {
     }
 
     /// The units that a plain request holds of a pool for a reported meter.
-    pub(super) fn plain_set_aside(&self, pool: Option<u16>) -> u64 {
+    pub(super) fn plain_set_aside(&self, pool: Option<PoolIndex>) -> u64 {
         if self.state == HoldState::Over {
             return 0;
         }
@@ -86,7 +86,7 @@ impl Hold {
         of_pool.fold(0, |sum, (.., n)| sum.saturating_add(n))
     }
 
-    fn plain_reported(&self) -> impl Iterator<Item = (u16, u16, u64)> + '_ {
+    fn plain_reported(&self) -> impl Iterator<Item = (PoolIndex, LeaseSlot, u64)> + '_ {
         let held = plain_asks(self.of.rules()).iter().filter(|ask| !ask.is_cost);
         held.filter_map(|ask| ask.from.map(|(pool, slot)| (pool, slot, ask.n)))
     }

@@ -32,11 +32,9 @@ impl Hold {
             .meters
             .iter()
             .filter(|ask| matches!(ask.known, AmountSource::Reported(_)));
-        let pools = reported
-            .flat_map(|ask| &ask.quotas)
-            .filter_map(|quota| policy.quotas[usize::from(*quota)].included);
-        let whole = pools
-            .filter(|pool| matches!(policy.pools[usize::from(*pool)].place, CounterHome::Sheet(_)));
+        let pools =
+            reported.flat_map(|ask| &ask.quotas).filter_map(|quota| policy.quotas[*quota].included);
+        let whole = pools.filter(|pool| matches!(policy.pools[*pool].place, CounterHome::Sheet(_)));
         whole.map(|pool| (purse::lease_of(sheet, pool).clone(), 0)).collect()
     }
 

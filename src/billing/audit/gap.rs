@@ -2,23 +2,25 @@
 
 use std::fmt;
 
+use crate::amount::Amount;
 use crate::billing::outbox::Stopped;
 
-/// A difference, with its reason. `Display` says in a sentence what it is.
+/// A difference, with its reason: amounts of the meter, and whole units of the service. `Display`
+/// says in a sentence what it is.
 /// [`Audit::gaps`](super::Audit::gaps) lists them; `docs/billing.md` says what to do about each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Gap {
     /// Used while the tenant had no account: never sent.
     NoAccount {
-        /// Atoms.
-        atoms: u64,
+        /// How much.
+        amount: Amount,
     },
     /// Used on an account, but without terms: the meter has no `stripe` in the plan file (any
     /// more), or the tenant is gone.
     NoTerms {
-        /// Atoms.
-        atoms: u64,
+        /// How much.
+        amount: Amount,
     },
     /// Owed, and sent with the next report.
     Waiting {
@@ -32,8 +34,8 @@ pub enum Gap {
     },
     /// Less than a unit of the service: carried to the next entry of the period, or never sent.
     Remainder {
-        /// Atoms.
-        atoms: u64,
+        /// How much.
+        amount: Amount,
     },
     /// Sent without an answer, or about to be: the outbox will resolve it.
     Open {
@@ -62,15 +64,15 @@ pub enum Gap {
     },
     /// More was frozen than is owed: the recorded or owed amount has shrunk.
     Shrunk {
-        /// Atoms frozen beyond what is owed.
-        atoms: u64,
+        /// Frozen beyond what is owed.
+        amount: Amount,
     },
     /// The item's own books do not add up: its entries do not match the frozen amount.
     Books {
-        /// Atoms frozen.
-        frozen: u64,
-        /// Atoms of its entries.
-        entries: u64,
+        /// Frozen.
+        frozen: Amount,
+        /// In its entries.
+        entries: Amount,
     },
     /// The service counts a different amount for this customer and event.
     Counted {
@@ -91,15 +93,17 @@ impl Gap {
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoAccount { atoms } => {
-                write!(f, "{atoms} atoms used before a customer was linked")
+            Self::NoAccount { amount } => {
+                write!(f, "{amount} units used before a customer was linked")
             }
-            Self::NoTerms { atoms } => {
-                write!(f, "{atoms} atoms of a meter that is no longer billed")
+            Self::NoTerms { amount } => {
+                write!(f, "{amount} units of a meter that is no longer billed")
             }
             Self::Waiting { units } => write!(f, "{units} units wait for the next report"),
             Self::TooOld { units } => write!(f, "{units} units are too old to be sent"),
-            Self::Remainder { atoms } => write!(f, "{atoms} atoms are less than a unit"),
+            Self::Remainder { amount } => {
+                write!(f, "{amount} units are less than one of the service")
+            }
             Self::Open { k, units } => write!(f, "entry {k} of {units} units has no answer yet"),
             Self::Stopped { k, units, why: Stopped::Refused(words) } => {
                 write!(f, "entry {k} of {units} units was refused: {words}")
@@ -110,9 +114,9 @@ impl fmt::Display for Gap {
             Self::Doubtful { k, units, sum } => {
                 write!(f, "entry {k} of {units} units was accepted, and its sum is {sum}")
             }
-            Self::Shrunk { atoms } => write!(f, "{atoms} atoms were sent that are not owed now"),
+            Self::Shrunk { amount } => write!(f, "{amount} units were sent that are not owed now"),
             Self::Books { frozen, entries } => {
-                write!(f, "{frozen} atoms are frozen, but the entries amount to {entries}")
+                write!(f, "{frozen} units are frozen, but the entries amount to {entries}")
             }
             Self::Counted { sent, counted } => {
                 write!(f, "{sent} units were sent, the service counts {counted}")

@@ -9,11 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::Full;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::Value;
 
@@ -22,6 +18,7 @@ use super::calls::ApiCall;
 use super::pace::RequestPace;
 use crate::config::Secret;
 use crate::delays::{Delays, jittered};
+use crate::https::HttpsClient;
 
 /// The version of Stripe's API whose shapes are read here. Sent explicitly, so that the account's
 /// default does not change them.
@@ -53,7 +50,7 @@ const MAX_WORDS: usize = 300;
 
 /// See the [module](self).
 pub(super) struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpsClient,
     base: Uri,
     authorization: HeaderValue,
     paces: Paces,
@@ -107,19 +104,7 @@ impl Http {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
             .map_err(|_| StripeError::Key("it contains characters that a key cannot have"))?;
         authorization.set_sensitive(true);
-        // Explicit, because the process-wide default panics where two providers are compiled in.
-        let provider = rustls::crypto::ring::default_provider();
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider)
-            .map_err(|_| StripeError::Tls)?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(IDLE)
-            // The client would repeat a call whose connection was just closed: repeats are ours.
-            .retry_canceled_requests(false)
-            .build(connector);
+        let client = HttpsClient::new(&base, IDLE)?;
         Ok(Self { client, base, authorization, paces })
     }
 
@@ -147,9 +132,8 @@ impl Http {
         let pace = if call.path == EVENTS { &self.paces.events } else { &self.paces.others };
         for attempt in 0..ATTEMPTS {
             pace.turn().await;
-            let made = self.attempt(call, key);
-            let pause = match tokio::time::timeout(ATTEMPT, made).await {
-                Ok(Ok(answer)) => {
+            let pause = match self.attempt(call, key).await {
+                Ok(answer) => {
                     let waits_long = answer.retry_after.is_some_and(|pause| pause > MAX_PAUSE);
                     if !answer.is_temporary() || attempt + 1 == ATTEMPTS || waits_long {
                         return Called::Answer(HttpResponse { repeats, ..answer });
@@ -157,12 +141,8 @@ impl Http {
                     repeats |= answer.status != StatusCode::TOO_MANY_REQUESTS;
                     answer.retry_after.unwrap_or_default()
                 }
-                Ok(Err(words)) => {
+                Err(words) => {
                     (silence, repeats) = (words, true);
-                    Duration::ZERO
-                }
-                Err(_) => {
-                    (silence, repeats) = (format!("no answer within {ATTEMPT:?}"), true);
                     Duration::ZERO
                 }
             };
@@ -200,10 +180,8 @@ impl Http {
         }
         let form = Full::new(Bytes::from(call.form.clone()));
         let request = request.body(form).map_err(|e| e.to_string())?;
-        let response = self.client.request(request).await.map_err(|e| chain(&e))?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string())?;
-        let body = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
+        let (head, body) = self.client.send(request, ATTEMPT, MAX_BODY).await?.into_parts();
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         Ok(HttpResponse::new(head.status, &head.headers, body))
     }
 }
@@ -257,17 +235,6 @@ impl Paces {
         let pace = |calls_per_s| Arc::new(RequestPace::new(calls_per_s));
         Self { events: pace(events_per_s), others: pace(others_per_s) }
     }
-}
-
-/// An error with its causes: the client's own message is just "client error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 impl std::fmt::Debug for Http {

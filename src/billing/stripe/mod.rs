@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::sink::{BillingSink, Delivery, MeterEvent, SEND_WITHIN, SinkError, SinkFuture, Sum};
 use crate::config::{Secret, StripeMode};
+use crate::https::HttpsError;
 
 mod calls;
 mod customers;
@@ -55,9 +56,9 @@ pub(crate) enum StripeError {
     /// The base is neither an `https` URL nor one on this machine.
     #[error("Stripe's base must be an https URL, or http on this machine's loopback")]
     Base,
-    /// TLS cannot be set up.
-    #[error("TLS cannot be set up")]
-    Tls,
+    /// HTTPS cannot be set up.
+    #[error("Stripe: {0}")]
+    Https(#[from] HttpsError),
 }
 
 /// Settings of a Stripe account.

@@ -4,9 +4,9 @@
 //!   `none` has no key, and an RSA public key never verifies an HMAC.
 //! - `exp`, `iss` and `aud` must be present and right; `nbf` is respected; [`LEEWAY`] is granted
 //!   for skewed clocks. A `crit` header is refused (RFC 7515 section 4.1.11: we know no extension).
-//! - The signature is checked before any claim is trusted, by the RustCrypto backend of
-//!   `jsonwebtoken` called directly. Its process-wide default, which panics when two backends are
-//!   compiled in, is never touched.
+//! - The signature is checked before any claim is trusted, by ring (`key.rs`). What is written here
+//!   is the frame of JOSE alone. `jsonwebtoken` would bring a backend that is chosen by features,
+//!   and those of a host add to ours: with two on, it panics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use serde_json::{Map, Value};
 
 use super::{Caller, is_tenant_id};
 
+mod jwk;
+mod key;
 mod keys;
 mod source;
 
@@ -29,8 +31,8 @@ pub(crate) use source::Jwks;
 /// Largest difference between the clocks of issuer and host.
 pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
 
-/// Longest user id accepted.
-const MAX_USER: usize = 1_024;
+/// Longest user id or name of a plan accepted.
+const MAX_NAME: usize = 1_024;
 
 /// Requirements on a token, and its claims for tenant and user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(crate) struct TokenRules {
     pub tenant: String,
     /// The claim with the user.
     pub user: Option<String>,
+    /// The claim with the plan that the tenant is on.
+    pub plan: Option<String>,
 }
 
 /// Verifies the tokens of one issuer. Clones share the keys.
@@ -65,6 +69,8 @@ pub(crate) struct Verified {
     pub tenant: String,
     /// The user.
     pub user: Option<String>,
+    /// The plan that the tenant is on.
+    pub plan: Option<String>,
     /// End of its cache lifetime, Unix milliseconds.
     pub until_ms: i64,
 }
@@ -72,9 +78,12 @@ pub(crate) struct Verified {
 impl Verified {
     /// The caller named by the token.
     pub(crate) fn caller(self) -> Caller {
-        let caller = Caller::new(self.tenant);
-        match self.user {
-            Some(user) => caller.user(user),
+        let mut caller = Caller::new(self.tenant);
+        if let Some(user) = self.user {
+            caller = caller.user(user);
+        }
+        match self.plan {
+            Some(plan) => caller.plan(plan),
             None => caller,
         }
     }
@@ -137,6 +146,9 @@ impl Verifier {
     pub(crate) fn verify(&self, token: &str, now_ms: i64) -> Result<Verified, JwtError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
         let (header, payload) = signed.split_once('.').ok_or(JwtError::Malformed)?;
+        if payload.contains('.') {
+            return Err(JwtError::Malformed); // three parts, no more
+        }
         let header: Header = decode(header)?;
         if header.crit.is_some() {
             return Err(JwtError::Malformed);
@@ -187,10 +199,14 @@ impl TokenRules {
             }
         }
         let tenant = token.get(&self.tenant).and_then(name).filter(|id| is_tenant_id(id));
-        let user = self.user.as_ref().and_then(|claim| token.get(claim)).and_then(name);
+        let filled = |claim: &Option<String>| {
+            let value = claim.as_ref().and_then(|claim| token.get(claim)).and_then(name);
+            value.filter(|value| !value.is_empty() && value.len() <= MAX_NAME)
+        };
         Ok(Verified {
             tenant: tenant.ok_or(JwtError::NoTenant)?,
-            user: user.filter(|user| !user.is_empty() && user.len() <= MAX_USER),
+            user: filled(&self.user),
+            plan: filled(&self.plan),
             until_ms,
         })
     }

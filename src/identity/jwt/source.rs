@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::Uri;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http::{Request, StatusCode, Uri};
+use http_body_util::Full;
 use tokio::sync::Notify;
 
 use super::JwtError;
 use super::keys::KeySet;
 use crate::clock::Now;
+use crate::https::HttpsClient;
 use crate::text_file::{self, OffRuntime};
 
 /// Largest JWKS read.
@@ -40,7 +38,7 @@ pub(crate) struct Jwks {
 
 enum JwksLocation {
     File(PathBuf),
-    Url(Uri),
+    Url(Uri, Box<HttpsClient>),
 }
 
 /// Keys could not be read. Known ones stay in use.
@@ -60,7 +58,14 @@ impl Jwks {
     pub(crate) fn new(place: &str) -> Result<Self, JwksError> {
         let url = place.starts_with("https://") || place.starts_with("http://");
         let place = match (url, place.parse::<Uri>()) {
-            (true, Ok(uri)) => JwksLocation::Url(uri),
+            // A new connection each time: it is fetched a few times an hour.
+            (true, Ok(uri)) => match HttpsClient::new(&uri, 0) {
+                Ok(client) => JwksLocation::Url(uri, Box::new(client)),
+                Err(error) => {
+                    let place = without_query(&uri);
+                    return Err(JwksError { place, message: error.to_string() });
+                }
+            },
             (false, _) if !place.contains("://") => JwksLocation::File(place.into()),
             _ => {
                 let message = "it is neither an http(s) URL nor a path".to_owned();
@@ -117,11 +122,7 @@ impl Jwks {
 
     async fn read(&self) -> Result<Vec<u8>, String> {
         match &self.place {
-            JwksLocation::Url(uri) => match tokio::time::timeout(TIMEOUT, fetch(uri.clone())).await
-            {
-                Ok(fetched) => fetched,
-                Err(_) => Err(format!("no answer within {TIMEOUT:?}")),
-            },
+            JwksLocation::Url(uri, client) => fetch(uri, client).await,
             JwksLocation::File(path) => {
                 let path = path.clone();
                 let read = self.files.run(move || text_file::bytes(&path, MAX_BODY)).await;
@@ -141,40 +142,22 @@ impl std::fmt::Display for JwksLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             JwksLocation::File(path) => path.display().fmt(f),
-            // A query may hold a secret.
-            JwksLocation::Url(uri) => {
-                write!(f, "{}{}", uri.authority().map_or("", |a| a.host()), uri.path())
-            }
+            JwksLocation::Url(uri, _) => f.write_str(&without_query(uri)),
         }
     }
 }
 
-/// One GET, no redirects. A new connection each time: it happens a few times an hour.
-async fn fetch(uri: Uri) -> Result<Vec<u8>, String> {
-    // Explicit, because the process-wide default panics where two providers are compiled in.
-    let provider = rustls::crypto::ring::default_provider();
-    let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(provider)
-        .map_err(|e| e.to_string())?
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let client = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
-    let response = client.get(uri).await.map_err(|e| chain(&e))?;
-    if response.status() != http::StatusCode::OK {
-        return Err(format!("it was answered with {}", response.status()));
-    }
-    let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-    Ok(body.map_err(|e| e.to_string())?.to_bytes().to_vec())
+/// A URL to show. A query may hold a secret.
+fn without_query(uri: &Uri) -> String {
+    format!("{}{}", uri.authority().map_or("", |a| a.host()), uri.path())
 }
 
-/// An error with its causes: the client's own message is just "client error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
+/// One GET, no redirects.
+async fn fetch(uri: &Uri, client: &HttpsClient) -> Result<Vec<u8>, String> {
+    let request = Request::get(uri).body(Full::new(Bytes::new())).map_err(|e| e.to_string())?;
+    let answer = client.send(request, TIMEOUT, MAX_BODY).await?;
+    match answer.status() {
+        StatusCode::OK => Ok(answer.into_body().to_vec()),
+        status => Err(format!("it was answered with {status}")),
     }
-    text
 }

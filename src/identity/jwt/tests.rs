@@ -1,8 +1,13 @@
 //! Real tokens of each algorithm, and every kind of invalid one. The keys in `testdata` were made
 //! for these tests and sign nothing else.
 
-use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
-use jsonwebtoken::{Algorithm, EncodingKey};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
+    RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -28,6 +33,7 @@ fn claims() -> TokenRules {
         audience: vec!["api".into()],
         tenant: "org_id".into(),
         user: Some("sub".into()),
+        plan: Some("plan".into()),
     }
 }
 
@@ -38,22 +44,57 @@ fn payload() -> Value {
     })
 }
 
-/// Signs with a key, regardless of the header.
-fn sign(header: &Value, payload: &Value, algorithm: Algorithm, key: &EncodingKey) -> String {
+/// What signs a token, regardless of its header.
+enum Signer {
+    Hmac(&'static [u8]),
+    Rsa(&'static dyn RsaEncoding),
+    Curve(&'static EcdsaSigningAlgorithm, Vec<u8>),
+    Ed25519,
+}
+
+impl Signer {
+    fn es256() -> Self {
+        Signer::Curve(&ECDSA_P256_SHA256_FIXED_SIGNING, EC.into())
+    }
+
+    fn sign(&self, signed: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match self {
+            Signer::Hmac(secret) => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+                hmac::sign(&key, signed).as_ref().to_vec()
+            }
+            Signer::Rsa(padding) => {
+                let key = RsaKeyPair::from_der(RSA).unwrap();
+                let mut signature = vec![0; key.public().modulus_len()];
+                key.sign(*padding, &random, signed, &mut signature).unwrap();
+                signature
+            }
+            Signer::Curve(curve, pkcs8) => {
+                let key = EcdsaKeyPair::from_pkcs8(curve, pkcs8, &random).unwrap();
+                key.sign(&random, signed).unwrap().as_ref().to_vec()
+            }
+            Signer::Ed25519 => {
+                let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(ED).unwrap();
+                key.sign(signed).as_ref().to_vec()
+            }
+        }
+    }
+}
+
+fn sign(header: &Value, payload: &Value, signer: &Signer) -> String {
     let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
     let signed = format!("{}.{}", part(header), part(payload));
-    let signer = (DEFAULT_PROVIDER.signer_factory)(&algorithm, key).unwrap();
-    let signature = signer.try_sign(signed.as_bytes()).unwrap();
+    let signature = signer.sign(signed.as_bytes());
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 fn rs256(header: Value, payload: Value) -> String {
-    sign(&header, &payload, Algorithm::RS256, &EncodingKey::from_rsa_der(RSA))
+    sign(&header, &payload, &Signer::Rsa(&RSA_PKCS1_SHA256))
 }
 
 fn hs256(payload: &Value) -> String {
-    let key = EncodingKey::from_secret(SECRET);
-    sign(&json!({"alg": "HS256"}), payload, Algorithm::HS256, &key)
+    sign(&json!({"alg": "HS256"}), payload, &Signer::Hmac(SECRET))
 }
 
 fn shared() -> Verifier {
@@ -61,11 +102,29 @@ fn shared() -> Verifier {
 }
 
 async fn public() -> Verifier {
+    with_jwks(JWKS).await
+}
+
+async fn with_jwks(jwks: &[u8]) -> Verifier {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), JWKS).unwrap();
+    std::fs::write(file.path(), jwks).unwrap();
     let jwks = Arc::new(Jwks::new(file.path().to_str().unwrap()).unwrap());
     assert!(jwks.refresh(AT).await.unwrap());
     Verifier::jwks(claims(), jwks)
+}
+
+/// A verifier with these keys alone.
+async fn with_keys(keys: &[Value]) -> Verifier {
+    with_jwks(json!({"keys": keys}).to_string().as_bytes()).await
+}
+
+/// One of the keys in `testdata`, with another `alg` (null: none) and `kid`.
+fn jwk(of: &str, alg: Value, kid: &str) -> Value {
+    let jwks: Value = serde_json::from_slice(JWKS).unwrap();
+    let mut all = jwks["keys"].as_array().unwrap().iter();
+    let mut key = all.find(|key| key["kid"] == of).unwrap().clone();
+    (key["alg"], key["kid"]) = (alg, json!(kid));
+    key
 }
 
 fn refused(verifier: &Verifier, token: &str) -> JwtError {
@@ -78,15 +137,16 @@ async fn verifies_each_algorithm_with_its_key() {
     let acme = Verified {
         tenant: "acme".into(),
         user: Some("7".into()),
+        plan: None,
         until_ms: (NOW_S + 60 + 30) * 1_000,
     };
-    for (alg, kid, algorithm, key) in [
-        ("RS256", "rsa", Algorithm::RS256, EncodingKey::from_rsa_der(RSA)),
-        ("ES256", "ec", Algorithm::ES256, EncodingKey::from_ec_der(EC)),
-        ("EdDSA", "ed", Algorithm::EdDSA, EncodingKey::from_ed_der(ED)),
+    for (alg, kid, signer) in [
+        ("RS256", "rsa", Signer::Rsa(&RSA_PKCS1_SHA256)),
+        ("ES256", "ec", Signer::es256()),
+        ("EdDSA", "ed", Signer::Ed25519),
     ] {
         for header in [json!({"alg": alg, "kid": kid}), json!({"alg": alg})] {
-            let token = sign(&header, &payload(), algorithm, &key);
+            let token = sign(&header, &payload(), &signer);
             assert_eq!(verifier.verify(&token, NOW_MS), Ok(acme.clone()), "{header}");
         }
     }
@@ -97,11 +157,10 @@ async fn verifies_each_algorithm_with_its_key() {
 async fn the_token_chooses_no_algorithm() {
     let verifier = public().await;
     // The classic: HMAC under the text of the public key.
-    let public_key = EncodingKey::from_secret(RSA_PUBLIC);
-    let hs = Algorithm::HS256;
-    let confused = sign(&json!({"alg": "HS256", "kid": "rsa"}), &payload(), hs, &public_key);
+    let public_key = Signer::Hmac(RSA_PUBLIC);
+    let confused = sign(&json!({"alg": "HS256", "kid": "rsa"}), &payload(), &public_key);
     assert_eq!(refused(&verifier, &confused), JwtError::Algorithm);
-    let confused = sign(&json!({"alg": "HS256"}), &payload(), hs, &public_key);
+    let confused = sign(&json!({"alg": "HS256"}), &payload(), &public_key);
     assert_eq!(refused(&verifier, &confused), JwtError::Algorithm);
     for alg in ["none", "None", "NONE", ""] {
         let part = |json: Value| URL_SAFE_NO_PAD.encode(json.to_string());
@@ -137,6 +196,150 @@ async fn one_changed_bit_is_seen() {
     assert_eq!(refused(&verifier, &format!("{signed}.AAAA")), JwtError::Signature);
 }
 
+/// The padding and the hash of an RSA key are those that its JWK names, and no other.
+#[tokio::test]
+async fn an_rsa_key_verifies_the_algorithm_it_names_alone() {
+    let all: [(&str, &'static dyn RsaEncoding); 6] = [
+        ("RS256", &RSA_PKCS1_SHA256),
+        ("RS384", &RSA_PKCS1_SHA384),
+        ("RS512", &RSA_PKCS1_SHA512),
+        ("PS256", &RSA_PSS_SHA256),
+        ("PS384", &RSA_PSS_SHA384),
+        ("PS512", &RSA_PSS_SHA512),
+    ];
+    for (named, _) in all {
+        let verifier = with_keys(&[jwk("rsa", json!(named), "k")]).await;
+        for (signed, padding) in all {
+            let by =
+                |alg| sign(&json!({"alg": alg, "kid": "k"}), &payload(), &Signer::Rsa(padding));
+            match named == signed {
+                true => assert!(verifier.verify(&by(named), NOW_MS).is_ok(), "{named}"),
+                false => {
+                    let (honest, forged) = (by(signed), by(named));
+                    assert_eq!(refused(&verifier, &honest), JwtError::Algorithm, "{named}");
+                    assert_eq!(refused(&verifier, &forged), JwtError::Signature, "{named}");
+                }
+            }
+        }
+    }
+    // Without a name it is for RS256.
+    let unnamed = with_keys(&[jwk("rsa", json!(null), "k")]).await;
+    assert!(unnamed.verify(&rs256(json!({"alg": "RS256"}), payload()), NOW_MS).is_ok());
+    let ps = sign(&json!({"alg": "PS256"}), &payload(), &Signer::Rsa(&RSA_PSS_SHA256));
+    assert_eq!(refused(&unnamed, &ps), JwtError::Algorithm);
+}
+
+#[tokio::test]
+async fn a_key_on_p384_is_for_es384() {
+    let (curve, random) = (&ECDSA_P384_SHA384_FIXED_SIGNING, SystemRandom::new());
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(curve, &random).unwrap().as_ref().to_vec();
+    let pair = EcdsaKeyPair::from_pkcs8(curve, &pkcs8, &random).unwrap();
+    let point = pair.public_key().as_ref();
+    let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let key =
+        json!({"kty": "EC", "crv": "P-384", "x": part(&point[1..49]), "y": part(&point[49..])});
+    let verifier = with_keys(&[key]).await;
+    let by = |alg| sign(&json!({"alg": alg}), &payload(), &Signer::Curve(curve, pkcs8.clone()));
+    assert!(verifier.verify(&by("ES384"), NOW_MS).is_ok());
+    assert_eq!(refused(&verifier, &by("ES256")), JwtError::Algorithm);
+    // The same length, another curve.
+    let short = sign(&json!({"alg": "ES384"}), &payload(), &Signer::es256());
+    assert_eq!(refused(&verifier, &short), JwtError::Signature);
+}
+
+/// What a JWKS may list beside usable keys; alone, none of it is a key.
+#[test]
+fn keys_that_are_weak_torn_or_for_something_else_are_skipped() {
+    let text = |bytes: &[u8]| json!(URL_SAFE_NO_PAD.encode(bytes));
+    let rsa = |change: &dyn Fn(&mut Value)| {
+        let mut key = jwk("rsa", json!("RS256"), "k");
+        change(&mut key);
+        key
+    };
+    let ec = |change: &dyn Fn(&mut Value)| {
+        let mut key = jwk("ec", json!("ES256"), "k");
+        change(&mut key);
+        key
+    };
+    let skipped = [
+        rsa(&|key| key["n"] = text(&[0xC1; 128])), // 1,024 bits
+        rsa(&|key| key["n"] = text(&[vec![0; 128], vec![0xC1; 128]].concat())),
+        rsa(&|key| key["n"] = text(&[0xC1; 255])),
+        rsa(&|key| key["n"] = text(&[0xC1; 1_025])),
+        rsa(&|key| key["e"] = text(&[1; 6])),
+        rsa(&|key| key["n"] = json!(format!("{}=", key["n"].as_str().unwrap()))),
+        rsa(&|key| key["n"] = json!(format!("{}.", key["n"].as_str().unwrap()))),
+        rsa(&|key| key["n"] = json!(7)),
+        rsa(&|key| key["e"] = json!(null)),
+        rsa(&|key| key["use"] = json!("enc")),
+        rsa(&|key| key["key_ops"] = json!(["encrypt"])),
+        rsa(&|key| key["alg"] = json!("HS256")),
+        rsa(&|key| key["alg"] = json!("ES256")),
+        rsa(&|key| key["alg"] = json!("RSA-OAEP")),
+        rsa(&|key| key["alg"] = json!("none")),
+        ec(&|key| key["x"] = text(&[4; 31])),
+        ec(&|key| key["y"] = text(&[4; 48])),
+        ec(&|key| key["crv"] = json!("P-384")),
+        ec(&|key| key["crv"] = json!("secp256k1")),
+        ec(&|key| key["alg"] = json!("RS256")),
+        ec(&|key| key["kty"] = json!("RSA")),
+        jwk("ed", json!("ES256"), "k"),
+        json!({"kty": "oct", "k": text(SECRET), "alg": "HS256"}),
+        json!({"kty": "OKP", "crv": "X25519", "x": text(&[9; 32])}),
+    ];
+    for key in skipped {
+        let jwks = json!({"keys": [key]}).to_string();
+        let read = KeySet::parse(jwks.as_bytes()).map(|_| ());
+        assert!(read.is_err_and(|error| error.contains("none of its 1 keys")), "{jwks}");
+    }
+    let odd = [
+        rsa(&|key| key["key_ops"] = json!(["verify"])),
+        rsa(&|key| key["e"] = text(&[0, 1, 0, 1])),
+        json!({"kty": "RSA"}),
+        json!("a key"),
+    ];
+    assert!(KeySet::parse(json!({"keys": odd}).to_string().as_bytes()).is_ok());
+}
+
+/// A point that is on no curve, an exponent of 1: keys that were read, and verify nothing.
+#[tokio::test]
+async fn keys_that_are_no_keys_verify_nothing() {
+    let text = |bytes: &[u8]| json!(URL_SAFE_NO_PAD.encode(bytes));
+    let mut off = jwk("ec", json!("ES256"), "k");
+    off["y"] = off["x"].clone();
+    let mut one = jwk("rsa", json!("RS256"), "k");
+    one["e"] = text(&[1]);
+    let es256 = sign(&json!({"alg": "ES256"}), &payload(), &Signer::es256());
+    let rs256 = rs256(json!({"alg": "RS256"}), payload());
+    let verifier = with_keys(&[off, one]).await;
+    assert_eq!(refused(&verifier, &es256), JwtError::Signature);
+    assert_eq!(refused(&verifier, &rs256), JwtError::Signature);
+    // With an exponent of 1, the padded digest itself would be its signature.
+    let (signed, signature) = rs256.rsplit_once('.').unwrap();
+    let zeros = URL_SAFE_NO_PAD.encode([0; 256]);
+    assert_eq!(refused(&verifier, &format!("{signed}.{zeros}")), JwtError::Signature);
+    assert_eq!(refused(&verifier, &format!("{signed}.{signature}{zeros}")), JwtError::Signature);
+}
+
+/// An issuer may give two keys one `kid`, as while it changes algorithms: each is tried, and not
+/// more of them than without a `kid`.
+#[tokio::test]
+async fn keys_with_one_kid_are_each_tried_up_to_a_bound() {
+    let token = rs256(json!({"alg": "RS256", "kid": "k"}), payload());
+    let mut other = jwk("rsa", json!("RS256"), "k");
+    let mut n = URL_SAFE_NO_PAD.decode(other["n"].as_str().unwrap()).unwrap();
+    n[40] ^= 1;
+    other["n"] = json!(URL_SAFE_NO_PAD.encode(n));
+    let ours = jwk("rsa", json!("RS256"), "k");
+    let ec = jwk("ec", json!("ES256"), "k");
+    let verifier = with_keys(&[ec.clone(), other.clone(), ours.clone()]).await;
+    assert!(verifier.verify(&token, NOW_MS).is_ok());
+    let es256 = sign(&json!({"alg": "ES256", "kid": "k"}), &payload(), &Signer::es256());
+    assert!(verifier.verify(&es256, NOW_MS).is_ok());
+    let fifth = with_keys(&[other.clone(), other.clone(), other.clone(), other, ours]).await;
+    assert_eq!(refused(&fifth, &token), JwtError::Signature);
+}
+
 #[test]
 fn issuer_audience_and_tenant_must_be_there_and_right() {
     let with = |name: &str, value: Value| {
@@ -164,6 +367,8 @@ fn issuer_audience_and_tenant_must_be_there_and_right() {
     assert_eq!(refused(&shared(), &with("org_id", json!("~anonymous"))), JwtError::NoTenant);
     assert_eq!(shared().verify(&with("org_id", json!(42)), NOW_MS).unwrap().tenant, "42");
     assert_eq!(shared().verify(&without("sub"), NOW_MS).unwrap().user, None);
+    let caller = shared().verify(&with("plan", json!("pro")), NOW_MS).unwrap().caller();
+    assert_eq!(caller, Caller::new("acme").user("7").plan("pro"));
 }
 
 #[test]
@@ -214,9 +419,31 @@ fn refuses_garbage_and_critical_extensions() {
     for garbage in ["", ".", "..", "a.b.c", "eyJ.eyJ.eyJ", "e30.e30.e30", "ü.ü.ü"] {
         assert_eq!(refused(&shared(), garbage), JwtError::Malformed, "{garbage}");
     }
-    let key = EncodingKey::from_secret(SECRET);
+    let token = hs256(&payload());
+    assert!(shared().verify(&token, NOW_MS).is_ok());
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (header, body) = signed.split_once('.').unwrap();
+    let twice = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","alg":"HS256"}"#);
+    for torn in [
+        format!("{token}."),
+        format!("{token}.."),
+        format!(".{token}"),
+        format!("{token}="),
+        format!("{token}\n"),
+        format!("{signed}.{signature} "),
+        format!("{signed}.{}+/", &signature[2..]),
+        format!("{header}=.{body}.{signature}"),
+        format!("{header}..{signature}"),
+        format!("{header}.{signature}"),
+        format!("{twice}.{body}.{signature}"),
+    ] {
+        let error = refused(&shared(), &torn);
+        let is_other = format!("{header}..{signature}") == torn;
+        let expected = if is_other { JwtError::Signature } else { JwtError::Malformed };
+        assert_eq!(error, expected, "{torn}");
+    }
     let header = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
-    let token = sign(&header, &payload(), Algorithm::HS256, &key);
+    let token = sign(&header, &payload(), &Signer::Hmac(SECRET));
     assert_eq!(refused(&shared(), &token), JwtError::Malformed);
 }
 

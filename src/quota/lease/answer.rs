@@ -50,6 +50,7 @@ impl Negotiation {
                 } else if !self.sealed {
                     self.set_apart(at);
                     self.keep(at, op);
+                    at.wakes = true;
                 }
                 Err(error)
             }

@@ -107,11 +107,12 @@ impl Negotiation {
         Some((Op::Take(entry), LeaseCall::Write(write)))
     }
 
-    /// Whether more units are to be asked for. An ask that is answered is cleared.
+    /// Whether more units are to be asked for. An ask that is answered is cleared, and wakes those
+    /// that wait: units that requests gave back may have answered it, and then no call does.
     pub(super) fn is_short(&self, at: &mut Balance, now: Now) -> bool {
         let is_refused = at.is_refused(at.wanted, now);
-        at.wakes |= at.wanted > 0 && is_refused;
         if at.left >= signed(at.wanted) || is_refused {
+            at.wakes |= at.wanted > 0;
             // Answered, or covered by an earlier answer. If another ask arrived in between, it
             // queues the lease again; a smaller one that arrived with a refused one is repeated.
             at.wanted = 0;

@@ -13,7 +13,7 @@ impl Negotiation {
     /// the one in force has room for that.
     pub(super) fn propose_ceiling(
         &mut self,
-        at: &Balance,
+        at: &mut Balance,
         now: Now,
         ahead: Duration,
     ) -> Option<u64> {
@@ -21,7 +21,10 @@ impl Negotiation {
         self.ceiling.measure(at.total, now);
         let room = at.asked().max(self.ahead());
         let ceiling = self.used(at).saturating_add(room).min(self.held());
-        (ceiling > self.bound() && !self.sealed).then_some(ceiling)
+        let is_higher = ceiling > self.bound() && !self.sealed;
+        // Without a record no answer comes to those that wait: what they miss may be here again.
+        at.wakes |= !is_higher && at.wanted > 0;
+        is_higher.then_some(ceiling)
     }
 
     /// A record with this ceiling is in the store. For a closed entry that comes too late: its

@@ -133,8 +133,10 @@ pub(super) fn prepare(
 }
 
 fn make(path: &Path, fill: impl FnOnce(File) -> Result<(), StoreError>) -> Result<(), StoreError> {
-    let fresh = with_ending(path, &format!(".new-{}", std::process::id()));
-    let _ = fs::remove_file(&fresh); // left by a dead process with our number
+    // Drawn: processes in containers that share a volume may all be number 1. One that died while
+    // it made a file leaves that behind, since whether it lives still is not known here.
+    let drawn = crate::random::u64().map_err(|error| cannot(path, "be made", &error))?;
+    let fresh = with_ending(path, &format!(".new-{drawn:016x}"));
     let made = private(&fresh).map_err(|error| cannot(path, "be made", &error));
     let filled = made.and_then(fill);
     // A link does not replace a file that another process may have made meanwhile.
@@ -181,7 +183,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-fn cannot(path: &Path, what: &str, error: &io::Error) -> StoreError {
+fn cannot(path: &Path, what: &str, error: &dyn std::fmt::Display) -> StoreError {
     let message = format!("{} cannot {what}: {error}", path.display());
     StoreError::new(StoreErrorKind::Unavailable, message)
 }
@@ -198,4 +200,48 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| cannot(directory, "be synced", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+
+    /// Processes in containers that share a volume may have the same number.
+    #[test]
+    fn a_file_that_another_process_has_not_filled_is_not_put_in_place() {
+        let folder = std::env::temp_dir().join(format!("tallygate-place-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("t.redb");
+        let (half, is_half) = channel();
+        let (go_on, may_go_on) = channel::<()>();
+        let other = path.clone();
+        let slow = move || -> JoinHandle<Result<(), StoreError>> {
+            thread::spawn(move || {
+                make(&other, |mut file| {
+                    file.write_all(b"half").unwrap();
+                    half.send(()).unwrap();
+                    may_go_on.recv().unwrap();
+                    Ok(())
+                })
+            })
+        };
+        let mut slower = None;
+        let made = make(&path, |mut file| {
+            slower = Some(slow());
+            is_half.recv().unwrap();
+            file.write_all(b"whole").unwrap();
+            Ok(())
+        });
+        let found = fs::read(&path).unwrap_or_default();
+        go_on.send(()).unwrap();
+        let made_later = slower.unwrap().join().unwrap();
+        let (kept, files) = (fs::read(&path).unwrap_or_default(), fs::read_dir(&folder).unwrap());
+        let files = files.count();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((&*found, &*kept, files), (&b"whole"[..], &b"whole"[..], 1));
+        made.and(made_later).unwrap();
+    }
 }

@@ -24,6 +24,8 @@ pub mod requests;
 pub mod skips;
 #[cfg(feature = "gate")]
 pub mod stores;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod waits;
 
 #[cfg(feature = "gate")]
