@@ -43,7 +43,7 @@ const SHOWN: [(Plant, u64, bool); 5] = [
     (Plant::FenceIgnoresOpenPermits, 32, true),
     (Plant::ShortPageIsTheEnd, 32, true),
     (Plant::MissingCarry, 102, true),
-    (Plant::RestartTrustsJournal, 497, false),
+    (Plant::RestartTrustsJournal, 830, false),
 ];
 
 /// How a mistake is caught, and at which seed.
