@@ -46,6 +46,9 @@ pub enum Error {
     /// There is no tenant with this outer id.
     #[error("no tenant `{0}`: create it with `gate.directory().tenant(..).save()`")]
     NoTenant(String),
+    /// [`Gate::meter`](crate::Gate::meter) was given a name that nothing can be counted under.
+    #[error("{0}")]
+    NoMeter(String),
     /// A call to Stripe failed.
     #[error(transparent)]
     Stripe(#[from] crate::billing::sink::SinkError),

@@ -166,8 +166,8 @@ pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use decision::{LimitState, Outcome, Reason, Refusal, RefusedCall};
 pub use error::Error;
 pub use gate::{
-    Admitted, Ask, Entitlements, Gate, GateBuilder, Identified, OnRefusal, Permit, Restored,
-    SinceCopy, TenantHandle, Usage,
+    Admitted, Ask, Entitlements, Gate, GateBuilder, Identified, MeterName, OnRefusal, Permit,
+    Restored, SinceCopy, TenantHandle, Usage,
 };
 #[doc(hidden)]
 pub use gate::{CLOSE_WITHIN, LEASE_WAIT, LEASE_WAITERS};

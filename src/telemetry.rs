@@ -148,6 +148,9 @@ metrics! {
     CatalogInfo = Gauge "tallygate_catalog_info" "" ["revision"];
     /// Plan files that were not loaded; the old catalog stays.
     ReloadFailed = Counter "tallygate_reload_failures_total" "count" [];
+    /// Calls with a meter that the plan file does not have, or that is a sum, whose units were not
+    /// counted; `call` is `add`, `take` or `admit`.
+    UnknownMeter = Counter "tallygate_unknown_meter_total" "count" ["call"];
 }
 
 /// How an admission ended.
@@ -279,6 +282,11 @@ pub(crate) fn catalog_info(revision: u64, before: Option<u64>) {
 /// Counts a plan file that was not loaded.
 pub(crate) fn reload_failed() {
     backend::counter(Metric::ReloadFailed, &[]);
+}
+
+/// Counts a call with a meter that cannot be counted.
+pub(crate) fn unknown_meter(call: &'static str) {
+    backend::counter(Metric::UnknownMeter, &[("call", call)]);
 }
 
 /// Registers units and help texts. Call it once, after the host has installed a recorder.
@@ -419,6 +427,7 @@ mod tests {
             degraded("cached", true);
             catalog_info(2, Some(1));
             reload_failed();
+            unknown_meter("add");
         });
         let seen = seen.0.into_inner().unwrap();
         for Metric { name, labels, .. } in Metric::ALL {

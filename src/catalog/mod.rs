@@ -174,6 +174,13 @@ impl Catalog {
         at.and_then(|n| u16::try_from(n).ok()).map(MeterId)
     }
 
+    /// What to write instead of a meter that cannot be counted: the nearest one, or all. A sum
+    /// counts its parts, so it is not among them.
+    pub(crate) fn meter_help(&self, name: &str) -> String {
+        let counted = self.meters.iter().filter(|meter| meter.count != MeterSource::Sum);
+        unknown_help(name, counted.map(|meter| &*meter.name))
+    }
+
     /// The plan of this name.
     pub(crate) fn plan(&self, name: &str) -> Option<PlanId> {
         let at = self.plans.iter().position(|plan| *plan.name == *name);

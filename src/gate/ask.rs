@@ -13,6 +13,7 @@ use crate::decision::Outcome;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 use crate::repeated::repeated;
+use crate::telemetry;
 use crate::tenants::caller::SheetRef;
 use crate::tenants::tenant::LiveTenant;
 
@@ -97,7 +98,8 @@ impl Ask {
         Self { tenant: tenant.clone(), op: op.into(), costs: Vec::new() }
     }
 
-    /// Adds a cost in whole units of a meter, by its name in the plan file. It replaces the route's
+    /// Adds a cost in whole units of a meter, by its name in the plan file (or a
+    /// [`MeterName`](crate::MeterName), by reference). It replaces the route's
     /// own cost on that meter; several costs on one meter add up.
     ///
     /// On a meter with `count = "reported"` this number is the usage: it is held at admission, and
@@ -179,7 +181,8 @@ impl Gate {
     /// # Errors
     ///
     /// The [`Refusal`], with its reason, the limit and when to retry. An unknown meter, or one that
-    /// is a sum, is refused as [`Reason::Unavailable`] and logged as an error.
+    /// is a sum, is refused as [`Reason::NotMetered`], logged as an error, and counted in
+    /// `tallygate_unknown_meter_total`.
     pub async fn admit(&self, ask: Ask) -> Result<Permit, Refusal> {
         let mut waited = Waited::default();
         loop {
@@ -220,7 +223,9 @@ impl Gate {
         for (name, units) in &ask.costs {
             let Some(meter) = live.catalog.meter(name) else {
                 const TEXT: &str = "admit: the plan file has no such meter";
-                repeated!(error, now.wall_ms, TEXT; meter = %name);
+                let help = || live.catalog.meter_help(name);
+                repeated!(error, now.wall_ms, TEXT; meter = %name, help = help());
+                telemetry::unknown_meter("admit");
                 let reason = Reason::NotMetered(name.clone());
                 return Err(Denied::Refuse(inner.refusal(reason, Some(&sheet))));
             };
@@ -228,6 +233,7 @@ impl Gate {
             if rules.count == MeterSource::Sum {
                 const TEXT: &str = "admit: a sum counts its parts; ask for those instead";
                 repeated!(error, now.wall_ms, TEXT; meter = %name);
+                telemetry::unknown_meter("admit");
                 let reason = Reason::NotMetered(name.clone());
                 return Err(Denied::Refuse(inner.refusal(reason, Some(&sheet))));
             }

@@ -14,6 +14,7 @@ use crate::payers::purse::NotDrawn;
 use crate::policy::AmountSource;
 use crate::policy::resolve::Standing;
 use crate::repeated::repeated;
+use crate::telemetry;
 use crate::tenants::REFRESH_AGE;
 use crate::tenants::caller::SheetRef;
 use crate::tenants::tenant::LiveTenant;
@@ -117,8 +118,14 @@ impl Usage {
     /// limit.
     ///
     /// A meter that the plan file does not name, or that is the sum of others, is a mistake in the
-    /// program: it is logged as an error and nothing is counted.
-    pub fn add(&self, meter: &str, units: u64) {
+    /// program, and nothing is counted: it is logged as an error that names the nearest meter, at
+    /// most once a second, and counted in `tallygate_unknown_meter_total`. [`Gate::meter`] checks a
+    /// name when the program starts.
+    pub fn add(&self, meter: impl AsRef<str>, units: u64) {
+        self.add_named(meter.as_ref(), units);
+    }
+
+    fn add_named(&self, meter: &str, units: u64) {
         let now = self.now();
         let gate = &self.0.0.gate;
         let mut hold = self.0.hold();
@@ -126,13 +133,15 @@ impl Usage {
         let catalog = hold.latest_of().sheet.catalog.clone();
         let Some(id) = catalog.meter(meter) else {
             const TEXT: &str = "usage.add: the plan file has no such meter; nothing counted";
-            repeated!(error, now.wall_ms, TEXT; meter);
+            repeated!(error, now.wall_ms, TEXT; meter, help = catalog.meter_help(meter));
+            telemetry::unknown_meter("add");
             return;
         };
         let rules = &catalog.meters[usize::from(id.0)];
         if rules.count == MeterSource::Sum {
             const TEXT: &str = "usage.add: a sum counts its parts; report those instead";
             repeated!(error, now.wall_ms, TEXT; meter);
+            telemetry::unknown_meter("add");
             return;
         }
         let own = &hold.of.sheet.catalog;
@@ -165,8 +174,11 @@ impl Usage {
     ///
     /// # Errors
     ///
-    /// The refusal, if a limit has too few units left. A handler returns it as its response.
-    pub async fn take(&self, meter: &str, units: u64) -> Result<(), Refusal> {
+    /// The refusal, if a limit has too few units left. A handler returns it as its response. A
+    /// meter that nothing on the route counts is refused as [`Reason::NotMetered`] and logged as an
+    /// error; one that the plan file does not name is also counted, as by [`add`](Self::add).
+    pub async fn take(&self, meter: impl AsRef<str>, units: u64) -> Result<(), Refusal> {
+        let meter = meter.as_ref();
         let mut waited = Waited::default();
         loop {
             match self.try_take(meter, units, &waited) {
@@ -198,8 +210,15 @@ impl Usage {
             })
         };
         let Some((ask, n)) = found else {
-            const TEXT: &str = "usage.take: nothing on this route counts such a meter";
-            repeated!(error, shared.gate.inner.clock.now().wall_ms, TEXT; meter);
+            let (catalog, now_ms) = (&hold.of.sheet.catalog, self.now().wall_ms);
+            if catalog.meter(meter).is_none() {
+                const TEXT: &str = "usage.take: the plan file has no such meter; refused";
+                repeated!(error, now_ms, TEXT; meter, help = catalog.meter_help(meter));
+                telemetry::unknown_meter("take");
+            } else {
+                const TEXT: &str = "usage.take: nothing on this route counts such a meter";
+                repeated!(error, now_ms, TEXT; meter);
+            }
             let reason = Reason::NotMetered(meter.into());
             return Took::Refused(shared.gate.inner.refusal(reason, Some(&hold.of.sheet)));
         };

@@ -15,6 +15,7 @@ mod idempotency;
 mod identification;
 mod late_usage;
 mod limit_headers;
+mod meter_names;
 mod metered_rates;
 mod metrics;
 mod middleware;

@@ -107,6 +107,38 @@ fn a_decision_is_counted_by_its_outcome() {
 }
 
 #[test]
+fn a_call_with_a_meter_that_cannot_be_counted_is_counted() {
+    recorded(async |seen| {
+        let plans = r#"
+            default-plan = "free"
+            [meter.tokens]
+            count = "reported"
+            [meter.credits]
+            sum = { tokens = "1/1000" }
+            [plan.free]
+        "#;
+        let (gate, _clock) = testing::gate(plans);
+        let inner = tower::service_fn(async |request: Request<Frames>| {
+            let usage = request.extensions().get::<tallygate::Admitted>().unwrap().usage();
+            usage.add("tokens", 7);
+            usage.add("token", 7);
+            usage.add("credits", 7);
+            assert!(usage.take("token", 7).await.is_err());
+            Ok::<_, Infallible>(Response::new(Frames::of(0, 0)))
+        });
+        let request = Request::get("/").header("x-tenant", "acme").body(Frames::of(0, 0)).unwrap();
+        let response = GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let acme = gate.tenant("acme").await.unwrap();
+        assert!(gate.admit(Ask::new(&acme, "job").cost("token", 1)).await.is_err());
+        for (call, times) in [("add", 2), ("take", 1), ("admit", 1)] {
+            let labels = format!("call={call}");
+            assert_eq!(seen.get(Metric::UnknownMeter, &labels), Some(times), "{:?}", seen.0);
+        }
+    });
+}
+
+#[test]
 fn the_catalog_in_force_is_told_from_the_start() {
     recorded(async |seen| {
         let plans = testing::Plans::new(PLANS);

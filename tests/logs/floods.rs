@@ -220,15 +220,7 @@ fn use_that_no_total_can_hold_is_named_once_a_second_with_its_meter() {
         let (gate, clock) = testing::gate(&plans);
         // An hour of its own: lines that other tests have held back are settled in it.
         clock.advance(Duration::from_secs(3_600));
-        let kept = Mutex::new(None);
-        let inner = tower::service_fn(|request: Request<String>| {
-            let admitted = request.extensions().get::<tallygate::Admitted>().unwrap();
-            *kept.lock().unwrap() = Some(admitted.usage());
-            async { Ok::<_, Infallible>(Response::new(String::new())) }
-        });
-        let request = Request::get("/").header("x-tenant", "acme").body(String::new()).unwrap();
-        GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
-        let usage = kept.lock().unwrap().take().unwrap();
+        let usage = usage_of(&gate).await;
         usage.add("tokens", 1_000);
         assert!(!log.has("not counted"), "{:?}", log.0);
         for _ in 0..1_000 {
@@ -238,6 +230,45 @@ fn use_that_no_total_can_hold_is_named_once_a_second_with_its_meter() {
     assert_eq!(log.count("largest total of a meter is not counted"), 1, "{:?}", log.0);
     assert!(log.has("tenant=\"acme\" meter=\"tokens\""), "{:?}", log.0);
     assert!(log.has("most=1152921504606846"), "{:?}", log.0);
+}
+
+/// A handle on the usage of a request that has been answered.
+async fn usage_of(gate: &Gate) -> tallygate::Usage {
+    let kept = Mutex::new(None);
+    let inner = tower::service_fn(|request: Request<String>| {
+        let admitted = request.extensions().get::<tallygate::Admitted>().unwrap();
+        *kept.lock().unwrap() = Some(admitted.usage());
+        async { Ok::<_, Infallible>(Response::new(String::new())) }
+    });
+    let request = Request::get("/").header("x-tenant", "acme").body(String::new()).unwrap();
+    GateLayer::new(gate).layer(inner).oneshot(request).await.unwrap();
+    kept.into_inner().unwrap().unwrap()
+}
+
+#[test]
+fn a_mistyped_meter_is_named_once_a_second_with_the_one_that_was_meant() {
+    let log = Log::default();
+    log.over(async {
+        let plans = format!("{PLANS}\n[meter.output-tokens]\ncount = \"reported\"\n");
+        let (gate, clock) = testing::gate(&plans);
+        // An hour of its own: lines that other tests have held back are settled in it.
+        clock.advance(Duration::from_secs(2 * 3_600));
+        let usage = usage_of(&gate).await;
+        for _ in 0..1_000 {
+            usage.add("output-tokns", 3);
+            assert!(usage.take("output-tokns", 3).await.is_err());
+        }
+        let acme = gate.tenant("acme").await.unwrap();
+        let ask = tallygate::Ask::new(&acme, "work").cost("output-tokns", 3);
+        assert!(gate.admit(ask).await.is_err());
+    });
+    let meant = "meter=\"output-tokns\" help=\"did you mean `output-tokens`?\"";
+    for call in ["usage.add: the plan file has no such", "usage.take: the plan file has no such"] {
+        assert_eq!(log.count(call), 1, "{:?}", log.0);
+    }
+    assert_eq!(log.count(meant), 2, "{:?}", log.0);
+    assert_eq!(log.count("admit: the plan file has no such meter"), 1, "{:?}", log.0);
+    assert!(log.has("meter=output-tokns help=\"did you mean `output-tokens`?\""), "{:?}", log.0);
 }
 
 #[test]
