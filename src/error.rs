@@ -49,6 +49,11 @@ pub enum Error {
     /// [`Gate::meter`](crate::Gate::meter) was given a name that nothing can be counted under.
     #[error("{0}")]
     NoMeter(String),
+    /// [`Gate::check_routes`](crate::Gate::check_routes) found patterns of the plan file that no
+    /// route of the app has. One line for each, with the line in the plan file and the nearest
+    /// route.
+    #[error("{0}")]
+    Routes(String),
     /// A call to Stripe failed.
     #[error(transparent)]
     Stripe(#[from] crate::billing::sink::SinkError),

@@ -32,6 +32,7 @@ mod balances;
 mod billing;
 mod callers;
 mod catalogs;
+mod check_routes;
 mod close;
 mod credentials;
 #[cfg(feature = "stripe")]

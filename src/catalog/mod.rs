@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use sha2::{Digest as _, Sha256};
 
 mod check;
+mod counterparts;
 mod cursor;
 mod effective;
 mod escapes;

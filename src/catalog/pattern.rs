@@ -40,6 +40,37 @@ impl Affix {
     }
 }
 
+impl Segment {
+    /// Whether some text between two slashes fits both.
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Literal(one), Self::Literal(other)) => one == other,
+            (Self::Literal(text), Self::Param(affix) | Self::Rest(affix))
+            | (Self::Param(affix) | Self::Rest(affix), Self::Literal(text)) => {
+                affix.takes(text, true)
+            }
+            (Self::Param(one) | Self::Rest(one), Self::Param(other) | Self::Rest(other)) => {
+                let is_end =
+                    one.after.ends_with(&*other.after) || other.after.ends_with(&*one.after);
+                is_end && begin_alike(&one.before, &other.before)
+            }
+        }
+    }
+
+    /// Whether some text of it begins as a rest with this affix does.
+    fn may_begin(&self, rest: &Affix) -> bool {
+        match self {
+            Self::Literal(text) => text.starts_with(&*rest.before),
+            Self::Param(affix) | Self::Rest(affix) => begin_alike(&affix.before, &rest.before),
+        }
+    }
+}
+
+/// Whether some text begins with both.
+fn begin_alike(one: &str, other: &str) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
 /// An error in a pattern, and what to write instead.
 pub(super) type Wrong = (String, String);
 
@@ -73,6 +104,44 @@ impl Pattern {
             segments.push(segment);
         }
         (segments.len() <= MOST_SEGMENTS).then_some(Self(segments))
+    }
+
+    /// The same, and never `None` for a path: where no plan-file pattern has its shape, everything
+    /// from that segment on fits.
+    pub(super) fn of_host_or_wider(text: &str) -> Option<Self> {
+        let mut segments = Vec::new();
+        let mut rest = Some(text.strip_prefix('/')?);
+        while let Some(from) = rest {
+            let segment = host_segment(from).filter(|_| segments.len() < MOST_SEGMENTS);
+            let (segment, after) = segment.unwrap_or((Segment::Rest(Affix::default()), None));
+            rest = after.filter(|_| !matches!(segment, Segment::Rest(_)));
+            segments.push(segment);
+        }
+        Some(Self(segments))
+    }
+
+    /// Its text without the names of parameters: `/v1/{}/{*}`.
+    pub(super) fn shape(&self) -> String {
+        self.0.iter().fold(String::new(), |text, segment| match segment {
+            Segment::Literal(literal) => format!("{text}/{literal}"),
+            Segment::Param(Affix { before, after }) => format!("{text}/{before}{{}}{after}"),
+            Segment::Rest(affix) => format!("{text}/{}{{*}}", affix.before),
+        })
+    }
+
+    /// Whether some path fits both; where that depends on empty values, it does.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (self.0.iter(), other.0.iter());
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (None, Some(_)) | (Some(_), None) => return false,
+                (Some(Segment::Rest(affix)), Some(other))
+                | (Some(other), Some(Segment::Rest(affix))) => return other.may_begin(affix),
+                (Some(our), Some(their)) if !our.meets(their) => return false,
+                _ => {}
+            }
+        }
     }
 
     /// Whether a decoded path fits, even with empty values that axum would not accept.
@@ -310,6 +379,46 @@ mod tests {
         for host in ["", "a", "/{a}-{b}", "/{url:.+}/raw", "/{x:a/b}", "/{x", r"/{x:\D+}"] {
             assert_eq!(Pattern::of_host(host), None, "{host}");
         }
+    }
+
+    #[test]
+    fn patterns_meet_where_some_path_fits_both() {
+        for (one, other, meets) in [
+            ("/v1/chat", "/v1/chat", true),
+            ("/v1/chat", "/v1/chats", false),
+            ("/v1/chat", "/v1/chat/", false),
+            ("/v1/{a}", "/v1/chat", true),
+            ("/v1/{a}", "/v1/{b}", true),
+            ("/v1/{a}/x", "/v1/{b}/y", false),
+            ("/v1/{*rest}", "/v1/a/b", true),
+            ("/v1/{*rest}", "/v1/{a}/b", true),
+            ("/v1/{*rest}", "/v1", false),
+            ("/v1/{*rest}", "/v2/{*rest}", false),
+            ("/{*rest}", "/", true),
+            ("/v{n}/x", "/v1/x", true),
+            ("/v{n}/x", "/w{n}/x", false),
+            ("/{f}.json", "/{f}.xml", false),
+            ("/{f}.json", "/a{f}", true),
+            ("/img-{*rest}", "/img-1/2", true),
+            ("/img-{*rest}", "/i{n}/2", true),
+            ("/img-{*rest}", "/pic-1/2", false),
+        ] {
+            assert_eq!(plan(one).meets(&plan(other)), meets, "{one} {other}");
+            assert_eq!(plan(other).meets(&plan(one)), meets, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn what_no_plan_file_can_have_is_widened() {
+        for (host, ours) in [
+            ("/v1/{id}", "/v1/{id}"),
+            ("/v1/{url:.+}/raw", "/v1/{*rest}"),
+            ("/v1/{a}-{b}/x", "/v1/{*rest}"),
+            (r"/v1/{x:\D+}", "/v1/{*rest}"),
+        ] {
+            assert_eq!(Pattern::of_host_or_wider(host), Some(plan(ours)), "{host}");
+        }
+        assert_eq!(Pattern::of_host_or_wider("v1"), None);
     }
 
     #[test]

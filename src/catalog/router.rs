@@ -20,6 +20,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Index;
 
+use super::counterparts::Written;
 use super::escapes::{decode, decode_if, decode_needed};
 use super::model::{Auth, MeterId, Route, RouteId};
 use super::pattern::{Affix, Pattern, Segment, Wrong, cut, order};
@@ -33,6 +34,8 @@ pub(crate) struct Routes {
     rated: Vec<bool>,
     /// GET first, where there is one; a handful at most.
     methods: Vec<(Box<str>, Tree)>,
+    /// The patterns as the file has them, in its order.
+    pub(super) written: Vec<Written>,
 }
 
 /// Path decoding of a host's router. [`RequestView::reads`](crate::identity::RequestView::reads)
@@ -409,7 +412,7 @@ pub(super) fn own_method(text: &str) -> Option<&str> {
 }
 
 /// `GET /v1/search` as method and path.
-fn split(text: &str) -> Result<(&str, &str), Wrong> {
+pub(super) fn split(text: &str) -> Result<(&str, &str), Wrong> {
     let wrong = |message: String, help: String| Err((message, help));
     let (method, path) = match text.split_once(' ') {
         Some((method, path)) => (method, path.trim_start()),

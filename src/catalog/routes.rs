@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::counterparts::Written;
 use super::limits::Scene;
 use super::meters::amount_of;
 use super::meters::limit_number;
@@ -33,8 +34,10 @@ pub(super) fn routes(report: &mut Findings<'_>, top: TomlTable<'_>, scene: &Scen
             match routes.insert(id, text.text) {
                 Err((message, help)) => report.error(text.span, message, help),
                 Ok(()) => {
+                    let place = report.mark(text.span.clone());
+                    let written = Written { route: id, text: text.text.into(), line: place.line };
+                    routes.written.push(written);
                     if let Some(method) = router::own_method(text.text) {
-                        let place = report.mark(text.span);
                         report.warn(place, format!(
                             "HTTP has no method `{method}`: only requests with that method match \
                              the route"

@@ -91,7 +91,7 @@ impl Inner {
     }
 
     /// A path, or a pattern of one, without the prefix of a gateway in front.
-    fn strip_prefix<'a>(&self, path: &'a str) -> &'a str {
+    pub(super) fn strip_prefix<'a>(&self, path: &'a str) -> &'a str {
         let Some(prefix) = &self.settings.strip_prefix else {
             return path;
         };

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod app_routes;
 mod balances;
 mod bursts;
 mod decisions;
