@@ -50,8 +50,8 @@ pub enum Error {
     #[error("{0}")]
     NoMeter(String),
     /// [`Gate::check_routes`](crate::Gate::check_routes) found patterns of the plan file that no
-    /// route of the app has. One line for each, with the line in the plan file and the nearest
-    /// route.
+    /// route of the app has: one line for each, with the line in the plan file and the nearest
+    /// route. Or a layer was given the name of a route that the plan file does not have.
     #[error("{0}")]
     Routes(String),
     /// A call to Stripe failed.

@@ -85,8 +85,12 @@ static ROUTE: Shape = Shape {
     name: "route",
     required: &[&["match"]],
     keys: &[
-        key("match", Form::Texts(1), "Methods and paths: \"GET /v1/accounts/{account}\".")
-            .like("[\"GET /v1/search\"]"),
+        key(
+            "match",
+            Form::Texts(0),
+            "Methods and paths: \"GET /v1/accounts/{account}\". []: the program names the route.",
+        )
+        .like("[\"GET /v1/search\"]"),
         key("cost", Form::Each(&PLAIN, &Form::Own(&FRACTION)), "Units per request, by meter."),
         key(
             "meters",

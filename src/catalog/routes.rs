@@ -25,12 +25,8 @@ pub(super) fn routes(report: &mut Findings<'_>, top: TomlTable<'_>, scene: &Scen
             continue;
         };
         let id = routes.push(route(report, scene, entry.name, table));
-        let texts = table.texts("match");
-        if let Some(node) = table.node("match").filter(|_| texts.is_empty()) {
-            let help = "write `match = [\"GET /v1/search\"]`";
-            report.error(node.span(), "the route matches nothing", help);
-        }
-        for text in texts {
+        // Without patterns the program alone names it: at its router, or as an operation.
+        for text in table.texts("match") {
             match routes.insert(id, text.text) {
                 Err((message, help)) => report.error(text.span, message, help),
                 Ok(()) => {

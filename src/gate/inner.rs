@@ -26,6 +26,7 @@ use crate::policy::resolve::LiveCatalog;
 use crate::quota::lease::{MOST, Writer};
 use crate::rates::Sharing;
 use crate::renewal::{LeaseRenewer, RenewerContext};
+use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
 use crate::task::OwnedTask;
 
@@ -80,6 +81,12 @@ impl Inner {
     /// Which route of the plan file a request is on.
     #[inline]
     pub(super) fn route_of(&self, catalog: &Catalog, view: &dyn RequestView) -> Option<RouteId> {
+        if let Some(name) = view.route() {
+            match catalog.routes.named(name) {
+                Some(named) => return Some(named),
+                None => self.note_no_route(name),
+            }
+        }
         let path = self.strip_prefix(view.path());
         let matched = || {
             Some(match view.matched_pattern()? {
@@ -88,6 +95,13 @@ impl Inner {
             })
         };
         catalog.routes.find_at(view.method(), path, view.reads(), matched)
+    }
+
+    /// The plan file has lost a route that the host names.
+    #[cold]
+    fn note_no_route(&self, route: &str) {
+        const TEXT: &str = "the plan file has no such route any more: patterns decide instead";
+        repeated!(error, self.clock.now().wall_ms, TEXT; route);
     }
 
     /// A path, or a pattern of one, without the prefix of a gateway in front.

@@ -106,6 +106,12 @@ pub trait RequestView {
     fn matched_pattern(&self) -> Option<Cow<'_, str>> {
         None
     }
+    /// The name of the request's route in the plan file, where the host has said it at its router:
+    /// then no pattern decides. A name that the plan file does not have is logged as an error, and
+    /// patterns decide.
+    fn route(&self) -> Option<&str> {
+        None
+    }
     /// The first value of a header, by its lower-case name.
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// Every value of a header, in order, by its lower-case name.

@@ -11,6 +11,7 @@ use tower_layer::Layer;
 use super::service::GateService;
 use super::shared::{FindCaller, LayerShared};
 use super::view::{HttpView, Peer};
+use crate::error::Error;
 use crate::gate::Gate;
 use crate::identity::Caller;
 
@@ -49,6 +50,7 @@ impl GateLayer {
             said_unheld: AtomicBool::new(false),
             matched: None,
             caller: None,
+            route: None,
             reads: false,
         };
         Self { shared: Arc::new(shared) }
@@ -91,6 +93,40 @@ impl GateLayer {
         find: impl Fn(&Extensions) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
         self.with(|shared| shared.caller = Some(FindCaller(Arc::new(find))))
+    }
+
+    /// Decides every request by this route of the plan file, whatever its `match`, which may then
+    /// be `[]`. For the layer of one route in the host's router, in place of a layer around all of
+    /// them: a request that passes both is charged by both, which is logged as an error.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # async fn example() -> Result<(), tallygate::Error> {
+    /// use tallygate::middleware::GateLayer;
+    ///
+    /// let (gate, _clock) = tallygate::testing::gate(r#"
+    ///     default-plan = "free"
+    ///     [route.chat]
+    ///     match = []
+    ///     cost  = { requests = 5 }
+    ///     [plan.free]
+    ///     quota.requests = "10k/month"
+    /// "#);
+    /// let layer = GateLayer::new(&gate).route("chat")?;
+    /// # drop(layer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It follows the plan file by the route's name. Where a later file has no such route, patterns
+    /// decide, and an error is logged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Routes`], with the nearest name, if the plan file in force has no such route.
+    pub fn route(self, name: &str) -> Result<Self, Error> {
+        let name = self.shared.gate.checked_route(name)?;
+        Ok(self.with(|shared| shared.route = Some(name)))
     }
 
     /// Puts the caller into the request's extensions, if the layer finds one. For adapters whose
@@ -138,7 +174,7 @@ impl GateLayer {
     }
 
     /// This layer's view of a request for the gate. For adapters.
-    pub fn view<'a, B: Body>(&self, request: &'a Request<B>) -> HttpView<'a> {
+    pub fn view<'a, B: Body>(&'a self, request: &'a Request<B>) -> HttpView<'a> {
         self.shared.view_of(request)
     }
 
@@ -153,6 +189,7 @@ impl GateLayer {
             gate: self.shared.gate.clone(),
             said_unheld: AtomicBool::new(false),
             caller: self.shared.caller.clone(),
+            route: self.shared.route.clone(),
             ..*self.shared
         };
         change(&mut shared);

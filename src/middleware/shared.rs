@@ -7,8 +7,9 @@ use http::{Extensions, Request, Uri};
 use http_body::Body;
 
 use super::view::{FindPattern, FindPeer, HttpView};
-use crate::gate::{Gate, Step, Waited};
+use crate::gate::{Admitted, Gate, Step, Waited};
 use crate::identity::Caller;
+use crate::repeated::repeated;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct LayerShared {
     pub(super) original: Option<FindPath>,
     pub(super) matched: Option<FindPattern>,
     pub(super) caller: Option<FindCaller>,
+    /// The route in the plan file, where the host has named it.
+    pub(super) route: Option<Arc<str>>,
     /// The inner service counts the bytes read.
     pub(super) reads: bool,
     /// Whether the warning about an uncounted upgraded connection has been logged.
@@ -54,19 +57,34 @@ impl LayerShared {
 
     /// Asks the gate about a request.
     pub(super) fn ask<B: Body>(&self, request: &Request<B>, waited: Waited) -> Step {
+        if self.route.is_some() {
+            self.note_twice(request);
+        }
         self.gate.admit_request(&self.view_of(request), waited)
     }
 
     /// The gate's view of a request.
     #[inline]
-    pub(super) fn view_of<'a, B: Body>(&self, request: &'a Request<B>) -> HttpView<'a> {
+    pub(super) fn view_of<'a, B: Body>(&'a self, request: &'a Request<B>) -> HttpView<'a> {
         let asked_for = self.original.and_then(|find| find(request.extensions()));
         let uri = asked_for.unwrap_or_else(|| request.uri());
         let view = HttpView::of(request, uri, self.peer, self.matched);
         let body = request.body();
         // An empty body may report only that it has ended, as lambda_http's does.
         let length = body.size_hint().exact().or_else(|| body.is_end_stream().then_some(0));
-        view.body_of(length).counting_reads(self.reads)
+        view.body_of(length).counting_reads(self.reads).on_route(self.route.as_deref())
+    }
+
+    /// Logs that a layer around this one has decided the request already, so that it is charged
+    /// twice.
+    fn note_twice<B>(&self, request: &Request<B>) {
+        let admitted = request.extensions().get::<Admitted>();
+        if admitted.is_some_and(|admitted| Arc::ptr_eq(&admitted.gate().inner, &self.gate.inner)) {
+            const TEXT: &str = "a request on a route that is named at its router is charged twice: \
+                                leave the router out of the layer around it";
+            let route = self.route.as_deref();
+            repeated!(error, self.gate.inner.clock.now().wall_ms, TEXT; route);
+        }
     }
 
     /// Warns once that a connection was upgraded to another protocol and its handler keeps no

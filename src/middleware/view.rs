@@ -26,6 +26,7 @@ pub struct HttpView<'a> {
     length: Option<u64>,
     claims: Option<&'a Extensions>,
     matched: Option<FindPattern>,
+    route: Option<&'a str>,
     reads: bool,
 }
 
@@ -51,7 +52,17 @@ impl<'a> HttpView<'a> {
         peer: Option<IpAddr>,
     ) -> Self {
         let peer = PeerOf::Known(peer);
-        Self { method, uri, headers, peer, length: None, claims: None, matched: None, reads: false }
+        Self {
+            method,
+            uri,
+            headers,
+            peer,
+            length: None,
+            claims: None,
+            matched: None,
+            route: None,
+            reads: false,
+        }
     }
 
     /// A view of a request, with functions that find its peer and matched pattern.
@@ -64,7 +75,17 @@ impl<'a> HttpView<'a> {
         let (method, headers) = (request.method(), request.headers());
         let peer = PeerOf::In(request.extensions(), find);
         let claims = Some(request.extensions());
-        Self { method, uri, headers, peer, length: None, claims, matched, reads: false }
+        Self {
+            method,
+            uri,
+            headers,
+            peer,
+            length: None,
+            claims,
+            matched,
+            route: None,
+            reads: false,
+        }
     }
 
     /// Adds the [`Claims`] in the request's extensions, if any.
@@ -78,6 +99,12 @@ impl<'a> HttpView<'a> {
     #[must_use]
     pub fn body_of(mut self, length: Option<u64>) -> Self {
         self.length = length;
+        self
+    }
+
+    /// Names the route in the plan file.
+    pub(super) fn on_route(mut self, route: Option<&'a str>) -> Self {
+        self.route = route;
         self
     }
 
@@ -108,6 +135,10 @@ impl RequestView for HttpView<'_> {
 
     fn matched_pattern(&self) -> Option<Cow<'_, str>> {
         self.matched?(self.claims?).map(Cow::Borrowed)
+    }
+
+    fn route(&self) -> Option<&str> {
+        self.route
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {

@@ -272,6 +272,25 @@ fn a_mistyped_meter_is_named_once_a_second_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn a_request_that_two_layers_of_a_gate_charge_is_named() {
+    let log = Log::default();
+    log.over(async {
+        let route = "[route.work]\nmatch = []\ncost = { requests = 2 }\n";
+        let (gate, _clock) = testing::gate(&format!("{PLANS}\n{route}"));
+        let inner = tower::service_fn(async |_: Request<String>| {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        });
+        let named = GateLayer::new(&gate).route("work").unwrap().layer(inner);
+        let request = || Request::get("/").header("x-tenant", "acme").body(String::new()).unwrap();
+        named.clone().oneshot(request()).await.unwrap();
+        assert!(!log.has("charged twice"), "{:?}", log.0);
+        GateLayer::new(&gate).layer(named).oneshot(request()).await.unwrap();
+    });
+    assert_eq!(log.count("charged twice"), 1, "{:?}", log.0);
+    assert!(log.has("route=\"work\""), "{:?}", log.0);
+}
+
+#[test]
 fn the_start_tells_in_units_what_a_soft_limit_stops_at() {
     let log = Log::default();
     log.over(async {

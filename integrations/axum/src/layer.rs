@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, Request, Uri};
-use tallygate::Gate;
 use tallygate::identity::Caller;
 use tallygate::middleware::HttpView;
+use tallygate::{Error, Gate};
 use tower_layer::Layer;
 
 use crate::service::{Counted, GateService};
@@ -76,13 +76,46 @@ impl GateLayer {
         Self { layer: self.layer.caller(find), ..self }
     }
 
+    /// Decides every request by this route of the plan file, whatever its `match`, which may then
+    /// be `[]`: a route is named once, at the router. Such a layer belongs to the method router,
+    /// and its route to a router without a layer around it; merge both. A layer around a router
+    /// runs before those of its routes, so it cannot know their names, and a request that passes
+    /// two layers is charged by both, which is logged as an error.
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use axum::routing::{get, post};
+    /// use tallygate::{Error, Gate};
+    /// use tallygate_axum::GateLayer;
+    ///
+    /// fn app(gate: &Gate) -> Result<Router, Error> {
+    ///     let chat = post(async || "hello").layer(GateLayer::new(gate).route("chat")?);
+    ///     Ok(Router::new()
+    ///         .route("/v1/search", get(async || "found"))
+    ///         .layer(GateLayer::new(gate)) // for the routes before it
+    ///         .route("/v1/chat", chat))
+    /// }
+    /// ```
+    ///
+    /// An authentication of the host around the whole router still runs first. Requests with
+    /// another method are gated too, and answered with 405; `route_layer` leaves those out.
+    /// [`DigestBodies`](crate::DigestBodies) finds routes by pattern: for `once-by` with bodies,
+    /// keep the `match`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Routes`], with the nearest name, if the plan file in force has no such route.
+    pub fn route(self, name: &str) -> Result<Self, Error> {
+        Ok(Self { layer: self.layer.route(name)?, ..self })
+    }
+
     /// Puts the caller into the request's extensions, if it finds one.
     pub(crate) fn name_caller<B>(&self, request: &mut Request<B>) {
         self.layer.name_caller(request);
     }
 
     /// The gate's view of a request.
-    pub(crate) fn view<'a>(&self, request: &'a Request<axum::body::Body>) -> HttpView<'a> {
+    pub(crate) fn view<'a>(&'a self, request: &'a Request<axum::body::Body>) -> HttpView<'a> {
         self.layer.view(request)
     }
 

@@ -8,6 +8,7 @@ mod host_callers;
 mod ingest;
 mod layer;
 mod meters;
+mod named_routes;
 mod once;
 mod over_sockets;
 mod routes;
