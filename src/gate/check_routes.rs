@@ -1,23 +1,9 @@
 //! The plan file's routes against those of the app.
 
-use std::sync::Arc;
-
 use super::Gate;
 use crate::error::Error;
-use crate::toml_file::unknown_help;
 
 impl Gate {
-    /// The name of a route of the plan file in force.
-    pub(crate) fn checked_route(&self, name: &str) -> Result<Arc<str>, Error> {
-        let catalog = self.catalog();
-        let routes = &catalog.routes;
-        let known = routes.named(name).map(|id| routes[id].name.clone());
-        known.ok_or_else(|| {
-            let help = unknown_help(name, routes.as_slice().iter().map(|route| &*route.name));
-            Error::Routes(format!("the plan file has no route `{name}`: {help}"))
-        })
-    }
-
     /// Checks that the app has each route that the plan file in force names: a mistyped `match`
     /// fits no request, and its costs and limits hold for none. For a test of the app, and for a
     /// warning when it starts.

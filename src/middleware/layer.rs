@@ -14,6 +14,7 @@ use super::view::{HttpView, Peer};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::identity::Caller;
+use crate::toml_file::unknown_help;
 
 /// The tower layer that puts a [`Gate`] in front of a service. A handler finds an
 /// [`Admitted`](crate::Admitted) in the extensions of its request.
@@ -125,7 +126,7 @@ impl GateLayer {
     ///
     /// [`Error::Routes`], with the nearest name, if the plan file in force has no such route.
     pub fn route(self, name: &str) -> Result<Self, Error> {
-        let name = self.shared.gate.checked_route(name)?;
+        let name = checked_route(&self.shared.gate, name)?;
         Ok(self.with(|shared| shared.route = Some(name)))
     }
 
@@ -195,6 +196,17 @@ impl GateLayer {
         change(&mut shared);
         Self { shared: Arc::new(shared) }
     }
+}
+
+/// The name of a route of the plan file in force.
+fn checked_route(gate: &Gate, name: &str) -> Result<Arc<str>, Error> {
+    let catalog = gate.catalog();
+    let known = catalog.routes.named(name).map(|id| catalog.routes[id].name.clone());
+    known.ok_or_else(|| {
+        let names = catalog.routes.as_slice().iter().map(|route| &*route.name);
+        let help = unknown_help(name, names);
+        Error::Routes(format!("the plan file has no route `{name}`: {help}"))
+    })
 }
 
 impl<S> Layer<S> for GateLayer {
