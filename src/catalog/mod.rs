@@ -188,6 +188,11 @@ impl Catalog {
         at.and_then(|n| u16::try_from(n).ok()).map(PlanId)
     }
 
+    /// What to write instead of a plan that is not in the file: the nearest one, or all.
+    pub(crate) fn plan_help(&self, name: &str) -> String {
+        unknown_help(name, self.plans.iter().map(|plan| &*plan.name))
+    }
+
     /// The item sold under this lookup key.
     pub(crate) fn sold_at(&self, price: &str) -> Option<Sold> {
         let has = |prices: &[String]| prices.iter().any(|known| known == price);

@@ -158,7 +158,8 @@ impl LiveCatalog {
         };
         catalog.plan(name).unwrap_or_else(|| {
             const TEXT: &str = "unknown plan: the default plan applies";
-            repeated!(error, now_ms, TEXT; tenant = %record.id, plan = %name);
+            let catalog = &self.catalog;
+            repeated!(error, now_ms, TEXT; tenant = %record.id, plan = %name, help = catalog.plan_help(name));
             catalog.default_plan
         })
     }

@@ -377,7 +377,9 @@ fn payment_detail(refusal: &Refusal, payment: Payment) -> String {
     match (payment, left(refusal)) {
         (Payment::TrialOver, _) => format!("The trial{of_plan} has ended."),
         (Payment::Unpaid, _) => "An invoice is unpaid.".into(),
-        (Payment::GrantUsedUp, Some(left)) => format!("{left} {units} are left, less than asked."),
+        (Payment::GrantUsedUp, Some(left)) => {
+            format!("{left} left of the {units}, less than asked.")
+        }
         (Payment::GrantUsedUp, None) if limit.is_some_and(|limit| limit.limit.is_zero()) => {
             format!("There are no {units}.")
         }

@@ -121,7 +121,7 @@ fn a_quota_that_has_less_than_was_asked_for_is_not_called_used_up() {
     );
     assert_eq!(
         said(Reason::PaymentRequired(Payment::GrantUsedUp)),
-        "99.5 one-time tokens of plan free are left, less than asked."
+        "99.5 left of the one-time tokens of plan free, less than asked."
     );
 }
 

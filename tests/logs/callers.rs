@@ -1,9 +1,10 @@
-//! What is logged of a request whose caller no layer has named, where nothing else names callers.
+//! What is logged of callers that the host names, or does not.
 
 use std::convert::Infallible;
 
 use http::{Request, Response};
 use tallygate::GateBuilder;
+use tallygate::identity::Caller;
 use tallygate::middleware::GateLayer;
 use tower::{Layer, ServiceExt};
 
@@ -51,4 +52,19 @@ fn where_callers_have_credentials_one_without_is_not_logged() {
     let claims = "[[identify]]\nclaim = \"org\"";
     assert_eq!(statuses(&log, claims, &["/a", "/b"]), [401; 2]);
     assert_eq!(log.count(HINT), 0);
+}
+
+#[test]
+fn a_plan_that_the_file_does_not_have_is_logged_with_the_one_that_was_meant() {
+    let log = Log::default();
+    log.over(async {
+        let service = "identify = []\n[store]\nkind = \"memory\"\n[flush]\nmode = \"fast\"";
+        let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
+        let app = tower::service_fn(async |_| Ok::<_, Infallible>(Response::new(String::new())));
+        let app =
+            GateLayer::new(&gate).caller(|_| Some(Caller::new("acme").plan("fre"))).layer(app);
+        let request = Request::get("/a").body(String::new()).unwrap();
+        assert_eq!(app.oneshot(request).await.unwrap().status(), 200, "on the default plan");
+    });
+    assert_eq!(log.count("did you mean `free`?"), 1, "{:?}", log.0);
 }

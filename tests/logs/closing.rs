@@ -146,3 +146,26 @@ fn usage_reported_by_a_connection_that_outlives_the_gate_is_logged() {
         drop(answered);
     });
 }
+
+#[test]
+fn a_gate_that_ends_without_being_closed_is_named() {
+    let log = Log::default();
+    log.over(async {
+        let (gate, _clock) = testing::gate(PLANS);
+        admit(&gate, 1).await.unwrap().settle();
+        gate.close().await.unwrap();
+        drop(gate);
+        tokio::task::yield_now().await;
+        assert_eq!(log.count("without `close`"), 0, "{:?}", log.0);
+
+        let (gate, _clock) = testing::gate(PLANS);
+        admit(&gate, 1).await.unwrap().settle();
+        drop(gate);
+        let mut tries = 0;
+        while log.count("without `close`") == 0 && tries < 1_000 {
+            tokio::task::yield_now().await; // until its tasks have let go of it
+            tries += 1;
+        }
+        assert_eq!(log.count("without `close`"), 1, "{:?}", log.0);
+    });
+}
