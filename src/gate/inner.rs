@@ -82,9 +82,9 @@ impl Drop for Teardown {
         // A gate that failed to open never counted anything.
         if self.maintenance.get().is_some() && self.closed.get().is_none() {
             tracing::warn!(
-                "the gate ends without `close`: what was counted since the last flush is at best in \
-                 its journal, and the units it leased stay spent until another process takes them \
-                 back. Call `gate.close().await` after the server has stopped"
+                "the gate ends without `close`: what was counted since the last flush is at best \
+                 in its journal, and the units it leased stay spent until another process takes \
+                 them back. Call `gate.close().await` after the server has stopped"
             );
         }
     }

@@ -32,6 +32,10 @@ pub struct HttpsConnector(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
+    #[cfg_attr(
+        not(any(feature = "jwt", feature = "stripe")),
+        allow(dead_code, reason = "only the client of issuers' keys and of Stripe asks for it")
+    )]
     Plain(Route),
     Tls(hyper_rustls::HttpsConnector<Route>),
 }
@@ -67,6 +71,10 @@ impl HttpsConnector {
     }
 
     /// For `http` alone, which needs no cryptography.
+    #[cfg_attr(
+        not(any(feature = "jwt", feature = "stripe")),
+        allow(dead_code, reason = "only the client of issuers' keys and of Stripe asks for it")
+    )]
     pub(super) fn plain() -> Self {
         Self(Kind::Plain(Route::new(None, None)))
     }

@@ -10,16 +10,14 @@
 //!   trusted networks, goes by none.
 //! - Redirects are not followed; sizes and waits are bounded by each caller.
 
+#[cfg(any(feature = "jwt", feature = "stripe"))]
 mod client;
 mod connector;
 mod environment;
 mod provider;
 mod roots;
 
-#[cfg_attr(
-    not(any(feature = "jwt", feature = "stripe")),
-    allow(unused_imports, reason = "a function's table has a client of its own")
-)]
+#[cfg(any(feature = "jwt", feature = "stripe"))] // a function's table has a client of its own
 pub(crate) use client::HttpsClient;
 pub use connector::HttpsConnector;
 

@@ -158,8 +158,8 @@ impl LiveCatalog {
         };
         catalog.plan(name).unwrap_or_else(|| {
             const TEXT: &str = "unknown plan: the default plan applies";
-            let catalog = &self.catalog;
-            repeated!(error, now_ms, TEXT; tenant = %record.id, plan = %name, help = catalog.plan_help(name));
+            let (tenant, help) = (&record.id, || self.catalog.plan_help(name));
+            repeated!(error, now_ms, TEXT; %tenant, plan = %name, help = help());
             catalog.default_plan
         })
     }

@@ -18,7 +18,7 @@ use tallygate_axum::{GateLayer, Plan, Tenant, usage_router};
 
 mod demo;
 
-/// Limit on the chunks of one response: a function returns at most 6 MB, in one piece.
+/// Limit on the chunks of one response: a function returns at most 6 MB in one piece.
 const MAX_CHUNKS: usize = 5_000;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -32,6 +32,10 @@ async fn main() -> Result<(), Error> {
         demo::seed(&gate).await?;
         gate.close().await?;
         return Ok(());
+    }
+    if std::env::var_os("RESPONSE_STREAM").is_some() {
+        // Behind a front door that takes answers piece by piece, as template.yaml's function URL.
+        return tallygate_lambda::run_streaming(&gate, app(&gate)).await;
     }
     tallygate_lambda::run(&gate, app(&gate)).await
 }

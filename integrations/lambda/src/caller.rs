@@ -50,6 +50,15 @@ pub fn caller_of<B>(request: &Request<B>) -> (Claims, Option<Peer>) {
     (claims, peer.map(|address| Peer(SocketAddr::new(address, 0))))
 }
 
+/// Puts the front door's view of the caller into the request's extensions.
+pub(crate) fn name_caller<B>(request: &mut Request<B>) {
+    let (claims, peer) = caller_of(request);
+    request.extensions_mut().insert(claims);
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
+}
+
 /// Reads the claims from whichever of these shapes the authorizer has.
 fn claims_of(authorizer: &ApiGatewayRequestAuthorizer) -> Claims {
     if let Some(jwt) = &authorizer.jwt {

@@ -281,7 +281,7 @@ fn object<'a>(of: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String,
 }
 
 /// All are strings, which every front door passes on unchanged.
-fn claims(has: &Entitlements) -> Vec<(&'static str, String)> {
+pub(crate) fn claims(has: &Entitlements) -> Vec<(&'static str, String)> {
     let mut claims = vec![("plan", has.plan.to_string()), ("status", has.status.to_string())];
     let value = |feature: &Feature| match feature {
         Feature::Flag(on) => Value::from(*on),

@@ -28,7 +28,8 @@
 //! | it ends at SIGTERM, or without warning | SIGTERM closes the gate; nothing depends on it |
 //! | clocks stop while it is frozen | [`builder`] sets a [`WallClock`], which catches up |
 //!
-//! `[[identify]] claim = ".."` of the service file reads these claims.
+//! `[[identify]] claim = ".."` of the service file reads these claims. [`run_streaming`] is [`run`]
+//! for answers that leave piece by piece.
 //!
 //! Other kinds of function, each with its own `run`, and with its core available for use in a
 //! handler of yours:
@@ -36,6 +37,7 @@
 //! | function | invoked by | does |
 //! |---|---|---|
 //! | [`run_ingest`] | SQS, EventBridge | counts usage, each event once |
+//! | [`run_authorizer`] | an API Gateway | names the tenant of a credential |
 //! | [`Cognito`] | a user pool's triggers | creates tenants, adds plan and features to tokens |
 //! | `run_stripe_webhook` | Stripe, through a front door | moves tenants between plans |
 //! | `run_stripe_report` | a schedule | sends to Stripe what is owed |
@@ -95,6 +97,7 @@
 //! killed at its timeout. (Tried against a Runtime API of our own: AWS's emulator takes one
 //! invocation at a time. How long Lambda waits there after SIGTERM is not published.)
 
+mod authorizer;
 mod caller;
 mod clock;
 mod cognito;
@@ -105,6 +108,7 @@ mod extension;
 mod flush;
 mod ingest;
 mod run;
+mod stream;
 #[cfg(feature = "stripe")]
 mod stripe;
 #[cfg(feature = "testing")]
@@ -113,6 +117,7 @@ pub mod testing;
 /// The core, in the version that this adapter works with.
 pub use tallygate;
 
+pub use authorizer::{authorize, run_authorizer};
 pub use caller::caller_of;
 pub use clock::WallClock;
 pub use cognito::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN, OPEN_WITHIN};
@@ -120,6 +125,7 @@ pub use cognito::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN, OPEN_WITHIN};
 pub use dynamodb::dynamodb_client;
 pub use ingest::{count, run_ingest};
 pub use run::{Function, builder, run};
+pub use stream::run_streaming;
 #[cfg(feature = "stripe")]
 pub use stripe::{run_stripe_report, run_stripe_webhook, stripe_report, stripe_webhook};
 

@@ -16,7 +16,7 @@ use lambda_http::{Body, Error};
 use tallygate::{Gate, GateBuilder};
 use tower_service::Service;
 
-use crate::caller::caller_of;
+use crate::caller::name_caller;
 use crate::clock::WallClock;
 use crate::event::Events;
 use crate::flush::{self, Answered};
@@ -182,11 +182,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let (claims, peer) = caller_of(&request);
-        request.extensions_mut().insert(claims);
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
+        name_caller(&mut request);
         let is_head = request.method() == Method::HEAD;
         let answered = self.app.call(request);
         Box::pin(async move {

@@ -93,3 +93,14 @@ fn sigterm_leaves_time_for_the_answers_that_are_on_their_way() {
     table.until_used("acme", 2);
     table.until_used("solo", 1);
 }
+
+#[test]
+fn streamed_answers_leave_whole_and_are_counted() {
+    let table = table!();
+    let instance = Instance::streaming(&table, AT_ONCE);
+    let stream = REST.replace("/v1/search", "/v1/stream");
+    let (prelude, body) = instance.api.stream(&instance.api.invoke(&stream));
+    assert_eq!(prelude["statusCode"], 200, "{prelude}");
+    assert_eq!(body.len(), 1_000, "one line");
+    table.until_used("acme", 1);
+}

@@ -280,8 +280,16 @@ pub(crate) struct Instance {
 impl Instance {
     /// One that takes so many invocations at once.
     pub(crate) fn start(table: &Table, at_once: u32) -> Self {
+        Self::run(&mut table.command(PROGRAM), at_once)
+    }
+
+    /// One that streams its answers.
+    pub(crate) fn streaming(table: &Table, at_once: u32) -> Self {
+        Self::run(table.command(PROGRAM).env("RESPONSE_STREAM", "1"), at_once)
+    }
+
+    fn run(program: &mut Command, at_once: u32) -> Self {
         let api = RuntimeApi::managed();
-        let mut program = table.command(PROGRAM);
         program
             .env("AWS_LAMBDA_RUNTIME_API", api.address())
             .env("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances")
@@ -290,7 +298,7 @@ impl Instance {
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "2048")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
             .stdin(Stdio::null());
-        Self { process: Process::start(&mut program), api }
+        Self { process: Process::start(program), api }
     }
 
     /// Tells it to end.

@@ -34,7 +34,7 @@ struct State {
 #[derive(Default)]
 struct Seen {
     waiting: VecDeque<(String, String)>,
-    answers: HashMap<String, Value>,
+    answers: HashMap<String, Vec<u8>>,
     invoked: usize,
     in_flight: usize,
     most_in_flight: usize,
@@ -83,8 +83,19 @@ impl RuntimeApi {
         id
     }
 
-    /// The answer to an invocation.
+    /// The answer to an invocation, in one piece.
     pub(crate) fn answer(&self, id: &str) -> Value {
+        serde_json::from_slice(&self.bytes(id)).unwrap_or_default()
+    }
+
+    /// The streamed answer to an invocation: its prelude, and its body.
+    pub(crate) fn stream(&self, id: &str) -> (Value, Vec<u8>) {
+        let bytes = self.bytes(id);
+        let end = bytes.windows(8).position(|eight| eight == [0; 8]).expect("a prelude's end");
+        (serde_json::from_slice(&bytes[..end]).unwrap(), bytes[end + 8..].to_vec())
+    }
+
+    fn bytes(&self, id: &str) -> Vec<u8> {
         self.until(|seen| seen.answers.remove(id))
     }
 
@@ -143,7 +154,7 @@ impl State {
     fn answered(&self, id: &str, body: &[u8]) {
         let mut seen = self.seen();
         seen.in_flight -= 1;
-        seen.answers.insert(id.to_owned(), serde_json::from_slice(body).unwrap_or_default());
+        seen.answers.insert(id.to_owned(), body.to_vec());
         self.changed.notify_all();
     }
 
