@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tallygate_axum::tallygate::{self, Gate, MeterName, Refusal};
+use tallygate_axum::tallygate::{self, Gate, MeterName, Reason, Refusal};
 use tallygate_axum::{Refused, Usage};
 
 use crate::provider::{self, Broken, Completion, Model, Piece};
@@ -90,7 +90,7 @@ impl Answer {
                 let tokens = counted.unwrap_or_else(|| (text.len() as u64 / 5).max(1));
                 match self.output.charge(tokens).await {
                     Ok(()) => Event::default().data(json!({ "text": text }).to_string()),
-                    Err(refusal) => self.end("out-of-units", Some(&refusal)),
+                    Err(refusal) => self.end(why(&refusal), Some(&refusal)),
                 }
             }
             Ok(Piece::End { tokens, is_cut }) => {
@@ -115,6 +115,14 @@ impl Answer {
             end["retry_after"] = json!(refusal.retry_after.map(|wait| wait.as_secs() + 1));
         }
         Event::default().event("end").data(end.to_string())
+    }
+}
+
+/// Why a stream is cut, in a word; its problem says more.
+fn why(refusal: &Refusal) -> &'static str {
+    match refusal.reason {
+        Reason::Exhausted | Reason::PaymentRequired(_) => "out-of-units",
+        _ => "refused", // suspended meanwhile, or the store is away
     }
 }
 

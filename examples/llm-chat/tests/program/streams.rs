@@ -107,6 +107,23 @@ fn a_provider_that_fails_is_paid_for_what_it_delivered() {
 }
 
 #[test]
+fn an_answer_on_its_way_at_sigterm_is_sent_to_its_end() {
+    let home = home();
+    let app = App::start(&home);
+    let request = with(words(30), json!({ "model": "slow" }));
+    let (answer, mut socket) = app.chat("free", &request);
+    let mut first = Delivered::default();
+    first.read(&mut socket);
+    app.signal("-TERM");
+    let rest = Delivered::whole(answer, socket);
+    assert_eq!((rest.why(), rest.charged()), ("complete", (3, first.tokens + rest.tokens)));
+    assert!(app.ends_well());
+
+    let app = App::start(&home);
+    assert_eq!(app.used("free", "output-tokens"), (first.tokens + rest.tokens, 0));
+}
+
+#[test]
 fn it_does_not_start_with_a_plan_file_of_another_app() {
     for (from, to, help) in [
         ("POST /v1/chat", "POST /v1/chats", "did you mean `POST /v1/chat`?"),

@@ -93,6 +93,10 @@ impl App {
         (text.parse::<f64>().unwrap() * 1000.0).round() as u64
     }
 
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
     pub(crate) fn ends_well(mut self) -> bool {
         self.process.signal("-TERM");
         self.process.ends_well()

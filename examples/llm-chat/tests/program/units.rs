@@ -75,6 +75,36 @@ fn with_a_number_of_tokens_an_answer_is_refused_at_its_start_or_comes_whole() {
 }
 
 #[test]
+fn clients_that_hang_up_leave_the_rest_to_the_others_and_no_more() {
+    let home = home();
+    let app = App::start(&home);
+    let least: u64 = thread::scope(|scope| {
+        let one = |n: usize| {
+            // Half of them hold 50 tokens, half take them one by one; each leaves after some.
+            let most = if n.is_multiple_of(2) { json!(50) } else { Value::Null };
+            let request = with(words(400), json!({ "model": "slow", "max_tokens": most }));
+            let (answer, mut socket) = app.chat("free", &request);
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let mut delivered = Delivered::default();
+            for _ in 0..=n {
+                delivered.read(&mut socket);
+            }
+            4 + 4 * delivered.tokens
+        };
+        let all: Vec<_> = (0..CLIENTS).map(|n| scope.spawn(move || one(n))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).sum()
+    });
+    // All are cut by then, and what they held is given back: the rest serves one more.
+    waits::until("nothing is held", || app.used("free", "credits").1 == 0);
+    let answer = app.whole("free", &words(400));
+    let last = 4 + 4 * answer.tokens;
+    assert_eq!(answer.why(), "out-of-units", "{answer:?}");
+    waits::until("all have ended", || app.credits("free") > OF_FREE - PIECE);
+    assert!(app.credits("free") <= OF_FREE);
+    assert!(least + last <= OF_FREE, "{least} and {last}");
+}
+
+#[test]
 fn prepaid_credits_are_spent_and_then_there_is_a_bill_to_pay() {
     let home = home();
     let app = App::start(&home);
