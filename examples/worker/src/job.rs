@@ -62,10 +62,10 @@ impl Work {
         }
 
         // Charged once for this id, and only then out of the queue: whatever dies in between, the
-        // next delivery finds it charged. Until then the permit keeps other jobs off its units.
-        let charged = self.charge(&job).await;
-        permit.cancel(); // the event has paid
-        match charged {
+        // next delivery finds it charged. What the permit holds goes back first, so that it pays
+        // for the event, and no overage does.
+        permit.cancel();
+        match self.charge(&job).await {
             Ok(()) => self.out(id, Out::Done, &"done").await,
             Err(error) => self.out(id, Out::Failed, &error).await,
         }

@@ -70,14 +70,18 @@ impl Folder {
     }
 
     /// What the record shows of a meter, while no worker runs.
-    pub(crate) fn used(&self, tenant: &str, meter: &str) -> u64 {
+    pub(crate) fn meter(&self, tenant: &str, meter: &str) -> Value {
         let shown = self.program().args(["usage", tenant]).output().unwrap();
         assert!(shown.status.success(), "{shown:?}");
         let usage: Value = serde_json::from_slice(&shown.stdout).unwrap();
         let meters = usage["meters"].as_array().unwrap();
-        let meter = meters.iter().find(|it| it["name"] == meter).unwrap();
-        assert_eq!((&meter["held"], &meter["over"]), (&json!(0), &json!(0)), "{meter}");
-        assert_eq!(meter["limits"][0]["debt"], Value::Null, "{meter}");
+        meters.iter().find(|it| it["name"] == meter).unwrap().clone()
+    }
+
+    /// How much of it is used. None is held.
+    pub(crate) fn used(&self, tenant: &str, meter: &str) -> u64 {
+        let meter = self.meter(tenant, meter);
+        assert_eq!(meter["held"], 0, "{meter}");
         meter["used"].as_u64().unwrap()
     }
 
