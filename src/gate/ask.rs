@@ -1,9 +1,12 @@
 //! Work other than HTTP requests: the same gate, with the tenant and the costs named by the
 //! program.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::credentials::hashed_ip;
+use super::lookup::scope_values;
 use super::{Denied, Gate, Waited};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
@@ -12,9 +15,11 @@ use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
+use crate::identity::Caller;
 use crate::repeated::repeated;
+use crate::sheets::sheet::Sheet;
 use crate::telemetry;
-use crate::tenants::caller::SheetRef;
+use crate::tenants::caller::{KnownCaller, SheetRef};
 use crate::tenants::tenant::LiveTenant;
 
 /// A tenant held in memory, for work on its behalf ([`Ask::new`]). [`Gate::tenant`] returns it; it
@@ -58,11 +63,40 @@ pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 /// # }
 /// # Ok::<(), tallygate::Error>(()) }).unwrap();
 /// ```
+///
+/// Limits within the tenant (`per user`, `per key`, ..) hold for work on behalf of a caller:
+/// [`user`](Self::user), [`key`](Self::key), [`scope`](Self::scope) and [`address`](Self::address)
+/// say whose it is. An ask that names any of them is decided as a request of that caller would be,
+/// and shares its limits; for what it leaves out, `identity.no-scope` of the service file decides.
+/// An ask that names none is the program's own work: no limit within the tenant applies.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # #[cfg(feature = "testing")] {
+/// use tallygate::Ask;
+///
+/// let (gate, _clock) = tallygate::testing::gate(r#"
+///     default-plan = "free"
+///     [meter.mails]
+///     [plan.free]
+///     quota.mails = "1/day per user"
+/// "#);
+/// let acme = gate.tenant("acme").await?;
+/// let mail = || Ask::new(&acme, "mail").cost("mails", 1);
+/// gate.admit(mail().user("ann")).await.expect("ann's one").settle();
+/// assert!(gate.admit(mail().user("ann")).await.is_err());
+/// gate.admit(mail().user("bob")).await.expect("bob's one").settle();
+/// # }
+/// # Ok::<(), tallygate::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Ask {
     tenant: TenantHandle,
     op: Arc<str>,
     costs: Vec<(Arc<str>, u64)>,
+    /// On whose behalf; `None`: the program's own work.
+    caller: Option<Caller>,
+    ip: Option<IpAddr>,
 }
 
 /// Admitted work and the units that it holds. [`settle`](Self::settle) it when the work is done, or
@@ -95,7 +129,8 @@ impl Ask {
     /// `op`, that route's costs, required feature and rates apply; otherwise only the costs added
     /// here and the rates for all routes.
     pub fn new(tenant: &TenantHandle, op: impl Into<Arc<str>>) -> Self {
-        Self { tenant: tenant.clone(), op: op.into(), costs: Vec::new() }
+        let (costs, caller, ip) = (Vec::new(), None, None);
+        Self { tenant: tenant.clone(), op: op.into(), costs, caller, ip }
     }
 
     /// Adds a cost in whole units of a meter, by its name in the plan file (or a
@@ -112,6 +147,54 @@ impl Ask {
             None => self.costs.push((meter, units)),
         }
         self
+    }
+
+    /// Names the user on whose behalf this is, for limits `per user`: the same text that
+    /// identification yields for the user's requests.
+    #[must_use]
+    pub fn user(self, user: impl AsRef<str>) -> Self {
+        self.of_caller(|caller| caller.user(user))
+    }
+
+    /// Names the key on whose behalf this is, for limits `per key`: the id of an API key
+    /// ([`NewKey::id`](crate::directory::NewKey::id)), or what identification yields as
+    /// [`Caller::key`]. It proves nothing: that the key is in force was checked, if at all, when
+    /// the work was accepted.
+    #[must_use]
+    pub fn key(self, id: impl AsRef<str>) -> Self {
+        self.of_caller(|caller| caller.key(id))
+    }
+
+    /// Names a value of a scope that the host defines, for limits such as `per project`; see
+    /// [`Caller::scope`]. The last value of a name counts.
+    #[must_use]
+    pub fn scope(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.of_caller(|caller| caller.scope(name, value))
+    }
+
+    /// Names the address on whose behalf this is, for limits `per ip`.
+    #[must_use]
+    pub fn address(mut self, ip: IpAddr) -> Self {
+        self.ip = Some(ip);
+        self.of_caller(|caller| caller)
+    }
+
+    fn of_caller(mut self, set: impl FnOnce(Caller) -> Caller) -> Self {
+        let caller = self.caller.take().unwrap_or_else(|| Caller::new(self.tenant.id()));
+        self.caller = Some(set(caller));
+        self
+    }
+
+    /// The tenant's sheet, with the caller that the work is for.
+    fn sheet(&self, sheet: Arc<Sheet>, now: Now) -> SheetRef {
+        match &self.caller {
+            None => SheetRef::Own(sheet),
+            Some(caller) => {
+                let values = scope_values(self.tenant.0.core.surrogate, caller);
+                let tenant = self.tenant.0.clone();
+                SheetRef::Of(Arc::new(KnownCaller::of_work(tenant, sheet, values, caller, now)))
+            }
+        }
     }
 }
 
@@ -211,13 +294,14 @@ impl Gate {
             return Err(Denied::Refuse(inner.turn_away(reason.clone(), None)));
         }
         let tenant = &ask.tenant.0;
-        let sheet = SheetRef::Own(tenant.sheet(&live, now));
         if let Some(pending) = self.refresh(tenant, now) {
             return Err(Denied::Wait(super::counted(pending, waited.rounds)));
         }
+        let sheet = ask.sheet(tenant.sheet(&live, now), now);
+        let ip = if sheet.policy.uses_ip { hashed_ip(&sheet, ask.ip) } else { None };
         let route = live.catalog.routes.named(&ask.op);
         if ask.costs.is_empty() && route.is_some() {
-            return self.held(HoldContext { sheet, route, ip: None, work: None }, waited, now);
+            return self.held(HoldContext { sheet, route, ip, work: None }, waited, now);
         }
         let mut costs = Vec::with_capacity(ask.costs.len());
         for (name, units) in &ask.costs {
@@ -240,7 +324,7 @@ impl Gate {
             costs.push((meter, units.saturating_mul(rules.scale)));
         }
         let work = Some(Arc::new(sheet.policy.work(&live.catalog, route, &costs)));
-        self.held(HoldContext { sheet, route, ip: None, work }, waited, now)
+        self.held(HoldContext { sheet, route, ip, work }, waited, now)
     }
 
     fn held(&self, of: HoldContext, waited: &Waited, now: Now) -> Result<Hold, Denied> {

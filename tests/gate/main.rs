@@ -34,3 +34,4 @@ mod store_outages;
 mod subpools;
 mod usage_records;
 mod usage_report;
+mod work;
