@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::credentials::hashed_ip;
 use super::lookup::scope_values;
+use super::usage::{Admitted, Usage};
 use super::{Denied, Gate, Waited};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
@@ -99,12 +100,16 @@ pub struct Ask {
     ip: Option<IpAddr>,
 }
 
-/// Admitted work and the units that it holds. [`settle`](Self::settle) it when the work is done, or
-/// [`cancel`](Self::cancel) it when it was not done. A dropped permit counts as failed work, and
-/// `charge-on` of the plan file decides about its cost as for a 5xx. End it before [`Gate::close`]:
-/// units that are settled later are on no record.
+/// Admitted work and the units that it holds. [`settle`](Self::settle) it when the work is done,
+/// with the true amount if its cost was an estimate ([`settle_with`](Self::settle_with)), or
+/// [`cancel`](Self::cancel) it when it was not done. End it before [`Gate::close`]: units that are
+/// settled later are on no record.
 ///
-/// Both methods consume it, so it ends once:
+/// Dropped without either (an early return, a panic, a task that is aborted) it counts as failed
+/// work: `charge-on` of the plan file decides about its costs as for a 5xx, and the rest goes back.
+/// What was reported through [`usage`](Self::usage) stays used.
+///
+/// Each of these methods consumes it, so it ends once:
 ///
 /// ```
 /// fn deliver(permit: tallygate::Permit, done: bool) {
@@ -120,9 +125,7 @@ pub struct Ask {
 /// ```
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as failed work"]
-pub struct Permit {
-    hold: Hold,
-}
+pub struct Permit(Admitted);
 
 impl Ask {
     /// An operation for a tenant, without costs of its own. If the plan file has a route named
@@ -213,35 +216,106 @@ impl TenantHandle {
 }
 
 impl Permit {
-    fn new(hold: Hold) -> Self {
+    fn new(gate: Gate, hold: Hold) -> Self {
         hold.of.hub().open_permits.fetch_add(1, Ordering::AcqRel);
-        Self { hold }
+        Self(Admitted::of(gate, hold))
     }
 
-    /// Ends the work as done: its costs are used, including those on `reported` meters.
-    pub fn settle(mut self) {
-        let now = self.hold.now();
-        self.hold.use_stated(now);
-        self.hold.charge(true, now);
-        self.hold.end(Outcome::Complete { status: 200 }, now);
+    /// The handle that reports and takes units while the work is being done, as a request's handler
+    /// does. What it reports of a meter with `count = "reported"` replaces the cost that was asked
+    /// of it: [`settle`](Self::settle) uses no more than was reported. The handle may be cloned and
+    /// may outlive the permit; what it reports then is a late cost.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// # use tallygate::Ask;
+    /// # let (gate, _clock) = tallygate::testing::gate(r#"
+    /// #     default-plan = "free"
+    /// #     [meter.tokens]
+    /// #     count = "reported"
+    /// #     [meter.pages]
+    /// #     [plan.free]
+    /// #     quota.tokens = "1000/day"
+    /// # "#);
+    /// let acme = gate.tenant("acme").await?;
+    /// let permit = gate.admit(Ask::new(&acme, "translate").cost("tokens", 100)).await?;
+    /// let usage = permit.usage();
+    /// for (pages, tokens) in [(1, 80), (1, 90)] {
+    ///     usage.take("tokens", 90).await?; // before they are spent: what is held goes first
+    ///     usage.add("tokens", tokens);
+    ///     usage.add("pages", pages);
+    /// }
+    /// permit.settle(); // 170 tokens
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn usage(&self) -> Usage {
+        self.0.usage()
     }
 
-    /// Ends the work as not done: the units that it holds go back, and nothing is counted.
-    pub fn cancel(mut self) {
-        let now = self.hold.now();
-        self.hold.charge(false, now);
-        self.hold.end(Outcome::Failed, now);
+    /// Ends the work as done: its costs are used, including those on `reported` meters of which
+    /// nothing was reported.
+    pub fn settle(self) {
+        let mut hold = self.0.hold();
+        let now = hold.now();
+        hold.use_stated(now);
+        hold.charge(true, now);
+        hold.end(Outcome::Complete { status: 200 }, now);
+    }
+
+    /// Ends the work as done, with the true amount of one meter in whole units, which replaces what
+    /// was asked of it: what is left of the estimate goes back, and what it falls short is late
+    /// usage, paid by the limit's remaining units and a debt beyond them. It is the amount of the
+    /// whole work: units that were reported of a `reported` meter before are a part of it.
+    ///
+    /// Other costs are used as they were asked. For true amounts of several meters, report them
+    /// through [`usage`](Self::usage) and [`settle`](Self::settle). A meter that was not asked is
+    /// counted as by [`Usage::add`], unknown ones included.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// # use tallygate::Ask;
+    /// # let (gate, _clock) = tallygate::testing::gate(r#"
+    /// #     default-plan = "free"
+    /// #     [meter.tokens]
+    /// #     [plan.free]
+    /// #     quota.tokens = "1000/day"
+    /// # "#);
+    /// let acme = gate.tenant("acme").await?;
+    /// let permit = gate.admit(Ask::new(&acme, "summarise").cost("tokens", 1_000)).await?;
+    /// permit.settle_with("tokens", 812); // 188 go back
+    /// assert!(gate.admit(Ask::new(&acme, "summarise").cost("tokens", 188)).await.is_ok());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn settle_with(self, meter: impl AsRef<str>, units: u64) {
+        self.0.usage().be_in_all(meter.as_ref(), units);
+        self.settle();
+    }
+
+    /// Ends the work as not done: the units that it holds go back, and nothing is counted but what
+    /// was reported through [`usage`](Self::usage).
+    pub fn cancel(self) {
+        let mut hold = self.0.hold();
+        let now = hold.now();
+        hold.charge(false, now);
+        hold.end(Outcome::Failed, now);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let now = self.hold.now();
-        if self.hold.of.rules().charges(Outcome::Failed) {
-            self.hold.use_stated(now);
+        let mut hold = self.0.hold();
+        let now = hold.now();
+        if hold.of.rules().charges(Outcome::Failed) {
+            hold.use_stated(now);
         }
-        self.hold.end(Outcome::Failed, now); // does nothing if it has ended
-        self.hold.of.hub().open_permits.fetch_sub(1, Ordering::AcqRel);
+        hold.end(Outcome::Failed, now); // does nothing if it has ended
+        hold.of.hub().open_permits.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -270,7 +344,7 @@ impl Gate {
         let mut waited = Waited::default();
         loop {
             match self.try_admit(&ask, &waited) {
-                Ok(hold) => return Ok(Permit::new(hold)),
+                Ok(hold) => return Ok(Permit::new(self.clone(), hold)),
                 Err(Denied::Refuse(refusal)) => return Err(*refusal),
                 Err(Denied::Wait(pending)) => waited = pending.await,
             }
@@ -280,7 +354,7 @@ impl Gate {
     /// [`admit`](Self::admit) from memory alone; `None` if it would have to wait.
     pub fn try_admit_now(&self, ask: &Ask) -> Option<Result<Permit, Refusal>> {
         match self.try_admit(ask, &Waited::default()) {
-            Ok(hold) => Some(Ok(Permit::new(hold))),
+            Ok(hold) => Some(Ok(Permit::new(self.clone(), hold))),
             Err(Denied::Refuse(refusal)) => Some(Err(*refusal)),
             Err(Denied::Wait(_)) => None,
         }

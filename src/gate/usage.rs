@@ -24,8 +24,9 @@ use crate::tenants::tenant::LiveTenant;
 #[derive(Clone, Debug)]
 pub struct Admitted(SharedSpare);
 
-/// The usage of the request being handled: [`add`](Self::add) reports units that were used,
-/// [`take`](Self::take) takes units before they are used.
+/// The usage of the request being handled, or of the work that a [`Permit`](crate::Permit) is for:
+/// [`add`](Self::add) reports units that were used, [`take`](Self::take) takes units before they
+/// are used.
 ///
 /// It may outlive the response (a job, an upgraded connection): what is reported after the response
 /// has ended is a late cost and is recorded all the same. After a 101 the connection counts as in
@@ -52,7 +53,12 @@ pub struct Usage(Admitted);
 
 impl Admitted {
     pub(crate) fn new(gate: Gate, running: Running) -> Self {
-        Self(SharedSpare::new(gate, running.hold.into_inner()))
+        Self::of(gate, running.hold.into_inner())
+    }
+
+    /// The same for work that is no request.
+    pub(super) fn of(gate: Gate, hold: Hold) -> Self {
+        Self(SharedSpare::new(gate, hold))
     }
 
     /// The tenant's outer id.
@@ -161,6 +167,32 @@ impl Usage {
         let latest = hold.latest();
         for (meter, n) in catalog.with_sums(id, atoms) {
             latest.report_cost(meter, n);
+        }
+    }
+
+    /// The work has used so much of a meter in all, where it was asked for an estimate.
+    pub(super) fn be_in_all(&self, meter: &str, units: u64) {
+        let now = self.now();
+        let mut hold = self.0.hold();
+        let asked = {
+            let catalog = &hold.of.sheet.catalog;
+            let may_learn =
+                |of: &AmountSource| matches!(of, AmountSource::Reported(_) | AmountSource::Cost);
+            catalog.meter(meter).and_then(|id| {
+                let asks = &hold.of.rules().meters;
+                let ask = asks.iter().position(|ask| ask.meter == id && may_learn(&ask.known))?;
+                Some((ask, units.saturating_mul(catalog.meters[usize::from(id.0)].scale)))
+            })
+        };
+        match asked {
+            Some((ask, n)) => {
+                self.0.0.gate.keep_up(&mut hold, now);
+                hold.learn(ask, n, now);
+            }
+            None => {
+                drop(hold);
+                self.add_named(meter, units);
+            }
         }
     }
 

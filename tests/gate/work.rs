@@ -1,4 +1,4 @@
-//! Work that is no HTTP request: on whose behalf it is.
+//! Work that is no HTTP request: on whose behalf it is, and what it comes to.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -187,4 +187,129 @@ async fn work_and_requests_of_a_caller_draw_on_one_limit() {
     }
     assert_eq!(by_request(&gate, &done).await.map(|(status, _)| status), Some(429));
     assert_eq!(by_work(&gate, &acme, &done).await.map(|(status, _)| status), Some(429));
+}
+
+/// A cost and a reported meter, both parts of a sum; a plan on which failed work is free, as it is
+/// by default, and one on which it is not.
+const TRUTHS: &str = r#"
+    default-plan = "free"
+    [meter.pages]
+    [meter.tokens]
+    count = "reported"
+    [meter.credits]
+    sum = { pages = "2", tokens = "2" }
+    [plan.free]
+    concurrency = 1
+    quota.pages = "1000/day"
+    quota.tokens = "1000/day"
+    quota.credits = "2000/day"
+    [plan.strict]
+    extends = "free"
+    charge-on = ["2xx", "4xx", "5xx"]
+"#;
+
+/// Used units of a meter, those that are set aside, and its late use that nothing paid.
+async fn standing(gate: &Gate, tenant: &str, meter: &str) -> (u64, u64, u64) {
+    let report = gate.usage_report(&testing::identified(gate, tenant).await).await.unwrap();
+    let meter = report.meters.into_iter().find(|of| &*of.name == meter).unwrap();
+    let debt = meter.limits.first().map_or(0, |limit| limit.debt.whole());
+    (meter.used.whole(), meter.held.whole(), debt)
+}
+
+#[tokio::test]
+async fn the_true_amount_replaces_the_estimate() {
+    for meter in ["pages", "tokens"] {
+        let all = [(1_000, 812), (100, 812), (812, 812), (500, 0), (0, 700), (900, 1_200)];
+        for (estimate, truth) in all {
+            let (gate, _clock) = testing::gate(TRUTHS);
+            let acme = gate.tenant("acme").await.unwrap();
+            let ask = |n| Ask::new(&acme, "work").cost(meter, n);
+            gate.admit(ask(estimate)).await.unwrap().settle_with(meter, truth);
+            let owed = u64::saturating_sub(truth, 1_000);
+            let said = format!("{meter}: {estimate}, really {truth}");
+            assert_eq!(standing(&gate, "acme", meter).await, (truth, 0, owed), "{said}");
+            let credits = (2 * truth, 0, 2 * owed);
+            assert_eq!(standing(&gate, "acme", "credits").await, credits, "{said}");
+            let left = u64::saturating_sub(1_000, truth);
+            assert!(gate.admit(ask(left + 1)).await.is_err(), "{said}");
+            if owed == 0 {
+                gate.admit(ask(left)).await.expect(&said).settle();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_reported_meanwhile_is_part_of_the_true_amount() {
+    let (gate, _clock) = testing::gate(TRUTHS);
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = || Ask::new(&acme, "work").cost("tokens", 100).cost("pages", 5);
+    let mut expected = 0;
+    for (reported, truth) in [(60, 80), (60, 140), (120, 80)] {
+        let permit = gate.admit(ask()).await.unwrap();
+        permit.usage().add("tokens", reported);
+        permit.settle_with("tokens", truth);
+        expected += u64::max(reported, truth); // what was used is
+        assert_eq!(standing(&gate, "acme", "tokens").await, (expected, 0, 0));
+    }
+    assert_eq!(standing(&gate, "acme", "pages").await, (15, 0, 0), "a cost as it was asked");
+
+    // Without a number at the end it is what was reported, else the estimate.
+    for (reported, used) in [(30, 30), (130, 130), (0, 100)] {
+        let permit = gate.admit(ask()).await.unwrap();
+        permit.usage().add("tokens", reported);
+        permit.settle();
+        expected += used;
+        assert_eq!(standing(&gate, "acme", "tokens").await, (expected, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn work_takes_units_before_it_spends_them() {
+    let (gate, _clock) = testing::gate(TRUTHS);
+    let acme = gate.tenant("acme").await.unwrap();
+    let permit = gate.admit(Ask::new(&acme, "work").cost("tokens", 100)).await.unwrap();
+    let usage = permit.usage();
+    assert_eq!((&**usage.tenant(), &*usage.plan().name), ("acme", "free"));
+    usage.take("tokens", 600).await.unwrap();
+    assert_eq!(standing(&gate, "acme", "tokens").await, (0, 600, 0));
+    assert!(usage.take("tokens", 401).await.is_err());
+    usage.add("tokens", 550);
+    assert_eq!(standing(&gate, "acme", "tokens").await, (550, 50, 0));
+    permit.settle();
+    assert_eq!(standing(&gate, "acme", "tokens").await, (550, 0, 0));
+    usage.add("tokens", 7);
+    assert_eq!(standing(&gate, "acme", "tokens").await, (557, 0, 0), "late, and counted");
+    assert_eq!(acme.in_flight(), Some(0), "the work is over, whoever keeps the handle");
+}
+
+#[tokio::test]
+async fn a_dropped_permit_is_failed_work() {
+    for (plan, charged) in [("free", false), ("strict", true)] {
+        let (gate, _clock) = testing::gate(TRUTHS);
+        gate.directory().tenant("acme").plan(plan).note("test").save().await.unwrap();
+        let acme = gate.tenant("acme").await.unwrap();
+        let ask = || Ask::new(&acme, "work").cost("tokens", 100).cost("pages", 5);
+        drop(gate.admit(ask()).await.unwrap());
+        let (tokens, pages) = if charged { (100, 5) } else { (0, 0) };
+        assert_eq!(standing(&gate, "acme", "tokens").await, (tokens, 0, 0), "{plan}");
+        assert_eq!(standing(&gate, "acme", "pages").await, (pages, 0, 0), "{plan}");
+
+        // A task that is aborted, and one that panics, have reported what they have.
+        for reported in [30, 40] {
+            let permit = gate.admit(ask()).await.unwrap();
+            let task = tokio::spawn(async move {
+                permit.usage().add("tokens", reported);
+                assert_eq!(reported, 30, "this one fails");
+                std::future::pending::<()>().await;
+                permit.settle();
+            });
+            tokio::task::yield_now().await;
+            task.abort();
+            task.await.unwrap_err();
+        }
+        assert_eq!(standing(&gate, "acme", "tokens").await, (tokens + 70, 0, 0), "{plan}");
+        assert_eq!(standing(&gate, "acme", "pages").await, (3 * pages, 0, 0), "{plan}");
+        assert_eq!(acme.in_flight(), Some(0));
+    }
 }
