@@ -7,12 +7,12 @@ use super::{Gate, Pending, Running, Waited};
 use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmissionInput};
 use crate::admission::permit::Hold;
-use crate::catalog::{Feature, MeterSource, Plan};
+use crate::catalog::{Catalog, Feature, MeterId, MeterSource, Plan};
 use crate::clock::{Now, nanos};
 use crate::decision::{LimitState, Reason, Refusal};
 use crate::payers::purse::NotDrawn;
-use crate::policy::AmountSource;
 use crate::policy::resolve::Standing;
+use crate::policy::{AmountSource, RoutePolicy};
 use crate::repeated::repeated;
 use crate::telemetry;
 use crate::tenants::REFRESH_AGE;
@@ -298,7 +298,7 @@ impl Gate {
             }
             return;
         }
-        if of.work.is_some() || hold.is_keyed() {
+        if hold.is_keyed() {
             return;
         }
         let Some(tenant) = self.tenant_of(of) else { return };
@@ -319,7 +319,11 @@ impl Gate {
                 SheetRef::Newer(sheet, caller.clone())
             }
         };
-        let of = HoldContext { sheet, route, ip: of.ip, work: None };
+        let work = of.work.as_ref().map(|rules| {
+            let costs = stated_costs(rules, before, &sheet.catalog);
+            Arc::new(sheet.policy.work(&sheet.catalog, route, &costs))
+        });
+        let of = HoldContext { sheet, route, ip: of.ip, work };
         hold.go_on(of, now);
     }
 
@@ -416,6 +420,18 @@ impl Gate {
             }
         }
     }
+}
+
+/// The costs that a piece of work has stated, as meters of a newer plan file. Nothing of them is
+/// asked again: they say which meters its rules are about.
+fn stated_costs(rules: &RoutePolicy, from: &Catalog, to: &Catalog) -> Vec<(MeterId, u64)> {
+    let stated = rules.meters.iter().filter(|ask| ask.stated);
+    let known = stated.filter_map(|ask| {
+        let meter = &from.meters[usize::from(ask.meter.0)];
+        let id = to.meter(&meter.name)?;
+        Some((id, (ask.n / meter.scale.max(1)).saturating_mul(to.meters[usize::from(id.0)].scale)))
+    });
+    known.collect()
 }
 
 /// The outcome of taking more units.

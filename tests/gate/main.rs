@@ -16,6 +16,7 @@ mod idempotency;
 mod identification;
 mod late_usage;
 mod limit_headers;
+mod long_jobs;
 mod meter_names;
 mod metered_rates;
 mod metrics;
