@@ -32,6 +32,7 @@ mod reserve;
 mod seen;
 mod spare;
 mod state;
+mod truth;
 mod use_up;
 
 pub(crate) use listed::LazyList;
@@ -137,8 +138,10 @@ impl Hold {
         if self.state != HoldState::Open {
             return;
         }
-        let stated = self.of.rules().meters.iter().filter(|ask| ask.stated && ask.n > 0);
-        let stated = stated.filter_map(|ask| match ask.known {
+        let asks = self.of.rules().meters.iter().enumerate();
+        let stated = asks.filter(|(_, ask)| ask.stated && ask.n > 0);
+        let stated = stated.filter_map(|(i, ask)| match ask.known {
+            AmountSource::Reported(counter) if self.is_learned(i, counter) => None, // it has come
             AmountSource::Reported(counter) => Some((counter, ask.n)),
             AmountSource::Cost | AmountSource::Length | AmountSource::Sum(_) => None,
         });
@@ -401,7 +404,8 @@ impl Hold {
     /// The inputs that decide how much of a cost is known.
     fn known(&self) -> Knowledge {
         let read = self.read.as_ref().map(BytesRead::total);
-        Knowledge { state: self.state, length: read.or(self.length) }
+        let truth = self.list.get().and_then(|listed| listed.truth);
+        Knowledge { state: self.state, length: read.or(self.length), truth }
     }
 
     /// Gives back the rest of the hold.

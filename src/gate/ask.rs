@@ -1,9 +1,13 @@
 //! Work other than HTTP requests: the same gate, with the tenant and the costs named by the
 //! program.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::credentials::hashed_ip;
+use super::lookup::scope_values;
+use super::usage::{Admitted, Usage};
 use super::{Denied, Gate, Waited};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
@@ -12,9 +16,11 @@ use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
+use crate::identity::Caller;
 use crate::repeated::repeated;
+use crate::sheets::sheet::Sheet;
 use crate::telemetry;
-use crate::tenants::caller::SheetRef;
+use crate::tenants::caller::{KnownCaller, SheetRef};
 use crate::tenants::tenant::LiveTenant;
 
 /// A tenant held in memory, for work on its behalf ([`Ask::new`]). [`Gate::tenant`] returns it; it
@@ -58,19 +64,52 @@ pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 /// # }
 /// # Ok::<(), tallygate::Error>(()) }).unwrap();
 /// ```
+///
+/// Limits within the tenant (`per user`, `per key`, ..) hold for work on behalf of a caller:
+/// [`user`](Self::user), [`key`](Self::key), [`scope`](Self::scope) and [`address`](Self::address)
+/// say whose it is. An ask that names any of them is decided as a request of that caller would be,
+/// and shares its limits; for what it leaves out, `identity.no-scope` of the service file decides.
+/// An ask that names none is the program's own work: no limit within the tenant applies.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # #[cfg(feature = "testing")] {
+/// use tallygate::Ask;
+///
+/// let (gate, _clock) = tallygate::testing::gate(r#"
+///     default-plan = "free"
+///     [meter.mails]
+///     [plan.free]
+///     quota.mails = "1/day per user"
+/// "#);
+/// let acme = gate.tenant("acme").await?;
+/// let mail = || Ask::new(&acme, "mail").cost("mails", 1);
+/// gate.admit(mail().user("ann")).await.expect("ann's one").settle();
+/// assert!(gate.admit(mail().user("ann")).await.is_err());
+/// gate.admit(mail().user("bob")).await.expect("bob's one").settle();
+/// # }
+/// # Ok::<(), tallygate::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Ask {
     tenant: TenantHandle,
     op: Arc<str>,
     costs: Vec<(Arc<str>, u64)>,
+    /// On whose behalf; `None`: the program's own work.
+    caller: Option<Caller>,
+    ip: Option<IpAddr>,
 }
 
-/// Admitted work and the units that it holds. [`settle`](Self::settle) it when the work is done, or
-/// [`cancel`](Self::cancel) it when it was not done. A dropped permit counts as failed work, and
-/// `charge-on` of the plan file decides about its cost as for a 5xx. End it before [`Gate::close`]:
-/// units that are settled later are on no record.
+/// Admitted work and the units that it holds. [`settle`](Self::settle) it when the work is done,
+/// with the true amount if its cost was an estimate ([`settle_with`](Self::settle_with)), or
+/// [`cancel`](Self::cancel) it when it was not done. End it before [`Gate::close`]: units that are
+/// settled later are on no record.
 ///
-/// Both methods consume it, so it ends once:
+/// Dropped without either (an early return, a panic, a task that is aborted) it counts as failed
+/// work: `charge-on` of the plan file decides about its costs as for a 5xx, and the rest goes back.
+/// What was reported through [`usage`](Self::usage) stays used.
+///
+/// Each of these methods consumes it, so it ends once:
 ///
 /// ```
 /// fn deliver(permit: tallygate::Permit, done: bool) {
@@ -86,16 +125,15 @@ pub struct Ask {
 /// ```
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as failed work"]
-pub struct Permit {
-    hold: Hold,
-}
+pub struct Permit(Admitted);
 
 impl Ask {
     /// An operation for a tenant, without costs of its own. If the plan file has a route named
     /// `op`, that route's costs, required feature and rates apply; otherwise only the costs added
     /// here and the rates for all routes.
     pub fn new(tenant: &TenantHandle, op: impl Into<Arc<str>>) -> Self {
-        Self { tenant: tenant.clone(), op: op.into(), costs: Vec::new() }
+        let (costs, caller, ip) = (Vec::new(), None, None);
+        Self { tenant: tenant.clone(), op: op.into(), costs, caller, ip }
     }
 
     /// Adds a cost in whole units of a meter, by its name in the plan file (or a
@@ -112,6 +150,54 @@ impl Ask {
             None => self.costs.push((meter, units)),
         }
         self
+    }
+
+    /// Names the user on whose behalf this is, for limits `per user`: the same text that
+    /// identification yields for the user's requests.
+    #[must_use]
+    pub fn user(self, user: impl AsRef<str>) -> Self {
+        self.of_caller(|caller| caller.user(user))
+    }
+
+    /// Names the key on whose behalf this is, for limits `per key`: the id of an API key
+    /// ([`NewKey::id`](crate::directory::NewKey::id)), or what identification yields as
+    /// [`Caller::key`]. It proves nothing: that the key is in force was checked, if at all, when
+    /// the work was accepted.
+    #[must_use]
+    pub fn key(self, id: impl AsRef<str>) -> Self {
+        self.of_caller(|caller| caller.key(id))
+    }
+
+    /// Names a value of a scope that the host defines, for limits such as `per project`; see
+    /// [`Caller::scope`]. The last value of a name counts.
+    #[must_use]
+    pub fn scope(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.of_caller(|caller| caller.scope(name, value))
+    }
+
+    /// Names the address on whose behalf this is, for limits `per ip`.
+    #[must_use]
+    pub fn address(mut self, ip: IpAddr) -> Self {
+        self.ip = Some(ip);
+        self.of_caller(|caller| caller)
+    }
+
+    fn of_caller(mut self, set: impl FnOnce(Caller) -> Caller) -> Self {
+        let caller = self.caller.take().unwrap_or_else(|| Caller::new(self.tenant.id()));
+        self.caller = Some(set(caller));
+        self
+    }
+
+    /// The tenant's sheet, with the caller that the work is for.
+    fn sheet(&self, sheet: Arc<Sheet>, now: Now) -> SheetRef {
+        match &self.caller {
+            None => SheetRef::Own(sheet),
+            Some(caller) => {
+                let values = scope_values(self.tenant.0.core.surrogate, caller);
+                let tenant = self.tenant.0.clone();
+                SheetRef::Of(Arc::new(KnownCaller::of_work(tenant, sheet, values, caller, now)))
+            }
+        }
     }
 }
 
@@ -130,35 +216,106 @@ impl TenantHandle {
 }
 
 impl Permit {
-    fn new(hold: Hold) -> Self {
+    fn new(gate: Gate, hold: Hold) -> Self {
         hold.of.hub().open_permits.fetch_add(1, Ordering::AcqRel);
-        Self { hold }
+        Self(Admitted::of(gate, hold))
     }
 
-    /// Ends the work as done: its costs are used, including those on `reported` meters.
-    pub fn settle(mut self) {
-        let now = self.hold.now();
-        self.hold.use_stated(now);
-        self.hold.charge(true, now);
-        self.hold.end(Outcome::Complete { status: 200 }, now);
+    /// The handle that reports and takes units while the work is being done, as a request's handler
+    /// does. What it reports of a meter with `count = "reported"` replaces the cost that was asked
+    /// of it: [`settle`](Self::settle) uses no more than was reported. The handle may be cloned and
+    /// may outlive the permit; what it reports then is a late cost.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// # use tallygate::Ask;
+    /// # let (gate, _clock) = tallygate::testing::gate(r#"
+    /// #     default-plan = "free"
+    /// #     [meter.tokens]
+    /// #     count = "reported"
+    /// #     [meter.pages]
+    /// #     [plan.free]
+    /// #     quota.tokens = "1000/day"
+    /// # "#);
+    /// let acme = gate.tenant("acme").await?;
+    /// let permit = gate.admit(Ask::new(&acme, "translate").cost("tokens", 100)).await?;
+    /// let usage = permit.usage();
+    /// for (pages, tokens) in [(1, 80), (1, 90)] {
+    ///     usage.take("tokens", 90).await?; // before they are spent: what is held goes first
+    ///     usage.add("tokens", tokens);
+    ///     usage.add("pages", pages);
+    /// }
+    /// permit.settle(); // 170 tokens
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn usage(&self) -> Usage {
+        self.0.usage()
     }
 
-    /// Ends the work as not done: the units that it holds go back, and nothing is counted.
-    pub fn cancel(mut self) {
-        let now = self.hold.now();
-        self.hold.charge(false, now);
-        self.hold.end(Outcome::Failed, now);
+    /// Ends the work as done: its costs are used, including those on `reported` meters of which
+    /// nothing was reported.
+    pub fn settle(self) {
+        let mut hold = self.0.hold();
+        let now = hold.now();
+        hold.use_stated(now);
+        hold.charge(true, now);
+        hold.end(Outcome::Complete { status: 200 }, now);
+    }
+
+    /// Ends the work as done, with the true amount of one meter in whole units, which replaces what
+    /// was asked of it: what is left of the estimate goes back, and what it falls short is late
+    /// usage, paid by the limit's remaining units and a debt beyond them. It is the amount of the
+    /// whole work: units that were reported of a `reported` meter before are a part of it.
+    ///
+    /// Other costs are used as they were asked. For true amounts of several meters, report them
+    /// through [`usage`](Self::usage) and [`settle`](Self::settle). A meter that was not asked is
+    /// counted as by [`Usage::add`], unknown ones included.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// # use tallygate::Ask;
+    /// # let (gate, _clock) = tallygate::testing::gate(r#"
+    /// #     default-plan = "free"
+    /// #     [meter.tokens]
+    /// #     [plan.free]
+    /// #     quota.tokens = "1000/day"
+    /// # "#);
+    /// let acme = gate.tenant("acme").await?;
+    /// let permit = gate.admit(Ask::new(&acme, "summarise").cost("tokens", 1_000)).await?;
+    /// permit.settle_with("tokens", 812); // 188 go back
+    /// assert!(gate.admit(Ask::new(&acme, "summarise").cost("tokens", 188)).await.is_ok());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn settle_with(self, meter: impl AsRef<str>, units: u64) {
+        self.0.usage().be_in_all(meter.as_ref(), units);
+        self.settle();
+    }
+
+    /// Ends the work as not done: the units that it holds go back, and nothing is counted but what
+    /// was reported through [`usage`](Self::usage).
+    pub fn cancel(self) {
+        let mut hold = self.0.hold();
+        let now = hold.now();
+        hold.charge(false, now);
+        hold.end(Outcome::Failed, now);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let now = self.hold.now();
-        if self.hold.of.rules().charges(Outcome::Failed) {
-            self.hold.use_stated(now);
+        let mut hold = self.0.hold();
+        let now = hold.now();
+        if hold.of.rules().charges(Outcome::Failed) {
+            hold.use_stated(now);
         }
-        self.hold.end(Outcome::Failed, now); // does nothing if it has ended
-        self.hold.of.hub().open_permits.fetch_sub(1, Ordering::AcqRel);
+        hold.end(Outcome::Failed, now); // does nothing if it has ended
+        hold.of.hub().open_permits.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -187,7 +344,7 @@ impl Gate {
         let mut waited = Waited::default();
         loop {
             match self.try_admit(&ask, &waited) {
-                Ok(hold) => return Ok(Permit::new(hold)),
+                Ok(hold) => return Ok(Permit::new(self.clone(), hold)),
                 Err(Denied::Refuse(refusal)) => return Err(*refusal),
                 Err(Denied::Wait(pending)) => waited = pending.await,
             }
@@ -197,7 +354,7 @@ impl Gate {
     /// [`admit`](Self::admit) from memory alone; `None` if it would have to wait.
     pub fn try_admit_now(&self, ask: &Ask) -> Option<Result<Permit, Refusal>> {
         match self.try_admit(ask, &Waited::default()) {
-            Ok(hold) => Some(Ok(Permit::new(hold))),
+            Ok(hold) => Some(Ok(Permit::new(self.clone(), hold))),
             Err(Denied::Refuse(refusal)) => Some(Err(*refusal)),
             Err(Denied::Wait(_)) => None,
         }
@@ -211,13 +368,14 @@ impl Gate {
             return Err(Denied::Refuse(inner.turn_away(reason.clone(), None)));
         }
         let tenant = &ask.tenant.0;
-        let sheet = SheetRef::Own(tenant.sheet(&live, now));
         if let Some(pending) = self.refresh(tenant, now) {
             return Err(Denied::Wait(super::counted(pending, waited.rounds)));
         }
+        let sheet = ask.sheet(tenant.sheet(&live, now), now);
+        let ip = if sheet.policy.uses_ip { hashed_ip(&sheet, ask.ip) } else { None };
         let route = live.catalog.routes.named(&ask.op);
         if ask.costs.is_empty() && route.is_some() {
-            return self.held(HoldContext { sheet, route, ip: None, work: None }, waited, now);
+            return self.held(HoldContext { sheet, route, ip, work: None }, waited, now);
         }
         let mut costs = Vec::with_capacity(ask.costs.len());
         for (name, units) in &ask.costs {
@@ -240,7 +398,7 @@ impl Gate {
             costs.push((meter, units.saturating_mul(rules.scale)));
         }
         let work = Some(Arc::new(sheet.policy.work(&live.catalog, route, &costs)));
-        self.held(HoldContext { sheet, route, ip: None, work }, waited, now)
+        self.held(HoldContext { sheet, route, ip, work }, waited, now)
     }
 
     fn held(&self, of: HoldContext, waited: &Waited, now: Now) -> Result<Hold, Denied> {

@@ -1,5 +1,6 @@
 //! How callers are known by what they present.
 
+use std::net::IpAddr;
 use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,12 +67,13 @@ impl Credentials {
     /// The hash of the caller's address, if a limit is by address.
     #[inline]
     pub(super) fn ip_scope(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
-        if sheet.policy.uses_ip { self.hashed_ip(sheet, view) } else { None }
+        if sheet.policy.uses_ip { hashed_ip(sheet, self.identifier.peer(view)) } else { None }
     }
+}
 
-    fn hashed_ip(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
-        let scopes = Scopes { ip: self.identifier.peer(view), ..Scopes::default() };
-        let hash = scopes.hash(sheet.tenant.surrogate, &Scope::Ip)?;
-        NonZeroU128::new(ScopeHash::as_u128(hash))
-    }
+/// The hash of an address within a tenant.
+pub(super) fn hashed_ip(sheet: &Sheet, ip: Option<IpAddr>) -> Option<NonZeroU128> {
+    let scopes = Scopes { ip, ..Scopes::default() };
+    let hash = scopes.hash(sheet.tenant.surrogate, &Scope::Ip)?;
+    NonZeroU128::new(ScopeHash::as_u128(hash))
 }

@@ -7,12 +7,12 @@ use super::{Gate, Pending, Running, Waited};
 use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmissionInput};
 use crate::admission::permit::Hold;
-use crate::catalog::{Feature, MeterSource, Plan};
+use crate::catalog::{Catalog, Feature, MeterId, MeterSource, Plan};
 use crate::clock::{Now, nanos};
 use crate::decision::{LimitState, Reason, Refusal};
 use crate::payers::purse::NotDrawn;
-use crate::policy::AmountSource;
 use crate::policy::resolve::Standing;
+use crate::policy::{AmountSource, RoutePolicy};
 use crate::repeated::repeated;
 use crate::telemetry;
 use crate::tenants::REFRESH_AGE;
@@ -24,8 +24,9 @@ use crate::tenants::tenant::LiveTenant;
 #[derive(Clone, Debug)]
 pub struct Admitted(SharedSpare);
 
-/// The usage of the request being handled: [`add`](Self::add) reports units that were used,
-/// [`take`](Self::take) takes units before they are used.
+/// The usage of the request being handled, or of the work that a [`Permit`](crate::Permit) is for:
+/// [`add`](Self::add) reports units that were used, [`take`](Self::take) takes units before they
+/// are used.
 ///
 /// It may outlive the response (a job, an upgraded connection): what is reported after the response
 /// has ended is a late cost and is recorded all the same. After a 101 the connection counts as in
@@ -52,7 +53,12 @@ pub struct Usage(Admitted);
 
 impl Admitted {
     pub(crate) fn new(gate: Gate, running: Running) -> Self {
-        Self(SharedSpare::new(gate, running.hold.into_inner()))
+        Self::of(gate, running.hold.into_inner())
+    }
+
+    /// The same for work that is no request.
+    pub(super) fn of(gate: Gate, hold: Hold) -> Self {
+        Self(SharedSpare::new(gate, hold))
     }
 
     /// The tenant's outer id.
@@ -164,6 +170,32 @@ impl Usage {
         }
     }
 
+    /// The work has used so much of a meter in all, where it was asked for an estimate.
+    pub(super) fn be_in_all(&self, meter: &str, units: u64) {
+        let now = self.now();
+        let mut hold = self.0.hold();
+        let asked = {
+            let catalog = &hold.of.sheet.catalog;
+            let may_learn =
+                |of: &AmountSource| matches!(of, AmountSource::Reported(_) | AmountSource::Cost);
+            catalog.meter(meter).and_then(|id| {
+                let asks = &hold.of.rules().meters;
+                let ask = asks.iter().position(|ask| ask.meter == id && may_learn(&ask.known))?;
+                Some((ask, units.saturating_mul(catalog.meters[usize::from(id.0)].scale)))
+            })
+        };
+        match asked {
+            Some((ask, n)) => {
+                self.0.0.gate.keep_up(&mut hold, now);
+                hold.learn(ask, n, now);
+            }
+            None => {
+                drop(hold);
+                self.add_named(meter, units);
+            }
+        }
+    }
+
     /// Takes whole `units` of a meter before they are used: first from the units that the request
     /// already holds (the meter's `hold`), then from quotas and grants. Taking is not using: report
     /// with [`add`](Self::add) what was used. That is charged against them, and the rest goes back
@@ -266,7 +298,7 @@ impl Gate {
             }
             return;
         }
-        if of.work.is_some() || hold.is_keyed() {
+        if hold.is_keyed() {
             return;
         }
         let Some(tenant) = self.tenant_of(of) else { return };
@@ -287,7 +319,11 @@ impl Gate {
                 SheetRef::Newer(sheet, caller.clone())
             }
         };
-        let of = HoldContext { sheet, route, ip: of.ip, work: None };
+        let work = of.work.as_ref().map(|rules| {
+            let costs = stated_costs(rules, before, &sheet.catalog);
+            Arc::new(sheet.policy.work(&sheet.catalog, route, &costs))
+        });
+        let of = HoldContext { sheet, route, ip: of.ip, work };
         hold.go_on(of, now);
     }
 
@@ -384,6 +420,18 @@ impl Gate {
             }
         }
     }
+}
+
+/// The costs that a piece of work has stated, as meters of a newer plan file. Nothing of them is
+/// asked again: they say which meters its rules are about.
+fn stated_costs(rules: &RoutePolicy, from: &Catalog, to: &Catalog) -> Vec<(MeterId, u64)> {
+    let stated = rules.meters.iter().filter(|ask| ask.stated);
+    let known = stated.filter_map(|ask| {
+        let meter = &from.meters[usize::from(ask.meter.0)];
+        let id = to.meter(&meter.name)?;
+        Some((id, (ask.n / meter.scale.max(1)).saturating_mul(to.meters[usize::from(id.0)].scale)))
+    });
+    known.collect()
 }
 
 /// The outcome of taking more units.

@@ -105,6 +105,26 @@ impl std::ops::Deref for SheetRef {
 }
 
 impl KnownCaller {
+    /// The caller that a piece of work is for: in no table, and looked up only as its tenant is.
+    pub(crate) fn of_work(
+        tenant: Arc<LiveTenant>,
+        sheet: Arc<Sheet>,
+        values: ScopeValues,
+        caller: &Caller,
+        now: Now,
+    ) -> Self {
+        Self {
+            named: Named::of(caller, &tenant),
+            tenant,
+            sheet,
+            values,
+            looked_up_ns: now.mono_ns.into(),
+            expires_ms: i64::MAX,
+            as_of: 0,
+            refreshing: AtomicBool::new(true),
+        }
+    }
+
     /// When this was looked up, on the monotonic clock.
     #[inline]
     pub(crate) fn looked_up_ns(&self) -> u64 {

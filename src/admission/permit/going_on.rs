@@ -142,7 +142,7 @@ impl Hold {
     }
 
     /// Visits the holds that continue it and have a counter of the same meter.
-    fn each_later(&mut self, counter: u8, mut with: impl FnMut(&mut Self, u8)) {
+    pub(super) fn each_later(&mut self, counter: u8, mut with: impl FnMut(&mut Self, u8)) {
         let known = AmountSource::Reported(counter);
         let asks = &self.of.rules().meters;
         let Some(ask) = asks.iter().find(|ask| ask.known == known) else { return };

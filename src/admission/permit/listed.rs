@@ -24,6 +24,8 @@ pub(crate) struct Itemized {
     pub(super) reserves: Reserves,
     /// The number of draws beyond the first.
     pub(super) draws: u64,
+    /// The true number of a cost that was an estimate, by meter ask.
+    pub(super) truth: Option<(usize, u64)>,
     /// Its state, if it is to be counted once.
     pub(super) keyed: Option<Keyed>,
     /// Holds that draw and report for it since its sheet was replaced; the last one is current.
@@ -72,6 +74,7 @@ fn keep(mut listed: Box<Itemized>) {
     listed.reserves.clear();
     listed.counters = [0; COUNTERS];
     listed.draws = 0;
+    listed.truth = None;
     listed.keyed = None;
     listed.going_on.clear();
     Spares::keep(&LISTS, listed);
@@ -91,6 +94,7 @@ mod tests {
         listed.recorded.push(1);
         listed.counters[2] = 7;
         listed.draws = 1;
+        listed.truth = Some((0, 1));
         let at = std::ptr::from_ref(listed);
         drop(list);
 
@@ -99,5 +103,6 @@ mod tests {
         assert!(std::ptr::eq(at, listed), "the same box");
         assert!(listed.taken.is_empty() && listed.recorded.is_empty());
         assert_eq!((listed.counters, listed.draws), ([0; COUNTERS], 0));
+        assert_eq!(listed.truth, None);
     }
 }

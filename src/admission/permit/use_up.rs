@@ -16,6 +16,8 @@ pub(super) struct Knowledge {
     pub(super) state: HoldState,
     /// Bytes of the request: those read, or all of them if its body is in hand.
     pub(super) length: Option<u64>,
+    /// The true number of a cost that was an estimate, by meter ask.
+    pub(super) truth: Option<(usize, u64)>,
 }
 
 impl Knowledge {
@@ -30,7 +32,10 @@ impl Knowledge {
         let ask = &rules.meters[i];
         let decided = self.state != HoldState::Open && recorded[i] != FORGIVEN;
         match &ask.known {
-            AmountSource::Cost if decided => ask.n,
+            AmountSource::Cost if decided => match self.truth {
+                Some((of, n)) if of == i => n,
+                _ => ask.n,
+            },
             AmountSource::Length if decided => self.length.unwrap_or(0),
             AmountSource::Cost | AmountSource::Length => 0,
             AmountSource::Reported(counter) => counters[usize::from(*counter)],
