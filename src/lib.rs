@@ -50,8 +50,8 @@
 //!    (`tallygate.toml`, where it runs and how callers are identified).
 //! 2. Open them with [`Gate::open`], and create tenants and their keys with [`Gate::directory`].
 //! 3. Put the gate in front of your routes with the layer of your framework: `tallygate-axum`,
-//!    `tallygate-actix-web`, `tallygate-lambda`, or `middleware::GateLayer` for any other tower
-//!    service. For another framework write an [`adapter`].
+//!    `tallygate-actix-web`, `tallygate-lambda`, `tallygate-tonic`, or `middleware::GateLayer` for
+//!    any other tower service. For another framework write an [`adapter`].
 //! 4. In handlers, read the tenant and its plan and report what was used: [`Admitted`], [`Usage`].
 //!    Work other than HTTP requests goes through [`Gate::admit`].
 //! 5. Call [`Gate::close`] before the process ends.

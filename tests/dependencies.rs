@@ -16,10 +16,11 @@ const MOST: [(&str, usize); 3] = [("", 90), ("jwt,stripe", 120), ("jwt,stripe,me
 
 /// Features whose crates keep to the `rust-version` of each package. The AWS SDK follows compilers
 /// closely, so `dynamodb` asks for its own.
-const FEATURES: [(&str, &str); 3] = [
+const FEATURES: [(&str, &str); 4] = [
     ("tallygate", "jwt,stripe,metrics,testing,tls-aws-lc-rs"),
     ("tallygate-axum", "jwt,stripe,metrics"),
     ("tallygate-actix-web", "jwt,stripe,metrics"),
+    ("tallygate-tonic", "jwt,stripe,metrics"),
 ];
 
 /// Crates that no build may have, whatever its features.

@@ -91,7 +91,7 @@ const ORDER: [&str; 46] = [
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
-const VENDORS: [(&str, &[&str]); 18] = [
+const VENDORS: [(&str, &[&str]); 19] = [
     ("Surrogate::new", &["src/directory", "src/ids.rs"]),
     ("WriterId::draw", &["src/ledger/log.rs"]),
     ("WriterId::from_stored", &["src/store/layout.rs", "src/ledger/journal.rs", "src/ids.rs"]),
@@ -121,6 +121,7 @@ const VENDORS: [(&str, &[&str]); 18] = [
     ("stripe_product", &["src/billing/stripe"]),
     ("axum", &["integrations/axum"]),
     ("actix_web", &["integrations/actix-web"]),
+    ("tonic::", &["integrations/tonic"]),
 ];
 
 struct Source {

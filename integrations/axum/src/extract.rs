@@ -35,6 +35,31 @@ pub struct Plan(Arc<tallygate::Plan>);
 
 /// Extractor of the handle that reports and takes units for this request. Derefs to
 /// [`tallygate::Usage`]; it is `Clone + 'static` and may outlive the response.
+///
+/// A WebSocket's handler moves it into the connection's task. The connection is in flight
+/// (`concurrency`) until the task drops it; one that is refused is not upgraded.
+///
+/// ```
+/// use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+/// use axum::response::Response;
+/// use tallygate_axum::Usage;
+///
+/// async fn ws(usage: Usage, upgrade: WebSocketUpgrade) -> Response {
+///     upgrade.on_upgrade(|socket| echo(socket, usage))
+/// }
+///
+/// async fn echo(mut socket: WebSocket, usage: Usage) {
+///     while let Some(Ok(message)) = socket.recv().await {
+///         if usage.take("messages", 1).await.is_err() {
+///             return; // used up, or suspended: the connection is closed
+///         }
+///         usage.add("messages", 1);
+///         if socket.send(message).await.is_err() {
+///             return;
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Usage(tallygate::Usage);
 

@@ -14,3 +14,4 @@ mod over_sockets;
 mod routes;
 mod support;
 mod upgrades;
+mod web_sockets;
