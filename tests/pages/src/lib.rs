@@ -1,0 +1,18 @@
+//! What README.md and the pages of `docs/` show as Rust: a module for each page. `tests/tidy.rs`
+//! finds each block of a page in here word by word, or in another file that is compiled; so a block
+//! compiles as long as this does. What pages say that comes of it is in `tests/`.
+
+#![allow(
+    missing_docs,
+    dead_code,
+    unused_variables,
+    clippy::unused_async,
+    reason = "parts of programs that the pages explain"
+)]
+
+mod billing;
+mod http;
+mod identity;
+mod plans;
+mod readme;
+mod storage;
