@@ -4,6 +4,7 @@
 
 #![allow(
     missing_docs,
+    missing_debug_implementations,
     dead_code,
     unused_variables,
     clippy::unused_async,
@@ -11,8 +12,10 @@
 )]
 
 mod billing;
+pub mod cookbook;
 mod http;
 mod identity;
+pub mod model;
 mod plans;
 mod readme;
 mod storage;
