@@ -5,4 +5,5 @@
 
 mod blocks;
 mod cookbook;
+mod getting_started;
 mod support;
