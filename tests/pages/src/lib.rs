@@ -13,6 +13,7 @@
 
 mod billing;
 pub mod cookbook;
+pub mod hanging_up;
 mod http;
 mod identity;
 pub mod model;

@@ -6,4 +6,5 @@
 mod blocks;
 mod cookbook;
 mod getting_started;
+mod hanging_up;
 mod support;
