@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Most lines of a file before its tests. A file holds one idea: this only catches one that
 /// plainly holds several.
@@ -683,44 +683,233 @@ fn what_a_walk_names_in_vain_is_found() {
     assert!(lost(&page, &rooms, &code)[0].contains("more than 8 rooms"));
 }
 
-/// The anchor that a heading gets on the forge.
+/// A line that begins or ends a block of code, with what it says of the block.
+fn fence(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix("```").map(str::trim)
+}
+
+/// The lines of a page outside of its blocks of code, with their numbers from 1.
+fn prose(page: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut is_code = false;
+    page.lines().enumerate().filter_map(move |(at, line)| {
+        let is_fence = fence(line).is_some();
+        is_code ^= is_fence;
+        (!is_code && !is_fence).then_some((at + 1, line))
+    })
+}
+
+/// The anchor that a heading gets on the forge, and in the book.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase().replace('`', "");
     let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ' '));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// Links of pages to files and headings of this repository.
-#[test]
-fn links_lead_somewhere() {
-    let sources = sources();
+/// The anchors of a page: a heading that is there before gets a number.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (_, line) in prose(page).filter(|(_, line)| line.starts_with('#')) {
+        let first = anchor(line);
+        let numbered = (1..).map(|n| format!("{first}-{n}"));
+        found.extend(std::iter::once(first.clone()).chain(numbered).find(|it| !found.contains(it)));
+    }
+    found
+}
+
+/// The links of a page, each with its line: `[text](link)`, `[text](link "title")`, `[name]: link`.
+fn links(page: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    for (at, line) in prose(page) {
+        let inline = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let defined = line.strip_prefix('[').and_then(|rest| rest.split_once("]: "));
+        let all = inline.chain(defined.map(|(_, link)| link));
+        found.extend(all.filter_map(|link| Some((at, link.split_whitespace().next()?))));
+    }
+    found.retain(|(_, link)| !link.contains("://"));
+    found
+}
+
+/// Links of pages that lead to no file or heading of this repository.
+fn broken_links(sources: &[Source], is_picture: impl Fn(&str) -> bool) -> Vec<String> {
     let pages = || sources.iter().filter(|page| page.path.ends_with(".md"));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let is_there = |path: &str| {
-        let is_picture = path.ends_with(".png") && root.join(path).is_file();
-        is_picture
-            || sources.iter().any(|it| it.path == path || it.path.starts_with(&format!("{path}/")))
+        let folder = format!("{path}/");
+        is_picture(path) || sources.iter().any(|it| it.path == path || it.path.starts_with(&folder))
     };
+    let anchors: BTreeMap<_, _> = pages().map(|it| (&*it.path, anchors(&it.text))).collect();
     let mut faults = Vec::new();
     for page in pages() {
         let home = Path::new(&page.path).parent().unwrap_or(Path::new(""));
-        for (at, line) in page.text.lines().enumerate() {
-            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-                if link.starts_with("http") || link.contains(' ') {
-                    continue;
-                }
-                let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-                let path = if file.is_empty() { page.path.clone() } else { tidied(home, file) };
-                let target = pages().find(|it| it.path == path);
-                let heads = || target.into_iter().flat_map(|it| it.text.lines());
-                let has_heading = heads().any(|it| it.starts_with('#') && anchor(it) == heading);
-                if !is_there(&path) || (target.is_some() && !heading.is_empty() && !has_heading) {
-                    faults.push(fault(page, at + 1, &format!("`{link}` leads nowhere")));
+        for (at, link) in links(&page.text) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let path = if file.is_empty() { page.path.clone() } else { tidied(home, file) };
+            let heads = anchors.get(&*path);
+            let has_heading = heading.is_empty() || heads.is_none_or(|it| it.contains(heading));
+            if !is_there(&path) || !has_heading {
+                faults.push(fault(page, at, &format!("`{link}` leads nowhere")));
+            }
+        }
+    }
+    faults
+}
+
+/// Links of pages to files and headings of this repository.
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    none(broken_links(&sources(), |path| path.ends_with(".png") && root.join(path).is_file()));
+}
+
+#[test]
+fn broken_links_and_anchors_are_found() {
+    let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let page = "# One\n[a](b.md#two-2) [a](#one) [a](../src) [a](b.md \"t\")\n\
+                [a](https://x.y) [a](http.md)\n```text\n[a](c.md)\n```\n[n]: c.md\n\
+                [a](b.md#in-code) [a](#two \"t\")";
+    let other = "## Two\n## Two\n```toml\n# in code\n```\n## `Two`\n";
+    let sources = [source("docs/a.md", page), source("docs/b.md", other), source("src/lib.rs", "")];
+    let faults = broken_links(&sources, |_| false);
+    let found: Vec<_> = faults.iter().filter_map(|it| it.strip_prefix("docs/a.md:")).collect();
+    let nowhere = |of: &str| format!("{of} leads nowhere");
+    let expected = ["3: `http.md`", "7: `c.md`", "8: `b.md#in-code`", "8: `#two`"].map(nowhere);
+    assert_eq!(found, expected);
+}
+
+/// The book's order names each page of `docs/` once.
+#[test]
+fn every_page_has_its_place_in_the_book() {
+    const ORDER_OF_PAGES: &str = "docs/SUMMARY.md";
+    let sources = sources();
+    let Some(order) = sources.iter().find(|it| it.path == ORDER_OF_PAGES) else { return };
+    let listed: Vec<_> = links(&order.text).into_iter().map(|(_, link)| link).collect();
+    let pages = sources.iter().filter(|it| it.path.ends_with(".md") && it.path != order.path);
+    let pages = pages.filter_map(|it| Some((it, it.path.strip_prefix("docs/")?)));
+    let lost = pages.filter(|(_, name)| listed.iter().filter(|it| *it == name).count() != 1);
+    none(lost.map(|(it, _)| fault(it, 1, "name it once in docs/SUMMARY.md")).collect());
+}
+
+/// A block of code of a page: its first line, what it says of itself, and its text.
+struct Block {
+    at: usize,
+    language: String,
+    text: String,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let (mut found, mut is_within) = (Vec::<Block>::new(), false);
+    for (at, line) in page.lines().enumerate() {
+        match (fence(line), found.last_mut()) {
+            (Some(_), _) if is_within => is_within = false,
+            (Some(language), _) => {
+                is_within = true;
+                let language = language.to_owned();
+                found.push(Block { at: at + 2, language, text: String::new() });
+            }
+            (None, Some(block)) if is_within => block.text.extend([line, "\n"]),
+            (None, _) => {}
+        }
+    }
+    found
+}
+
+/// The words of this code, as one text: without comments, line breaks, and commas before an end.
+/// None, if a bracket has no partner.
+fn words_of(code: &str) -> Option<String> {
+    fn add(code: TokenStream, words: &mut String) {
+        for token in code {
+            let TokenTree::Group(group) = token else {
+                words.extend([" ", &token.to_string()]);
+                continue;
+            };
+            let (begin, end) = match group.delimiter() {
+                Delimiter::Parenthesis => ("(", ")"),
+                Delimiter::Bracket => ("[", "]"),
+                Delimiter::Brace | Delimiter::None => ("{", "}"),
+            };
+            words.extend([" ", begin]);
+            add(group.stream(), words);
+            if words.ends_with(" ,") {
+                words.truncate(words.len() - 2);
+            }
+            words.extend([" ", end]);
+        }
+    }
+    let mut words = String::new();
+    add(code.parse().ok()?, &mut words);
+    Some(words + " ")
+}
+
+/// A block's parts, which may be from several places: between empty lines, and between comments
+/// that begin a line, where brackets are closed.
+fn parts(block: &str) -> Vec<String> {
+    let indent = block.lines().map(|it| it.len() - it.trim_start().len()).min().unwrap_or(0);
+    let (mut parts, mut part) = (Vec::new(), String::new());
+    for line in block.lines() {
+        let line = line.get(indent..).unwrap_or("");
+        let may_end = line.is_empty() || line.starts_with("//");
+        if may_end && let Some(words) = words_of(&part) {
+            parts.push(words);
+            part.clear();
+        }
+        part.extend([line, "\n"]);
+    }
+    parts.push(words_of(&part).unwrap_or(part));
+    parts.retain(|it| !it.trim().is_empty());
+    parts
+}
+
+/// Rust blocks of these pages that are in no file which the compiler sees.
+fn unchecked_blocks(pages: &[&Source], code: &[&Source]) -> Vec<String> {
+    // As doctests, with `#[doc = include_str!(..)]`.
+    let is_doctested = |page: &Source| {
+        code.iter().any(|it| {
+            let home = Path::new(&it.path).parent().unwrap_or(Path::new(""));
+            let included = it.text.split("#[doc = include_str!(\"").skip(1);
+            included.filter_map(|it| it.split('"').next()).any(|it| tidied(home, it) == page.path)
+        })
+    };
+    let code_words: Vec<_> = code.iter().filter_map(|it| words_of(&it.text)).collect();
+    let mut faults = Vec::new();
+    for page in pages.iter().filter(|page| !is_doctested(page)) {
+        for block in blocks(&page.text).iter().filter(|it| it.language.starts_with("rust")) {
+            for part in parts(&block.text) {
+                if !code_words.iter().any(|words| words.contains(&part)) {
+                    let part: String = part.trim().chars().take(60).collect();
+                    let instead = "is not compiled: have it in tests/pages or in an example";
+                    faults.push(fault(page, block.at, &format!("`{part}..` {instead}")));
                 }
             }
         }
     }
-    none(faults);
+    faults
+}
+
+/// What a page shows as Rust is a part of a file that is compiled, word by word.
+#[test]
+fn what_pages_show_as_rust_is_compiled() {
+    let sources = sources();
+    let pages: Vec<_> = sources.iter().filter(|it| it.path.ends_with(".md")).collect();
+    let folders = ["examples/", "integrations/", "tests/"];
+    let is_code = |it: &&Source| it.is_rust() && folders.iter().any(|of| it.path.starts_with(of));
+    let code: Vec<_> = sources.iter().filter(is_code).collect();
+    none(unchecked_blocks(&pages, &code));
+}
+
+#[test]
+fn blocks_that_are_not_compiled_are_found() {
+    let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let code = source("a/src/b.rs", "fn f() { g(1, 2); /* x */ h(\n    3,\n); }");
+    let page = source(
+        "a.md",
+        "```rust\ng(1,\n  2); // why\n\nh(3);\n// or\ni(4);\n```\n\n   ```rust,ignore\n   j(1)\n   \
+         ```\n",
+    );
+    let faults = unchecked_blocks(&[&page], &[&code]);
+    let instead = "is not compiled: have it in tests/pages or in an example";
+    let expected = ["2: `i ( 4 ) ;..`", "11: `j ( 1 )..`"].map(|of| format!("a.md:{of} {instead}"));
+    assert_eq!(faults, expected);
+    let included = source("a/src/lib.rs", "#[doc = include_str!(\"../../a.md\")]\nstruct A;");
+    assert!(unchecked_blocks(&[&page], &[&included]).is_empty());
 }
 
 /// Headings of sections in which each row, item and bold paragraph is a promise.

@@ -17,8 +17,14 @@ use public_api::Builder;
 use similar::TextDiff;
 
 /// The published crates, as `tests/packages` has them.
-const CRATES: [&str; 5] =
-    ["stripe-sim", "tallygate", "tallygate-actix-web", "tallygate-axum", "tallygate-lambda"];
+const CRATES: [&str; 6] = [
+    "stripe-sim",
+    "tallygate",
+    "tallygate-actix-web",
+    "tallygate-axum",
+    "tallygate-lambda",
+    "tallygate-tonic",
+];
 
 /// Most items of one crate that a host may name: types, traits, functions and constants, without
 /// methods and fields, each once. What a host has to read, and what every version has to keep.

@@ -4,4 +4,5 @@
 
 mod cognito;
 mod corpus;
+mod pages;
 mod stripe;

@@ -1,0 +1,22 @@
+//! What README.md and the pages of `docs/` show as Rust: a module for each page. `tests/tidy.rs`
+//! finds each block of a page in here word by word, or in another file that is compiled; so a block
+//! compiles as long as this does. What pages say that comes of it is in `tests/`.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    dead_code,
+    unused_variables,
+    clippy::unused_async,
+    reason = "parts of programs that the pages explain"
+)]
+
+mod billing;
+pub mod cookbook;
+pub mod hanging_up;
+mod http;
+mod identity;
+pub mod model;
+mod plans;
+mod readme;
+mod storage;
