@@ -20,3 +20,4 @@ pub mod model;
 mod plans;
 mod readme;
 mod storage;
+mod work;
