@@ -8,3 +8,4 @@ mod cookbook;
 mod getting_started;
 mod hanging_up;
 mod support;
+mod testing_your_limits;
