@@ -13,6 +13,7 @@
 
 mod billing;
 pub mod cookbook;
+pub mod existing_app;
 pub mod hanging_up;
 mod http;
 mod identity;

@@ -5,6 +5,7 @@
 
 mod blocks;
 mod cookbook;
+mod existing_app;
 mod getting_started;
 mod hanging_up;
 mod support;
