@@ -17,6 +17,7 @@ pub mod existing_app;
 pub mod hanging_up;
 mod http;
 mod identity;
+pub mod migrating;
 pub mod model;
 mod plans;
 mod readme;

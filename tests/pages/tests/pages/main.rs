@@ -8,5 +8,6 @@ mod cookbook;
 mod existing_app;
 mod getting_started;
 mod hanging_up;
+mod migrating;
 mod support;
 mod testing_your_limits;
