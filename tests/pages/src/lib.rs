@@ -13,9 +13,11 @@
 
 mod billing;
 pub mod cookbook;
+pub mod existing_app;
 pub mod hanging_up;
 mod http;
 mod identity;
+pub mod migrating;
 pub mod model;
 mod plans;
 mod readme;

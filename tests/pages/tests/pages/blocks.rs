@@ -35,7 +35,8 @@ fn pages() -> Vec<String> {
 /// What is wrong with a block.
 async fn fault(path: &str, text: &str) -> Result<(), String> {
     let table: toml::Table = text.parse().map_err(|error| format!("no TOML: {error}"))?;
-    if table.contains_key("dependencies") || table.values().all(is_dependency) {
+    let is_manifest = ["dependencies", "dev-dependencies"].iter().any(|it| table.contains_key(*it));
+    if is_manifest || table.values().all(is_dependency) {
         return Ok(());
     }
     if table.keys().any(|key| OF_SERVICES.contains(&&**key)) {

@@ -5,6 +5,9 @@
 
 mod blocks;
 mod cookbook;
+mod existing_app;
 mod getting_started;
 mod hanging_up;
+mod migrating;
 mod support;
+mod testing_your_limits;
