@@ -133,7 +133,8 @@ pub struct Permit(Admitted);
 impl Ask {
     /// An operation for a tenant, without costs of its own. If the plan file has a route named
     /// `op`, that route's costs, required feature and rates apply; otherwise only the costs added
-    /// here and the rates for all routes.
+    /// here and the rates for all routes. So a mistyped name is no error here:
+    /// [`Gate::check_operations`] finds it when the program starts.
     pub fn new(tenant: &TenantHandle, op: impl Into<Arc<str>>) -> Self {
         let (costs, caller, ip, once) = (Vec::new(), None, None, None);
         Self { tenant: tenant.clone(), op: op.into(), costs, caller, ip, once }

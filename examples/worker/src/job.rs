@@ -8,6 +8,9 @@ use tallygate::{Ask, Error, Gate, MeterName};
 
 use crate::queue::{Out, Queue};
 
+/// The operation of a job: `[route.deliver]` of the plan file.
+pub(crate) const DELIVER: &str = "deliver";
+
 /// Before another try of what the store could not answer or record.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -43,7 +46,7 @@ impl Work {
         };
 
         // All of its units, or none. Under a rate or `concurrency` it waits as well.
-        let ask = Ask::new(&tenant, "deliver").cost(&self.messages, job.messages).once(id);
+        let ask = Ask::new(&tenant, DELIVER).cost(&self.messages, job.messages).once(id);
         let permit = match self.gate.admit(ask).await {
             Ok(permit) => permit,
             Err(refusal) => match refusal.retry_after {
