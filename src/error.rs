@@ -51,7 +51,8 @@ pub enum Error {
     NoMeter(String),
     /// [`Gate::check_routes`](crate::Gate::check_routes) found patterns of the plan file that no
     /// route of the app has: one line for each, with the line in the plan file and the nearest
-    /// route. Or a layer was given the name of a route that the plan file does not have.
+    /// route. Or a layer, or [`Gate::check_operations`](crate::Gate::check_operations), was given
+    /// the name of a route that the plan file does not have.
     #[error("{0}")]
     Routes(String),
     /// A call to Stripe failed.

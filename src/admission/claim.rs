@@ -11,19 +11,20 @@
 //! 3. A request that finds a `held` claim runs as well, and tries to settle it at its end: the
 //!    first to settle is charged. So a process that dies midway leaves nothing to clear up and no
 //!    timer.
-//! 4. Every arrival is written into the item under its own nonce before it runs, at most [`FREE`]
-//!    besides the first. A later one is charged as without a key, unless it settles the claim
-//!    itself.
+//! 4. Every request that arrives is written into the item under its own nonce before it runs, at
+//!    most [`FREE`] besides the first. A later one is charged as without a key, unless it settles
+//!    the claim itself. Work ([`OnceKey::of_work`]) has its id from the program, which does not
+//!    send new work under an old id to save its cost: its repeats are not counted, and all are
+//!    free.
 //! 5. Each write names what it replaces, so that a repeated or late copy of it changes nothing.
 //!
 //! Pure: makes writes and reads answers, and calls no store. Not promised: a key that was never
 //! charged is forgotten after [`KEEP_HELD_MS`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
 
 use crate::identity::BodyDigest;
 use crate::ids::Surrogate;
@@ -52,6 +53,10 @@ pub(crate) const FREE: usize = 5;
 /// How long an uncharged key is kept: seven days more than is promised.
 pub(crate) const KEEP_HELD_MS: i64 = 8 * 86_400_000;
 
+/// Begins what is hashed for work: a request's key is hashed as one part, so that neither can be
+/// the other.
+const WORK: &[u8] = b"work";
+
 const NONCE_BYTES: usize = 16;
 type Nonce = [u8; NONCE_BYTES];
 
@@ -61,6 +66,8 @@ pub(crate) struct OnceKey {
     /// Hash of the key, which may contain anything and is not stored as it came.
     hash: u128,
     print: [u8; 16],
+    /// Its arrivals are counted, and few of them are free.
+    is_clients: bool,
 }
 
 /// One request's part in a claim.
@@ -69,6 +76,7 @@ pub(crate) struct Claim {
     key: Key,
     print: [u8; 16],
     nonce: Nonce,
+    is_clients: bool,
     /// Whether it is one of those not charged if another one is.
     is_free: bool,
     /// What was used by the request that was charged, once that is known.
@@ -139,7 +147,15 @@ impl OnceKey {
         let hash = u128::from_be_bytes(digest(&[key]));
         let (path, query) = (target.0.as_bytes(), target.1.as_bytes());
         let body = body.map_or(&[][..], |body| body.hash());
-        Self { hash, print: digest(&[method.as_bytes(), path, query, body]) }
+        let print = digest(&[method.as_bytes(), path, query, body]);
+        Self { hash, print, is_clients: true }
+    }
+
+    /// The key of work, which is no client's to choose: no request's key is equal to it, and ids of
+    /// other operations are others.
+    pub(crate) fn of_work(op: &str, id: &str) -> Self {
+        let hash = u128::from_be_bytes(digest(&[WORK, op.as_bytes(), id.as_bytes()]));
+        Self { hash, print: digest(&[WORK, op.as_bytes()]), is_clients: false }
     }
 }
 
@@ -153,7 +169,8 @@ impl Claim {
         let mut nonce = [0; NONCE_BYTES];
         crate::random::fill(&mut nonce)?;
         let key = space.claim(tenant, once.hash);
-        Ok(Self { key, print: once.print, nonce, is_free: true, settled: None })
+        let OnceKey { print, is_clients, .. } = once;
+        Ok(Self { key, print, nonce, is_clients, is_free: true, settled: None })
     }
 
     /// The nonce that names it in the item, and the item's key.
@@ -183,7 +200,8 @@ impl Claim {
         if stands.print != self.print {
             return Ok(ClaimStep::Run(KeyFound::Conflict));
         }
-        let has_come = stands.came.chunks(NONCE_BYTES).any(|nonce| nonce == self.nonce);
+        let is_written = stands.came.chunks(NONCE_BYTES).any(|nonce| nonce == self.nonce);
+        let has_come = is_written || !self.is_clients;
         let is_full = stands.came.len() >= (1 + FREE) * NONCE_BYTES;
         if !has_come && !is_full {
             return Ok(ClaimStep::Write(self.come(stands.came)));
@@ -195,6 +213,19 @@ impl Claim {
             (true, true) => KeyFound::Replay,
             (true, false) => KeyFound::Spent,
         }))
+    }
+
+    /// Where it is stored.
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Reads the item without arriving: whether another was charged.
+    pub(crate) fn is_paid(&mut self, item: &Item) -> Result<bool, StoreError> {
+        if Stands::read(item)?.print == self.print {
+            self.settled = used(item)?;
+        }
+        Ok(self.settled.is_some())
     }
 
     /// The write that charges.
@@ -320,35 +351,6 @@ pub(crate) trait Unsettled: std::fmt::Debug + Send {
     fn end(self: Box<Self>, charge: Charge);
 }
 
-/// Claims waiting to be settled: at most one for each keyed request in flight.
-#[derive(Debug, Default)]
-pub(crate) struct ClaimQueue {
-    waiting: Mutex<Vec<Box<dyn Unsettled>>>,
-    pushed: Notify,
-}
-
-impl ClaimQueue {
-    /// Hands a claim to the task that settles it.
-    pub(crate) fn push(&self, claim: Box<dyn Unsettled>) {
-        self.locked().push(claim);
-        self.pushed.notify_one();
-    }
-
-    /// Takes all waiting claims.
-    pub(crate) fn take(&self) -> Vec<Box<dyn Unsettled>> {
-        std::mem::take(&mut *self.locked())
-    }
-
-    /// Returns once a claim has been pushed since the last call.
-    pub(crate) async fn pushed(&self) {
-        self.pushed.notified().await;
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Vec<Box<dyn Unsettled>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -418,6 +420,33 @@ mod tests {
     }
 
     #[test]
+    fn each_repeat_of_work_is_free_and_none_is_written_down() {
+        let (store, space, tenant) = (Memory::new(), Space::new("test"), Surrogate::test(1));
+        let work = |op| Claim::new(&space, tenant, OnceKey::of_work(op, "k")).unwrap();
+        let stored = || at_once(store.read(work("a").key));
+        let mut first = work("a");
+        assert_eq!(come(&store, &mut first), KeyFound::Open);
+        let held = stored();
+        for _ in 0..3 * FREE {
+            let mut attempt = work("a");
+            assert_eq!(come(&store, &mut attempt), KeyFound::Open);
+            assert!(!attempt.is_paid(&held.clone().unwrap()).unwrap());
+        }
+        assert_eq!(stored(), held);
+        assert_eq!(settle(&store, &first, &units(3)), Charge::Claim);
+        let settled = stored();
+        for _ in 0..3 * FREE {
+            let mut repeat = work("a");
+            assert_eq!(come(&store, &mut repeat), KeyFound::Replay);
+            assert!(repeat.is_paid(&settled.clone().unwrap()).unwrap());
+            assert_eq!(settle(&store, &repeat, &units(1)), Charge::Nothing);
+        }
+        assert_eq!(stored(), settled);
+        assert_eq!(come(&store, &mut work("b")), KeyFound::Open, "of another operation");
+        assert_eq!(come(&store, &mut claim("/chat")), KeyFound::Open, "a request's `k`");
+    }
+
+    #[test]
     fn who_finds_a_claim_held_may_be_the_one_that_is_charged() {
         let store = Memory::new();
         let (mut dead, mut retry) = (claim("/chat"), claim("/chat"));
@@ -484,12 +513,16 @@ mod tests {
     proptest! {
         /// Ten requests with one key on ten nodes, in any order, with lost replies, late copies and
         /// deaths: at most one is charged by the claim, and every answered one is charged or one of
-        /// five besides the charged one.
+        /// five besides the charged one; of work, each but the charged one is free.
         #[test]
-        fn a_key_is_charged_at_most_once_and_an_answered_one_once(events in events()) {
+        fn a_key_is_charged_at_most_once_and_an_answered_one_once(
+            events in events(),
+            is_work in any::<bool>(),
+        ) {
             let store = Memory::new();
             let mut all: Vec<Who> = (0..10).map(|_| {
-                let claim = claim("/chat");
+                let mut claim = claim("/chat");
+                claim.is_clients = !is_work;
                 Who { next: Some(claim.put(0)), claim, found: None, charge: None }
             }).collect();
             let mut sent: Vec<Write> = Vec::new();
@@ -534,7 +567,11 @@ mod tests {
                 let free = all.iter().filter(|who| {
                     who.charge == Some(Charge::Nothing) || who.found == Some(KeyFound::Replay)
                 });
-                prop_assert!(free.clone().count() <= FREE);
+                prop_assert!(is_work || free.clone().count() <= FREE);
+                let spent = all.iter().filter(|who| {
+                    who.charge == Some(Charge::Log) || who.found == Some(KeyFound::Spent)
+                });
+                prop_assert!(!is_work || spent.count() == 0, "a repeat of work was charged");
                 let nobody = by_claim == 0 && free.count() == 0;
                 prop_assert!(settled || nobody, "answered, not charged");
             }

@@ -15,6 +15,7 @@
 //! nothing over [`bucket`] and [`lease`]), [`permit`] (holds until the end).
 
 pub(crate) mod claim;
+pub(crate) mod claim_queue;
 #[cfg(test)]
 mod conservation_tests;
 pub(crate) mod context;

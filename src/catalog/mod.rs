@@ -182,6 +182,12 @@ impl Catalog {
         unknown_help(name, counted.map(|meter| &*meter.name))
     }
 
+    /// That no route has this name, and which the nearest is.
+    pub(crate) fn no_route(&self, name: &str) -> String {
+        let names = self.routes.as_slice().iter().map(|route| &*route.name);
+        format!("the plan file has no route `{name}`: {}", unknown_help(name, names))
+    }
+
     /// The plan of this name.
     pub(crate) fn plan(&self, name: &str) -> Option<PlanId> {
         let at = self.plans.iter().position(|plan| *plan.name == *name);

@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 use super::credentials::hashed_ip;
 use super::lookup::scope_values;
 use super::usage::{Admitted, Usage};
-use super::{Denied, Gate, Waited};
+use super::{Answer, Denied, Gate, Waited};
+use crate::admission::claim::{KeyFound, OnceKey};
 use crate::admission::context::HoldContext;
-use crate::admission::permit::Hold;
-use crate::catalog::MeterSource;
+use crate::admission::permit::{Hold, HoldBox};
+use crate::catalog::{Catalog, MeterId, MeterSource};
 use crate::clock::Now;
 use crate::decision::Outcome;
-use crate::decision::{Reason, Refusal};
+use crate::decision::{LimitKind, Reason, Refusal};
 use crate::error::Error;
 use crate::identity::Caller;
 use crate::repeated::repeated;
@@ -98,6 +99,8 @@ pub struct Ask {
     /// On whose behalf; `None`: the program's own work.
     caller: Option<Caller>,
     ip: Option<IpAddr>,
+    /// By which it is charged once.
+    once: Option<OnceKey>,
 }
 
 /// Admitted work and the units that it holds. [`settle`](Self::settle) it when the work is done,
@@ -130,10 +133,56 @@ pub struct Permit(Admitted);
 impl Ask {
     /// An operation for a tenant, without costs of its own. If the plan file has a route named
     /// `op`, that route's costs, required feature and rates apply; otherwise only the costs added
-    /// here and the rates for all routes.
+    /// here and the rates for all routes. So a mistyped name is no error here:
+    /// [`Gate::check_operations`] finds it when the program starts.
     pub fn new(tenant: &TenantHandle, op: impl Into<Arc<str>>) -> Self {
-        let (costs, caller, ip) = (Vec::new(), None, None);
-        Self { tenant: tenant.clone(), op: op.into(), costs, caller, ip }
+        let (costs, caller, ip, once) = (Vec::new(), None, None, None);
+        Self { tenant: tenant.clone(), op: op.into(), costs, caller, ip, once }
+    }
+
+    /// Charges this work once for its `id`, per tenant and operation, over restarts and processes:
+    /// for jobs that a queue may deliver again. It is what `once-by` is for requests, with the same
+    /// claims in the store and two writes in the same way, and the id is never forgotten once it is
+    /// charged. An empty id is none.
+    ///
+    /// - Work that was charged under this id is admitted again and charges nothing, even if nothing
+    ///   is left to its tenant; [`Permit::is_repeat`] says so. Its rates and its place of
+    ///   `concurrency` are taken as always.
+    /// - Work that is not settled yet (it is being done elsewhere, its process has died, it was
+    ///   cancelled) is admitted like new work, and the first to settle is charged.
+    ///
+    /// The charge is on record once [`Gate::flush_now`] has returned after the work was settled:
+    /// wait for that before the queue forgets the job.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// # use tallygate::Ask;
+    /// # let (gate, _clock) = tallygate::testing::gate(r#"
+    /// #     default-plan = "free"
+    /// #     [meter.deliveries]
+    /// #     [plan.free]
+    /// #     quota.deliveries = "1/day"
+    /// # "#);
+    /// let acme = gate.tenant("acme").await?;
+    /// let job = |id: &str| Ask::new(&acme, "deliver").cost("deliveries", 1).once(id);
+    /// let permit = gate.admit(job("job-1")).await?;
+    /// permit.settle();
+    /// gate.flush_now().await?; // charged: the job may leave the queue
+    ///
+    /// let again = gate.admit(job("job-1")).await?; // paid, though nothing is left
+    /// assert!(again.is_repeat());
+    /// again.settle();
+    /// assert!(gate.admit(job("job-2")).await.is_err());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn once(mut self, id: impl AsRef<str>) -> Self {
+        let id = Some(id.as_ref()).filter(|id| !id.is_empty());
+        self.once = id.map(|id| OnceKey::of_work(&self.op, id));
+        self
     }
 
     /// Adds a cost in whole units of a meter, by its name in the plan file (or a
@@ -255,6 +304,13 @@ impl Permit {
         self.0.usage()
     }
 
+    /// Whether this is a repeat of work that was charged under the same id ([`Ask::once`]) before
+    /// it was admitted: its costs, and what is reported or taken up to what was charged, are free.
+    /// A program that keeps results may return the first one's.
+    pub fn is_repeat(&self) -> bool {
+        self.0.hold().is_replay()
+    }
+
     /// Ends the work as done: its costs are used, including those on `reported` meters of which
     /// nothing was reported.
     pub fn settle(self) {
@@ -333,34 +389,78 @@ impl Gate {
     }
 
     /// Admits work, or refuses it. It decides from memory, and waits for the store only where units
-    /// of a lease or the tenant's record are missing there.
+    /// of a lease or the tenant's record are missing there, or to claim an id ([`Ask::once`]).
     ///
     /// # Errors
     ///
     /// The [`Refusal`], with its reason, the limit and when to retry. An unknown meter, or one that
     /// is a sum, is refused as [`Reason::NotMetered`], logged as an error, and counted in
-    /// `tallygate_unknown_meter_total`.
+    /// `tallygate_unknown_meter_total`. An id that cannot be claimed, because the store does not
+    /// answer, is [`Reason::Unavailable`], unless `on-lease-error` of the plan file allows work
+    /// then: it is charged as without an id.
     pub async fn admit(&self, ask: Ask) -> Result<Permit, Refusal> {
-        let mut waited = Waited::default();
-        loop {
-            match self.try_admit(&ask, &waited) {
-                Ok(hold) => return Ok(Permit::new(self.clone(), hold)),
-                Err(Denied::Refuse(refusal)) => return Err(*refusal),
-                Err(Denied::Wait(pending)) => waited = pending.await,
+        let refusal = match self.decide_work(&ask, false).await {
+            Ok(hold) => return self.permit_once(hold, &ask).await,
+            Err(refusal) => refusal,
+        };
+        let Some(once) = ask.once.filter(|_| is_short(&refusal)) else { return Err(*refusal) };
+        let tenant = &ask.tenant.0.core;
+        if self.inner.tenants.guests.has(tenant) {
+            return Err(*refusal);
+        }
+        match self.inner.paid(tenant, once).await {
+            Ok(None) => Err(*refusal),
+            Ok(Some(claim)) => {
+                let mut hold = self.decide_work(&ask, true).await.map_err(|refusal| *refusal)?;
+                let (queue, now) = (self.inner.recording.settler.queue(), self.inner.clock.now());
+                hold.count_once(claim, KeyFound::Replay, queue, now);
+                Ok(Permit::new(self.clone(), hold))
             }
+            Err(reason) => Err(*self.inner.turn_away(reason, None)),
         }
     }
 
-    /// [`admit`](Self::admit) from memory alone; `None` if it would have to wait.
+    /// [`admit`](Self::admit) from memory alone; `None` if it would have to wait, as work with an
+    /// id ([`Ask::once`]) always has to.
     pub fn try_admit_now(&self, ask: &Ask) -> Option<Result<Permit, Refusal>> {
-        match self.try_admit(ask, &Waited::default()) {
+        if ask.once.is_some() {
+            return None;
+        }
+        match self.try_admit(ask, &Waited::default(), false) {
             Ok(hold) => Some(Ok(Permit::new(self.clone(), hold))),
             Err(Denied::Refuse(refusal)) => Some(Err(*refusal)),
             Err(Denied::Wait(_)) => None,
         }
     }
 
-    fn try_admit(&self, ask: &Ask, waited: &Waited) -> Result<Hold, Denied> {
+    async fn decide_work(&self, ask: &Ask, is_paid: bool) -> Result<Hold, Box<Refusal>> {
+        let mut waited = Waited::default();
+        loop {
+            match self.try_admit(ask, &waited, is_paid) {
+                Ok(hold) => return Ok(hold),
+                Err(Denied::Refuse(refusal)) => return Err(refusal),
+                Err(Denied::Wait(pending)) => waited = pending.await,
+            }
+        }
+    }
+
+    /// The permit of admitted work, once its id is claimed if it has one.
+    async fn permit_once(&self, hold: Hold, ask: &Ask) -> Result<Permit, Refusal> {
+        let Some(once) = ask.once else { return Ok(Permit::new(self.clone(), hold)) };
+        let claimed = self.claim(HoldBox::new(hold), once).await;
+        match claimed.answer.map(|answer| *answer) {
+            Some(Answer::Admit(running)) => {
+                Ok(Permit::new(self.clone(), running.hold.into_inner()))
+            }
+            Some(Answer::Refuse(refusal)) => Err(*refusal),
+            Some(Answer::Pass) | None => {
+                Err(*self.inner.turn_away(Reason::Unavailable, None)) // a claim is no pass
+            }
+        }
+    }
+
+    /// `is_paid`: it was charged before, so that no quota and no grant pays for it.
+    fn try_admit(&self, ask: &Ask, waited: &Waited, is_paid: bool) -> Result<Hold, Denied> {
         let inner = &*self.inner;
         let now = inner.clock.now();
         let live = inner.catalogs.live.load();
@@ -374,31 +474,54 @@ impl Gate {
         let sheet = ask.sheet(tenant.sheet(&live, now), now);
         let ip = if sheet.policy.uses_ip { hashed_ip(&sheet, ask.ip) } else { None };
         let route = live.catalog.routes.named(&ask.op);
-        if ask.costs.is_empty() && route.is_some() {
+        if ask.costs.is_empty() && route.is_some() && !is_paid {
             return self.held(HoldContext { sheet, route, ip, work: None }, waited, now);
         }
+        let costs = self.costs_of(ask, &live.catalog, &sheet, now)?;
+        let rules = || Arc::new(sheet.policy.work(&live.catalog, route, &costs));
+        if is_paid {
+            let paid = Arc::new(sheet.policy.work(&live.catalog, route, &costs).paid());
+            let all = rules();
+            let of = HoldContext { sheet, route, ip, work: Some(paid) };
+            let mut hold = self.held(of, waited, now)?;
+            // What it takes beyond what was paid is drawn as for all work.
+            hold.of.work = Some(all);
+            return Ok(hold);
+        }
+        let work = Some(rules());
+        self.held(HoldContext { sheet, route, ip, work }, waited, now)
+    }
+
+    /// The costs that the ask names, in atoms.
+    fn costs_of(
+        &self,
+        ask: &Ask,
+        catalog: &Catalog,
+        sheet: &SheetRef,
+        now: Now,
+    ) -> Result<Vec<(MeterId, u64)>, Denied> {
+        let inner = &*self.inner;
         let mut costs = Vec::with_capacity(ask.costs.len());
         for (name, units) in &ask.costs {
-            let Some(meter) = live.catalog.meter(name) else {
+            let Some(meter) = catalog.meter(name) else {
                 const TEXT: &str = "admit: the plan file has no such meter";
-                let help = || live.catalog.meter_help(name);
+                let help = || catalog.meter_help(name);
                 repeated!(error, now.wall_ms, TEXT; meter = %name, help = help());
                 telemetry::unknown_meter("admit");
                 let reason = Reason::NotMetered(name.clone());
-                return Err(Denied::Refuse(inner.refusal(reason, Some(&sheet))));
+                return Err(Denied::Refuse(inner.refusal(reason, Some(sheet))));
             };
-            let rules = &live.catalog.meters[usize::from(meter.0)];
+            let rules = &catalog.meters[usize::from(meter.0)];
             if rules.count == MeterSource::Sum {
                 const TEXT: &str = "admit: a sum counts its parts; ask for those instead";
                 repeated!(error, now.wall_ms, TEXT; meter = %name);
                 telemetry::unknown_meter("admit");
                 let reason = Reason::NotMetered(name.clone());
-                return Err(Denied::Refuse(inner.refusal(reason, Some(&sheet))));
+                return Err(Denied::Refuse(inner.refusal(reason, Some(sheet))));
             }
             costs.push((meter, units.saturating_mul(rules.scale)));
         }
-        let work = Some(Arc::new(sheet.policy.work(&live.catalog, route, &costs)));
-        self.held(HoldContext { sheet, route, ip, work }, waited, now)
+        Ok(costs)
     }
 
     fn held(&self, of: HoldContext, waited: &Waited, now: Now) -> Result<Hold, Denied> {
@@ -408,4 +531,9 @@ impl Gate {
             Some(denied) => Err(denied),
         }
     }
+}
+
+/// Whether units of a quota or a grant are what the work was refused for.
+fn is_short(refusal: &Refusal) -> bool {
+    refusal.limit.as_ref().is_some_and(|limit| limit.kind == LimitKind::Quota)
 }

@@ -1,4 +1,4 @@
-//! The plan file's routes against those of the app.
+//! The plan file's routes against those of the app, and the app's operations against the plan file.
 
 use super::Gate;
 use crate::error::Error;
@@ -65,5 +65,45 @@ impl Gate {
             })
             .collect();
         Err(Error::Routes(lines.join("\n")))
+    }
+    /// Checks that the plan file in force has a route for each of these operations of the program
+    /// ([`Ask::new`](crate::Ask::new)). Call it when the program starts: work under a mistyped name
+    /// has none of the route's costs, feature and rates, and is admitted. Leave out an operation
+    /// that has no route on purpose.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # async fn example() {
+    /// let (gate, _clock) = tallygate::testing::gate(r#"
+    ///     default-plan = "free"
+    ///     [plan.free]
+    ///     rate.deliver = "2/s"
+    ///     [route.deliver]
+    ///     match = []
+    /// "#);
+    /// let error = gate.check_operations(["delivr"]).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "the plan file has no route `delivr`: did you mean `deliver`?"
+    /// );
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Routes`], with one line for each operation without a route, and the nearest name.
+    pub fn check_operations(
+        &self,
+        operations: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<(), Error> {
+        let catalog = self.catalog();
+        let mut lines = Vec::new();
+        for name in operations {
+            let name = name.as_ref();
+            if catalog.routes.named(name).is_none() {
+                lines.push(catalog.no_route(name));
+            }
+        }
+        if lines.is_empty() { Ok(()) } else { Err(Error::Routes(lines.join("\n"))) }
     }
 }

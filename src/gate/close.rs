@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::guests::SETTLE_WITHIN;
 use super::{Gate, Inner};
 use crate::error::Error;
+use crate::ledger::flush::FlushError;
 use crate::payers::late;
 use crate::quota::lease::Lease;
 use crate::renewal;
@@ -36,6 +37,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long late use may wait for its leases: at the end it is owed then. Longer than any answer of
 /// a store that works.
 const PAY_WITHIN: Duration = Duration::from_secs(2);
+
+/// A flush waits this long for claims to be settled: as long as an admission waits to make one.
+const CLAIMS_WITHIN: Duration = Duration::from_secs(6);
 
 /// A close answers this long after its deadline at the latest: another that is being made may have
 /// a later one.
@@ -245,13 +249,23 @@ impl Gate {
         Ok(closed.unwrap_or_else(|_| Err(still_open()))?)
     }
 
-    /// Writes all usage that was counted so far to the store, instead of at the next flush.
+    /// Writes all usage that was counted so far to the store, instead of at the next flush. It
+    /// waits as well, up to 6 seconds, until the ids of work that was settled so far
+    /// ([`Ask::once`](crate::Ask::once)) are charged.
     ///
     /// # Errors
     ///
     /// Usage could not be written; it stays in memory and is tried again.
     pub async fn flush_now(&self) -> Result<(), Error> {
-        Ok(self.inner.recording.flusher.flush_now().await?)
+        let recording = &self.inner.recording;
+        let claims = recording.settler.queue();
+        let settled = tokio::time::timeout(CLAIMS_WITHIN, claims.all_settled()).await;
+        recording.flusher.flush_now().await?;
+        if settled.is_err() {
+            let cause = "claims on the ids of work are not settled yet".to_owned();
+            return Err(FlushError { rows: claims.unsettled(), cause }.into());
+        }
+        Ok(())
     }
 
     /// Returns when everything counted before this call is in the store.

@@ -1,7 +1,10 @@
-//! Idempotent requests: the claim on an idempotency key, between the decision and the handler.
+//! Idempotent requests and work: the claim on a key, between the decision and the handler.
 //!
 //! The claim is written while the request holds its units, before its handler runs. This is the one
 //! wait after which a request is not decided anew, because its units are held.
+//!
+//! Work whose units cannot be had may be a repeat that was paid: for that its claim is read alone,
+//! so that refused work leaves nothing in the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,8 +20,9 @@ use crate::ids::Surrogate;
 use crate::patience::Progress;
 use crate::places::Places;
 use crate::repeated::repeated;
+use crate::sheets::tenant_core::TenantCore;
 use crate::store::layout;
-use crate::store::{Change, StoreError, StoreErrorKind, When, Write, Written, repeat};
+use crate::store::{Change, StoreError, StoreErrorKind, StoreFuture, When, Write, Written, repeat};
 use crate::wire::{self, Reply};
 
 /// Between two tries of a write that did not get through.
@@ -167,9 +171,7 @@ impl Inner {
         if !tenant.has_claims.load(Ordering::Relaxed) {
             self.note_claimant(hold, line).await?;
         }
-        let drawn = Claim::new(&self.leasing.writer.space, tenant.surrogate, once);
-        let mut claim =
-            drawn.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, e.to_string()))?;
+        let mut claim = self.draw_claim(tenant, once)?;
         let now_ms = || self.clock.now().wall_ms;
         let mut write = claim.put(now_ms());
         loop {
@@ -179,6 +181,50 @@ impl Inner {
                 ClaimStep::Write(next) => write = next,
             }
         }
+    }
+
+    /// The claim of work that has been charged, read without arriving. `None`: it has not.
+    pub(super) async fn paid(
+        &self,
+        tenant: &TenantCore,
+        once: OnceKey,
+    ) -> Result<Option<Claim>, Reason> {
+        if self.hub.reach.is_away() {
+            return Err(Reason::Unavailable);
+        }
+        let line = InLine::default();
+        let progress = || line.progress(&self.recording.claims);
+        let read = self.read_paid(tenant, once, &line);
+        let (found, _) =
+            self.hub.reach.while_it_moves(LEASE_WAIT, CLAIM_WAITS, progress, read).await;
+        match found {
+            Some(Ok(claim)) => Ok(claim),
+            Some(Err(error)) => {
+                let now_ms = self.clock.now().wall_ms;
+                repeated!(warn, now_ms, "a claim on work could not be read"; %error);
+                Err(Reason::Unavailable)
+            }
+            None => Err(Reason::Unavailable),
+        }
+    }
+
+    async fn read_paid(
+        &self,
+        tenant: &TenantCore,
+        once: OnceKey,
+        line: &InLine,
+    ) -> Result<Option<Claim>, StoreError> {
+        let mut claim = self.draw_claim(tenant, once)?;
+        let key = claim.key().clone();
+        let read = || self.leasing.ctx.store.read(key.clone());
+        let item = self.in_line(tenant.surrogate, line, read).await?;
+        let is_paid = item.map_or(Ok(false), |item| claim.is_paid(&item))?;
+        Ok(is_paid.then_some(claim))
+    }
+
+    fn draw_claim(&self, tenant: &TenantCore, once: OnceKey) -> Result<Claim, StoreError> {
+        let drawn = Claim::new(&self.leasing.writer.space, tenant.surrogate, once);
+        drawn.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, e.to_string()))
     }
 
     /// Notes, before the first claim of a tenant, that there are any: the ledger finds them by it.
@@ -195,13 +241,22 @@ impl Inner {
         Ok(())
     }
 
-    /// Repeats a write until its outcome is known; the caller bounds the wait.
     async fn write_claim(
         &self,
         of: Surrogate,
         write: &Write,
         line: &InLine,
     ) -> Result<Written, StoreError> {
+        self.in_line(of, line, || self.leasing.ctx.store.write(write.clone())).await
+    }
+
+    /// Repeats a call until its outcome is known; the caller bounds the wait.
+    async fn in_line<T>(
+        &self,
+        of: Surrogate,
+        line: &InLine,
+        call: impl Fn() -> StoreFuture<T>,
+    ) -> Result<T, StoreError> {
         let in_place = || async {
             line.is_in_line.store(true, Ordering::Relaxed);
             let Some(place) = self.recording.claims.place(of.as_u128()).await else {
@@ -209,19 +264,19 @@ impl Inner {
             };
             line.is_in_line.store(false, Ordering::Relaxed);
             let begun = self.clock.now();
-            let written = self.leasing.ctx.store.write(write.clone()).await;
-            if written.is_ok() {
+            let answer = call().await;
+            if answer.is_ok() {
                 place.is_answered();
                 line.answers.fetch_add(1, Ordering::Relaxed);
             }
             let took = self.clock.now().mono_ns.saturating_sub(begun.mono_ns);
-            let error = written.as_ref().err().map(|error| error.kind.word());
+            let error = answer.as_ref().err().map(|error| error.kind.word());
             crate::telemetry::store_call("claim", took as f64 / 1e9, error);
-            written.map(Some) // the place is free: others go on while this one waits
+            answer.map(Some) // the place is free: others go on while this one waits
         };
         let pauses = std::iter::repeat(RETRY);
-        let (written, _) = repeat(pauses, StoreError::is_temporary, in_place).await?;
-        written.ok_or_else(too_many)
+        let (answer, _) = repeat(pauses, StoreError::is_temporary, in_place).await?;
+        answer.ok_or_else(too_many)
     }
 
     fn refuse_claim(&self, hold: Option<HoldBox>, reason: Reason) -> Answer {

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::admission::claim::{self, Charge, Claim, ClaimQueue, ClaimUse, Settle};
+use crate::admission::claim::{self, Charge, Claim, ClaimUse, Settle};
+use crate::admission::claim_queue::ClaimQueue;
 use crate::clock::Clock;
 use crate::delays::Delays;
 use crate::ids::Surrogate;

@@ -14,7 +14,6 @@ use super::view::{HttpView, Peer};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::identity::Caller;
-use crate::toml_file::unknown_help;
 
 /// The tower layer that puts a [`Gate`] in front of a service. A handler finds an
 /// [`Admitted`](crate::Admitted) in the extensions of its request.
@@ -202,11 +201,7 @@ impl GateLayer {
 fn checked_route(gate: &Gate, name: &str) -> Result<Arc<str>, Error> {
     let catalog = gate.catalog();
     let known = catalog.routes.named(name).map(|id| catalog.routes[id].name.clone());
-    known.ok_or_else(|| {
-        let names = catalog.routes.as_slice().iter().map(|route| &*route.name);
-        let help = unknown_help(name, names);
-        Error::Routes(format!("the plan file has no route `{name}`: {help}"))
-    })
+    known.ok_or_else(|| Error::Routes(catalog.no_route(name)))
 }
 
 impl<S> Layer<S> for GateLayer {

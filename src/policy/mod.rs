@@ -211,6 +211,17 @@ pub(crate) struct RouteLine {
 }
 
 impl RoutePolicy {
+    /// The same rules for work whose units are paid already: its rates and its place hold, and no
+    /// quota or grant pays.
+    pub(crate) fn paid(mut self) -> Self {
+        (self.plain, self.costs_alone) = (None, false);
+        for ask in &mut self.meters {
+            (ask.quotas, ask.grants) = (Vec::new(), Vec::new());
+            (ask.debtor, ask.once_only) = (None, false);
+        }
+        self
+    }
+
     /// The rates and quotas that hold for its requests.
     pub(crate) fn limits(&self) -> impl Iterator<Item = Limit> + '_ {
         let rates = self.rates.iter().map(|rate| Limit::Rate(*rate));

@@ -1,6 +1,6 @@
 //! The plan file's routes against those of the app: [`tallygate::Gate::check_routes`].
 
-use tallygate::{Error, Gate, testing};
+use tallygate::{Ask, Error, Gate, testing};
 
 const PLANS: &str = r#"default-plan = "free"
 [plan.free]
@@ -107,4 +107,23 @@ async fn a_gateways_prefix_is_left_out() {
     let app = APP.map(|route| route.replacen(" /", " /api/", 1));
     gate.check_routes(&app).unwrap();
     gate.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn operations_without_a_route_are_named_each_with_the_nearest() {
+    let (gate, clock) = testing::gate(PLANS);
+    gate.check_operations(["chat", "rest"]).unwrap();
+    gate.check_operations([""; 0]).unwrap();
+    let error = gate.check_operations(["chatt", "files", "Rest"]).unwrap_err();
+    assert!(matches!(error, Error::Routes(_)));
+    let expected = "the plan file has no route `chatt`: did you mean `chat`?\n\
+                    the plan file has no route `Rest`: did you mean `rest`?";
+    assert_eq!(error.to_string(), expected);
+    // What it is for: such work is admitted, at no cost.
+    let acme = gate.tenant("acme").await.unwrap();
+    gate.admit(Ask::new(&acme, "chat")).await.unwrap().settle();
+    gate.admit(Ask::new(&acme, "chatt")).await.unwrap().settle();
+    clock.advance(std::time::Duration::from_secs(2)); // past the age of a cached reading
+    let report = gate.usage_report(&testing::identified(&gate, "acme").await).await.unwrap();
+    assert_eq!(report.meters[0].used, 5);
 }

@@ -36,3 +36,4 @@ mod subpools;
 mod usage_records;
 mod usage_report;
 mod work;
+mod work_once;

@@ -1,13 +1,15 @@
-//! One delivery of one job: admitted, done, charged by its id, and taken out of the queue.
+//! One delivery of one job: admitted under its id, done, charged, and taken out of the queue.
 
 use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use tallygate::ingest::{NotCounted, UsageEvent};
 use tallygate::{Ask, Error, Gate, MeterName};
 
-use crate::queue::{Job, Out, Queue};
+use crate::queue::{Out, Queue};
+
+/// The operation of a job: `[route.deliver]` of the plan file.
+pub(crate) const DELIVER: &str = "deliver";
 
 /// Before another try of what the store could not answer or record.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
@@ -44,7 +46,7 @@ impl Work {
         };
 
         // All of its units, or none. Under a rate or `concurrency` it waits as well.
-        let ask = Ask::new(&tenant, "deliver").cost(&self.messages, job.messages);
+        let ask = Ask::new(&tenant, DELIVER).cost(&self.messages, job.messages).once(id);
         let permit = match self.gate.admit(ask).await {
             Ok(permit) => permit,
             Err(refusal) => match refusal.retry_after {
@@ -55,6 +57,10 @@ impl Work {
                 None => return self.out(id, Out::Refused, &refusal).await,
             },
         };
+        if permit.is_repeat() {
+            permit.settle(); // charges nothing
+            return self.out(id, Out::Done, &"was charged before").await;
+        }
         tracing::info!(id, "begun");
         if !self.queue.deliver(&job).await? {
             permit.cancel(); // nothing is charged
@@ -62,25 +68,13 @@ impl Work {
         }
 
         // Charged once for this id, and only then out of the queue: whatever dies in between, the
-        // next delivery finds it charged. What the permit holds goes back first, so that it pays
-        // for the event, and no overage does.
-        permit.cancel();
-        match self.charge(&job).await {
-            Ok(()) => self.out(id, Out::Done, &"done").await,
-            Err(error) => self.out(id, Out::Failed, &error).await,
+        // next delivery is charged, or finds it charged.
+        permit.settle();
+        while let Err(error) = self.gate.flush_now().await {
+            tracing::warn!(id, "not on record yet: {error}");
+            tokio::time::sleep(STORE_AGAIN).await;
         }
-    }
-
-    /// Returns when the job is charged, by this delivery or an earlier one.
-    async fn charge(&self, job: &Job) -> Result<(), NotCounted> {
-        let event = UsageEvent::new(&job.id, &job.tenant, self.messages.as_ref(), job.messages);
-        loop {
-            match self.gate.ingest().events(vec![event.clone()]).await.pop() {
-                Some(Err(error)) if !error.is_retryable() => return Err(error),
-                Some(Ok(_)) => return Ok(()),
-                _ => tokio::time::sleep(STORE_AGAIN).await,
-            }
-        }
+        self.out(id, Out::Done, &"done").await
     }
 
     async fn out(&self, id: &str, out: Out, why: &(dyn Display + Sync)) -> io::Result<Next> {

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::job::{Next, Work};
+use crate::job::{DELIVER, Next, Work};
 use crate::queue::Queue;
 
 /// Most jobs in work. A tenant has fewer: `concurrency` of its plan.
@@ -32,6 +32,7 @@ enum Known {
 /// Works until a signal.
 pub(crate) async fn run(gate: &Gate, queue: Queue) -> Result<(), Box<dyn Error>> {
     let messages = gate.meter("messages")?; // a mistyped name ends it here
+    gate.check_operations([DELIVER])?;
     let work = Work { gate: gate.clone(), queue, messages };
     let mut stop = pin!(stop_signal()?);
     let mut look = interval(LOOK);

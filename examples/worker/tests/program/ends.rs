@@ -38,12 +38,25 @@ fn a_job_that_is_delivered_again_is_charged_once() {
     assert_eq!(folder.used("acme", "messages"), 3);
 
     folder.put("2", &job("acme", 3, 0));
-    folder.put("1", &job("acme", 4, 0)); // another job under a known id
+    folder.put("1", &job("acme", 4, 0)); // the id is what counts
     let worker = folder.start();
-    folder.wait_for("failed", 1);
     waits::until("both are out of the queue", || folder.ids("jobs").is_empty());
     end(worker);
+    assert_eq!(folder.ids("done"), ["1", "2"]);
     assert_eq!(folder.used("acme", "messages"), 6);
+}
+
+#[test]
+fn a_job_that_was_charged_is_done_though_its_tenant_has_nothing_left() {
+    let folder = Folder::with("100/day", "3/day");
+    for _ in 0..2 {
+        folder.put("1", &job("acme", 3, 0));
+        let worker = folder.start();
+        waits::until("it is out of the queue", || folder.ids("jobs").is_empty());
+        folder.wait_for("done", 1);
+        kill(worker);
+    }
+    assert_eq!(folder.used("acme", "messages"), 3);
 }
 
 #[test]

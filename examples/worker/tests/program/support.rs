@@ -8,7 +8,7 @@ use test_support::examples::Home;
 use test_support::processes::Process;
 use test_support::waits;
 
-/// Longest wait for jobs: an event that a dead worker had in hand is answered after 20 s.
+/// Longest wait for jobs, on a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A folder with the example's files, and a queue.
