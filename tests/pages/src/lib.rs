@@ -7,6 +7,7 @@
     missing_debug_implementations,
     dead_code,
     unused_variables,
+    clippy::let_and_return,
     clippy::unused_async,
     reason = "parts of programs that the pages explain"
 )]

@@ -30,7 +30,32 @@ async fn deliver(gate: Gate, url: String) -> Result<(), Error> {
     Ok(())
 }
 
+fn start(gate: &Gate) -> Result<(), Error> {
+    gate.check_operations(["deliver"])?;
+    Ok(())
+}
+
+struct Queue;
+
+impl Queue {
+    fn forget(&self, job: Job) {}
+}
+
+async fn once(gate: Gate, queue: Queue, job: Job, url: String) -> Result<(), Error> {
+    let acme = gate.tenant("acme").await?;
+    let ask = Ask::new(&acme, "deliver").cost("deliveries", 1).once(&job.id);
+    let permit = gate.admit(ask).await?;
+    if !permit.is_repeat() {
+        post(&url).await?;
+    }
+    permit.settle();
+    gate.flush_now().await?;
+    queue.forget(job);
+    Ok(())
+}
+
 struct Job {
+    id: String,
     key_id: String,
     ip: IpAddr,
 }
