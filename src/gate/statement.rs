@@ -255,7 +255,8 @@ impl Gate {
     /// for the host alone: no tenant, no user, no key.
     ///
     /// ```
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
     /// # #[cfg(feature = "testing")] {
     /// use tallygate::Ask;
     ///
