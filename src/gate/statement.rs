@@ -248,6 +248,39 @@ impl Gate {
         })
     }
 
+    /// A refusal's problem (RFC 9457) for where there is no response: an event of a stream, a
+    /// message, a worker's report. It has the members of the body that
+    /// [`refusal_reply`](Self::refusal_reply) would send without the hook `on_refusal`, and
+    /// `retry-after`, in whole seconds, where that has the header `Retry-After`. Nothing in it is
+    /// for the host alone: no tenant, no user, no key.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// use tallygate::Ask;
+    ///
+    /// let (gate, _clock) = tallygate::testing::gate(r#"
+    ///     default-plan = "free"
+    ///     [meter.deliveries]
+    ///     [plan.free]
+    ///     quota.deliveries = "1/day"
+    /// "#);
+    /// let acme = gate.tenant("acme").await?;
+    /// let refused = gate.admit(Ask::new(&acme, "deliver").cost("deliveries", 2)).await;
+    /// let problem = gate.refusal_problem(&refused.unwrap_err());
+    /// assert_eq!(problem["status"], 429);
+    /// assert_eq!(problem["violated-policies"][0], "deliveries/day");
+    /// assert!(problem["retry-after"].as_u64() > Some(0));
+    /// # }
+    /// # Ok::<(), tallygate::Error>(()) }).unwrap();
+    /// ```
+    pub fn refusal_problem(&self, refusal: &Refusal) -> serde_json::Value {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        wire::problem(refusal, &inner.settings.wire, wire::Call::at(now.wall_ms))
+    }
+
     /// A refusal as the response to a gRPC call. The hook `on_refusal` is for HTTP and is not
     /// called. For adapters.
     pub fn grpc_refusal_reply(&self, refusal: &Refusal) -> Reply {

@@ -210,9 +210,18 @@ pub(crate) fn refusal_as(
     if let Some(limit) = &refusal.limit {
         fields::limit_headers(std::slice::from_ref(limit), options.style, call, &mut headers);
     }
-    let problem = Problem { refusal, how: &how, options, wall_ms: call.wall_ms };
+    let problem = Problem { refusal, how: &how, options, wall_ms: call.wall_ms, has_header: true };
     let body = serde_json::to_vec(&problem).expect("a map of strings and numbers is JSON");
     Reply { status: how.status, headers, body }
+}
+
+/// A refusal's problem where there is no response with headers: the same body, with the seconds of
+/// `Retry-After` as a member.
+pub(crate) fn problem(refusal: &Refusal, options: &WireOptions, call: Call) -> serde_json::Value {
+    let how = Mapping::of(&refusal.reason);
+    let wall_ms = call.wall_ms;
+    let problem = Problem { refusal, how: &how, options, wall_ms, has_header: false };
+    serde_json::to_value(problem).expect("a map of strings and numbers is JSON")
 }
 
 /// Seconds to wait, at least 1: the refusal's own, else the time until the limit resets.
@@ -242,11 +251,13 @@ struct Problem<'a> {
     how: &'a Mapping,
     options: &'a WireOptions,
     wall_ms: i64,
+    /// `Retry-After` says when to come again.
+    has_header: bool,
 }
 
 impl Serialize for Problem<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { refusal, how, options, wall_ms } = self;
+        let Self { refusal, how, options, wall_ms, has_header } = self;
         let mut map = serializer.serialize_map(None)?;
         let base = if how.problem.starts_with('/') { &*options.problem_base } else { "" };
         map.serialize_entry(
@@ -256,6 +267,9 @@ impl Serialize for Problem<'_> {
         map.serialize_entry("title", &how.title)?;
         map.serialize_entry("status", &how.status)?;
         map.serialize_entry("detail", &detail(refusal))?;
+        if how.retry && !has_header {
+            map.serialize_entry("retry-after", &retry_after(refusal))?;
+        }
         if let Some(limit) = &refusal.limit {
             map.serialize_entry("violated-policies", &[&limit.name])?;
         }

@@ -37,12 +37,24 @@ fn refused(reason: Reason) -> Refusal {
 
 /// Status and headers as lines, then the body, as a snapshot would hold.
 fn sent(refused: &Refusal) -> String {
-    let reply = refusal(refused, &WireOptions::default(), Call::at(1_795_256_636_000));
+    let (options, call) = (WireOptions::default(), Call::at(1_795_256_636_000));
+    let reply = refusal(refused, &options, call);
+    is_the_problem_without_a_response(&reply, problem(refused, &options, call));
     let mut out = format!("{}\n", reply.status);
     for (name, value) in &reply.headers {
         out.push_str(&format!("{name}: {value}\n"));
     }
     out + std::str::from_utf8(&reply.body).unwrap()
+}
+
+/// The body, and the header `Retry-After` as a member.
+fn is_the_problem_without_a_response(reply: &Reply, problem: serde_json::Value) {
+    let mut expected: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    let header = reply.headers.iter().find(|(name, _)| *name == "retry-after");
+    if let Some((_, seconds)) = header {
+        expected["retry-after"] = seconds.parse::<u64>().unwrap().into();
+    }
+    assert_eq!(problem, expected);
 }
 
 #[test]

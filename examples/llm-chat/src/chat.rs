@@ -9,7 +9,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tallygate_axum::tallygate::{self, Gate, MeterName, Reason, Refusal};
 use tallygate_axum::{Refused, Usage};
 
@@ -109,10 +109,8 @@ impl Answer {
         let usage = json!({ "input_tokens": self.input, "output_tokens": self.output.charged });
         let mut end = json!({ "why": why, "usage": usage });
         if let Some(refusal) = refusal {
-            // The body of the 429 or 402 that it would have been at the start.
-            let problem = serde_json::from_slice(&self.gate.refusal_reply(refusal).body);
-            end["problem"] = problem.unwrap_or(Value::Null);
-            end["retry_after"] = json!(refusal.retry_after.map(|wait| wait.as_secs() + 1));
+            // The body of the 429 or 402 that it would have been at the start, with `retry-after`.
+            end["problem"] = self.gate.refusal_problem(refusal);
         }
         Event::default().event("end").data(end.to_string())
     }

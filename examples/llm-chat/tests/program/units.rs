@@ -31,7 +31,7 @@ fn streams_are_cut_where_the_units_end_and_deliver_no_token_more() {
         let problem = &answer.end["problem"];
         assert_eq!((&problem["status"], &problem["plan"]), (&json!(429), &json!("free")));
         assert_eq!(problem["violated-policies"], json!(["credits/day"]));
-        assert!(answer.end["retry_after"].as_u64().unwrap() > 0);
+        assert!(problem["retry-after"].as_u64().unwrap() > 0);
     }
     let tokens: u64 = answers.iter().map(|answer| answer.tokens).sum();
     let cost = CLIENTS as u64 * 4 + 4 * tokens;
@@ -111,7 +111,7 @@ fn prepaid_credits_are_spent_and_then_there_is_a_bill_to_pay() {
     let answer = app.whole("prepaid", &words(2_000));
     assert_eq!(answer.why(), "out-of-units");
     let problem = &answer.end["problem"];
-    assert_eq!((&problem["status"], &answer.end["retry_after"]), (&json!(402), &Value::Null));
+    assert_eq!((&problem["status"], &problem["retry-after"]), (&json!(402), &Value::Null));
     assert_eq!(problem["billing-url"], "https://example.com/billing");
     assert_eq!(app.credits("prepaid"), 4 + 4 * answer.tokens);
     assert!((4_000 - PIECE..=4_000).contains(&app.credits("prepaid")));
