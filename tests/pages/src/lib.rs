@@ -8,6 +8,8 @@
     dead_code,
     unused_variables,
     clippy::unused_async,
+    clippy::let_and_return,
+    clippy::disallowed_methods,
     reason = "parts of programs that the pages explain"
 )]
 
