@@ -70,6 +70,28 @@ async fn a_task_and_a_guard_report_what_it_cost() {
 }
 
 #[tokio::test]
+async fn a_task_whose_client_has_left_is_not_in_flight() {
+    let plans =
+        plans(PAGE, "What is given away").replace("[plan.free]", "[plan.free]\nconcurrency = 1");
+    let (gate, _clock) = testing::gate(&plans);
+    let app = app(&gate);
+    let client = tokio::spawn(app.clone().oneshot(ask("/v1/detached")));
+    while meter(&gate, "output-tokens").await.1 < MOST {
+        steps(1).await;
+    }
+    steps(10).await;
+    assert_eq!(app.clone().oneshot(ask("/v1/end")).await.unwrap().status(), 429);
+    client.abort();
+    assert!(client.await.is_err());
+    let next = tokio::spawn(app.oneshot(ask("/v1/detached")));
+    steps(10).await;
+    assert_eq!(meter(&gate, "output-tokens").await.0, 0, "the first task is still at work");
+    assert_eq!(next.await.unwrap().unwrap().status(), 200);
+    steps(model::STEPS).await;
+    assert_eq!(meter(&gate, "output-tokens").await, (MOST, 0));
+}
+
+#[tokio::test]
 async fn with_a_client_that_stays_all_report_what_it_cost() {
     for (path, cost) in
         [("/v1/end", 50), ("/v1/stream", 100), ("/v1/detached", 50), ("/v1/guarded", 50)]
