@@ -9,7 +9,6 @@
     unused_variables,
     clippy::let_and_return,
     clippy::unused_async,
-    clippy::let_and_return,
     clippy::disallowed_methods,
     reason = "parts of programs that the pages explain"
 )]
