@@ -85,8 +85,9 @@ impl Inner {
             requests,
             units,
             pools,
-            "work is still open while the gate closes: its units stay spent until their windows \
-             end, and what it uses from now on may not be recorded. End it before closing the gate"
+            "work is still open while the gate closes: the units it holds stay spent until their \
+             windows end, and what it uses from now on may not be recorded. End it before closing \
+             the gate"
         );
     }
 

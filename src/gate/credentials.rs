@@ -33,7 +33,7 @@ impl Credentials {
         }
         if !self.said_no_caller.swap(true, Ordering::Relaxed) {
             notice!(
-                info,
+                warn,
                 "a request has no caller, and gets 401: only the layer finds one here. If its user \
                  is signed in, the layer that authenticates stands within the gate's instead of \
                  around it, or a router was given the gate instead of the layer. This is logged \

@@ -77,10 +77,11 @@ pub(crate) struct Teardown {
     pub(crate) closed: tokio::sync::OnceCell<()>,
 }
 
-impl Drop for Teardown {
+impl Drop for Inner {
     fn drop(&mut self) {
-        // A gate that failed to open never counted anything.
-        if self.maintenance.get().is_some() && self.closed.get().is_none() {
+        // One that has served no tenant (its start failed) leaves nothing behind.
+        let served = !self.tenants.active.is_empty();
+        if served && self.teardown.closed.get().is_none() {
             tracing::warn!(
                 "the gate ends without `close`: what was counted since the last flush is at best \
                  in its journal, and the units it leased stay spent until another process takes \

@@ -14,6 +14,7 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
     let store = store.promise();
     let mode = format!("{:?}", config.flush.mode);
     let loss = match config.flush.mode {
+        _ if store.survives == "nothing" => "all use, which is in memory alone".to_owned(),
         FlushMode::Fast => format!("at most {:?} of use", config.flush.every),
         FlushMode::Journal => "at most 50 ms of use".to_owned(),
         FlushMode::Durable => "nothing that was answered".to_owned(),

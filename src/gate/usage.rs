@@ -263,6 +263,26 @@ impl Usage {
 }
 
 impl Gate {
+    /// Logs that this gate has decided a request twice and charges it twice, if what the second
+    /// replaced in its extensions is of this gate. For adapters.
+    #[doc(hidden)]
+    #[inline]
+    pub fn note_passed_twice(&self, before: Option<&Admitted>, route: Option<&str>) {
+        if let Some(before) = before
+            && Arc::ptr_eq(&before.0.gate.inner, &self.inner)
+        {
+            self.log_passed_twice(route);
+        }
+    }
+
+    #[cold]
+    fn log_passed_twice(&self, route: Option<&str>) {
+        const TEXT: &str = "a request passes two layers of one gate, and is charged twice: leave \
+                            one out, and a route that is named at its router out of the router \
+                            that has a layer";
+        repeated!(error, self.inner.clock.now().wall_ms, TEXT; route);
+    }
+
     /// The tenant in memory that a request is of.
     fn tenant_of(&self, of: &HoldContext) -> Option<Arc<LiveTenant>> {
         match &of.sheet {

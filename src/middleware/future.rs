@@ -245,7 +245,8 @@ fn begin<B: Body>(
             return Serving::own(running);
         }
         let (serving, admitted) = Serving::share(&shared.gate, running);
-        request.extensions_mut().insert(admitted);
+        let before = request.extensions_mut().insert(admitted);
+        shared.gate.note_passed_twice(before.as_ref(), shared.route.as_deref());
         serving
     });
     (serving, RequestFacts::by(request), call)

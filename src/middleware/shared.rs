@@ -7,9 +7,8 @@ use http::{Extensions, Request, Uri};
 use http_body::Body;
 
 use super::view::{FindPattern, FindPeer, HttpView};
-use crate::gate::{Admitted, Gate, Step, Waited};
+use crate::gate::{Gate, Step, Waited};
 use crate::identity::Caller;
-use crate::repeated::repeated;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -57,9 +56,6 @@ impl LayerShared {
 
     /// Asks the gate about a request.
     pub(super) fn ask<B: Body>(&self, request: &Request<B>, waited: Waited) -> Step {
-        if self.route.is_some() {
-            self.note_twice(request);
-        }
         self.gate.admit_request(&self.view_of(request), waited)
     }
 
@@ -73,18 +69,6 @@ impl LayerShared {
         // An empty body may report only that it has ended, as lambda_http's does.
         let length = body.size_hint().exact().or_else(|| body.is_end_stream().then_some(0));
         view.body_of(length).counting_reads(self.reads).on_route(self.route.as_deref())
-    }
-
-    /// Logs that a layer around this one has decided the request already, so that it is charged
-    /// twice.
-    fn note_twice<B>(&self, request: &Request<B>) {
-        let admitted = request.extensions().get::<Admitted>();
-        if admitted.is_some_and(|admitted| Arc::ptr_eq(&admitted.gate().inner, &self.gate.inner)) {
-            const TEXT: &str = "a request on a route that is named at its router is charged twice: \
-                                leave the router out of the layer around it";
-            let route = self.route.as_deref();
-            repeated!(error, self.gate.inner.clock.now().wall_ms, TEXT; route);
-        }
     }
 
     /// Warns once that a connection was upgraded to another protocol and its handler keeps no

@@ -158,6 +158,14 @@ fn a_gate_that_ends_without_being_closed_is_named() {
         tokio::task::yield_now().await;
         assert_eq!(log.count("without `close`"), 0, "{:?}", log.0);
 
+        // Its start failed, at a mistyped meter say.
+        let (gate, _clock) = testing::gate(PLANS);
+        drop(gate);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(log.count("without `close`"), 0, "{:?}", log.0);
+
         let (gate, _clock) = testing::gate(PLANS);
         admit(&gate, 1).await.unwrap().settle();
         drop(gate);

@@ -276,18 +276,23 @@ fn a_request_that_two_layers_of_a_gate_charge_is_named() {
     let log = Log::default();
     log.over(async {
         let route = "[route.work]\nmatch = []\ncost = { requests = 2 }\n";
-        let (gate, _clock) = testing::gate(&format!("{PLANS}\n{route}"));
+        let (gate, clock) = testing::gate(&format!("{PLANS}\n{route}"));
         let inner = tower::service_fn(async |_: Request<String>| {
             Ok::<_, Infallible>(Response::new(String::new()))
         });
-        let named = GateLayer::new(&gate).route("work").unwrap().layer(inner);
+        let named = GateLayer::new(&gate).route("work").unwrap().layer(inner.clone());
         let request = || Request::get("/").header("x-tenant", "acme").body(String::new()).unwrap();
         named.clone().oneshot(request()).await.unwrap();
         assert!(!log.has("charged twice"), "{:?}", log.0);
         GateLayer::new(&gate).layer(named).oneshot(request()).await.unwrap();
+        assert_eq!(log.count("charged twice"), 1, "{:?}", log.0);
+        assert!(log.has("route=\"work\""), "{:?}", log.0);
+        clock.advance(Duration::from_secs(2)); // a line is written once a second
+        let layer = GateLayer::new(&gate);
+        let nested = layer.layer(layer.layer(inner));
+        nested.oneshot(request()).await.unwrap();
     });
-    assert_eq!(log.count("charged twice"), 1, "{:?}", log.0);
-    assert!(log.has("route=\"work\""), "{:?}", log.0);
+    assert_eq!(log.count("charged twice"), 2, "{:?}", log.0);
 }
 
 #[test]

@@ -198,7 +198,8 @@ fn serve<S: Service<ServiceRequest>, B>(
             count_reads(&mut request, read);
         }
         let (serving, admitted) = Serving::share(gate, running);
-        request.extensions_mut().insert(admitted);
+        let before = request.extensions_mut().insert(admitted);
+        gate.note_passed_twice(before.as_ref(), None);
         serving
     });
     let asked = Asked::by(&request);
