@@ -52,7 +52,8 @@ impl Routes {
         for text in app {
             let route = AppRoute::of(text);
             if route.is_none() {
-                let message = format!("the app's `{text}` is not \"METHOD /path\", \"ANY /path\"");
+                let message =
+                    format!("the app's `{text}` is neither \"METHOD /path\" nor \"ANY /path\"");
                 found.push((None, message));
             }
             routes.extend(route);

@@ -82,8 +82,8 @@ async fn what_is_no_route_of_an_app_is_named() {
     assert_eq!(
         lacking(&gate, &["/v1/chat", "POST v1/chat", "post /v1/chat"]),
         [
-            "the app's `/v1/chat` is not \"METHOD /path\", \"ANY /path\"",
-            "the app's `POST v1/chat` is not \"METHOD /path\", \"ANY /path\"",
+            "the app's `/v1/chat` is neither \"METHOD /path\" nor \"ANY /path\"",
+            "the app's `POST v1/chat` is neither \"METHOD /path\" nor \"ANY /path\"",
         ],
     );
 }

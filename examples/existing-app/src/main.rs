@@ -72,9 +72,9 @@ async fn echo(mut socket: WebSocket, usage: Usage) {
         if usage.take("messages", 1).await.is_err() {
             return;
         }
+        usage.add("messages", 1); // before the send: a client that leaves meanwhile had the work
         if socket.send(message).await.is_err() {
             return;
         }
-        usage.add("messages", 1);
     }
 }
