@@ -48,6 +48,8 @@ pub(crate) struct Catalogs {
     pub(crate) live: Arc<ArcSwap<LiveCatalog>>,
     /// What the gate's identification can yield, for each plan file that comes into force.
     yields: Yields,
+    /// The app's routes, as it has named them: later plan files are held to them as well.
+    pub(super) app_routes: ArcSwap<Vec<String>>,
     store: Arc<dyn Store>,
     space: Space,
     clock: Arc<dyn Clock>,
@@ -303,7 +305,20 @@ impl Catalogs {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let reloads = tokio::sync::Mutex::new(());
-        Self { source, reloads, live, yields, store, space, clock }
+        let app_routes = ArcSwap::default();
+        Self { source, reloads, live, yields, app_routes, store, space, clock }
+    }
+
+    /// Warns of each pattern of a plan file that the app has no route for, if the app has named
+    /// its routes.
+    fn warn_of_routes(&self, catalog: &Catalog) {
+        let app = self.app_routes.load();
+        if app.is_empty() {
+            return;
+        }
+        for (line, message) in catalog.routes.without_counterpart(&app) {
+            notice!(warn, line = line.unwrap_or_default(), "{message}");
+        }
     }
 
     /// Reads the plan file, and puts it in force if its content is another. Returns whether it did.
@@ -329,6 +344,7 @@ impl Catalogs {
         let published = publish(store, space, &catalog, published, now_ms).await?;
         let revision = published.revision;
         warn_of(&catalog);
+        self.warn_of_routes(&catalog);
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
         let catalog = published.in_force(catalog);

@@ -1,12 +1,15 @@
 //! The plan file's routes against those of the app, and the app's operations against the plan file.
 
+use std::sync::Arc;
+
 use super::Gate;
 use crate::error::Error;
 
 impl Gate {
     /// Checks that the app has each route that the plan file in force names: a mistyped `match`
     /// fits no request, and its costs and limits hold for none. For a test of the app, and for a
-    /// warning when it starts.
+    /// warning when it starts. The gate keeps the routes, and warns in the log if a later plan file
+    /// names one that is not among them.
     ///
     /// `app` has all routes of the app as `"METHOD /path"`, with the whole path (that of outer
     /// routers too) in the syntax of axum or actix-web; `ANY` is every method. Order and names of
@@ -52,6 +55,7 @@ impl Gate {
         };
         let app: Vec<String> = app.into_iter().map(|route| own(route.as_ref())).collect();
         let found = self.catalog().routes.without_counterpart(&app);
+        self.inner.catalogs.app_routes.store(Arc::new(app));
         if found.is_empty() {
             return Ok(());
         }

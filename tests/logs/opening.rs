@@ -49,3 +49,19 @@ fn plans_without_exceptions_log_none() {
         assert!(!log.has(line), "{line}: {:?}", log.0);
     }
 }
+
+#[test]
+fn a_reloaded_plan_file_is_held_to_the_routes_that_the_app_has_named() {
+    let log = Log::default();
+    log.over(async {
+        let text =
+            "default-plan = \"free\"\n[plan.free]\n[route.chat]\nmatch = \"POST /v1/chat\"\n";
+        let plans = testing::Plans::new(text);
+        let gate = plans.read_by(testing::builder("")).open().await.unwrap();
+        gate.check_routes(["POST /v1/chat"]).unwrap();
+        plans.set(&text.replace("chat\"\n", "caht\"\n"));
+        assert!(gate.reload().await.unwrap());
+        gate.close().await.unwrap();
+    });
+    assert_eq!(log.count("no route of the app has `POST /v1/caht`"), 1, "{:?}", log.0);
+}
