@@ -280,7 +280,7 @@ fn a_request_that_two_layers_of_a_gate_charge_is_named() {
         let inner = tower::service_fn(async |_: Request<String>| {
             Ok::<_, Infallible>(Response::new(String::new()))
         });
-        let named = GateLayer::new(&gate).route("work").unwrap().layer(inner.clone());
+        let named = GateLayer::new(&gate).route("work").unwrap().layer(inner);
         let request = || Request::get("/").header("x-tenant", "acme").body(String::new()).unwrap();
         named.clone().oneshot(request()).await.unwrap();
         assert!(!log.has("charged twice"), "{:?}", log.0);
