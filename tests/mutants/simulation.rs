@@ -6,7 +6,10 @@
 //! In the copy that `run` makes, `tests/simulation/main.rs` has this as a module.
 
 use std::cell::Cell;
+use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tallygate::testing::{Plant, plant};
 
@@ -43,19 +46,46 @@ const SHOWN: [(Plant, u64, bool); 5] = [
     (Plant::FenceIgnoresOpenPermits, 32, true),
     (Plant::ShortPageIsTheEnd, 32, true),
     (Plant::MissingCarry, 102, true),
-    (Plant::RestartTrustsJournal, 830, false),
+    (Plant::RestartTrustsJournal, 516, false),
 ];
 
 /// How a mistake is caught, and at which seed.
 fn caught(mistake: Plant) -> Option<(String, String)> {
-    let shown = SHOWN.iter().filter(|shown| shown.0 == mistake).map(|shown| (shown.1, shown.2));
-    let all = range("TALLYGATE_SEEDS").unwrap_or(TO_CATCH);
-    let all = all.flat_map(|seed| [(seed, false), (seed, true)]);
-    shown.chain(all).find_map(|(seed, quiet)| {
+    let run = |seed, quiet| {
         let found = run_with(seed, quiet, mistake).violation;
         let at = format!("seed {seed}{}", if quiet { ", without faults" } else { "" });
         found.map(|violation| (at, violation))
-    })
+    };
+    let mut shown = SHOWN.iter().filter(|shown| shown.0 == mistake);
+    let all = range("TALLYGATE_SEEDS").unwrap_or(TO_CATCH);
+    shown.find_map(|shown| run(shown.1, shown.2)).or_else(|| first_of(all, &run))
+}
+
+/// Searches these seeds on all processors: a change of the order of events moves the seeds at which
+/// rare mistakes are caught, and one processor takes many minutes to find them again.
+fn first_of(
+    seeds: Range<u64>,
+    run: &(dyn Fn(u64, bool) -> Option<(String, String)> + Sync),
+) -> Option<(String, String)> {
+    let next = AtomicU64::new(seeds.start);
+    let found = Mutex::new(None);
+    let search = || {
+        while found.lock().unwrap().is_none() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            if let Some(caught) = run(seed, false).or_else(|| run(seed, true)) {
+                *found.lock().unwrap() = Some(caught);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+            scope.spawn(search);
+        }
+    });
+    found.into_inner().unwrap()
 }
 
 /// All of them; or only the one that `TALLYGATE_MISTAKES` names.
