@@ -478,18 +478,16 @@ impl Gate {
             return self.held(HoldContext { sheet, route, ip, work: None }, waited, now);
         }
         let costs = self.costs_of(ask, &live.catalog, &sheet, now)?;
-        let rules = || Arc::new(sheet.policy.work(&live.catalog, route, &costs));
-        if is_paid {
-            let paid = Arc::new(sheet.policy.work(&live.catalog, route, &costs).paid());
-            let all = rules();
-            let of = HoldContext { sheet, route, ip, work: Some(paid) };
-            let mut hold = self.held(of, waited, now)?;
-            // What it takes beyond what was paid is drawn as for all work.
-            hold.of.work = Some(all);
-            return Ok(hold);
+        let rules = || sheet.policy.work(&live.catalog, route, &costs);
+        let all = Some(Arc::new(rules()));
+        if !is_paid {
+            return self.held(HoldContext { sheet, route, ip, work: all }, waited, now);
         }
-        let work = Some(rules());
-        self.held(HoldContext { sheet, route, ip, work }, waited, now)
+        let paid = Some(Arc::new(rules().paid()));
+        let mut hold = self.held(HoldContext { sheet, route, ip, work: paid }, waited, now)?;
+        // What it takes beyond what was paid is drawn as for all work.
+        hold.of.work = all;
+        Ok(hold)
     }
 
     /// The costs that the ask names, in atoms.

@@ -280,7 +280,7 @@ async fn work_takes_units_before_it_spends_them() {
     assert_eq!(standing(&gate, "acme", "tokens").await, (550, 0, 0));
     usage.add("tokens", 7);
     assert_eq!(standing(&gate, "acme", "tokens").await, (557, 0, 0), "late, and counted");
-    assert_eq!(acme.in_flight(), Some(0), "the work is over, whoever keeps the handle");
+    assert_eq!(acme.in_flight(), Some(0), "the work is over, though the handle is kept");
 }
 
 #[tokio::test]

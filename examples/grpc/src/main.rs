@@ -67,7 +67,7 @@ impl Translation for Shouting {
         Ok(Response::new(Text { text: text.to_uppercase() }))
     }
 
-    /// Takes words as it goes: the stream ends where they end, and its client is told why.
+    /// Takes words as it goes: when they run out, the stream ends with a status that says why.
     async fn translate_book(
         &self,
         request: Request<Text>,

@@ -49,8 +49,8 @@ pub(crate) async fn chat(
     let model = request.model;
     let input = provider::tokens(&request.prompt);
     usage.take(&chat.input, input).await?;
-    // All that the answer may cost, where the client says how much that is, or where nobody will
-    // know in the middle of it. Otherwise it is taken piece by piece.
+    // All that the answer may cost, if the client states a maximum or the provider counts only at
+    // the end. Otherwise units are taken piece by piece.
     let at_its_end = (model == Model::CountsAtTheEnd).then_some(MAX_TOKENS);
     let max_tokens = request.max_tokens.or(at_its_end);
     if let Some(max_tokens) = max_tokens {
