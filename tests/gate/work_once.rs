@@ -1,6 +1,8 @@
 //! Work with an id (`Ask::once`): charged once, over nodes that share a store, restarts and deaths.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +11,10 @@ use http_body_util::{BodyExt, Empty, Full};
 use proptest::prelude::*;
 use tallygate::directory::Grant;
 use tallygate::middleware::GateLayer;
-use tallygate::store::{Memory, Query, Store};
+use tallygate::store::{Key, Memory, Query, Store, StoreFuture, Write, Written};
 use tallygate::testing::{self, Faulty};
 use tallygate::{Admitted, Ask, Gate, ManualClock, Permit, Reason, Refusal};
+use test_support::gates::meter;
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -363,4 +366,53 @@ proptest! {
             }
         });
     }
+}
+
+/// A store that is slow to write claims, and nothing else.
+#[derive(Clone, Default)]
+struct LateClaims {
+    store: Memory,
+    is_late: Arc<AtomicBool>,
+}
+
+impl Store for LateClaims {
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        let Key { pk, .. } = &write.key;
+        let is_late = pk.contains("#K#") && self.is_late.load(Ordering::Relaxed);
+        let written = self.store.write(write);
+        Box::pin(async move {
+            if is_late {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            written.await
+        })
+    }
+
+    test_support::forward!(store: read, query, expire, promise, close);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_counted_does_not_wait_behind_a_claim_that_is_slow() {
+    let (store, clock) = (LateClaims::default(), ManualClock::at_unix_ms(testing::START_MS));
+    let open = async || {
+        let builder = testing::builder(HARD).store(store.clone());
+        builder.clock(clock.clone()).open().await.unwrap()
+    };
+    let gate = open().await;
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = |pages| Ask::new(&acme, "deliver").cost("pages", pages);
+    let job = gate.admit(ask(2).once("job")).await.unwrap();
+    gate.admit(ask(1)).await.unwrap().settle();
+    store.is_late.store(true, Ordering::Relaxed);
+    job.settle();
+    let flushing = tokio::spawn(async move { gate.flush_now().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!flushing.is_finished(), "the claim is not settled");
+    assert_eq!(
+        meter(&open().await, "pages").await.0,
+        1,
+        "as a function that is frozen now leaves it"
+    );
+    flushing.await.unwrap().unwrap();
+    assert_eq!(meter(&open().await, "pages").await.0, 3);
 }
