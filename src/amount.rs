@@ -8,9 +8,40 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize};
 
 /// Largest whole number that every JSON reader represents exactly (RFC 8259, section 6).
 pub(crate) const EXACT: u64 = 1 << 53;
+
+/// A number of atoms, as opposed to whole units, a billing service's units, or any other number. At
+/// which scale is known where it is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Atoms(pub(crate) u64);
+
+impl Atoms {
+    pub(crate) const NONE: Self = Self(0);
+
+    /// So many parts of `each` atoms; `None` if they are too many.
+    pub(crate) fn of(parts: u64, each: u64) -> Option<Self> {
+        parts.checked_mul(each).map(Self)
+    }
+
+    /// How many whole parts of `each` atoms it has: at least one atom each.
+    pub(crate) fn parts(self, each: u64) -> u64 {
+        self.0 / each.max(1)
+    }
+
+    #[must_use]
+    pub(crate) fn saturating_add(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+
+    #[must_use]
+    pub(crate) fn saturating_sub(self, less: Self) -> Self {
+        Self(self.0.saturating_sub(less.0))
+    }
+}
 
 /// An amount of what a meter counts: whole units, and the part of one where the meter divides its
 /// unit. Prints exactly (`12`, `12.345`); compares with whole units and other amounts of any meter.

@@ -121,6 +121,8 @@ pub enum Reason {
     Suspended,
     /// The gate cannot decide and fails closed (503).
     Unavailable,
+    /// This process has as much in progress as `[capacity]` of the service file allows (503).
+    Overloaded,
     /// The request states no length, and its bytes are counted (411).
     LengthRequired,
     /// The same idempotency key was used for another request (409).
@@ -192,6 +194,8 @@ pub struct Refusal {
     /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` without such a hook.
     /// A refusal that a handler returns gets it from the layer around it.
     pub call: Option<Box<RefusedCall>>,
+    /// Where an API key goes, for a caller that has presented none that is known.
+    pub(crate) keys_go_in: Option<Arc<str>>,
 }
 
 impl Refusal {
@@ -208,6 +212,7 @@ impl Refusal {
             user: None,
             key: None,
             call: None,
+            keys_go_in: None,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmissionInput, AdmittedBy};
 use crate::admission::permit::{Hold, HoldBox};
 use crate::admission::reads::BytesRead;
-use crate::catalog::Auth;
+use crate::catalog::{Auth, Catalog, RouteId};
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
@@ -25,6 +25,8 @@ use crate::quota::lease::Lease;
 use crate::sheets::tenant_core::TenantCore;
 use crate::telemetry::CheckSpan;
 
+mod alert_tasks;
+mod alerts;
 mod as_written;
 mod ask;
 mod balances;
@@ -42,16 +44,22 @@ mod drill;
 #[cfg(feature = "stripe")]
 mod ends;
 mod entitlements;
+mod explain;
 mod guests;
+mod health;
 mod host_tables;
 mod idle;
 mod in_hand;
 mod inner;
+#[cfg(feature = "stripe")]
+mod last_report;
 mod limit_line;
+mod logged;
 mod lookup;
 mod made_pepper;
 mod maintain;
 mod meter_name;
+mod nearest;
 mod news;
 mod once;
 mod open;
@@ -62,6 +70,7 @@ mod rates;
 mod recent;
 #[cfg(feature = "stripe")]
 mod reports;
+mod reset;
 mod restore;
 #[cfg(feature = "stripe")]
 mod scales;
@@ -73,15 +82,20 @@ mod standing;
 mod statement;
 mod stores;
 mod tenants;
+mod troubles;
 mod unleased;
 mod usage;
+mod waits_for_holds;
 
 pub(crate) use callers::Identification;
 pub(crate) use inner::Inner;
+use logged::About;
+pub(crate) use statement::status as status_word;
 
 pub use ask::{Ask, Permit, TenantHandle};
 pub use close::CLOSE_WITHIN;
 pub use entitlements::Entitlements;
+pub use health::{Health, Trouble};
 pub use meter_name::MeterName;
 pub use open::GateBuilder;
 pub use restore::{Restored, SinceCopy};
@@ -183,6 +197,8 @@ pub struct Waited {
     rounds: u8,
     store_away: bool,
     refused: Option<Reason>,
+    /// The tenant of which that is so, if it is known.
+    refused_of: Option<Arc<str>>,
     /// The wait has come to the answer itself.
     pub(crate) answer: Option<Box<Answer>>,
 }
@@ -256,7 +272,8 @@ impl Gate {
         }
         // A wait that can only end in a refusal has said so.
         if let Some(reason) = waited.refused {
-            return refuse(inner.turn_away(reason, None));
+            let route = inner.route_of(&live.catalog, view);
+            return self.turned_away(reason, &live.catalog, route, waited.refused_of);
         }
         let is_last = waited.rounds > ROUNDS;
 
@@ -278,9 +295,11 @@ impl Gate {
         //   others the directory is asked, once for all who wait.
         let seen = match self.identify(view, auth, now, waited.rounds) {
             Identification::Caller(caller) => caller,
-            Identification::Refused(reason) => return refuse(inner.turn_away(reason, None)),
+            Identification::Refused(reason) => {
+                return self.turned_away(reason, &live.catalog, route, None);
+            }
             Identification::Ask(_) if is_last => {
-                return refuse(inner.turn_away(Reason::Unavailable, None));
+                return self.turned_away(Reason::Unavailable, &live.catalog, route, None);
             }
             Identification::Ask(pending) => return Step::Wait(counted(pending, waited.rounds)),
         };
@@ -318,10 +337,33 @@ impl Gate {
         }
     }
 
+    /// A request that goes no further, with its route; and its tenant, where that is known.
+    #[cold]
+    fn turned_away(
+        &self,
+        reason: Reason,
+        catalog: &Catalog,
+        route: Option<RouteId>,
+        tenant: Option<Arc<str>>,
+    ) -> Step {
+        let route = route.map(|id| catalog.routes.as_slice()[usize::from(id.0)].name.clone());
+        let about = About { tenant, ..About::request(route) };
+        refuse(self.inner.turn_away(reason, None, &about))
+    }
+
     /// Step 3 and its consequences, the same for requests and for other work: fills the hold (in
     /// place, because it is large), or returns why not.
     #[inline]
     fn decide(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Denied> {
+        if !hold.take_place() {
+            return self.overloaded(hold, waited, now);
+        }
+        self.decide_within(hold, waited, now)
+    }
+
+    /// The same for one that has a place, or needs none.
+    #[inline]
+    fn decide_within(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Denied> {
         let policy = hold.of.rules();
         let question = AdmissionInput {
             hub: hold.of.hub(),
@@ -337,10 +379,27 @@ impl Gate {
                 #[cfg(feature = "metrics")]
                 self.inner.count_admitted(&hold.of.sheet, hold.of.route, policy);
                 hold.open(drawn);
+                if self.inner.decisions.takes_admission() {
+                    self.inner.log_admitted(hold, now);
+                }
                 None
             }
-            Err(stopped) => self.denied(hold, stopped, waited, now),
+            Err(stopped) => {
+                hold.leave_place();
+                self.denied(hold, stopped, waited, now)
+            }
         }
+    }
+
+    /// The outcome where this process has enough in progress: a refusal, but not under `shadow`.
+    #[cold]
+    fn overloaded(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Denied> {
+        if hold.of.rules().shadow {
+            hold.take_place_anyway();
+            return self.decide_within(hold, waited, now);
+        }
+        let about = About::request(None);
+        Some(Denied::Refuse(self.inner.turn_away(Reason::Overloaded, Some(&hold.of), &about)))
     }
 
     /// Whether a wait for units is pointless: the store has not answered, or the tenant is a guest,
@@ -377,21 +436,27 @@ impl Gate {
             // The same code has decided; only the caller is not told.
             NotDrawn::Need(..) if rules.shadow => {
                 decide::enter_anyway(sheet, rules);
+                hold.take_place_anyway();
                 hold.open(AdmittedBy::Listed);
                 None
             }
             NotDrawn::Refused(refused) if rules.shadow && refused.reason.yields_to_shadow() => {
                 inner.count_shadow(&hold.of, &refused);
+                inner.log_shadowed(hold, &refused, now);
                 decide::enter_anyway(sheet, rules);
+                hold.take_place_anyway();
                 hold.open(AdmittedBy::Listed);
                 None
             }
             NotDrawn::Need(..) => {
-                Some(Denied::Refuse(inner.turn_away(Reason::Unavailable, Some(&hold.of))))
+                let about = About::request(None);
+                Some(Denied::Refuse(inner.turn_away(Reason::Unavailable, Some(&hold.of), &about)))
             }
             NotDrawn::Refused(refused) => {
                 inner.count_refused(&hold.of, &refused.by);
-                Some(Denied::Refuse(inner.refusal_of(&hold.of, &refused, now)))
+                let refusal = inner.refusal_of(hold, &refused, now);
+                inner.log_refused(hold, &refusal, now);
+                Some(Denied::Refuse(refusal))
             }
         }
     }
@@ -402,10 +467,12 @@ impl Gate {
         let (tenant, is_shadow) = (of.sheet.tenant.clone(), of.rules().shadow);
         Box::pin(async move {
             let mut waited = Waited { rounds: rounds + 1, ..Waited::default() };
+            let id = tenant.id.clone();
             let Some(_waiting) = WaitingRequest::enter(tenant) else {
                 // One that is refused nothing does not wait, and is let in without units.
                 waited.store_away = is_shadow;
                 waited.refused = (!is_shadow).then_some(Reason::Unavailable);
+                waited.refused_of = Some(id);
                 return waited;
             };
             inner.hub.renewals.wake(&lease);

@@ -87,9 +87,9 @@ impl WriterId {
     }
 
     /// Which of `shards` parts is this writer's. Ids are random, so writers spread evenly.
-    pub(crate) fn shard(self, shards: u16) -> u16 {
+    pub(crate) fn shard(self, shards: u16) -> SubPoolNumber {
         // Less than the number of shards, so it fits.
-        (self.0 % u128::from(shards)) as u16
+        SubPoolNumber((self.0 % u128::from(shards)) as u16)
     }
 
     #[cfg(test)]
@@ -108,6 +108,47 @@ impl std::fmt::Display for WriterId {
 impl std::fmt::Debug for WriterId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "WriterId({self})")
+    }
+}
+
+/// The number of one of a pool's sub-pools.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub(crate) struct SubPoolNumber(u16);
+
+impl SubPoolNumber {
+    /// The numbers that the sub-pools of a pool may have, if there are at most so many.
+    pub(crate) fn below(end: u16) -> impl Iterator<Item = Self> + Clone {
+        (0..end).map(Self)
+    }
+
+    /// The one after it.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Reads one back from the name of an attribute or a key.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        u16::from_str_radix(text, 16).ok().map(Self)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn number(self) -> u16 {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn test(n: u16) -> Self {
+        Self(n)
+    }
+}
+
+/// As it is stored.
+impl std::fmt::Display for SubPoolNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:02x}", self.0)
     }
 }
 

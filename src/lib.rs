@@ -110,11 +110,15 @@ mod events;
 
 pub mod ingest;
 
+pub mod admin;
+
 #[cfg_attr(
     not(feature = "stripe"),
     allow(dead_code, unreachable_pub, reason = "Stripe is the one service that is billed into")
 )]
 pub mod billing;
+
+pub mod notify;
 
 pub mod store;
 
@@ -123,6 +127,8 @@ mod serving;
 pub mod adapter;
 
 pub mod decision;
+
+mod decision_log;
 
 pub mod wire;
 
@@ -164,10 +170,11 @@ pub use amount::Amount;
 pub use catalog::{Feature, Plan};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use decision::{LimitState, Outcome, Reason, Refusal, RefusedCall};
+pub use decision_log::{DecisionRecord, LimitAsked};
 pub use error::Error;
 pub use gate::{
-    Admitted, Ask, Entitlements, Gate, GateBuilder, Identified, MeterName, OnRefusal, Permit,
-    Restored, SinceCopy, TenantHandle, Usage,
+    Admitted, Ask, Entitlements, Gate, GateBuilder, Health, Identified, MeterName, OnRefusal,
+    Permit, Restored, SinceCopy, TenantHandle, Trouble, Usage,
 };
 #[doc(hidden)]
 pub use gate::{CLOSE_WITHIN, LEASE_WAIT, LEASE_WAITERS};

@@ -76,6 +76,15 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
     while_it_moves(limit, 1, Progress::default, work).await.0
 }
 
+/// The same work for who begins it no later than `limit` from now; `None`: too late.
+pub(crate) fn begun_within<T>(
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = Option<T>> {
+    let latest = Instant::now() + limit;
+    async move { if Instant::now() <= latest { Some(work.await) } else { None } }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;

@@ -132,6 +132,15 @@ impl<I: Index, T, S: Deref<Target = [T]>> Table<I, S> {
         self.rows.iter_mut()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The row, if there is one: the index may be of a longer table.
+    pub(crate) fn get(&self, index: I) -> Option<&T> {
+        self.rows.get(index.number())
+    }
+
     /// The indices of all rows.
     pub(crate) fn indices(&self) -> impl Iterator<Item = I> + use<I, T, S> {
         (0..self.rows.len()).map(|row| I::at(Place::of(row)))
@@ -148,6 +157,19 @@ impl<I: Index, T, S: Deref<Target = [T]>> Table<I, S> {
     /// The index of the first such row.
     pub(crate) fn find(&self, is_it: impl FnMut(&T) -> bool) -> Option<I> {
         self.rows.iter().position(is_it).map(|row| I::at(Place::of(row)))
+    }
+}
+
+impl<I, S> Table<I, S> {
+    /// All rows, to be filled anew beside another table.
+    pub(crate) fn rows_mut(&mut self) -> &mut S {
+        &mut self.rows
+    }
+}
+
+impl<I, S: Default> Default for Table<I, S> {
+    fn default() -> Self {
+        Self { rows: S::default(), by: PhantomData }
     }
 }
 
@@ -173,6 +195,15 @@ impl<'a, I: Index, T: 'a, S: Deref<Target = [T]>> IntoIterator for &'a Table<I, 
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl<'a, I: Index, T: 'a, S: DerefMut<Target = [T]>> IntoIterator for &'a mut Table<I, S> {
+    type Item = &'a mut T;
+    type IntoIter = std::slice::IterMut<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
     }
 }
 

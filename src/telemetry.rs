@@ -151,6 +151,14 @@ metrics! {
     /// Calls with a meter that the plan file does not have, or that is a sum, whose units were not
     /// counted; `call` is `add`, `take` or `admit`.
     UnknownMeter = Counter "tallygate_unknown_meter_total" "count" ["call"];
+    /// Decisions that are missing in the log of decisions: the queue was full, or the disk failed.
+    DecisionsUnlogged = Counter "tallygate_decisions_unlogged_total" "count" ["cause"];
+    /// Deliveries of alerts: `delivered`, `failed` (tried again), `given-up`.
+    Alerts = Counter "tallygate_alerts_total" "count" ["result"];
+    /// Alerts that wait for a destination that fails; counted by the process that sends.
+    AlertsWaiting = Gauge "tallygate_alerts_waiting" "count" [];
+    /// Age of the oldest of them.
+    AlertsAge = Gauge "tallygate_alerts_oldest_seconds" "seconds" [];
 }
 
 /// How an admission ended.
@@ -255,6 +263,17 @@ pub(crate) fn webhook_event(result: &'static str) {
     backend::counter(Metric::WebhookEvents, &[("result", result)]);
 }
 
+/// Counts a delivery of an alert.
+pub(crate) fn alert(result: &'static str) {
+    backend::counter(Metric::Alerts, &[("result", result)]);
+}
+
+/// Sets how many alerts wait, and the age of the oldest.
+pub(crate) fn alerts_waiting(waiting: usize, oldest_seconds: f64) {
+    backend::gauge(Metric::AlertsWaiting, &[], waiting as f64);
+    backend::gauge(Metric::AlertsAge, &[], oldest_seconds);
+}
+
 /// Counts a login by result: `told` (claims added), `unknown` (tenant), `failed` (look-up).
 #[doc(hidden)]
 pub fn login(result: &'static str) {
@@ -287,6 +306,11 @@ pub(crate) fn reload_failed() {
 /// Counts a call with a meter that cannot be counted.
 pub(crate) fn unknown_meter(call: &'static str) {
     backend::counter(Metric::UnknownMeter, &[("call", call)]);
+}
+
+/// Counts decisions that are missing in their log: `queue` or `disk`.
+pub(crate) fn decisions_unlogged(cause: &'static str, lines: u64) {
+    backend::count(Metric::DecisionsUnlogged, &[("cause", cause)], lines);
 }
 
 /// Registers units and help texts. Call it once, after the host has installed a recorder.
@@ -322,7 +346,11 @@ mod backend {
     }
 
     pub(super) fn counter(metric: Metric, labels: &Pairs) {
-        metrics::counter!(metric.name, labels).increment(1);
+        count(metric, labels, 1);
+    }
+
+    pub(super) fn count(metric: Metric, labels: &Pairs, n: u64) {
+        metrics::counter!(metric.name, labels).increment(n);
     }
 
     pub(super) fn gauge(metric: Metric, labels: &Pairs, to: f64) {
@@ -370,6 +398,9 @@ mod backend {
     pub(super) fn counter(_: Metric, _: &Pairs) {}
 
     #[inline]
+    pub(super) fn count(_: Metric, _: &Pairs, _: u64) {}
+
+    #[inline]
     pub(super) fn gauge(_: Metric, _: &Pairs, _: f64) {}
 
     #[inline]
@@ -385,6 +416,33 @@ mod backend {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The rows of docs/metrics.md.
+    fn rows() -> String {
+        let row = |metric: &&Metric| {
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            let labels: Vec<_> = metric.labels.iter().map(|it| format!("`{it}`")).collect();
+            let help = metric.help.split_whitespace().collect::<Vec<_>>().join(" ");
+            format!("| `{}` | {kind} | {} | {help} |\n", metric.name, labels.join(", "))
+        };
+        Metric::ALL.iter().map(|metric| row(&metric)).collect()
+    }
+
+    /// `TALLYGATE_WRITE_METRICS=1` rewrites its table.
+    #[test]
+    fn the_page_has_every_metric() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let head = "| metric | type | labels | what |\n|---|---|---|---|\n";
+        let (before, rest) = page.split_once(head).unwrap();
+        let (table, after) = rest.split_once("\n\n").unwrap_or(("", rest));
+        if std::env::var_os("TALLYGATE_WRITE_METRICS").is_some() {
+            let after = after.trim_start();
+            std::fs::write(path, format!("{before}{head}{}\n{after}", rows())).unwrap();
+        } else {
+            assert_eq!(table.trim_start().to_owned() + "\n", rows());
+        }
+    }
 
     #[test]
     fn names_are_apart_and_no_label_is_a_tenant() {
@@ -428,6 +486,9 @@ mod tests {
             catalog_info(2, Some(1));
             reload_failed();
             unknown_meter("add");
+            decisions_unlogged("queue", 1);
+            alert("delivered");
+            alerts_waiting(2, 7.0);
         });
         let seen = seen.0.into_inner().unwrap();
         for Metric { name, labels, .. } in Metric::ALL {

@@ -14,14 +14,18 @@ use serde_json::Value;
 /// bound is raised, say in the change what the new crate does that twenty lines would not.
 const MOST: [(&str, usize); 3] = [("", 90), ("jwt,stripe", 120), ("jwt,stripe,metrics", 124)];
 
-/// Features whose crates keep to the `rust-version` of each package. The AWS SDK follows compilers
-/// closely, so `dynamodb` asks for its own.
-const FEATURES: [(&str, &str); 4] = [
+/// Features whose crates keep to the `rust-version` of each package.
+const FEATURES: [(&str, &str); 6] = [
     ("tallygate", "jwt,stripe,metrics,testing,tls-aws-lc-rs"),
     ("tallygate-axum", "jwt,stripe,metrics"),
     ("tallygate-actix-web", "jwt,stripe,metrics"),
     ("tallygate-tonic", "jwt,stripe,metrics"),
+    ("tallygate-lambda", "dynamodb,stripe"),
+    ("tallygate-cli", "dynamodb"),
 ];
+
+/// The AWS SDK follows compilers closely, so `dynamodb` asks for its own; README.md says which.
+const WITH_DYNAMODB: [u32; 3] = [1, 94, 1];
 
 /// Crates that no build may have, whatever its features.
 const NEVER: [&str; 2] = ["rsa", "openssl-sys"];
@@ -79,7 +83,8 @@ fn a_host_takes_in_few_crates() {
     }
 }
 
-/// By what each crate states: whether it builds with that compiler is for its own tests.
+/// By what each crate states: whether it builds with that compiler is for its own tests. What of
+/// `std` we use ourselves is clippy's `incompatible_msrv`.
 #[test]
 fn no_crate_asks_for_a_newer_compiler_than_we_do() {
     if !is_checkout() {
@@ -91,11 +96,17 @@ fn no_crate_asks_for_a_newer_compiler_than_we_do() {
         let ours = crates.iter().find(|it| it.starts_with(&format!("{package} "))).unwrap();
         let ours = &versions[ours];
         assert!(!ours.is_empty(), "{package} states no rust-version");
-        let newer: Vec<_> = crates
-            .iter()
-            .filter(|it| versions[*it] > *ours)
-            .map(|it| (it, &versions[it]))
-            .collect();
-        assert!(newer.is_empty(), "{package} states {ours:?}: {newer:?}");
+        none_is_newer(&crates, &versions, ours);
     }
+    none_is_newer(&crates("tallygate", "dynamodb"), &versions, &WITH_DYNAMODB);
+    let stated = WITH_DYNAMODB.map(|it| it.to_string()).join(".");
+    let readme = include_str!("../README.md");
+    assert!(readme.contains(&format!("{stated} with `dynamodb`")), "README.md: {stated}");
+}
+
+#[track_caller]
+fn none_is_newer(crates: &BTreeSet<String>, versions: &BTreeMap<String, Vec<u32>>, than: &[u32]) {
+    let newer = crates.iter().map(|it| (it, &versions[it])).filter(|(_, it)| &it[..] > than);
+    let newer: Vec<_> = newer.collect();
+    assert!(newer.is_empty(), "{than:?} is stated: {newer:?}");
 }

@@ -21,13 +21,14 @@ const LINE_CHARS: usize = 100;
 const CIRCLE_FILES: usize = 3;
 
 /// Files that may read a clock or sleep, and why.
-const CLOCKS: [(&str, &str); 15] = [
+const CLOCKS: [(&str, &str); 16] = [
     ("integrations/lambda/src/clock.rs", "a clock for processes that are frozen"),
     ("integrations/lambda/src/flush.rs", "an invocation's deadline is the wall clock's"),
     ("src/clock.rs", "the only reader of clocks"),
     ("src/patience.rs", "waits run on tokio's clock, which tests can pause"),
     ("src/billing/stripe/pace.rs", "waits run on tokio's clock, which tests can pause"),
     ("src/gate/maintain.rs", "waits run on tokio's clock, which tests can pause"),
+    ("src/gate/alert_tasks.rs", "waits and the deadline of closing, on tokio's clock"),
     ("src/gate/close.rs", "the deadline of closing, on tokio's clock"),
     ("src/gate/reports.rs", "waits and the deadline of closing, on tokio's clock"),
     ("src/ledger/flush.rs", "waits and deadlines on tokio's clock"),
@@ -40,7 +41,7 @@ const CLOCKS: [(&str, &str); 15] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 46] = [
+const ORDER: [&str; 49] = [
     "overrides",
     "amount",
     "clock",
@@ -66,7 +67,9 @@ const ORDER: [&str; 46] = [
     "config",
     "identity",
     "store",
+    "notify",
     "wire",
+    "decision_log",
     "report",
     "directory",
     "rates",
@@ -85,6 +88,7 @@ const ORDER: [&str; 46] = [
     "serving",
     "adapter",
     "ingest",
+    "admin",
     "middleware",
     "testing",
 ];
@@ -108,6 +112,7 @@ const VENDORS: [(&str, &[&str]); 19] = [
             "src/identity/named_header",
             "src/wire/policy_text",
             "src/billing/stripe",
+            "src/notify/web.rs",
             "integrations/",
         ],
     ),

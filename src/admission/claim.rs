@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 
 use crate::identity::BodyDigest;
 use crate::ids::Surrogate;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write, Written};
 
@@ -132,7 +132,7 @@ pub(crate) struct ClaimUse {
     pub(crate) day: u32,
     pub(crate) account: Option<Arc<str>>,
     /// Meter, atoms per unit, atoms.
-    pub(crate) rows: Vec<(Arc<str>, u64, Atoms)>,
+    pub(crate) rows: Vec<(Arc<str>, u64, RowAtoms)>,
 }
 
 impl OnceKey {
@@ -183,7 +183,7 @@ impl Claim {
     pub(crate) fn used_of(&self, meter: &str, scale: u64) -> u64 {
         let rows = self.settled.iter().flat_map(|settled| &settled.rows);
         let of_meter = rows.filter(|(name, of, _)| (&**name, *of) == (meter, scale));
-        of_meter.fold(0, |sum, (.., atoms)| sum.saturating_add(atoms.used))
+        of_meter.fold(0, |sum, (.., atoms)| sum.saturating_add(atoms.used.0))
     }
 
     /// The first write: puts the claim if there is none.
@@ -356,6 +356,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::amount::Atoms;
     use crate::store::{Memory, Store};
 
     fn at_once<T>(mut call: crate::store::StoreFuture<T>) -> T {
@@ -387,7 +388,7 @@ mod tests {
             period_ms: 0,
             day: 0,
             account: None,
-            rows: vec![("requests".into(), 1, Atoms { used: n, over: 0 })],
+            rows: vec![("requests".into(), 1, RowAtoms { used: Atoms(n), over: Atoms::NONE })],
         }
     }
 

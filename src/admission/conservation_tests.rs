@@ -289,7 +289,7 @@ async fn run(program: Vec<Op>) {
     let mut used = BTreeMap::<String, u64>::new();
     for day in ledger.uses(tenant, |_, _| false, now_ms).await.unwrap() {
         assert_eq!(day.scale, if &*day.meter == "credits" { 10 } else { 1 });
-        *used.entry(day.meter.to_string()).or_default() += day.atoms.used;
+        *used.entry(day.meter.to_string()).or_default() += day.atoms.used.0;
     }
     let counted = model.used.iter().map(|(meter, n)| (meter.to_string(), *n));
     assert_eq!(used, counted.collect());

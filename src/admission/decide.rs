@@ -21,8 +21,10 @@ use crate::payers::late;
 use crate::payers::purse::{Draw, LimitRefused, NotDrawn, Purse, bucket_of, refuse, take, undo};
 use crate::policy::resolve::Standing;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
-use crate::policy::taken::{CALLS, DrawnFrom, Limit, Taken, TakenList};
-use crate::policy::{AmountSource, CounterHome, MeterAsk, PlainAsk, RateIndex, RoutePolicy};
+use crate::policy::taken::{DrawnFrom, Limit, PaysFor, Taken, TakenList};
+use crate::policy::{
+    AmountSource, AskIndex, CounterHome, MeterAsk, PlainAsk, RateIndex, RoutePolicy,
+};
 use crate::quota::lease::Take;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
@@ -114,23 +116,77 @@ fn decide_by_list(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Result<Admit
     }
 }
 
-/// Draws `n` more atoms of one meter, and what sums it feeds, for a running request.
+/// What a running request has drawn.
+pub(crate) struct Drawn {
+    pub(crate) units: TakenList,
+    pub(crate) of_rates: TakenList,
+}
+
+/// Draws `n` more atoms of one meter, and what sums it feeds, for a body: no rate refuses its
+/// bytes, which charge it as they pass.
 pub(crate) fn draw_more(
     q: &AdmissionInput<'_>,
-    ask: usize,
+    ask: AskIndex,
     n: u64,
     draw: u64,
-) -> Result<TakenList, NotDrawn> {
-    let mut taken = TakenList::new();
+) -> Result<Drawn, NotDrawn> {
+    let mut units = TakenList::new();
     for (i, weight) in q.route.fed_by(ask) {
         let n = n.saturating_mul(weight);
-        let index = u8::try_from(i).unwrap_or(CALLS - 1);
-        if let Some(stopped) = draw_meter(q, &q.route.meters[i], index, n, draw, &mut taken) {
-            undo(q.sheet, &taken, q.now);
+        if let Some(stopped) = draw_meter(q, i, n, draw, &mut units) {
+            undo(q.sheet, &units, q.now);
             return Err(stopped);
         }
     }
-    Ok(taken)
+    Ok(Drawn { units, of_rates: TakenList::new() })
+}
+
+/// The same for a handler, which takes them before it uses them: the meters' rates are asked, too.
+/// What never fits a rate at once asks for all of its burst, and the rest is charged when it is
+/// reported.
+pub(crate) fn take_more(
+    q: &AdmissionInput<'_>,
+    ask: AskIndex,
+    n: u64,
+    draw: u64,
+) -> Result<Drawn, NotDrawn> {
+    let mut drawn = draw_more(q, ask, n, draw)?;
+    match draw_rates_of(q, ask, n, &mut drawn.of_rates) {
+        None => Ok(drawn),
+        Some(stopped) => {
+            undo(q.sheet, &drawn.of_rates, q.now);
+            undo(q.sheet, &drawn.units, q.now);
+            Err(stopped)
+        }
+    }
+}
+
+/// Draws `n` atoms of one ask from the rates of its meter, and of the sums it feeds.
+fn draw_rates_of(
+    q: &AdmissionInput<'_>,
+    ask: AskIndex,
+    n: u64,
+    taken: &mut TakenList,
+) -> Option<NotDrawn> {
+    let policy = &q.sheet.policy;
+    for (i, weight) in q.route.fed_by(ask) {
+        let (meter, n) = (q.route.meters[i].meter, n.saturating_mul(weight));
+        for &index in &q.route.rates {
+            let rate = &policy.rates[index];
+            if rate.meter != Some(meter) {
+                continue;
+            }
+            let slot = rate.slot_pool.map_or(i64::MAX, |pool| policy.pools[pool].limit);
+            // What its admission drew of the burst is there no more.
+            let drawn = asked_of(q, index).map_or(0, |(n, _)| n);
+            let most = rate.rule.atoms(rate.rule.burst()).min(slot.unsigned_abs());
+            let most = most.saturating_sub(drawn);
+            if let Some(stopped) = draw_rate(q, index, (n.min(most), PaysFor::Ask(i)), taken) {
+                return Some(stopped);
+            }
+        }
+    }
+    None
 }
 
 /// Counts one request less in flight.
@@ -162,13 +218,12 @@ fn enter(sheet: &Sheet, route: &RoutePolicy) -> bool {
 
 fn draw_meters(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotDrawn> {
     let mut need = None;
-    for (i, ask) in q.route.meters.iter().enumerate() {
+    for (i, ask) in q.route.meters.pairs() {
         let n = amount(q, ask);
         if n == 0 {
             continue;
         }
-        let i = u8::try_from(i).unwrap_or(CALLS - 1);
-        match draw_meter(q, ask, i, n, 0, taken) {
+        match draw_meter(q, i, n, 0, taken) {
             None => {}
             // Go on: the leases of the other meters are asked for in the same wait.
             Some(NotDrawn::Need(lease, n)) => need = need.or(Some(NotDrawn::Need(lease, n))),
@@ -181,13 +236,18 @@ fn draw_meters(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotDrawn
 /// How much of a meter this request asks for: as in the policy, unless the length of the request is
 /// part of it.
 pub(crate) fn amount(q: &AdmissionInput<'_>, ask: &MeterAsk) -> u64 {
+    amount_of(q.route, q.length, ask)
+}
+
+/// The same of a request whose body is so long.
+pub(crate) fn amount_of(route: &RoutePolicy, length: Option<u64>, ask: &MeterAsk) -> u64 {
     match &ask.known {
         // A merely stated length sets aside no more than the meter's hold.
-        AmountSource::Length => q.length.unwrap_or(0).min(ask.n),
-        AmountSource::Sum(parts) if q.route.counts_request.is_some() => {
+        AmountSource::Length => length.unwrap_or(0).min(ask.n),
+        AmountSource::Sum(parts) if route.counts_request.is_some() => {
             parts.iter().fold(0, |n: u64, (part, weight)| {
-                let part = &q.route.meters[usize::from(*part)];
-                n.saturating_add(amount(q, part).saturating_mul(*weight))
+                let part = &route.meters[*part];
+                n.saturating_add(amount_of(route, length, part).saturating_mul(*weight))
             })
         }
         _ => ask.n,
@@ -256,37 +316,36 @@ fn give_call_back(q: &AdmissionInput<'_>, rate: RateIndex) {
 /// Draws one meter: every quota and grant that pays for a part of it. `None`: drawn.
 fn draw_meter(
     q: &AdmissionInput<'_>,
-    ask: &MeterAsk,
-    i: u8,
+    ask: AskIndex,
     n: u64,
     draw: u64,
     taken: &mut TakenList,
 ) -> Option<NotDrawn> {
-    let (purse, payers) = (q.purse(), ask.payers());
+    let (purse, payers) = (q.purse(), q.route.meters[ask].payers());
     if let Some(stopped) = late::before(&purse, &payers) {
-        return Some(stopped);
+        return Some(stopped.asked(n));
     }
     let mut lanes = Lanes::default();
     match lanes.draw(&purse, &payers, n) {
         Ok(()) => {
-            lanes.emit(i, draw, taken);
+            lanes.emit(PaysFor::Ask(ask), draw, taken);
             None
         }
         Err(stopped) => {
             lanes.undo(&purse);
-            Some(stopped)
+            Some(stopped.asked(n))
         }
     }
 }
 
-/// The amount that this request asks of a rate, and its meter's index; `None` if it asks for
-/// nothing.
-fn asked_of(q: &AdmissionInput<'_>, rate: RateIndex) -> Option<(u64, u8)> {
+/// The amount that this request asks of a rate, and what that pays for; `None` if it asks
+/// for nothing.
+fn asked_of(q: &AdmissionInput<'_>, rate: RateIndex) -> Option<(u64, PaysFor)> {
     let Some(meter) = q.sheet.policy.rates[rate].meter else {
-        return Some((1, CALLS));
+        return Some((1, PaysFor::Call));
     };
-    let at = q.route.meters.iter().position(|m| m.meter == meter)?;
-    Some((amount(q, &q.route.meters[at]), u8::try_from(at).unwrap_or(CALLS - 1)))
+    let at = q.route.meters.find(|m| m.meter == meter)?;
+    Some((amount(q, &q.route.meters[at]), PaysFor::Ask(at)))
 }
 
 /// The request waits for units: its rates' slots are asked for in the same wait, not in one wait
@@ -295,75 +354,81 @@ fn asked_of(q: &AdmissionInput<'_>, rate: RateIndex) -> Option<(u64, u8)> {
 fn ask_for_slots(q: &AdmissionInput<'_>) {
     for &index in &q.route.rates {
         let pool = q.sheet.policy.rates[index].slot_pool;
-        let (Some(pool), Some((n, i))) = (pool, asked_of(q, index)) else {
+        let (Some(pool), Some((n, pays))) = (pool, asked_of(q, index)) else {
             continue;
         };
         if let Draw::Took(from) = take(&q.purse(), pool, n) {
-            undo(q.sheet, &[Taken { from, n, ask: i, draw: 0 }], q.now);
+            undo(q.sheet, &[Taken { from, n, pays, draw: 0 }], q.now);
         }
     }
 }
 
 fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotDrawn> {
     for &index in &q.route.rates {
-        let Some((n, i)) = asked_of(q, index) else {
-            continue;
-        };
-        let (from, took) = match bucket_of(q.sheet, index) {
-            (rate, Some(bucket)) => {
-                let took = rate.rule.take(bucket, rate.rule.cells(n), q.now.mono_ns);
-                (DrawnFrom::Bucket(index), took)
-            }
-            (rate, None) => {
-                let CounterHome::Scoped(scope) = &rate.place else {
-                    continue;
-                };
-                let Some(value) = q.scopes.of(scope) else {
-                    continue;
-                };
-                let key = ScopedKey::of_rate(q.sheet.tenant.surrogate, &rate.id, value);
-                let now_ns = q.now.mono_ns;
-                let Some(used) = q.hub.scoped.bucket(key, &rate.rule, now_ns) else {
-                    return Some(refuse(Reason::Unavailable, Limit::Rate(index)));
-                };
-                let cells = rate.rule.cells(n);
-                let took = rate.rule.take(used.under(&rate.rule, now_ns), cells, now_ns);
-                (DrawnFrom::ScopedBucket(index, used), took)
-            }
-        };
-        match took {
-            Ok(()) => {
-                taken.push(Taken { from, n, ask: i, draw: 0 });
-                if let Some(stopped) = draw_slot(q, index, n, i, taken) {
-                    return Some(stopped);
-                }
-            }
-            Err(not_before) => {
-                if q.hub.throttled.is_shared() {
-                    tell(q, index, &from, n);
-                }
-                return Some(NotDrawn::Refused(LimitRefused {
-                    reason: Reason::Exhausted,
-                    by: Limit::Rate(index),
-                    wait_ns: Some(not_before.wait_ns),
-                }));
-            }
+        if let Some(asked) = asked_of(q, index)
+            && let Some(stopped) = draw_rate(q, index, asked, taken)
+        {
+            return Some(stopped);
         }
     }
     None
+}
+
+/// Draws `n` atoms of an ask from one rate: its bucket, then its slot if it is strict. `None`:
+/// drawn, or it does not apply.
+fn draw_rate(
+    q: &AdmissionInput<'_>,
+    index: RateIndex,
+    (n, pays): (u64, PaysFor),
+    taken: &mut TakenList,
+) -> Option<NotDrawn> {
+    let (from, took) = match bucket_of(q.sheet, index) {
+        (rate, Some(bucket)) => {
+            let took = rate.rule.take(bucket, rate.rule.cells(n), q.now.mono_ns);
+            (DrawnFrom::Bucket(index), took)
+        }
+        (rate, None) => {
+            let CounterHome::Scoped(scope) = &rate.place else { return None };
+            let value = q.scopes.of(scope)?;
+            let key = ScopedKey::of_rate(q.sheet.tenant.surrogate, &rate.id, value);
+            let now_ns = q.now.mono_ns;
+            let Some(used) = q.hub.scoped.bucket(key, &rate.rule, now_ns) else {
+                return Some(refuse(Reason::Unavailable, Limit::Rate(index)));
+            };
+            let cells = rate.rule.cells(n);
+            let took = rate.rule.take(used.under(&rate.rule, now_ns), cells, now_ns);
+            (DrawnFrom::ScopedBucket(index, used), took)
+        }
+    };
+    match took {
+        Ok(()) => {
+            taken.push(Taken { from, n, pays, draw: 0 });
+            draw_slot(q, index, (n, pays), taken)
+        }
+        Err(not_before) => {
+            if q.hub.throttled.is_shared() {
+                tell(q, index, &from, n);
+            }
+            Some(NotDrawn::Refused(LimitRefused {
+                reason: Reason::Exhausted,
+                by: Limit::Rate(index),
+                wait_ns: Some(not_before.wait_ns),
+                asked: None,
+            }))
+        }
+    }
 }
 
 /// Draws units of a strict rate's slot; all nodes together have no more than the rate gives.
 fn draw_slot(
     q: &AdmissionInput<'_>,
     index: RateIndex,
-    n: u64,
-    i: u8,
+    (n, pays): (u64, PaysFor),
     taken: &mut TakenList,
 ) -> Option<NotDrawn> {
     let pool = q.sheet.policy.rates[index].slot_pool?;
     match take(&q.purse(), pool, n) {
-        Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw: 0 }),
+        Draw::Took(from) => taken.push(Taken { from, n, pays, draw: 0 }),
         Draw::None => {}
         Draw::Need(lease) => return Some(NotDrawn::Need(lease, n)),
         Draw::Exhausted => {
@@ -372,6 +437,7 @@ fn draw_slot(
                 reason: Reason::Exhausted,
                 by: Limit::Rate(index),
                 wait_ns: Some(left_ms.unsigned_abs().saturating_mul(1_000_000)),
+                asked: None,
             }));
         }
     }

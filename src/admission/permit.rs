@@ -20,8 +20,9 @@ use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::payers::purse;
-use crate::policy::taken::{CALLS, DrawnFrom, PARTS, Taken};
-use crate::policy::{AmountSource, ByteMeter, MeterAsk, QuotaIndex};
+use crate::policy::taken::{DrawnFrom, PARTS, PaysFor, Taken};
+use crate::policy::{AmountSource, AskIndex, ByteMeter, CounterIndex, MeterAsk, QuotaIndex};
+use crate::table::Index;
 
 mod going_on;
 mod keyed;
@@ -62,6 +63,8 @@ pub(crate) struct Hold {
     /// It has ended as a request and goes on as a connection of another protocol: it stays in
     /// flight until it is dropped.
     is_upgraded: bool,
+    /// It has a place of the process's capacity.
+    has_place: bool,
 }
 
 /// Its position in the list of requests with running handlers.
@@ -83,7 +86,7 @@ impl Hold {
     pub(crate) fn new(of: HoldContext, taken_at: Now, length: Option<u64>) -> Self {
         let (list, state, plain) = (LazyList::default(), HoldState::New, Plain::Not);
         let (has_used, has_waited, is_upgraded) = (false, false, false);
-        let (noted, read) = (None, None);
+        let (noted, read, has_place) = (None, None, false);
         Self {
             of,
             list,
@@ -96,7 +99,47 @@ impl Hold {
             has_waited,
             noted,
             is_upgraded,
+            has_place,
         }
+    }
+
+    /// Takes a place of the process's capacity, where that is limited; false: there is none.
+    #[inline]
+    pub(crate) fn take_place(&mut self) -> bool {
+        match self.of.hub().capacity.get() {
+            Some(capacity) if !self.of.rules().free => {
+                self.has_place = capacity.enter(self.of.sheet.policy.plan.pays);
+                self.has_place
+            }
+            _ => true,
+        }
+    }
+
+    /// The same for one that is let in regardless.
+    pub(crate) fn take_place_anyway(&mut self) {
+        if !self.take_place()
+            && let Some(capacity) = self.of.hub().capacity.get()
+        {
+            capacity.enter_anyway();
+            self.has_place = true;
+        }
+    }
+
+    /// Gives its place back.
+    #[inline]
+    pub(crate) fn leave_place(&mut self) {
+        if std::mem::take(&mut self.has_place)
+            && let Some(capacity) = self.of.hub().capacity.get()
+        {
+            capacity.leave();
+        }
+    }
+
+    /// No longer in flight.
+    #[inline]
+    fn leave(&mut self) {
+        decide::leave(&self.of.sheet, self.of.rules());
+        self.leave_place();
     }
 
     /// Admits the request, holding what was drawn.
@@ -115,19 +158,19 @@ impl Hold {
         if self.plain != Plain::Not {
             return self.taken_at;
         }
-        let in_time = |took: &Taken| took.ask != CALLS && !took.is_units();
+        let in_time = |took: &Taken| took.pays != PaysFor::Call && !took.is_units();
         if self.taken().iter().any(in_time) { self.of.hub().clock.now() } else { self.taken_at }
     }
 
     /// Adds to a counter and records it at once: it counts even if the process dies before the
     /// request ends.
-    pub(crate) fn report(&mut self, counter: u8, n: u64, now: Now) {
+    pub(crate) fn report(&mut self, counter: CounterIndex, n: u64, now: Now) {
         self.write_down();
         let known = AmountSource::Reported(counter);
-        if let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) {
+        if let Some(ask) = self.of.rules().meters.find(|ask| ask.known == known) {
             self.use_reserve(ask, n);
         }
-        if let Some(counter) = self.list.open().counters.get_mut(usize::from(counter)) {
+        if let Some(counter) = self.list.open().counters.get_mut(counter.number()) {
             *counter = counter.saturating_add(n);
             self.record(now);
         }
@@ -138,14 +181,14 @@ impl Hold {
         if self.state != HoldState::Open {
             return;
         }
-        let asks = self.of.rules().meters.iter().enumerate();
+        let asks = self.of.rules().meters.pairs();
         let stated = asks.filter(|(_, ask)| ask.stated && ask.n > 0);
         let stated = stated.filter_map(|(i, ask)| match ask.known {
             AmountSource::Reported(counter) if self.is_learned(i, counter) => None, // it has come
             AmountSource::Reported(counter) => Some((counter, ask.n)),
             AmountSource::Cost | AmountSource::Length | AmountSource::Sum(_) => None,
         });
-        let stated: smallvec::SmallVec<[(u8, u64); 4]> = stated.collect();
+        let stated: smallvec::SmallVec<[(CounterIndex, u64); 4]> = stated.collect();
         for (counter, n) in stated {
             self.report(counter, n, now);
         }
@@ -178,8 +221,22 @@ impl Hold {
             DrawnFrom::ScopedPool(pool, _) => Some(*pool) == rule.included,
             DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => false,
         };
-        let of_ask = |(i, ask): (usize, &MeterAsk)| {
-            let held = self.taken().iter().filter(|took| usize::from(took.ask) == i).filter(pays);
+        self.aside(|ask| ask.quotas.contains(&quota), pays)
+    }
+
+    /// Units it holds of the grants of a meter that has no quota, for numbers still to be reported.
+    pub(crate) fn granted_aside(&self, meter: MeterId) -> u64 {
+        let pays = |took: &&Taken| self.of.sheet.policy.grants(&took.from);
+        self.aside(|ask| ask.once_only && ask.meter == meter, pays)
+    }
+
+    fn aside(
+        &self,
+        is_of: impl Fn(&MeterAsk) -> bool,
+        pays: impl Fn(&&Taken) -> bool + Copy,
+    ) -> u64 {
+        let of_ask = |(i, ask): (AskIndex, &MeterAsk)| {
+            let held = self.taken().iter().filter(|took| took.is_of(i)).filter(pays);
             let held = held.fold(0, |sum: u64, took| sum.saturating_add(took.n));
             match ask.known {
                 AmountSource::Reported(_) => held,
@@ -188,32 +245,34 @@ impl Hold {
                 AmountSource::Cost | AmountSource::Length => 0,
             }
         };
-        let asks = self.of.rules().meters.iter().enumerate();
-        let asks = asks.filter(|(_, ask)| ask.quotas.contains(&quota));
+        let asks = self.of.rules().meters.pairs().filter(|(_, ask)| is_of(ask));
         asks.map(of_ask).fold(0, u64::saturating_add)
     }
 
     /// How far the bytes read so far exceed what it holds under this quota: paid at the end.
     pub(crate) fn read_beyond(&self, quota: QuotaIndex) -> u64 {
+        self.beyond(|ask| ask.quotas.contains(&quota))
+    }
+
+    /// The same of the grants of a meter that has no quota.
+    pub(crate) fn read_beyond_granted(&self, meter: MeterId) -> u64 {
+        self.beyond(|ask| ask.once_only && ask.meter == meter)
+    }
+
+    fn beyond(&self, is_of: impl Fn(&MeterAsk) -> bool) -> u64 {
         let Some(read) = self.read.as_ref().map(BytesRead::total) else { return 0 };
         let rules = self.of.rules();
-        let asks = rules.meters.iter().enumerate().filter(|(_, ask)| ask.quotas.contains(&quota));
+        let asks = rules.meters.pairs().filter(|(_, ask)| is_of(ask));
         let beyond =
             asks.map(|(i, ask)| ask.of_length(rules, read).saturating_sub(self.held_for(i)));
         beyond.max().unwrap_or(0)
     }
 
-    /// Units it holds for an ask: for each part, all its payers hold as much. A strict rate's slot
-    /// pays for nothing.
-    fn held_for(&self, ask: usize) -> u64 {
-        let pools = &self.of.sheet.policy.pools;
-        let pays = |took: &&Taken| match &took.from {
-            DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => {
-                pools[*pool].slot_ms.is_none()
-            }
-            DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => false,
-        };
-        let of_ask = self.taken().iter().filter(|took| usize::from(took.ask) == ask).filter(pays);
+    /// Units it holds for an ask: for each part, all its payers hold as much.
+    fn held_for(&self, ask: AskIndex) -> u64 {
+        let policy = &self.of.sheet.policy;
+        let pays = |took: &&Taken| !policy.is_of_rate(&took.from);
+        let of_ask = self.taken().iter().filter(|took| took.is_of(ask)).filter(pays);
         let mut part = None;
         let once = of_ask.filter(|took| part.replace(took.draw) != Some(took.draw));
         once.fold(0, |sum, took| sum.saturating_add(took.n))
@@ -256,7 +315,7 @@ impl Hold {
     #[inline]
     pub(crate) fn end(&mut self, outcome: Outcome, now: Now) {
         if self.settle_all(outcome, now) {
-            decide::leave(&self.of.sheet, self.of.rules());
+            self.leave();
         }
     }
 
@@ -297,16 +356,17 @@ impl Hold {
         if self.is_replay() {
             return;
         }
-        let recorded = self.list.get().map_or(&[][..], |listed| &listed.recorded);
-        let is_charged = |i: usize| recorded.get(i) != Some(&FORGIVEN);
-        let asks = self.of.rules().meters.iter().enumerate();
+        let recorded = self.list.get().map(|listed| &listed.recorded);
+        let is_charged =
+            |i: AskIndex| recorded.and_then(|recorded| recorded.get(i)) != Some(&FORGIVEN);
+        let asks = self.of.rules().meters.pairs();
         let late = asks.filter(|(i, ask)| ask.known == AmountSource::Length && is_charged(*i));
         read.go_on(charged, &self.of, late.map(|(_, ask)| ask.meter).collect());
     }
 
     /// Whether the number of requests in flight is limited where this one was admitted.
     pub(crate) fn counts_in_flight(&self) -> bool {
-        self.of.rules().in_flight.is_some()
+        self.has_place || self.of.rules().in_flight.is_some()
     }
 
     /// Settles what the head of a response decides: an outcome that is not charged never is, and
@@ -332,34 +392,39 @@ impl Hold {
         Some(BodyRest { counted, is_keyed: self.is_keyed() })
     }
 
+    /// Settles nothing at a head that does not say how the request ends.
+    #[cfg(feature = "tower")]
+    pub(crate) fn leave_to_body(&self) -> BodyRest {
+        BodyRest { counted: self.of.rules().counts_response, is_keyed: self.is_keyed() }
+    }
+
     /// Whether its end would change nothing: the costs are decided, no held units go back, and no
     /// meter of the route is reported, so that no number is expected either.
     #[inline]
     fn is_spent(&self) -> bool {
-        self.state == HoldState::Charged && self.plain != Plain::Not && self.of.rules().costs_alone
+        self.state == HoldState::Charged
+            && self.plain != Plain::Not
+            && !self.has_place
+            && self.of.rules().costs_alone
     }
 
     /// Gives the costs back uncharged.
     fn forgive(&mut self, now: Now) {
         let rules = self.of.rules();
         let listed = self.list.open();
-        let is_cost = |ask: usize| {
-            rules
-                .meters
-                .get(ask)
-                .is_some_and(|a| matches!(a.known, AmountSource::Cost | AmountSource::Length))
+        let is_cost = |ask: AskIndex| {
+            let ask = rules.meters.get(ask);
+            ask.is_some_and(|a| matches!(a.known, AmountSource::Cost | AmountSource::Length))
         };
         for took in &mut listed.taken {
-            if is_cost(usize::from(took.ask)) && took.is_units() {
+            if matches!(took.pays, PaysFor::Ask(ask) if is_cost(ask)) && took.is_units() {
                 purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
                 took.n = 0;
             }
         }
-        listed.recorded.resize(rules.meters.len(), 0);
-        for (i, recorded) in listed.recorded.iter_mut().enumerate() {
-            if is_cost(i) {
-                *recorded = FORGIVEN;
-            }
+        listed.recorded.rows_mut().resize(rules.meters.len(), 0);
+        for i in rules.meters.indices().filter(|ask| is_cost(*ask)) {
+            listed.recorded[i] = FORGIVEN;
         }
     }
 
@@ -372,9 +437,9 @@ impl Hold {
         let rules = self.of.rules();
         let known = self.known();
         let listed = self.list.open();
-        listed.recorded.resize(rules.meters.len(), 0);
+        listed.recorded.rows_mut().resize(rules.meters.len(), 0);
         let mut news = false;
-        for (i, ask) in rules.meters.iter().enumerate() {
+        for (i, ask) in rules.meters.pairs() {
             let actual = known.actual(&listed.recorded, &listed.counters, rules, i);
             let recorded = &mut listed.recorded[i];
             if *recorded == FORGIVEN || actual <= *recorded {
@@ -419,10 +484,10 @@ impl Hold {
             return;
         };
         listed.going_on.clear(); // each gives back what it holds
-        listed.reserves.clear();
+        listed.reserves.rows_mut().clear();
         for took in &mut listed.taken {
             // A call that was made stays counted by its rate, whatever its outcome.
-            if took.ask != CALLS {
+            if took.pays != PaysFor::Call {
                 purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
             } else if took.is_units() {
                 // On no record: a slot leases everything it may serve.
@@ -437,7 +502,7 @@ impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
         match self.state {
-            HoldState::New => {}
+            HoldState::New => self.leave_place(),
             HoldState::Over if !self.is_upgraded && self.taken().iter().all(|took| took.n == 0) => {
             }
             _ => self.end_by_drop(),
@@ -454,7 +519,7 @@ impl Hold {
             self.end(outcome, now);
         }
         if self.is_upgraded {
-            decide::leave(&self.of.sheet, self.of.rules());
+            self.leave();
         }
         // Draws made after the end, by a job that outlived the response.
         if self.plain == Plain::Not {

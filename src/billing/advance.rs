@@ -16,9 +16,10 @@ use super::outbox::{
 use super::restored::Word;
 use super::result::{Report, ReportError};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
+use crate::amount::Atoms;
 use crate::clock::{Clock, Now};
 use crate::ledger::totals::Ledger;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::Space;
 use crate::store::{Change, Item, Store, StoreError, Value, When, Write, Written};
 use crate::telemetry;
@@ -57,7 +58,7 @@ pub(super) struct ReporterContext {
 /// An item without work until a second, by the service's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quiet {
-    owed: u64,
+    owed: Atoms,
     /// A smaller unit makes units of what was less than one.
     atoms_per_unit: u64,
     until_s: i64,
@@ -134,7 +135,7 @@ impl ReporterContext {
             // An item that cannot be read fails by itself.
             let read = item::read(&*self.store, due.id.key(&self.space)).await;
             let Ok(frozen) = read.map(|at| at.outbox.frozen) else { continue };
-            if due.owed().saturating_sub(frozen) >= due.terms.atoms_per_unit.max(1) {
+            if due.owed().saturating_sub(frozen).parts(due.terms.atoms_per_unit) > 0 {
                 let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
                 let key = (Some(account), tenant, meter, scale, period_ms);
                 instants.insert(key.clone(), overrun.instants());
@@ -147,7 +148,7 @@ impl ReporterContext {
         let recorded = self.ledger.recorded_by(&instants, now_ms).await?;
         for (at, key) in places {
             let terms = &mut dues[at].terms;
-            let owed = |Atoms { used, over }: Atoms| if terms.overage { over } else { used };
+            let owed = |of: RowAtoms| if terms.overage { of.over } else { of.used };
             if let Some(overrun) = &mut terms.overrun {
                 let recorded = recorded.get(&key).into_iter().flatten();
                 overrun.owed = recorded.map(|recorded| owed(*recorded)).collect();
@@ -165,7 +166,7 @@ impl ReporterContext {
     async fn advance(
         &self,
         due: &DueUse,
-        owed: u64,
+        owed: Atoms,
         (pass, anchor): (Pass, Anchor),
         report: &mut Report,
     ) -> Result<Option<(Outbox, bool)>, ReportError> {
@@ -315,7 +316,7 @@ impl ReporterContext {
         let owner = self.owner(due, outbox);
         let (restored_s, asks_s) = (self.restored_s(), self.asks_since());
         let value = value.min(dates.most);
-        let atoms = value.saturating_mul(atoms_per_unit.max(1));
+        let atoms = Atoms(value.saturating_mul(atoms_per_unit.max(1)));
         for minute_s in dates.minutes() {
             // It may have been used since the copy, which lacks reservations made later; also for
             // an item that the copy does not have. Sums lag: until they are whole, such a minute is
@@ -371,7 +372,7 @@ impl ReporterContext {
         now_s: i64,
     ) -> Result<bool, StoreError> {
         let dates = dates(due, outbox, now_s);
-        let waits = due.owed().saturating_sub(outbox.frozen) >= due.terms.atoms_per_unit.max(1);
+        let waits = due.owed().saturating_sub(outbox.frozen).parts(due.terms.atoms_per_unit) > 0;
         if !waits || !dates.is_last {
             return Ok(false);
         }
@@ -409,21 +410,21 @@ fn elapsed_ms(from: Now, until: Now) -> i64 {
 }
 
 /// The next step: in a restored table, reconciliation comes first.
-pub(super) fn next_step(outbox: &Outbox, owed: u64, due: &DueUse, now_s: i64) -> SendStep {
+pub(super) fn next_step(outbox: &Outbox, owed: Atoms, due: &DueUse, now_s: i64) -> SendStep {
     let unit = due.terms.atoms_per_unit;
     let first = outbox.after_restore(owed_then(outbox, due), unit, now_s);
     first.unwrap_or_else(|| outbox.next(owed, unit, now_s))
 }
 
 /// The amount owed in the copy.
-pub(super) fn owed_then(outbox: &Outbox, due: &DueUse) -> u64 {
+pub(super) fn owed_then(outbox: &Outbox, due: &DueUse) -> Atoms {
     let then =
         |restored: RestoredItem| if due.terms.overage { restored.over } else { restored.used };
-    outbox.restored.map_or(0, then).min(due.owed())
+    outbox.restored.map_or(Atoms::NONE, then).min(due.owed())
 }
 
 /// The time until which an item needs no work, unless more is owed.
-fn quiet_until(outbox: &Outbox, owed: u64, due: &DueUse, now_s: i64) -> i64 {
+fn quiet_until(outbox: &Outbox, owed: Atoms, due: &DueUse, now_s: i64) -> i64 {
     let send_s = match next_step(outbox, owed, due, now_s) {
         SendStep::Rest => i64::MAX,
         SendStep::Wait(at_s) => at_s,

@@ -21,7 +21,7 @@ use super::outbox::Outbox;
 use super::report::Reporter;
 use super::result::ReportError;
 use super::sink::Sum;
-use crate::amount::Amount;
+use crate::amount::{Amount, Atoms};
 use crate::clock::time_at;
 use crate::ids::{Surrogate, WriterId};
 use crate::ledger::record::PoolRow;
@@ -315,7 +315,7 @@ fn add(groups: &mut BTreeMap<(String, String), Group>, at: usize, due: &DueUse, 
 }
 
 fn unbilled(used: &RecordedUse) -> Line {
-    let (amount, none) = (Amount::new(used.atoms, used.scale), Amount::new(0, used.scale));
+    let (amount, none) = (Amount::new(used.atoms.0, used.scale), Amount::new(0, used.scale));
     let gap = match &used.id {
         None => Gap::NoAccount { amount },
         Some(_) => Gap::NoTerms { amount },
@@ -336,7 +336,7 @@ fn unbilled(used: &RecordedUse) -> Line {
 fn line(due: &DueUse, outbox: &Outbox, too_old: bool) -> Line {
     let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
     let (owed, unit) = (due.owed(), due.terms.atoms_per_unit.max(1));
-    let amount = |atoms| Amount::new(atoms, scale);
+    let amount = |atoms: Atoms| Amount::new(atoms.0, scale);
     Line {
         account: Some(account),
         tenant,
@@ -352,19 +352,20 @@ fn line(due: &DueUse, outbox: &Outbox, too_old: bool) -> Line {
 
 /// Gaps that show in an item's own state, before the service is asked. `unit` is how many atoms a
 /// unit of the service has, `scale` how many a unit of the meter has.
-fn gaps((owed, unit): (u64, u64), scale: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
-    let amount = |atoms| Amount::new(atoms, scale);
+fn gaps((owed, unit): (Atoms, u64), scale: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
+    let amount = |atoms: Atoms| Amount::new(atoms.0, scale);
     let mut gaps = Vec::new();
     let left = owed.saturating_sub(outbox.frozen);
-    if left / unit > 0 {
-        let units = left / unit;
+    let units = left.parts(unit);
+    if units > 0 {
         gaps.push(if too_old { Gap::TooOld { units } } else { Gap::Waiting { units } });
     }
-    if !left.is_multiple_of(unit) {
-        gaps.push(Gap::Remainder { amount: amount(left % unit) });
+    let rest = Atoms(left.0 % unit);
+    if rest > Atoms::NONE {
+        gaps.push(Gap::Remainder { amount: amount(rest) });
     }
     if outbox.frozen > owed {
-        gaps.push(Gap::Shrunk { amount: amount(outbox.frozen - owed) });
+        gaps.push(Gap::Shrunk { amount: amount(outbox.frozen.saturating_sub(owed)) });
     }
     let pending = outbox.pending.as_ref();
     if let Some(pending) = pending {
@@ -381,7 +382,7 @@ fn gaps((owed, unit): (u64, u64), scale: u64, outbox: &Outbox, too_old: bool) ->
     }
     let sent = outbox.sent.iter().map(|sent| sent.entry.atoms);
     let entries = sent.chain(pending.map(|pending| pending.entry.atoms));
-    let entries = entries.fold(outbox.settled.atoms, u64::saturating_add);
+    let entries = entries.fold(outbox.settled.atoms, Atoms::saturating_add);
     if entries != outbox.frozen {
         gaps.push(Gap::Books { frozen: amount(outbox.frozen), entries: amount(entries) });
     }
@@ -401,13 +402,20 @@ mod tests {
     }
 
     fn gaps(owed: u64, unit: u64, outbox: &Outbox) -> Vec<Gap> {
-        super::gaps((owed, unit), SCALE, outbox, false)
+        super::gaps((Atoms(owed), unit), SCALE, outbox, false)
     }
 
     fn outbox() -> Outbox {
         let mut outbox = Outbox::default();
         let (customer, event) = ("cus_1".to_owned(), "api".to_owned());
-        outbox.freeze(OutboxEntry { k: 1, customer, event, value: 5, atoms: 50, minute_s: 0 });
+        outbox.freeze(OutboxEntry {
+            k: 1,
+            customer,
+            event,
+            value: 5,
+            atoms: Atoms(50),
+            minute_s: 0,
+        });
         outbox
     }
 
@@ -430,7 +438,7 @@ mod tests {
         let waiting = [Gap::Waiting { units: 2 }, Gap::Remainder { amount: amount(5) }];
         assert_eq!(gaps(25, 10, &Outbox::default()), waiting);
         let too_old = [Gap::TooOld { units: 2 }, Gap::Remainder { amount: amount(5) }];
-        assert_eq!(super::gaps((25, 10), SCALE, &Outbox::default(), true), too_old);
+        assert_eq!(super::gaps((Atoms(25), 10), SCALE, &Outbox::default(), true), too_old);
         assert!(!too_old[0].is_passing());
         assert_eq!(gaps(50, 10, &outbox()), [Gap::Open { k: 1, units: 5 }]);
         let mut sent = outbox();
@@ -444,7 +452,7 @@ mod tests {
         stopped.refused("no");
         let why = Stopped::Refused("no".to_owned());
         assert_eq!(gaps(50, 10, &stopped), [Gap::Stopped { k: 1, units: 5, why }]);
-        sent.frozen = 70;
+        sent.frozen = Atoms(70);
         let books = gaps(70, 10, &sent);
         assert_eq!(books[0].to_string(), "14 units are frozen, but the entries amount to 10");
         assert_eq!(books, [Gap::Books { frozen: amount(70), entries: amount(50) }]);

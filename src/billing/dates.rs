@@ -4,6 +4,7 @@
 use super::due::DueUse;
 use super::item::ItemId;
 use super::outbox::{MAX_VALUE, OLDEST_S, Outbox, VERIFY_S};
+use crate::amount::Atoms;
 
 /// Minutes tried of one span before the next one is.
 const MINUTES: usize = 120;
@@ -40,8 +41,8 @@ pub(super) fn dates(due: &DueUse, outbox: &Outbox, now_s: i64) -> Dates {
     let (mut spans, mut ends_s) = (own(due), due.terms.ends_ms.div_euclid(1_000));
     if let Some(overrun) = &due.terms.overrun {
         // In the order in which they were recorded: first those of the period itself.
-        let unit = due.terms.atoms_per_unit.max(1);
-        let waits = |owed: &u64| owed.saturating_sub(outbox.frozen) / unit;
+        let unit = due.terms.atoms_per_unit;
+        let waits = |owed: &Atoms| owed.saturating_sub(outbox.frozen).parts(unit);
         if let Some(at) = overrun.owed.iter().position(|owed| waits(owed) > 0) {
             most = waits(&overrun.owed[at]).min(MAX_VALUE);
             if let Some(part) = at.checked_sub(1).and_then(|at| overrun.parts.get(at)) {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::item::ItemId;
+use crate::amount::Atoms;
 use crate::ids::Surrogate;
 use crate::ledger::totals::PeriodUse;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 
 /// Use of one item, and the terms it is billed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,16 +14,16 @@ pub(crate) struct DueUse {
     /// The item.
     pub id: ItemId,
     /// Atoms used in the period so far.
-    pub used: u64,
+    pub used: Atoms,
     /// Of these: used beyond a quota that bills.
-    pub over: u64,
+    pub over: Atoms,
     /// The terms they are billed under.
     pub terms: BillingTerms,
 }
 
 impl DueUse {
     /// Atoms owed.
-    pub(crate) fn owed(&self) -> u64 {
+    pub(crate) fn owed(&self) -> Atoms {
         if self.terms.overage { self.over } else { self.used }
     }
 }
@@ -57,7 +58,7 @@ pub(crate) struct Overrun {
     pub known_ms: i64,
     /// Atoms owed that were recorded by the begin of each part, and by the time at which the end
     /// was known; empty if that was not looked up, because nothing waits to be sent.
-    pub owed: Vec<u64>,
+    pub owed: Vec<Atoms>,
 }
 
 impl Overrun {
@@ -78,9 +79,9 @@ pub(crate) struct RecordedUse {
     /// The meter.
     pub meter: Arc<str>,
     /// Atoms.
-    pub atoms: u64,
+    pub atoms: Atoms,
     /// Of these: used beyond a quota that bills.
-    pub over: u64,
+    pub over: Atoms,
     /// Atoms to the meter's unit when it was counted.
     pub scale: u64,
     /// When the billing period began, Unix milliseconds.
@@ -90,7 +91,7 @@ pub(crate) struct RecordedUse {
 impl From<PeriodUse> for RecordedUse {
     fn from(row: PeriodUse) -> Self {
         let PeriodUse { account, tenant, meter, scale, period_ms, atoms } = row;
-        let (Atoms { used: atoms, over }, name) = (atoms, meter.clone());
+        let (RowAtoms { used: atoms, over }, name) = (atoms, meter.clone());
         let id = account.map(|account| ItemId { account, tenant, meter: name, scale, period_ms });
         Self { id, tenant, meter, atoms, over, scale, period_ms }
     }

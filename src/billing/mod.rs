@@ -23,8 +23,6 @@ pub(crate) mod due;
 #[cfg(feature = "stripe")]
 pub(crate) mod follower;
 mod item;
-#[cfg(feature = "stripe")]
-pub(crate) mod lock;
 pub(crate) mod outbox;
 #[cfg(feature = "stripe")]
 mod prices;

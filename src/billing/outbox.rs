@@ -27,6 +27,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::amount::Atoms;
+
 /// Largest distance between marks of one entry: half of the 24 h for which Stripe keeps identifiers
 /// unique.
 pub(crate) const RESEND_S: i64 = 12 * 3_600;
@@ -58,7 +60,7 @@ pub(crate) const MAX_SENT: usize = 256;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outbox {
     /// Atoms frozen into entries and not owed anew.
-    pub frozen: u64,
+    pub frozen: Atoms,
     /// Number of the newest entry; 0 before the first. Never used twice.
     pub k: u64,
     /// The open entry.
@@ -82,9 +84,9 @@ pub(crate) struct Outbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RestoredItem {
     /// Atoms used by then.
-    pub used: u64,
+    pub used: Atoms,
     /// Of these: used beyond a quota that bills.
-    pub over: u64,
+    pub over: Atoms,
     /// Time of the restore: sends by others are dated before it.
     pub at_s: i64,
     /// Whether those sends have been determined.
@@ -103,7 +105,7 @@ pub(crate) struct OutboxEntry {
     /// Whole units of the service.
     pub value: u64,
     /// The same value in atoms.
-    pub atoms: u64,
+    pub atoms: Atoms,
     /// Its timestamp: a full minute that no other entry of this customer and event has.
     pub minute_s: i64,
 }
@@ -151,7 +153,7 @@ pub(crate) struct SettledEntries {
     /// The service's count of them: of a verified entry, its value.
     pub value: u64,
     /// Their atoms.
-    pub atoms: u64,
+    pub atoms: Atoms,
 }
 
 /// The next step of sending.
@@ -164,7 +166,7 @@ pub(crate) enum SendStep {
         /// Whole units of the service.
         value: u64,
         /// The same value in atoms.
-        atoms: u64,
+        atoms: Atoms,
     },
     /// Mark the open entry ([`Outbox::mark`]), write that, and send it.
     Send,
@@ -183,14 +185,14 @@ pub(crate) enum SendStep {
 
 impl Outbox {
     /// The next step, given the atoms owed and the atoms per unit of the service.
-    pub(crate) fn next(&self, owed: u64, atoms_per_unit: u64, now_s: i64) -> SendStep {
+    pub(crate) fn next(&self, owed: Atoms, atoms_per_unit: u64, now_s: i64) -> SendStep {
         if let Some(pending) = &self.pending {
             return pending.next(now_s);
         }
         let unit = atoms_per_unit.max(1);
         // A value whose atoms overflow is capped: the rest follows.
-        let value = (owed.saturating_sub(self.frozen) / unit).min(MAX_VALUE);
-        match value.checked_mul(unit) {
+        let value = owed.saturating_sub(self.frozen).parts(unit).min(MAX_VALUE);
+        match Atoms::of(value, unit) {
             Some(atoms) if value > 0 && self.sent.len() < MAX_SENT => {
                 SendStep::Freeze { value, atoms }
             }
@@ -202,12 +204,12 @@ impl Outbox {
     /// none of it can have been sent since, or that has been determined.
     pub(crate) fn after_restore(
         &self,
-        then: u64,
+        then: Atoms,
         atoms_per_unit: u64,
         now_s: i64,
     ) -> Option<SendStep> {
         let restored = self.restored.filter(|restored| !restored.decided)?;
-        let unsent = then.saturating_sub(self.frozen) / atoms_per_unit.max(1);
+        let unsent = then.saturating_sub(self.frozen).parts(atoms_per_unit);
         if self.pending.is_none() && unsent == 0 {
             return None;
         }
@@ -222,7 +224,7 @@ impl Outbox {
         &mut self,
         minute: Option<i64>,
         beyond: &[(String, u64)],
-        then: u64,
+        then: Atoms,
         atoms_per_unit: u64,
     ) {
         let unit = atoms_per_unit.max(1);
@@ -241,9 +243,9 @@ impl Outbox {
             _ => {}
         }
         for (event, beyond) in beyond {
-            let value = (*beyond).min(then.saturating_sub(self.frozen) / unit);
+            let value = (*beyond).min(then.saturating_sub(self.frozen).parts(unit));
             if value > 0 {
-                let atoms = value.saturating_mul(unit);
+                let atoms = Atoms(value.saturating_mul(unit));
                 self.frozen = self.frozen.saturating_add(atoms);
                 self.settle(event, value, atoms);
             }
@@ -337,7 +339,7 @@ impl Outbox {
         self.settle(&entry.event, counted, entry.atoms);
     }
 
-    fn settle(&mut self, event: &str, value: u64, atoms: u64) {
+    fn settle(&mut self, event: &str, value: u64, atoms: Atoms) {
         let of_event = self.settled_by.entry(event.to_owned()).or_default();
         *of_event = of_event.saturating_add(value);
         self.settled.entries += 1;

@@ -15,79 +15,87 @@ const DAY: i64 = 86_400;
 fn entry(k: u64, value: u64) -> OutboxEntry {
     let minute_s = NOW - NOW.rem_euclid(60);
     let (customer, event) = ("cus_1".to_owned(), "api".to_owned());
-    OutboxEntry { k, customer, event, value, atoms: value * 10, minute_s }
+    OutboxEntry { k, customer, event, value, atoms: Atoms(value * 10), minute_s }
 }
 
 /// An outbox with one marked entry of 5 units.
 fn marked() -> Outbox {
     let mut outbox = Outbox::default();
-    assert_eq!(outbox.next(59, 10, NOW), SendStep::Freeze { value: 5, atoms: 50 });
+    assert_eq!(outbox.next(Atoms(59), 10, NOW), SendStep::Freeze { value: 5, atoms: Atoms(50) });
     outbox.freeze(entry(1, 5));
-    assert_eq!(outbox.next(59, 10, NOW), SendStep::Send);
+    assert_eq!(outbox.next(Atoms(59), 10, NOW), SendStep::Send);
     outbox.mark(NOW);
     outbox
 }
 
 #[test]
 fn in_a_restored_table_what_was_sent_since_the_copy_is_known_before_anything_is_sent() {
-    let restored = |used| Some(RestoredItem { used, over: 0, at_s: NOW, decided: false });
+    let restored = |used| {
+        Some(RestoredItem { used: Atoms(used), over: Atoms::NONE, at_s: NOW, decided: false })
+    };
     let later = NOW + ZERO_APART_S;
     // 5 units were open, 3 more were owed and in no entry.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
-    assert_eq!(outbox.after_restore(80, 10, NOW), Some(SendStep::Wait(later)));
-    assert_eq!(outbox.after_restore(80, 10, later), Some(SendStep::Reconcile));
+    assert_eq!(outbox.after_restore(Atoms(80), 10, NOW), Some(SendStep::Wait(later)));
+    assert_eq!(outbox.after_restore(Atoms(80), 10, later), Some(SendStep::Reconcile));
     // Both were sent, and 4 units of use that the copy does not know.
-    outbox.reconciled(Some(5), &[("api".to_owned(), 7)], 80, 10);
-    assert_eq!((outbox.frozen, outbox.value_sent(), outbox.pending.is_none()), (80, 8, true));
-    assert_eq!((outbox.settled.entries, outbox.settled.atoms), (1, 30));
-    assert_eq!(outbox.after_restore(80, 10, later), None, "once");
-    assert_eq!(outbox.next(95, 10, later), SendStep::Freeze { value: 1, atoms: 10 });
+    outbox.reconciled(Some(5), &[("api".to_owned(), 7)], Atoms(80), 10);
+    assert_eq!(
+        (outbox.frozen, outbox.value_sent(), outbox.pending.is_none()),
+        (Atoms(80), 8, true)
+    );
+    assert_eq!((outbox.settled.entries, outbox.settled.atoms), (1, Atoms(30)));
+    assert_eq!(outbox.after_restore(Atoms(80), 10, later), None, "once");
+    assert_eq!(outbox.next(Atoms(95), 10, later), SendStep::Freeze { value: 1, atoms: Atoms(10) });
     // Nothing was sent: the open entry begins anew.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
-    outbox.reconciled(Some(0), &[], 80, 10);
-    assert_eq!((outbox.frozen, outbox.value_sent()), (50, 0));
-    assert_eq!(outbox.next(80, 10, later + RESEND_S), SendStep::Send);
+    outbox.reconciled(Some(0), &[], Atoms(80), 10);
+    assert_eq!((outbox.frozen, outbox.value_sent()), (Atoms(50), 0));
+    assert_eq!(outbox.next(Atoms(80), 10, later + RESEND_S), SendStep::Send);
     // Its minute has another sum.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
-    outbox.reconciled(Some(9), &[], 80, 10);
-    assert_eq!(outbox.next(80, 10, later), SendStep::Stopped);
+    outbox.reconciled(Some(9), &[], Atoms(80), 10);
+    assert_eq!(outbox.next(Atoms(80), 10, later), SendStep::Stopped);
     // All was sent and known: use since the copy does not wait.
-    let outbox = Outbox { frozen: 80, restored: restored(80), ..Outbox::default() };
-    assert_eq!(outbox.after_restore(80, 10, NOW), None);
-    assert_eq!(outbox.after_restore(89, 10, NOW), None, "no whole unit");
+    let outbox = Outbox { frozen: Atoms(80), restored: restored(80), ..Outbox::default() };
+    assert_eq!(outbox.after_restore(Atoms(80), 10, NOW), None);
+    assert_eq!(outbox.after_restore(Atoms(89), 10, NOW), None, "no whole unit");
 }
 
 #[test]
 fn what_makes_no_whole_unit_is_carried() {
     let mut outbox = marked();
     outbox.delivered();
-    assert_eq!(outbox.next(59, 10, NOW), SendStep::Rest);
-    assert_eq!(outbox.next(60, 10, NOW), SendStep::Freeze { value: 1, atoms: 10 });
+    assert_eq!(outbox.next(Atoms(59), 10, NOW), SendStep::Rest);
+    assert_eq!(outbox.next(Atoms(60), 10, NOW), SendStep::Freeze { value: 1, atoms: Atoms(10) });
 }
 
 #[test]
 fn what_is_owed_never_shrinks_below_what_was_frozen() {
     let mut outbox = marked();
     outbox.delivered();
-    assert_eq!(outbox.next(0, 10, NOW), SendStep::Rest);
-    assert_eq!(outbox.frozen, 50);
+    assert_eq!(outbox.next(Atoms(0), 10, NOW), SendStep::Rest);
+    assert_eq!(outbox.frozen, Atoms(50));
 }
 
 #[test]
 fn a_value_has_at_most_15_digits() {
-    let step = Outbox::default().next(u64::MAX, 1, NOW);
-    assert_eq!(step, SendStep::Freeze { value: MAX_VALUE, atoms: MAX_VALUE });
+    let step = Outbox::default().next(Atoms(u64::MAX), 1, NOW);
+    assert_eq!(step, SendStep::Freeze { value: MAX_VALUE, atoms: Atoms(MAX_VALUE) });
 }
 
 #[test]
 fn an_uncertain_entry_is_sent_again_for_12_hours_and_then_never_blindly() {
     let mut outbox = marked();
     let last_chance = NOW + RESEND_S - EFFECT_S - 1;
-    assert_eq!(outbox.next(59, 10, last_chance), SendStep::Send);
+    assert_eq!(outbox.next(Atoms(59), 10, last_chance), SendStep::Send);
     outbox.mark(last_chance);
-    assert_eq!(outbox.next(59, 10, last_chance + 1), SendStep::Wait(NOW + ASK_AFTER_S));
-    assert_eq!(outbox.next(59, 10, NOW + ASK_AFTER_S - 1), SendStep::Wait(NOW + ASK_AFTER_S));
-    assert_eq!(outbox.next(59, 10, NOW + ASK_AFTER_S), SendStep::Ask);
+    assert_eq!(outbox.next(Atoms(59), 10, last_chance + 1), SendStep::Wait(NOW + ASK_AFTER_S));
+    assert_eq!(
+        outbox.next(Atoms(59), 10, NOW + ASK_AFTER_S - 1),
+        SendStep::Wait(NOW + ASK_AFTER_S)
+    );
+    assert_eq!(outbox.next(Atoms(59), 10, NOW + ASK_AFTER_S), SendStep::Ask);
 }
 
 #[test]
@@ -99,9 +107,9 @@ fn the_sum_decides() {
 
     let mut other = marked();
     other.summed(7, at);
-    assert_eq!(other.next(59, 10, at), SendStep::Stopped);
+    assert_eq!(other.next(Atoms(59), 10, at), SendStep::Stopped);
     assert!(other.decide(1, false));
-    assert_eq!(other.next(59, 10, at), SendStep::Freeze { value: 5, atoms: 50 });
+    assert_eq!(other.next(Atoms(59), 10, at), SendStep::Freeze { value: 5, atoms: Atoms(50) });
     assert!(!other.decide(1, true));
 
     let mut forgiven = marked();
@@ -109,16 +117,20 @@ fn the_sum_decides() {
     assert!(!forgiven.decide(2, true), "of another entry");
     assert!(forgiven.decide(1, true));
     let of = (forgiven.value_sent(), forgiven.settled.atoms, forgiven.frozen);
-    assert_eq!(of, (7, 50, 50), "as the service counts it");
+    assert_eq!(of, (7, Atoms(50), Atoms(50)), "as the service counts it");
     assert!(forgiven.to_verify(at + 2 * VERIFY_S).is_none());
 
     let mut zero = marked();
     zero.summed(0, at);
-    assert_eq!(zero.next(59, 10, at), SendStep::Wait(at + ZERO_APART_S));
+    assert_eq!(zero.next(Atoms(59), 10, at), SendStep::Wait(at + ZERO_APART_S));
     zero.summed(0, at + ZERO_APART_S - 1);
-    assert_ne!(zero.next(59, 10, at + ZERO_APART_S - 1), SendStep::Send, "zero once is not enough");
+    assert_ne!(
+        zero.next(Atoms(59), 10, at + ZERO_APART_S - 1),
+        SendStep::Send,
+        "zero once is not enough"
+    );
     zero.summed(0, at + ZERO_APART_S);
-    assert_eq!(zero.next(59, 10, at + ZERO_APART_S), SendStep::Send);
+    assert_eq!(zero.next(Atoms(59), 10, at + ZERO_APART_S), SendStep::Send);
     assert_eq!(zero.pending.unwrap().entry, entry(1, 5), "the same entry");
 }
 
@@ -127,14 +139,14 @@ fn a_minute_that_is_too_old_is_given_up_once_it_is_certain_not_to_count() {
     let late = NOW + OLDEST_S + 60;
     let mut never_sent = Outbox::default();
     never_sent.freeze(entry(1, 5));
-    assert_eq!(never_sent.next(59, 10, late), SendStep::Void);
+    assert_eq!(never_sent.next(Atoms(59), 10, late), SendStep::Void);
     let mut uncertain = marked();
-    assert_eq!(uncertain.next(59, 10, late), SendStep::Ask);
+    assert_eq!(uncertain.next(Atoms(59), 10, late), SendStep::Ask);
     uncertain.summed(0, late);
     uncertain.summed(0, late + ZERO_APART_S);
-    assert_eq!(uncertain.next(59, 10, late + ZERO_APART_S), SendStep::Void);
+    assert_eq!(uncertain.next(Atoms(59), 10, late + ZERO_APART_S), SendStep::Void);
     uncertain.void();
-    assert_eq!((uncertain.frozen, uncertain.k, uncertain.voided), (0, 1, 1));
+    assert_eq!((uncertain.frozen, uncertain.k, uncertain.voided), (Atoms::NONE, 1, 1));
 }
 
 #[test]
@@ -146,14 +158,14 @@ fn what_was_accepted_is_verified_and_owed_anew_only_on_a_report() {
     assert_eq!(outbox.to_verify(at).map(|sent| sent.entry.k), Some(1));
     let mut alone = outbox.clone();
     alone.verified(1, 0, false, at);
-    assert_eq!((alone.frozen, alone.sent[0].doubt), (50, Some(0)));
+    assert_eq!((alone.frozen, alone.sent[0].doubt), (Atoms(50), Some(0)));
     assert_eq!(alone.to_verify(at), None, "a day later again");
     let mut reported = outbox.clone();
     reported.verified(1, 0, true, at);
-    assert_eq!((reported.frozen, reported.requeued), (0, 1));
-    assert_eq!(reported.next(59, 10, at), SendStep::Freeze { value: 5, atoms: 50 });
+    assert_eq!((reported.frozen, reported.requeued), (Atoms::NONE, 1));
+    assert_eq!(reported.next(Atoms(59), 10, at), SendStep::Freeze { value: 5, atoms: Atoms(50) });
     outbox.verified(1, 5, true, at);
-    assert_eq!(outbox.settled, SettledEntries { entries: 1, value: 5, atoms: 50 });
+    assert_eq!(outbox.settled, SettledEntries { entries: 1, value: 5, atoms: Atoms(50) });
 }
 
 #[test]
@@ -163,7 +175,7 @@ fn nothing_is_frozen_while_too_much_waits_to_be_verified() {
         outbox.freeze(entry(k, 1));
         outbox.delivered();
     }
-    assert_eq!(outbox.next(u64::MAX, 10, NOW), SendStep::Rest);
+    assert_eq!(outbox.next(Atoms(u64::MAX), 10, NOW), SendStep::Rest);
 }
 
 /// Hours for which sums may be incomplete: two zeros [`ZERO_APART_S`] apart outlast it.
@@ -375,7 +387,7 @@ impl World {
             self.write(outbox, version);
             return;
         }
-        let step = match outbox.next(self.owed, 10, now) {
+        let step = match outbox.next(Atoms(self.owed), 10, now) {
             SendStep::Wait(_) | SendStep::Ask if self.planted == Planted::BlindResend => {
                 SendStep::Send
             }
@@ -437,7 +449,7 @@ impl World {
             _ => 0,
         };
         if self.planted == Planted::ValueAnew {
-            entry.value += (self.owed - self.item.frozen) / 10;
+            entry.value += (self.owed - self.item.frozen.0) / 10;
         }
         self.hit(match fate {
             Fate::Answered => "send: answered",
@@ -469,14 +481,14 @@ impl World {
 
     fn check(&self) -> Result<(), String> {
         let item = &self.item;
-        let open = item.pending.as_ref().map_or(0, |pending| pending.entry.atoms);
-        let sent: u64 = item.sent.iter().map(|sent| sent.entry.atoms).sum();
+        let open = item.pending.as_ref().map_or(0, |pending| pending.entry.atoms.0);
+        let sent: u64 = item.sent.iter().map(|sent| sent.entry.atoms.0).sum();
         let stopped = item.pending.as_ref().and_then(|pending| pending.stopped.as_ref());
         let twice = self.service.times.iter().find(|(_, times)| **times > 1);
-        if item.frozen > self.owed {
-            return Err(format!("I5: frozen {} of {}", item.frozen, self.owed));
+        if item.frozen.0 > self.owed {
+            return Err(format!("I5: frozen {} of {}", item.frozen.0, self.owed));
         }
-        if item.frozen != item.settled.atoms + sent + open {
+        if item.frozen.0 != item.settled.atoms.0 + sent + open {
             return Err("law 5: atoms were made or lost".to_owned());
         }
         if let Some((k, times)) = twice {
@@ -491,7 +503,7 @@ impl World {
     /// No more faults: a reporter runs until nothing is left.
     fn drain(&mut self) -> Result<(), String> {
         for _ in 0..1_000 {
-            let left = self.owed - self.item.frozen >= 10
+            let left = self.owed - self.item.frozen.0 >= 10
                 || self.item.pending.is_some()
                 || !self.item.sent.is_empty();
             if !left {

@@ -9,6 +9,7 @@ use stripe_sim::{Settings, Sim};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::amount::Atoms;
 use crate::billing::due::BillingTerms;
 use crate::billing::outbox::OutboxEntry;
 use crate::billing::sink::SinkFuture;
@@ -193,7 +194,7 @@ impl Bench {
             overrun: None,
             carry: true,
         };
-        DueUse { id, used, over: 0, terms }
+        DueUse { id, used: Atoms(used), over: Atoms::NONE, terms }
     }
 
     fn pass(&self, seconds: u32) {
@@ -266,7 +267,7 @@ async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days()
     use crate::catalog::{Zone, local_day};
     use crate::ledger::log::LogWriter;
     use crate::ledger::record::{Rows, UseKey};
-    use crate::sheets::use_row::Atoms;
+    use crate::sheets::use_row::RowAtoms;
 
     let bench = Bench::new(Memory::new()).await;
     let reporter = bench.reporter().await;
@@ -285,9 +286,9 @@ async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days()
     for incarnation in [7, 8] {
         let writer = Writer { space: Space::new("s"), incarnation: WriterId::test(incarnation) };
         let mut rows = Rows::default();
-        rows.uses.insert(key(day - 1, &account), Atoms { used: 20, over: 3 });
-        rows.uses.insert(key(day, &account), Atoms { used: 9, over: 0 });
-        rows.uses.insert(key(day, &None), Atoms { used: 4, over: 0 });
+        rows.uses.insert(key(day - 1, &account), RowAtoms { used: Atoms(20), over: Atoms(3) });
+        rows.uses.insert(key(day, &account), RowAtoms { used: Atoms(9), over: Atoms(0) });
+        rows.uses.insert(key(day, &None), RowAtoms { used: Atoms(4), over: Atoms(0) });
         let registration = LogWriter::registration(&writer, day, at_ms);
         bench.store.write(registration).await.unwrap();
         for body in rows.pack(at_ms, None) {
@@ -296,7 +297,7 @@ async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days()
     }
     let used = reporter.used().await.unwrap();
     let of = |id: Option<ItemId>| {
-        used.iter().find(|used| used.id == id).map(|used| (used.atoms, used.over))
+        used.iter().find(|used| used.id == id).map(|used| (used.atoms.0, used.over.0))
     };
     assert_eq!(used.len(), 2);
     assert_eq!(of(Some(id)), Some((58, 6)));
@@ -307,7 +308,7 @@ async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days()
 async fn of_overage_only_what_was_drawn_beyond_is_sent() {
     let bench = Bench::new(Memory::new()).await;
     let mut due = bench.due(1_000);
-    (due.over, due.terms.overage) = (100, true);
+    (due.over, due.terms.overage) = (Atoms(100), true);
     bench.reporter().await.run(vec![due]).await.unwrap();
     assert_eq!(bench.billed(), 10);
 }
@@ -345,7 +346,7 @@ async fn a_short_period_without_a_free_minute_is_carried_or_named() {
         due.terms.carry = carry;
         bench.pass(20);
         reporter.run(vec![due.clone()]).await.unwrap();
-        due.used = 70;
+        due.used = Atoms(70);
         bench.pass(600);
         let report = reporter.run(vec![due.clone()]).await.unwrap();
         let (dates, too_old) = (dated(&bench.sim), report.too_old);
@@ -369,12 +370,12 @@ async fn what_is_older_than_stripe_takes_is_carried_or_named() {
         due.terms.carry = carry;
         reporter.run(vec![due.clone()]).await.unwrap();
         // The period ends in 30 days. 32 days after its end it can still be dated into it.
-        due.used = 70;
+        due.used = Atoms(70);
         bench.pass(62 * 24 * HOUR);
         let report = reporter.run(vec![due.clone()]).await.unwrap();
         assert_eq!((report.units, bench.billed()), (2, 7), "carry: {carry}");
         // 34 days after it that is too near to what Stripe refuses.
-        due.used = 100;
+        due.used = Atoms(100);
         bench.pass(2 * 24 * HOUR);
         let report = reporter.run(vec![due.clone()]).await.unwrap();
         let ends_s = due.terms.ends_ms / 1_000;
@@ -485,13 +486,13 @@ async fn an_entry_is_dated_by_stripes_clock_however_long_the_run_has_gone_on() {
 /// Restores the table from a backup in which all of this was owed, with Stripe to be asked what was
 /// sent since.
 async fn comes_back(bench: &Bench, due: &DueUse) {
-    use crate::sheets::use_row::Atoms;
+    use crate::sheets::use_row::RowAtoms;
 
     let (space, at_ms) = (Space::new("s"), bench.clock.now().wall_ms);
     let change = restored::wait(at_ms).to_vec();
     bench.store.write(Write { key: space.ledger(), when: vec![], change }).await.unwrap();
     let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
-    let (account, atoms) = (Some(account), Atoms { used: due.used, over: due.over });
+    let (account, atoms) = (Some(account), RowAtoms { used: due.used, over: due.over });
     let owed = vec![PeriodUse { account, tenant, meter, scale, period_ms, atoms }];
     restored::mark(&*bench.store, &space, owed, at_ms).await.unwrap();
     let word = restored::SentSinceCopy::AskStripe;
@@ -532,7 +533,7 @@ async fn identifiers_are_short_and_their_own() {
         customer: String::new(),
         event: String::new(),
         value: 1,
-        atoms: 1,
+        atoms: Atoms(1),
         minute_s: 0,
     };
     let one = origin.identifier(&due.id, &entry(1));
@@ -712,7 +713,7 @@ async fn those_near_their_periods_end_go_first_and_questions_last() {
     let from = bench.sim.calls().len();
     let mut later = all(50);
     for n in [0, 3, 6] {
-        later[n].used = 90;
+        later[n].used = Atoms(90);
     }
     assert_eq!(reporter.run(later).await.unwrap().sent, 3);
     let order = order(&bench.sim, from);

@@ -8,7 +8,7 @@
 use super::item::{self, ItemId};
 use super::outbox::RestoredItem;
 use crate::ledger::totals::PeriodUse;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, StoreErrorKind, Value};
 #[cfg(feature = "stripe")]
@@ -105,7 +105,7 @@ pub(crate) async fn mark(
             let before = item::read(store, id.key(space)).await?;
             let mut outbox = before.outbox.clone();
             // All of it was sent, and no entry is open: nothing can be sent twice.
-            let Atoms { used, over } = atoms;
+            let RowAtoms { used, over } = atoms;
             if outbox.pending.is_none() && outbox.frozen == used {
                 break;
             }

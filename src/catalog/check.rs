@@ -165,7 +165,7 @@ fn on_route(route: &str) -> String {
 /// Atoms in units, rounded up.
 fn units(catalog: &Catalog, meter: MeterId, atoms: u64) -> String {
     let meter = &catalog.meters[usize::from(meter.0)];
-    let bytes = matches!(meter.count, MeterSource::RequestBytes | MeterSource::ResponseBytes);
+    let bytes = meter.count.is_of_body();
     format!("{}{}", atoms.div_ceil(meter.scale), if bytes { "B" } else { "" })
 }
 

@@ -154,6 +154,12 @@ static PLAN: Shape = Shape {
         key("extends", Form::Text, "The plan whose limits this one takes over, key by key.")
             .like(FREE),
         key("stripe", Form::Table(&PRICES), "What means this plan at Stripe. Not inherited."),
+        key(
+            "pays",
+            Form::Flag,
+            "Whether it may use the part of `[capacity]` that is kept for such plans. Not \
+             inherited. Default: true with `stripe`.",
+        ),
         key("rate", RATES, "Limits on speed: `all`, `default`, or by route."),
         key("quota", QUOTAS, "Limits on units, by meter."),
         key("feature", FEATURES, "What the plan has."),

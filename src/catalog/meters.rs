@@ -131,7 +131,7 @@ fn parts(report: &mut Findings<'_>, entry: &TableLine<'_>, count: MeterSource) -
     let Some(node) = TomlTable::of(entry.node).and_then(|table| table.node("parts")) else {
         return usual;
     };
-    let is_whole = entry.name == REQUESTS || is_bytes(count);
+    let is_whole = entry.name == REQUESTS || count.is_of_body();
     let parts = integer(node).and_then(|parts| u64::try_from(parts).ok());
     match parts.filter(|parts| (1..=MAX_PARTS).contains(parts)) {
         Some(parts) if parts == 1 || !is_whole => parts,
@@ -159,14 +159,10 @@ fn mark_named(top: TomlTable<'_>, meters: &mut [Meter]) {
     }
 }
 
-fn is_bytes(count: MeterSource) -> bool {
-    matches!(count, MeterSource::RequestBytes | MeterSource::ResponseBytes)
-}
-
 /// Help for making an amount with this denominator, in atoms, a whole number; `None`: it cannot be
 /// made one.
 fn more_parts(meter: &Meter, den: u128) -> Option<String> {
-    if *meter.name == *REQUESTS || is_bytes(meter.count) {
+    if *meter.name == *REQUESTS || meter.count.is_of_body() {
         return None;
     }
     let parts = u128::from(meter.scale).checked_mul(den)?;
@@ -198,7 +194,7 @@ pub(super) fn amount_of(
 
 /// An amount in atoms of its meter; without a meter, in calls.
 pub(super) fn atoms(amount: &WrittenAmount, meter: Option<&Meter>) -> Result<u64, TextFault> {
-    let is_bytes = meter.is_some_and(|m| is_bytes(m.count));
+    let is_bytes = meter.is_some_and(|m| m.count.is_of_body());
     let fault = |message: &str, help: String| TextFault::new(amount.at.clone(), message, help);
     if is_bytes && !amount.bytes && amount.value.num > 0 {
         let help = format!("write {}", known_names(BYTE_UNITS.map(|(unit, _)| unit)));
@@ -293,7 +289,7 @@ fn sums(report: &mut Findings<'_>, tables: &[Option<TomlTable<'_>>], meters: &mu
                 report.error(span, message, help);
                 continue;
             }
-            let per_byte = is_bytes(meters[part].count) && !is_written;
+            let per_byte = meters[part].count.is_of_body() && !is_written;
             if per_byte && atoms.num > PARTS_A_BYTE {
                 let help = format!(
                     "write `parts = 1` in `[meter.{}]`, or as many parts of its unit as the \
@@ -410,7 +406,7 @@ fn meter_stripe(
 }
 
 fn stripe_unit(report: &mut Findings<'_>, unit: &Text<'_>, meter: &Meter) -> Option<u64> {
-    let bytes = is_bytes(meter.count);
+    let bytes = meter.count.is_of_body();
     let known: &[(&str, u64)] = if bytes { &BYTE_UNITS } else { &MULTIPLIERS };
     let found = known.iter().find(|(word, _)| *word == unit.text).map(|(_, by)| *by);
     if found.is_none() {

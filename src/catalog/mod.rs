@@ -188,6 +188,11 @@ impl Catalog {
         format!("the plan file has no route `{name}`: {}", unknown_help(name, names))
     }
 
+    /// The plans, in the order of the file.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+
     /// The plan of this name.
     pub(crate) fn plan(&self, name: &str) -> Option<PlanId> {
         let at = self.plans.iter().position(|plan| *plan.name == *name);

@@ -78,6 +78,13 @@ pub(crate) enum MeterSource {
     Sum,
 }
 
+impl MeterSource {
+    /// Whether it counts the bytes of a body.
+    pub(crate) fn is_of_body(self) -> bool {
+        matches!(self, Self::RequestBytes | Self::ResponseBytes)
+    }
+}
+
 /// A meter's counterpart at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MeterStripe {
@@ -342,6 +349,8 @@ pub struct Plan {
     pub name: Arc<str>,
     /// Stripe price lookup keys that mean this plan.
     pub(crate) prices: Vec<String>,
+    /// Whether its tenants may use the kept part of the process's capacity.
+    pub(crate) pays: bool,
     /// Its rates, by the key in the file (`all`, `default`, a route's name).
     pub(crate) rates: BTreeMap<Arc<str>, Vec<Rate>>,
     /// Its quotas, by meter.

@@ -44,6 +44,7 @@ struct Draft {
     name: Arc<str>,
     extends: Option<(usize, Range<usize>)>,
     prices: Vec<String>,
+    pays: Option<bool>,
     expires: Option<Duration>,
     rates: BTreeMap<Arc<str>, Vec<Rate>>,
     quotas: BTreeMap<MeterId, Vec<Quota>>,
@@ -62,6 +63,7 @@ fn draft(report: &mut Findings<'_>, scene: &Scene<'_>, entry: &TableLine<'_>) ->
         name: Arc::from(entry.name),
         extends: extends.and_then(|name| Some((scene.plan(report, &name)?, name.span))),
         prices: prices(table),
+        pays: table.flag("pays"),
         expires: duration(report, table.text("expires")),
         rates: scene.rates(report, table.table("rate")),
         quotas: scene.quotas(report, table.table("quota")),
@@ -118,6 +120,7 @@ fn merged(draft: &Draft, base: Option<Plan>) -> Plan {
     let mut plan = base.unwrap_or_else(|| Plan {
         name: draft.name.clone(),
         prices: Vec::new(),
+        pays: false,
         rates: BTreeMap::new(),
         quotas: BTreeMap::new(),
         features: BTreeMap::new(),
@@ -129,6 +132,7 @@ fn merged(draft: &Draft, base: Option<Plan>) -> Plan {
     });
     plan.name = draft.name.clone();
     plan.prices = draft.prices.clone();
+    plan.pays = draft.pays.unwrap_or(!plan.prices.is_empty());
     plan.expires = draft.expires;
     plan.rates.extend(draft.rates.clone());
     plan.quotas.extend(draft.quotas.clone());

@@ -6,6 +6,9 @@ use super::tables::network;
 use super::*;
 use crate::toml_file::{Text, TomlNode, TomlTable, items, looks_secret};
 
+/// Most characters of the prefix of keys.
+const MAX_PREFIX: usize = 32;
+
 /// The methods, in order. `trusted`: whether `[proxy] trust` names a proxy, without which no header
 /// is trusted, or has an error of its own.
 pub(super) fn identify_list(
@@ -16,7 +19,7 @@ pub(super) fn identify_list(
     let Some(node) = top.node("identify") else {
         let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
         let peppers = vec![default_pepper()];
-        return vec![IdentifyTable::ApiKey { headers, peppers, is_default: true }];
+        return vec![IdentifyTable::ApiKey { headers, peppers, prefix: None, is_default: true }];
     };
     let tables = items(node).iter().filter_map(TomlTable::of);
     tables.filter_map(|table| identify(report, table, trusted)).collect()
@@ -29,6 +32,7 @@ fn identify(
 ) -> Option<IdentifyTable> {
     let belongs = [
         ("pepper", "api-key"),
+        ("prefix", "api-key"),
         ("user-header", "header"),
         ("user-claim", "claim"),
         ("plan-claim", "claim"),
@@ -90,7 +94,20 @@ fn api_key(report: &mut Findings<'_>, table: TomlTable<'_>) -> IdentifyTable {
         None => vec![default_pepper()],
     };
     let headers = headers.iter().filter_map(|name| header(report, name)).collect();
-    IdentifyTable::ApiKey { headers, peppers, is_default: false }
+    let prefix = table.filled("prefix").and_then(|prefix| key_prefix(report, &prefix));
+    IdentifyTable::ApiKey { headers, peppers, prefix, is_default: false }
+}
+
+/// The beginning of keys: it reads as a word of its own, in a log as in a search for leaked keys.
+fn key_prefix(report: &mut Findings<'_>, prefix: &Text<'_>) -> Option<String> {
+    let word = prefix.text.strip_suffix('_').unwrap_or_default();
+    if prefix.text.len() > MAX_PREFIX || !is_name(word, MAX_PREFIX, "_") {
+        let message =
+            "the prefix of keys is 2 to 32 characters of a-z, 0-9 and `_`, and ends in `_`";
+        report.error(prefix.span.clone(), message, "as in \"acme_live_\"");
+        return None;
+    }
+    Some(prefix.text.to_owned())
 }
 
 fn gateway(
@@ -198,7 +215,7 @@ fn source(report: &mut Findings<'_>, table: TomlTable<'_>, field: &str) -> Optio
 }
 
 /// Whether a URL uses plain HTTP to another machine.
-fn is_plain_http_elsewhere(url: &str) -> bool {
+pub(super) fn is_plain_http_elsewhere(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else {
         return false;
     };

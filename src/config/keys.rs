@@ -1,7 +1,10 @@
 //! Every key of a service file, defined once: the parser checks files against these tables, and
 //! `docs/service-file.schema.json` is printed from them, so that the two cannot drift.
 
-use crate::toml_file::{Form, Names, Shape, Units, key};
+use serde_json::json;
+
+use super::notify::ALERT_KINDS;
+use crate::toml_file::{Form, Names, Own, Shape, Units, integer, key};
 
 pub(super) static TOP: Shape = Shape {
     name: "service file",
@@ -19,8 +22,15 @@ pub(super) static TOP: Shape = Shape {
         key("proxy", Form::Table(&PROXY), "The proxies trusted for a caller's address."),
         key("http", Form::Table(&HTTP), "The environment of the API."),
         key("ingest", Form::Table(&INGEST), "Usage that other services report."),
+        key("capacity", Form::Table(&CAPACITY), "How much this process does at once."),
         key("stripe", Form::Table(&STRIPE), "Billing. Without this table nothing is billed."),
         key("flush", Form::Table(&FLUSH), "How usage reaches the store."),
+        key(
+            "decisions",
+            Form::Table(&DECISIONS),
+            "The log of decisions. Without this table there is none.",
+        ),
+        key("notify", Form::Tables(&NOTIFY), "Where alerts go: a table for each destination."),
     ],
 };
 
@@ -49,6 +59,7 @@ static IDENTIFY: Shape = Shape {
         key("pepper", Form::Tables(&PEPPER), "Keys of the hash of API keys, newest first.")
             .like("[{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]")
             .secret(),
+        key("prefix", Form::Filled, "The beginning of the keys that are made. Default: tg_."),
         key("jwt", Form::Table(&JWT), "Signed tokens."),
         key("header", Form::Filled, "The header in which a trusted gateway names the tenant."),
         key("user-header", Form::Filled, "The header in which it names the user."),
@@ -172,6 +183,32 @@ static STRIPE: Shape = Shape {
     ],
 };
 
+static CAPACITY: Shape = Shape {
+    name: "service file's [capacity]",
+    required: &[&["requests"]],
+    keys: &[
+        key("requests", Form::Count, "Most requests and other work in progress in a process."),
+        key("kept", Form::Count, "Of these, so many for plans that pay. Default: none."),
+    ],
+};
+
+static NOTIFY: Shape = Shape {
+    name: "service file's [[notify]]",
+    required: &[&["webhook", "slack"]],
+    keys: &[
+        key("name", Form::Filled, "Its name, by which alerts wait for it. Default: its kind."),
+        key(
+            "webhook",
+            Form::Or(&Form::Filled, &SECRET),
+            "Alerts as signed webhooks: the URL, or a reference to it.",
+        )
+        .secret(),
+        key("secret", REFERENCE, "The key of a webhook's signatures.").like(LIKE).secret(),
+        key("slack", REFERENCE, "Alerts as Slack messages: the URL.").like(LIKE).secret(),
+        key("events", Form::Words(ALERT_KINDS), "The kinds of alerts. Default: all."),
+    ],
+};
+
 static FLUSH: Shape = Shape {
     name: "service file's [flush]",
     required: &[],
@@ -185,6 +222,37 @@ static FLUSH: Shape = Shape {
         key("journal-path", Form::Filled, "The local journal of mode `journal`."),
         key("max-write-units", Form::Count, "Write units a second for records. Default: 50."),
     ],
+};
+
+static DECISIONS: Shape = Shape {
+    name: "service file's [decisions]",
+    required: &[],
+    keys: &[
+        key("file", Form::Filled, "The file, of JSON lines. Default: decisions.ndjson.")
+            .like("\"decisions.ndjson\""),
+        key(
+            "admissions",
+            Form::Own(&FROM_ZERO),
+            "One in so many admissions is logged, 0: none. Refusals all are. Default: 100.",
+        ),
+        key("max-bytes", Form::Counted(&BYTES), "Of all its files together. Default: 64MB."),
+    ],
+};
+
+/// A whole number from 0 on.
+static FROM_ZERO: Own = Own {
+    fits: |node| integer(node).is_some_and(|n| u32::try_from(n).is_ok()),
+    sample: "100",
+    schema: || json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+    mistake: |_, _, _| None,
+};
+
+/// Sizes, in bytes.
+pub(super) static BYTES: Units = Units {
+    what: "a size",
+    units: &[("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)],
+    most: (1_000_000_000_000, "1000 GB"),
+    examples: &["64MB", "1GB"],
 };
 
 /// Durations, in milliseconds.

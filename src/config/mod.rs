@@ -15,6 +15,7 @@ use std::time::Duration;
 
 mod identify;
 mod keys;
+mod notify;
 mod overrides;
 mod secret;
 #[cfg_attr(
@@ -24,6 +25,14 @@ mod secret;
 mod stripe;
 mod tables;
 
+#[cfg(test)]
+pub(crate) use notify::ALERT_KINDS;
+pub(crate) use notify::{MAX_DESTINATION_CHARS, MAX_DESTINATIONS, NotifyConfig};
+#[cfg_attr(
+    not(feature = "notify"),
+    allow(unused_imports, reason = "as those of `[[notify]]`")
+)]
+pub(crate) use notify::{NotifyTarget, NotifyUrl};
 pub(crate) use secret::{Secret, SecretError, SecretRef, SecretSource};
 #[cfg(feature = "stripe")]
 pub use stripe::StripeConfig;
@@ -73,6 +82,18 @@ pub(crate) const DEFAULT_MAX_WRITE_UNITS: u32 = 50;
 /// Default of `flush.journal-path` where the store is not a local file.
 pub(crate) const DEFAULT_JOURNAL_PATH: &str = "tallygate.journal";
 
+/// Default of `decisions.file`.
+pub(crate) const DEFAULT_DECISIONS: &str = "decisions.ndjson";
+
+/// Default of `decisions.admissions`: one in so many is logged.
+pub(crate) const DEFAULT_ADMISSIONS: u32 = 100;
+
+/// Default of `decisions.max-bytes`: some hundred thousand lines.
+pub(crate) const DEFAULT_DECISIONS_BYTES: u64 = 64_000_000;
+
+/// Least of `decisions.max-bytes`: a quarter of it, which is one file, has some hundred lines.
+pub(crate) const MIN_DECISIONS_BYTES: u64 = 1_000_000;
+
 /// Longest name of a space, in characters.
 pub(crate) const MAX_SPACE_CHARS: usize = 64;
 
@@ -95,10 +116,16 @@ pub(crate) struct Config {
     pub http: HttpConfig,
     /// `[stripe]`; without it nothing is billed.
     pub stripe: Option<StripeConfig>,
+    /// `[capacity]`: how much a process does at once; without it as much as comes.
+    pub capacity: Option<CapacityConfig>,
     /// `[flush]`: how usage reaches the store.
     pub flush: FlushConfig,
     /// `[ingest]`: usage that other services report.
     pub ingest: IngestConfig,
+    /// `[decisions]`: the log of decisions; without it there is none.
+    pub decisions: Option<DecisionsConfig>,
+    /// `[[notify]]`: the destinations of alerts.
+    pub notify: Vec<NotifyConfig>,
 }
 
 impl Config {
@@ -165,6 +192,8 @@ pub(crate) enum IdentifyTable {
         headers: Vec<String>,
         /// `pepper`: keys of the hash, newest first. Never empty.
         peppers: Vec<PepperConfig>,
+        /// `prefix`: the beginning of the keys that the service makes.
+        prefix: Option<String>,
         /// Whether the file names no way of identifying callers: this is the default one.
         is_default: bool,
     },
@@ -294,6 +323,15 @@ pub(crate) struct HttpConfig {
     pub strip_prefix: Option<String>,
 }
 
+/// `[capacity]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CapacityConfig {
+    /// `requests`: most requests and other work in progress in a process.
+    pub requests: u32,
+    /// `kept`: the part of these that is kept for plans that pay.
+    pub kept: u32,
+}
+
 /// `[flush]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FlushConfig {
@@ -317,6 +355,17 @@ pub(crate) struct IngestConfig {
     pub products: std::collections::BTreeMap<String, String>,
 }
 
+/// `[decisions]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DecisionsConfig {
+    /// `file`: the file that is written, of the newest lines.
+    pub file: PathBuf,
+    /// `admissions`: one in so many is logged; 0: none. Refusals all are.
+    pub admissions: u32,
+    /// `max-bytes`: of all files together.
+    pub max_bytes: u64,
+}
+
 /// The largest loss from a crash of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlushMode {
@@ -326,6 +375,11 @@ pub(crate) enum FlushMode {
     Journal,
     /// `"durable"`: nothing; the answer waits for the record.
     Durable,
+}
+
+/// Whether it may name a destination of alerts.
+pub(crate) fn is_destination(name: &str) -> bool {
+    is_name(name, MAX_DESTINATION_CHARS, "-")
 }
 
 /// Whether it is 1 to `most` characters of `a-z0-9` and those in `also`.

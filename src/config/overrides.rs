@@ -70,7 +70,7 @@ fn value<'t>(form: Option<&Form>, at: &Range<usize>, raw: &'t str) -> TomlNode<'
         Ok(value @ (DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_))) => {
             moved(value, at)
         }
-        Ok(value) if matches!(form, Some(Form::Count)) => moved(value, at),
+        Ok(value) if matches!(form, Some(Form::Count | Form::Own(_))) => moved(value, at),
         _ => Spanned::new(at.clone(), DeValue::String(raw.into())),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::identify::{identify_list, secret};
-use super::keys::SPAN;
+use super::identify::{identify_list, is_plain_http_elsewhere, secret};
+use super::keys::{BYTES, SPAN};
 use super::*;
-use crate::toml_file::{Findings, TableLine, Text, TomlTable, counted, fault, items};
+use crate::toml_file::{Findings, TableLine, Text, TomlTable, counted, fault, integer, items};
 
 /// Lowers a file whose shape has been checked. With errors in the report the result is partial.
 pub(super) fn config(report: &mut Findings<'_>, top: TomlTable<'_>) -> Config {
@@ -24,8 +24,11 @@ pub(super) fn config(report: &mut Findings<'_>, top: TomlTable<'_>) -> Config {
         },
         http: top.table("http").map(|table| http(report, table)).unwrap_or_default(),
         stripe: top.table("stripe").and_then(|table| stripe(report, table)),
+        capacity: top.table("capacity").and_then(|table| capacity(report, table)),
         flush: flush(report, top.table("flush"), &store.kind),
         ingest: top.table("ingest").map(|table| ingest(report, table)).unwrap_or_default(),
+        decisions: top.table("decisions").map(|table| decisions(report, table)),
+        notify: notify(report, top),
         store,
     }
 }
@@ -195,6 +198,76 @@ fn flush(
     }
 }
 
+fn capacity(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<CapacityConfig> {
+    let requests = table.count("requests")?;
+    let kept = table.count("kept").unwrap_or(0);
+    if kept >= requests
+        && let Some(node) = table.node("kept")
+    {
+        let message = "nothing is left to plans that do not pay";
+        report.error(node.span(), message, "keep fewer than `requests`");
+    }
+    Some(CapacityConfig { requests, kept })
+}
+
+fn notify(report: &mut Findings<'_>, top: TomlTable<'_>) -> Vec<NotifyConfig> {
+    let tables = top.node("notify").map(items).unwrap_or_default();
+    let mut all: Vec<NotifyConfig> = Vec::new();
+    for node in tables {
+        let Some(found) = TomlTable::of(node).and_then(|it| destination(report, it)) else {
+            continue;
+        };
+        if all.iter().any(|it| it.name == found.name) {
+            let message = format!("two [[notify]] are named \"{}\"", found.name);
+            report.error(node.span(), message, "give each a `name` of its own");
+        }
+        all.push(found);
+    }
+    if let Some(beyond) = tables.get(MAX_DESTINATIONS) {
+        let message = format!("more than {MAX_DESTINATIONS} [[notify]]");
+        report.error(beyond.span(), message, "send them on from one receiver");
+    }
+    all
+}
+
+fn destination(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<NotifyConfig> {
+    let written = table.filled("webhook");
+    if let Some(url) = &written
+        && (!(url.text.starts_with("https://") || url.text.starts_with("http://"))
+            || is_plain_http_elsewhere(url.text))
+    {
+        let message = "a webhook's URL begins with https://, or with http:// on this machine";
+        report.error(url.span.clone(), message, "as in \"https://example.com/alerts\"");
+    }
+    let name = table.filled("name");
+    if let Some(name) = name.as_ref().filter(|it| !is_destination(it.text)) {
+        let message = "a destination's name is 1 to 64 characters of a-z, 0-9 and -";
+        report.error(name.span.clone(), message, "as in \"ops\"");
+    }
+    let key = secret(report, table, "secret", "notify.secret");
+    let (kind, to) = match secret(report, table, "slack", "notify.slack") {
+        Some(url) => {
+            if let Some(span) = table.key_span("secret") {
+                report.error(span, "`secret` belongs to a webhook", "leave it out");
+            }
+            ("slack", NotifyTarget::Slack { url })
+        }
+        None => {
+            let kept = secret(report, table, "webhook", "notify.webhook").map(NotifyUrl::Kept);
+            let url = written.map(|url| NotifyUrl::Written(url.text.into())).or(kept)?;
+            let Some(secret) = key else {
+                let span = table.key_span("webhook").unwrap_or_default();
+                let help = "write `secret = { env = \"..\" }`, and share it with the receiver";
+                report.error(span, "a webhook without `secret` could be sent by anyone", help);
+                return None;
+            };
+            ("webhook", NotifyTarget::Webhook { url, secret })
+        }
+    };
+    let events = table.texts("events").iter().map(|it| it.text.to_owned()).collect();
+    Some(NotifyConfig { name: name.map_or(kind, |it| it.text).to_owned(), to, events })
+}
+
 fn ingest(report: &mut Findings<'_>, table: TomlTable<'_>) -> IngestConfig {
     let products = table.table("products").map(TomlTable::entries).unwrap_or_default();
     let product = |line: &TableLine<'_>| {
@@ -203,6 +276,25 @@ fn ingest(report: &mut Findings<'_>, table: TomlTable<'_>) -> IngestConfig {
     IngestConfig {
         token: secret(report, table, "token", "ingest.token"),
         products: products.iter().filter_map(product).collect(),
+    }
+}
+
+fn decisions(report: &mut Findings<'_>, table: TomlTable<'_>) -> DecisionsConfig {
+    let file = table.filled("file").map_or(DEFAULT_DECISIONS, |file| file.text);
+    let admissions = table.node("admissions").and_then(integer);
+    let size = table.text("max-bytes").and_then(|mut text| {
+        text.text = report.named(text.text);
+        let found = counted(text.text, &BYTES).map_err(|wrong| fault(report, &text, wrong)).ok()?;
+        if found < MIN_DECISIONS_BYTES {
+            let message = "`decisions.max-bytes` is at least 1MB";
+            report.error(text.span, message, "as in \"64MB\": four files share it");
+        }
+        Some(found)
+    });
+    DecisionsConfig {
+        file: file.into(),
+        admissions: admissions.map_or(DEFAULT_ADMISSIONS, |n| u32::try_from(n).unwrap_or(0)),
+        max_bytes: size.unwrap_or(DEFAULT_DECISIONS_BYTES),
     }
 }
 

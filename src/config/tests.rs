@@ -33,6 +33,7 @@ file  = "plans.toml"
 
 [[identify]]
 api-key = ["Authorization", "x-api-key"]
+prefix  = "acme_live_"
 pepper  = [{ id = "2", file = "/run/pepper" }, { id = "1", env = "TALLYGATE_PEPPER" }]
 
 [[identify]]
@@ -78,7 +79,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.store.kind, StoreKind::Redb { path: "data/tallygate.redb".into() });
     assert_eq!(config.store.space, "eu-1");
     let [
-        IdentifyTable::ApiKey { headers, peppers, is_default: false },
+        IdentifyTable::ApiKey { headers, peppers, prefix, is_default: false },
         IdentifyTable::Jwt(jwt),
         IdentifyTable::Jwt(shared),
         IdentifyTable::Header { tenant, user },
@@ -96,6 +97,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(shared.audience, ["api", "adm"]);
     assert_eq!((&**tenant, user.as_deref()), ("x-tenant", Some("x-user")), "lower case");
     assert_eq!(headers, &["authorization", "x-api-key"]);
+    assert_eq!(prefix.as_deref(), Some("acme_live_"));
     let ids: Vec<_> = peppers.iter().map(|pepper| &*pepper.id).collect();
     assert_eq!(ids, ["2", "1"]);
     assert_eq!(peppers[0].secret.source, SecretSource::File("/run/pepper".into()));
@@ -134,7 +136,9 @@ fn an_empty_file_is_a_file_of_defaults() {
     assert_eq!(config.identity.unknown, OnUnknown::Reject);
     assert_eq!(config.stripe, None);
     assert_eq!(config.flush.every, DEFAULT_FLUSH_EVERY);
-    let [IdentifyTable::ApiKey { headers, peppers, is_default: true }] = &*config.identify else {
+    let [IdentifyTable::ApiKey { headers, peppers, prefix: None, is_default: true }] =
+        &*config.identify
+    else {
         panic!("{:?}", config.identify);
     };
     assert_eq!(headers, &DEFAULT_API_KEY_HEADERS);
@@ -219,6 +223,10 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[stripe]\nkey = \"k\"", "`key` is a reference: secrets do not belong in this file"),
         ("[[identify]]\napi-key = \"a b\"", "not a header name"),
         ("[[identify]]\napi-key = \"a\"\npepper = []", "`pepper` is empty"),
+        ("[[identify]]\napi-key = \"a\"\nprefix = \"acme\"", "ends in `_`"),
+        ("[[identify]]\napi-key = \"a\"\nprefix = \"Ac_\"", "ends in `_`"),
+        ("[[identify]]\napi-key = \"a\"\nprefix = \"_\"", "ends in `_`"),
+        ("[[identify]]\nclaim = \"a\"\nprefix = \"a_\"", "`prefix` belongs to `api-key`"),
         ("[[identify]]\napi-key = \"a\"\npepper = [{ env = \"P\" }]", "`id` is missing"),
         ("[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]", "needs one of `env`"),
         (
@@ -242,6 +250,9 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[flush]\njournal-path = \"tallygate.redb\"", "a file each"),
         ("[flush]\nmax-write-units = -1", "a number from 1 on"),
         ("[flush]\nmax-write-units = 99999999999", "a number from 1 on"),
+        ("[capacity]\nkept = 1", "`requests` is missing"),
+        ("[capacity]\nrequests = 0", "a number from 1 on"),
+        ("[capacity]\nrequests = 5\nkept = 5", "nothing is left"),
         ("[stripe]\nmode = \"test\"", "`key` is missing"),
     ];
     for (text, message) in cases {
@@ -340,7 +351,8 @@ fn every_key_is_described_in_the_documentation() {
     let rows: String = page.lines().filter(|line| line.starts_with("| `")).collect();
     let described = |key: &str| rows.contains(&format!("{key}`"));
     for table in keys::TOP.keys {
-        let (Form::Table(shape) | Form::TablesOrNone(shape)) = &table.form else {
+        let (Form::Table(shape) | Form::Tables(shape) | Form::TablesOrNone(shape)) = &table.form
+        else {
             panic!("`{}` is no table", table.name);
         };
         for key in shape.keys {
@@ -356,7 +368,7 @@ fn an_unknown_key_is_answered_with_each_key_once() {
     let help = error(text).help;
     assert_eq!(
         help,
-        "write one of `api-key`, `pepper`, `jwt`, `header`, `user-header`, `claim`, \
+        "write one of `api-key`, `pepper`, `prefix`, `jwt`, `header`, `user-header`, `claim`, \
          `user-claim`, `plan-claim`, `network`, `tenant`"
     );
 }
@@ -559,5 +571,42 @@ fn reads_claims_and_what_events_may_name() {
     ] {
         let errors = Config::parse("tallygate.toml", wrong, []).unwrap_err().to_string();
         assert!(!errors.contains("s3cret"), "{errors}");
+    }
+}
+
+const WEBHOOK: &str = "[[notify]]\nwebhook = \"https://ops.example/x\"\nsecret = { env = \"K\" }\n";
+
+#[test]
+fn destinations_of_alerts_have_names_and_kinds() {
+    let text = format!(
+        "{WEBHOOK}events = [\"quota.exhausted\"]\n\
+         [[notify]]\nname = \"team\"\nslack = {{ file = \"/run/slack\" }}\n\
+         [[notify]]\nname = \"here\"\nwebhook = \"http://127.0.0.1:9/\"\nsecret = {{ env = \"K\" }}"
+    );
+    let config = parse(&text).unwrap();
+    let names: Vec<_> = config.notify.iter().map(|it| &*it.name).collect();
+    assert_eq!(names, ["webhook", "team", "here"]);
+    let takes = |at: usize, kind: &str| config.notify[at].wants(kind);
+    assert!(takes(0, "quota.exhausted") && !takes(0, "plan.changed") && takes(1, "plan.changed"));
+    assert!(!format!("{config:?}").contains("ops.example"), "a URL may be a secret");
+}
+
+#[test]
+fn a_destination_that_could_not_work_is_an_error() {
+    for (wrong, words) in [
+        ("[[notify]]\nname = \"ops\"", "needs one of `webhook`, `slack`"),
+        ("[[notify]]\nwebhook = \"https://a.example\"", "without `secret`"),
+        ("[[notify]]\nwebhook = \"http://a.example\"\nsecret = { env = \"K\" }", "https://"),
+        ("[[notify]]\nwebhook = \"ops\"\nsecret = { env = \"K\" }", "https://"),
+        ("[[notify]]\nslack = \"https://hooks.example/T0/B0/hush\"", "`slack` is a reference"),
+        ("[[notify]]\nslack = { env = \"S\" }\nsecret = { env = \"K\" }", "belongs to a webhook"),
+        (&format!("{WEBHOOK}{WEBHOOK}"), "two [[notify]] are named"),
+        (&format!("{WEBHOOK}name = \"Ops\""), "a destination's name"),
+        (&format!("{WEBHOOK}events = [\"quota.exausted\"]"), "unknown word `quota.exausted`"),
+    ] {
+        let found = error(wrong);
+        let text = format!("{found:?}");
+        assert!(text.contains(words), "{wrong}: {text}");
+        assert!(!text.contains("hush"), "{text}");
     }
 }

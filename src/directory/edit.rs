@@ -25,7 +25,7 @@ use crate::store::StoreErrorKind;
 /// Attempts at a save that meets concurrent ones.
 const ATTEMPTS: usize = 8;
 /// Most changes of one save: they share one history entry.
-const MAX_EDITS: usize = 32;
+pub(super) const MAX_EDITS: usize = 32;
 /// Most characters of a note.
 pub(super) const MAX_NOTE: usize = 512;
 /// Most characters of an override's TOML: a record full of the widest characters fits an item.
@@ -49,6 +49,8 @@ pub enum Edit {
     PaymentSince(PaymentState, i64),
     /// An exception was added.
     Override(Override),
+    /// The exception with this [id](Override::id) was ended.
+    OverrideEnded(String),
     /// All exceptions were ended.
     OverridesEnded,
     /// Units were granted once.
@@ -75,6 +77,16 @@ pub enum Edit {
         id: String,
         /// The key's name.
         name: String,
+        /// The first instant at which it no longer works, Unix milliseconds; `None`: no end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<i64>,
+    },
+    /// A key was given an end.
+    KeyEnds {
+        /// The key's id.
+        id: String,
+        /// The first instant at which it no longer works, Unix milliseconds.
+        at: i64,
     },
     /// A key was revoked.
     KeyRevoked {
@@ -92,6 +104,8 @@ pub(super) struct Announced {
     /// The entry that made the version before; 0 if there was none.
     pub(super) parent: u64,
     pub(super) note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) actor: Option<String>,
     pub(super) edits: Vec<Edit>,
 }
 
@@ -112,14 +126,11 @@ impl Edit {
                 (assigned.payment, assigned.payment_since_ms) = (*payment, *since_ms);
             }),
             Edit::Override(new) => {
-                let same = |held: &Override| {
-                    (&held.changes, held.until_ms, &held.note)
-                        == (&new.changes, new.until_ms, &new.note)
-                };
                 // The last one wins, even if an equal one existed before.
-                record.overrides.retain(|held| !same(held));
+                record.overrides.retain(|held| !held.is_same(new));
                 record.overrides.push(new.clone());
             }
+            Edit::OverrideEnded(id) => record.overrides.retain(|held| held.id() != *id),
             Edit::OverridesEnded => record.overrides.clear(),
             Edit::Grant(new) => match record.grants.iter().find(|held| held.id == new.id) {
                 None => record.grants.push(new.clone()),
@@ -141,7 +152,10 @@ impl Edit {
             Edit::Subscriptions(spans) => record.enter_spans(spans),
             Edit::Account(account) => record.belong(account.as_ref(), now_ms),
             // Not part of the record.
-            Edit::Created | Edit::KeyMade { .. } | Edit::KeyRevoked { .. } => {}
+            Edit::Created
+            | Edit::KeyMade { .. }
+            | Edit::KeyEnds { .. }
+            | Edit::KeyRevoked { .. } => {}
         }
         Ok(())
     }
@@ -162,8 +176,7 @@ impl Edit {
             Edit::Override(new) if new.note.trim().is_empty() => Err(DirectoryError::NoteNeeded),
             Edit::Override(new) => {
                 check_text(&new.note, "a note", MAX_NOTE)?;
-                check_text(&new.changes, "an override", MAX_CHANGES)?;
-                check.changes(&new.changes).map_err(DirectoryError::Changes)
+                directory.check_changes(&new.changes)
             }
             Edit::Grant(new) => {
                 let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -253,10 +266,10 @@ impl TenantEdit {
     }
 
     /// Assigns the plan that the host names, whether the plan file has it now or not: until it
-    /// does, the default plan applies.
-    pub(crate) fn named_plan(mut self, name: &str) -> Self {
+    /// does, the default plan applies. `None`: the default plan.
+    pub(crate) fn named_plan(mut self, name: Option<&str>) -> Self {
         self.is_named = true;
-        self.with(Edit::Plan(Some(name.to_owned())))
+        self.with(Edit::Plan(name.map(str::to_owned)))
     }
 
     /// Goes back to the default plan.
@@ -306,6 +319,12 @@ impl TenantEdit {
         let at_ms = self.directory.now_ms();
         let (changes, note) = (changes.into(), note.into());
         self.with(Edit::Override(Override { changes, until_ms, note, at_ms }))
+    }
+
+    /// Ends the exception with this [id](Override::id), and leaves the others. One that is not in
+    /// force changes nothing.
+    pub fn end_override(self, id: impl Into<String>) -> Self {
+        self.with(Edit::OverrideEnded(id.into()))
     }
 
     /// Ends all exceptions.
@@ -415,6 +434,9 @@ impl TenantEdit {
                 // `next` is without changes only where there is a tenant.
                 return before.map(|it| self.directory.handle(it)).ok_or(DirectoryError::NoTenant);
             };
+            if before.is_none() {
+                self.directory.enlist(surrogate, &after.id).await?;
+            }
             let held = before.iter().flat_map(|before| &before.grants);
             self.directory.note_leaving(&after, held.chain(grants_in(&announced.edits))).await?;
             let untold = self.directory.inner.feed.tell_in_any_case(News::Tenant(surrogate));
@@ -481,6 +503,7 @@ impl TenantEdit {
             version: after.version,
             parent: before.map_or(0, |before| before.change),
             note: self.note.clone(),
+            actor: self.directory.actor(),
             edits,
         };
         Ok(Some((after, announced)))
@@ -500,7 +523,7 @@ impl TenantEdit {
             check_text(note, "a note", MAX_NOTE)?;
         }
         self.edits.iter().try_for_each(|edit| match edit {
-            Edit::Plan(Some(plan)) if self.is_named => check_text(plan, "a plan's name", MAX_NAME),
+            Edit::Plan(Some(plan)) if self.is_named => check_plan_name(plan),
             edit => edit.check(&self.directory),
         })
     }
@@ -511,11 +534,22 @@ impl TenantEdit {
     }
 }
 
+/// Accepts what may be kept as the name of a plan, whether the plan file has that or not.
+pub(crate) fn check_plan_name(name: &str) -> Result<(), DirectoryError> {
+    check_text(name, "a plan's name", MAX_NAME)
+}
+
 fn grants_in(edits: &[Edit]) -> impl Iterator<Item = &Grant> {
     edits.iter().filter_map(|edit| if let Edit::Grant(grant) = edit { Some(grant) } else { None })
 }
 
 impl Directory {
+    /// Accepts the TOML of an override.
+    pub(super) fn check_changes(&self, toml: &str) -> Result<(), DirectoryError> {
+        check_text(toml, "an override", MAX_CHANGES)?;
+        self.inner.check.changes(toml).map_err(DirectoryError::Changes)
+    }
+
     /// Publishes the outcome of a change: to this process at once, and to the others.
     async fn told(
         &self,
@@ -554,6 +588,7 @@ impl Directory {
     ) -> Result<Option<Arc<TenantRecord>>, DirectoryError> {
         let surrogate = after.surrogate;
         let change = self.announce(surrogate, &announced).await?;
+        self.raise_change(before, after, change).await?;
         let write = after.write(self.tenant_key(surrogate), before, change)?;
         match make(&*self.inner.store, write).await? {
             Made::Yes(item) => Ok(Some(Arc::new(TenantRecord::read(surrogate, &item)?))),

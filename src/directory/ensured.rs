@@ -13,10 +13,9 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::error::{MAX_NAME, check_text};
 use super::keys::{KeyItem, MAX_KEYS};
-use super::{Directory, DirectoryError, KeyState, NewKey, Surrogate};
-use crate::identity::{ApiKey, hex};
+use super::{Directory, DirectoryError, KeyOptions, KeyState, NewKey, Surrogate};
+use crate::identity::hex;
 
 /// Most attempts of a call: one is lost only to another process that makes the same key.
 const ATTEMPTS: usize = 8;
@@ -37,12 +36,12 @@ impl Directory {
     pub(super) async fn ensure_key(
         &self,
         tenant: Surrogate,
-        name: &str,
+        options: &KeyOptions,
     ) -> Result<Option<NewKey>, DirectoryError> {
-        check_text(name, "a key's name", MAX_NAME)?;
+        options.check(self.now_ms())?;
         let _turn = self.inner.ensuring.lock().await;
         for _ in 0..ATTEMPTS {
-            match self.attempt(tenant, name).await? {
+            match self.attempt(tenant, options).await? {
                 Attempt::Made(key) => return Ok(Some(key)),
                 Attempt::Has => return Ok(None),
                 Attempt::Lost => {}
@@ -51,14 +50,19 @@ impl Directory {
         Err(DirectoryError::Busy)
     }
 
-    async fn attempt(&self, tenant: Surrogate, name: &str) -> Result<Attempt, DirectoryError> {
+    async fn attempt(
+        &self,
+        tenant: Surrogate,
+        options: &KeyOptions,
+    ) -> Result<Attempt, DirectoryError> {
+        let name = &options.name;
         let listed = self.query_all(self.list_key(tenant, "").pk).await?;
         let keys = listed.into_iter().map(|(id, item)| Ok((id, KeyItem::read(&item)?)));
         let keys = keys.collect::<Result<BTreeMap<String, KeyItem>, DirectoryError>>()?;
         let numbered = |number: usize| id(tenant, name, number);
         // Those before it are there.
         let next = (0..).find(|number| !keys.contains_key(&numbered(*number))).unwrap_or(0);
-        for (id, key) in keys.iter().filter(|(_, key)| key.name == name && !key.revoked) {
+        for (id, key) in keys.iter().filter(|(_, key)| key.name == *name && !key.revoked) {
             match self.key_state(tenant, id, key).await? {
                 KeyState::Active => return Ok(Attempt::Has),
                 KeyState::Incomplete if (0..next).any(|number| numbered(number) == *id) => {
@@ -71,23 +75,24 @@ impl Directory {
                 _ => {}
             }
         }
-        if keys.values().filter(|key| !key.revoked).count() >= MAX_KEYS {
+        let now_ms = self.now_ms();
+        if keys.values().filter(|key| !key.has_ended(now_ms)).count() >= MAX_KEYS {
             return Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS });
         }
-        self.make_numbered(tenant, name, &numbered(next)).await
+        self.make_numbered(tenant, options, &numbered(next)).await
     }
 
     async fn make_numbered(
         &self,
         tenant: Surrogate,
-        name: &str,
+        options: &KeyOptions,
         id: &str,
     ) -> Result<Attempt, DirectoryError> {
         let pepper = self.inner.peppers.newest().ok_or(DirectoryError::NoPepper)?;
-        let key = ApiKey::draw()?;
+        let key = self.inner.key_form.draw()?;
         let hash = pepper.hash(key.expose().as_bytes());
-        match self.list_and_make(tenant, id, name, &hash).await {
-            Ok(id) => Ok(Attempt::Made(NewKey { id, name: name.to_owned(), key })),
+        match self.list_and_make(tenant, id, options, &hash).await {
+            Ok(id) => Ok(Attempt::Made(NewKey { id, name: options.name.clone(), key })),
             // Another process was listed first, or has revoked ours before it worked.
             Err(DirectoryError::Busy | DirectoryError::CredentialTaken) => Ok(Attempt::Lost),
             Err(error) => Err(error),

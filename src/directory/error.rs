@@ -44,6 +44,17 @@ pub enum DirectoryError {
         /// The plan that the tenant would be on.
         plan: String,
     },
+    /// The tenant has no quota of this id.
+    #[error("this tenant has no quota {limit:?}: write one of {known:?}")]
+    UnknownLimit {
+        /// The id.
+        limit: String,
+        /// Those that it has.
+        known: Vec<String>,
+    },
+    /// The quota is one for each user, key, address or the like, and a grant is the tenant's.
+    #[error("the quota {0:?} is not the whole tenant's: give it units instead, with a grant")]
+    NotTenantWide(String),
     /// An override's changes are not valid in a `[tenant.x]` table.
     #[error("override: {0}")]
     Changes(String),
@@ -75,8 +86,11 @@ pub enum DirectoryError {
     /// The service file has no pepper to hash a new key with.
     #[error("keys need a pepper: write pepper = [{{ id = \"1\", env = \"TALLYGATE_PEPPER\" }}]")]
     NoPepper,
-    /// The imported credential belongs to another tenant, or was revoked.
-    #[error("this credential is in use by another tenant, or was revoked")]
+    /// The end of a new key is not in the future.
+    #[error("the end of this key is past already: it would never work")]
+    EndIsPast,
+    /// The imported credential belongs to another tenant, was revoked, or has expired.
+    #[error("this credential is in use by another tenant, was revoked, or has expired")]
     CredentialTaken,
     /// The customer at the billing service belongs to another tenant.
     #[error("this customer belongs to another tenant")]

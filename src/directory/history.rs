@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
 use super::edit::Announced;
+use super::error::{MAX_NAME, check_text};
 use super::keys::{KeyInfo, KeyState};
 use super::record::TenantRecord;
 use super::write::{Made, make};
@@ -38,6 +39,8 @@ pub struct HistoryEntry {
     pub edits: Vec<Edit>,
     /// The reason.
     pub note: Option<String>,
+    /// Who made it, where the change named one ([`Directory::by`]).
+    pub actor: Option<String>,
     /// Whether it happened.
     pub outcome: ChangeOutcome,
 }
@@ -61,6 +64,7 @@ impl Directory {
         tenant: Surrogate,
         entry: &Announced,
     ) -> Result<u64, DirectoryError> {
+        entry.actor.as_ref().map_or(Ok(()), |actor| check_text(actor, "an actor", MAX_NAME))?;
         // 0 stands for "none" in a parent.
         let id = crate::random::u64()?.max(1);
         let json = serde_json::to_vec(entry)
@@ -119,12 +123,16 @@ impl Directory {
             at: time_at(entry.at_ms),
             edits: entry.edits.clone(),
             note: entry.note.clone(),
+            actor: entry.actor.clone(),
             outcome: outcome(*id, entry),
         });
         Ok(marked.collect())
     }
 
-    async fn entries(&self, tenant: Surrogate) -> Result<Vec<(u64, Announced)>, StoreError> {
+    pub(super) async fn entries(
+        &self,
+        tenant: Surrogate,
+    ) -> Result<Vec<(u64, Announced)>, StoreError> {
         let items = self.query_all(self.inner.space.history(tenant, 0, 0).pk).await?;
         let mut entries: Vec<_> =
             items.iter().map(|(_, item)| read(item)).collect::<Result<_, _>>()?;
@@ -135,7 +143,7 @@ impl Directory {
 }
 
 /// The ids of the entries that made the version made by `last`, and all earlier ones.
-fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
+pub(super) fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
     let of_record = entries.iter().filter(|(_, entry)| entry.version > 0);
     let parents: HashMap<u64, u64> = of_record.map(|(id, entry)| (*id, entry.parent)).collect();
     let mut chain = HashSet::new();
@@ -148,12 +156,14 @@ fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
 }
 
 fn of_key(edits: &[Edit], keys: &[KeyInfo]) -> ChangeOutcome {
-    let state = |wanted: &str| keys.iter().find(|key| key.id == wanted).map(|key| key.state);
+    let key = |wanted: &str| keys.iter().find(|key| key.id == wanted);
     let happened = |edit: &Edit| match edit {
-        Edit::KeyMade { id, .. } => {
-            matches!(state(id), Some(KeyState::Active | KeyState::Revoked))
+        Edit::KeyMade { id, .. } => key(id).is_some_and(|key| key.state != KeyState::Incomplete),
+        // An end moves only to an earlier instant.
+        Edit::KeyEnds { id, at } => {
+            key(id).and_then(|key| key.expires).is_some_and(|it| it <= time_at(*at))
         }
-        Edit::KeyRevoked { id } => state(id) == Some(KeyState::Revoked),
+        Edit::KeyRevoked { id } => key(id).is_some_and(|key| key.state == KeyState::Revoked),
         _ => false,
     };
     if edits.iter().all(happened) { ChangeOutcome::Happened } else { ChangeOutcome::Pending }

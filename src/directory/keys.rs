@@ -5,19 +5,22 @@
 //! death leaves at worst a listed key that was never shown. It is revoked first and listed as
 //! revoked second. Either is completed by repeating it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::edit::Announced;
-use super::error::{MAX_NAME, check_text};
+use super::new_key::{KeyOptions, NewKey};
 use super::write::{Made, make};
-use super::{Directory, DirectoryError, Edit, Found, News, Surrogate};
+use super::{Directory, DirectoryError, Edit, Found, News, Role, Surrogate};
 use crate::clock::time_at;
-use crate::identity::{ApiKey, CredentialHash, hex};
+use crate::identity::{CredentialHash, hex};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
 /// Most working keys of a tenant.
 pub(super) const MAX_KEYS: usize = 1_000;
+
+/// Attempts at ending a key that others are ending, too.
+const ATTEMPTS: usize = 8;
 
 const FORMAT: i64 = 1;
 const TENANT: &str = "tenant";
@@ -27,43 +30,10 @@ const SCHEME: &str = "scheme";
 const HASH: &str = "hash";
 const MADE: &str = "made";
 const REVOKED: &str = "revoked";
-
-/// A newly created key: the only time it is available in plain text.
-///
-/// It is shown by [`expose`](Self::expose) alone, never by formatting:
-///
-/// ```
-/// fn show(key: &tallygate::directory::NewKey) {
-///     println!("{}", key.expose());
-/// }
-/// ```
-///
-/// ```compile_fail,E0277
-/// fn show(key: &tallygate::directory::NewKey) {
-///     println!("{key}"); // no `Display`
-/// }
-/// ```
-#[derive(Clone)]
-pub struct NewKey {
-    /// Its id, used to list and revoke it.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    pub(super) key: ApiKey,
-}
-
-impl NewKey {
-    /// The key in plain text: show it once, store it nowhere.
-    pub fn expose(&self) -> &str {
-        self.key.expose()
-    }
-}
-
-impl std::fmt::Debug for NewKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewKey").field("id", &self.id).field("name", &self.name).finish()
-    }
-}
+/// The first instant at which it no longer works, in both items; missing without an end.
+const UNTIL: &str = "until";
+/// An operator's role, in both items; missing in those of tenants' keys.
+const ROLE: &str = "role";
 
 /// Public data of a key. [`Tenant::keys`](super::Tenant::keys) lists them;
 /// [`Tenant::revoke_key`](super::Tenant::revoke_key) takes the id.
@@ -78,6 +48,8 @@ pub struct KeyInfo {
     pub scheme: String,
     /// When it was made or imported.
     pub made: SystemTime,
+    /// First instant at which it no longer works, if it has an end.
+    pub expires: Option<SystemTime>,
     /// Whether it works.
     pub state: KeyState,
 }
@@ -90,6 +62,8 @@ pub enum KeyState {
     Active,
     /// The key worked until it was revoked.
     Revoked,
+    /// The key worked until its end.
+    Expired,
     /// The key never worked: its creation was cut short, and it was never shown.
     Incomplete,
 }
@@ -98,32 +72,37 @@ impl Directory {
     pub(super) async fn make_key(
         &self,
         tenant: Surrogate,
-        name: &str,
+        options: KeyOptions,
     ) -> Result<NewKey, DirectoryError> {
         let pepper = self.inner.peppers.newest().ok_or(DirectoryError::NoPepper)?;
-        let key = ApiKey::draw()?;
+        let key = self.inner.key_form.draw()?;
         let hash = pepper.hash(key.expose().as_bytes());
-        let id = self.add_key(tenant, name, &hash).await?;
-        Ok(NewKey { id, name: name.to_owned(), key })
+        let id = self.add_key(tenant, &options, &hash).await?;
+        Ok(NewKey { id, name: options.name, key })
     }
 
     /// Assigns the credential to this tenant and returns the id of its key.
     pub(super) async fn add_key(
         &self,
         tenant: Surrogate,
-        name: &str,
+        options: &KeyOptions,
         hash: &CredentialHash,
     ) -> Result<String, DirectoryError> {
-        check_text(name, "a key's name", MAX_NAME)?;
+        let now_ms = self.now_ms();
+        options.check(now_ms)?;
         if let Some(held) = self.read_credential(hash).await? {
-            return held.adopt(tenant);
+            return held.adopt(tenant, now_ms);
         }
         let listed = self.query_all(self.list_key(tenant, "").pk).await?;
-        if listed.iter().filter(|(_, item)| item.int(REVOKED).is_none()).count() >= MAX_KEYS {
+        let mut working = 0;
+        for (_, item) in &listed {
+            working += usize::from(!KeyItem::read(item)?.has_ended(now_ms));
+        }
+        if working >= MAX_KEYS {
             return Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS });
         }
         let id = format!("k{:016x}", crate::random::u64()?);
-        self.list_and_make(tenant, &id, name, hash).await
+        self.list_and_make(tenant, &id, options, hash).await
     }
 
     /// Lists the key under this id, then makes its credential. Returns the id under which it works.
@@ -131,19 +110,23 @@ impl Directory {
         &self,
         tenant: Surrogate,
         id: &str,
-        name: &str,
+        options: &KeyOptions,
         hash: &CredentialHash,
     ) -> Result<String, DirectoryError> {
-        let made = Edit::KeyMade { id: id.to_owned(), name: name.to_owned() };
-        self.announce_key(tenant, made).await?;
-        let listing = listing(self.list_key(tenant, id), name, hash, self.now_ms());
+        let (name, expires) = (options.name.clone(), options.expires_ms);
+        self.announce_key(tenant, Edit::KeyMade { id: id.to_owned(), name, expires }).await?;
+        if let Some(until_ms) = expires {
+            self.raise_key(tenant, (id, &options.name), until_ms).await?;
+        }
+        let listing = listing(self.list_key(tenant, id), options, hash, self.now_ms());
         match make(&*self.inner.store, listing).await? {
             Made::Yes(_) => {}
             // After a lost reply it may be ours.
             Made::Perhaps(Some(item)) if KeyItem::read(&item)?.hash == *hash => {}
             Made::No(_) | Made::Perhaps(_) => return Err(DirectoryError::Busy),
         }
-        let credential = credential(self.credential_key(hash), tenant, id, None);
+        let mut credential = credential(self.credential_key(hash), tenant, id);
+        credential.change.extend(options.more());
         match make(&*self.inner.store, credential).await? {
             Made::Yes(_) => Ok(id.to_owned()),
             Made::No(Some(item)) | Made::Perhaps(Some(item)) => {
@@ -152,21 +135,31 @@ impl Directory {
                     // Another tenant was faster; our listing names a key that is theirs.
                     self.unlist(tenant, id).await?;
                 }
-                held.adopt(tenant)
+                held.adopt(tenant, self.now_ms())
             }
             Made::No(None) | Made::Perhaps(None) => Err(DirectoryError::Busy),
         }
     }
 
     pub(super) async fn list_keys(&self, tenant: Surrogate) -> Result<Vec<KeyInfo>, StoreError> {
+        Ok(self.list_tokens(tenant).await?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// The same with their roles, which only operators' tokens have.
+    pub(super) async fn list_tokens(
+        &self,
+        tenant: Surrogate,
+    ) -> Result<Vec<(KeyInfo, Option<Role>)>, StoreError> {
         let listed = self.query_all(self.list_key(tenant, "").pk).await?;
         let mut keys = Vec::with_capacity(listed.len());
         for (id, item) in listed {
             let listed = KeyItem::read(&item)?;
             let state = self.key_state(tenant, &id, &listed).await?;
             let scheme = listed.hash.scheme.to_string();
-            let (name, made_ms) = (listed.name, listed.made_ms);
-            keys.push(KeyInfo { id, name, scheme, made: time_at(made_ms), state });
+            let (made, expires) = (time_at(listed.made_ms), listed.until_ms.map(time_at));
+            let role = listed.role;
+            let name = listed.name;
+            keys.push((KeyInfo { id, name, scheme, made, expires, state }, role));
         }
         Ok(keys)
     }
@@ -184,16 +177,14 @@ impl Directory {
         Ok(match self.read_credential(&listed.hash).await? {
             Some(held) if held.tenant != tenant || held.key != id => KeyState::Incomplete,
             Some(held) if held.revoked => KeyState::Revoked,
+            Some(held) if held.has_ended(self.now_ms()) => KeyState::Expired,
             Some(_) => KeyState::Active,
             None => KeyState::Incomplete,
         })
     }
 
     pub(super) async fn revoke(&self, tenant: Surrogate, id: &str) -> Result<(), DirectoryError> {
-        let no_key = || DirectoryError::NoKey(id.to_owned());
-        let list_key = self.list_key(tenant, id);
-        let item = self.inner.store.read(list_key.clone()).await?.ok_or_else(no_key)?;
-        let listed = KeyItem::read(&item)?;
+        let listed = self.listed_key(tenant, id).await?;
         if listed.revoked {
             return Ok(());
         }
@@ -205,7 +196,7 @@ impl Directory {
         revoked?;
         self.inner.feed.announced().await;
         let mark = Write {
-            key: list_key,
+            key: self.list_key(tenant, id),
             when: vec![When::Exists],
             change: vec![Change::Set(REVOKED.into(), Value::Int(self.now_ms()))],
         };
@@ -236,7 +227,8 @@ impl Directory {
             Made::No(None) | Made::Perhaps(None) => {}
         }
         // Its creation was cut short, or is slow: it must not begin to work after this.
-        let never = credential(key, tenant, id, Some(self.now_ms()));
+        let mut never = credential(key, tenant, id);
+        never.change.push(Change::Set(REVOKED.into(), Value::Int(self.now_ms())));
         match make(&*self.inner.store, never).await? {
             Made::Yes(_) => Ok(()),
             Made::Perhaps(Some(item)) if CredentialItem::read(&item)?.revoked => Ok(()),
@@ -245,22 +237,117 @@ impl Directory {
         }
     }
 
-    /// The tenant of this credential, with hashes tried in order; `None` if it is unknown or
-    /// revoked.
+    /// Makes a key of the same name, and ends the old one after `overlap`.
+    pub(super) async fn rotate_key(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        overlap: Duration,
+    ) -> Result<NewKey, DirectoryError> {
+        let listed = self.listed_key(tenant, id).await?;
+        if self.key_state(tenant, id, &listed).await? != KeyState::Active {
+            return Err(DirectoryError::NoKey(id.to_owned()));
+        }
+        let made = self.make_key(tenant, KeyOptions::new(listed.name)).await?;
+        let overlap_ms = i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX);
+        self.end_key(tenant, id, self.now_ms().saturating_add(overlap_ms)).await?;
+        Ok(made)
+    }
+
+    /// Ends a key at this instant, unless it ends before.
+    pub(super) async fn end_key(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        at_ms: i64,
+    ) -> Result<(), DirectoryError> {
+        let listed = self.listed_key(tenant, id).await?;
+        if listed.revoked || listed.until_ms.is_some_and(|until| until <= at_ms) {
+            return Ok(());
+        }
+        self.announce_key(tenant, Edit::KeyEnds { id: id.to_owned(), at: at_ms }).await?;
+        self.raise_key(tenant, (id, &listed.name), at_ms).await?;
+        // As with a revocation: callers in memory are looked up again, and find their end.
+        let untold = self.inner.feed.tell_in_any_case(News::Revoked(tenant));
+        let ended = self.end_credential(tenant, id, (&listed.hash, at_ms)).await;
+        drop(untold);
+        ended?;
+        self.inner.feed.announced().await;
+        let mark = Write {
+            key: self.list_key(tenant, id),
+            when: vec![When::Exists],
+            change: vec![set_until(at_ms)],
+        };
+        make(&*self.inner.store, mark).await?;
+        Ok(())
+    }
+
+    /// The same for the credential item, which is the truth about a key. Its end moves only to an
+    /// earlier instant, whatever order ends are set in.
+    async fn end_credential(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        (hash, at_ms): (&CredentialHash, i64),
+    ) -> Result<(), DirectoryError> {
+        for _ in 0..ATTEMPTS {
+            let Some(held) = self.read_credential(hash).await? else { break };
+            if held.tenant != tenant || held.key != id || held.revoked || held.has_ended(at_ms) {
+                return Ok(());
+            }
+            let as_read = match held.until_ms {
+                Some(until) => When::Equals(UNTIL.into(), Value::Int(until)),
+                None => When::Missing(UNTIL.into()),
+            };
+            let end = Write {
+                key: self.credential_key(hash),
+                when: vec![When::Exists, as_read],
+                change: vec![set_until(at_ms)],
+            };
+            if let Made::Yes(_) = make(&*self.inner.store, end).await? {
+                return Ok(());
+            }
+        }
+        // Its creation was cut short or is slow, or others keep ending it.
+        Err(DirectoryError::Busy)
+    }
+
+    pub(super) async fn listed_key(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+    ) -> Result<KeyItem, DirectoryError> {
+        let found = self.find_key(tenant, id).await?;
+        found.ok_or_else(|| DirectoryError::NoKey(id.to_owned()))
+    }
+
+    pub(super) async fn find_key(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+    ) -> Result<Option<KeyItem>, StoreError> {
+        let item = self.inner.store.read(self.list_key(tenant, id)).await?;
+        item.map(|item| KeyItem::read(&item)).transpose()
+    }
+
+    /// The tenant of this credential, with hashes tried in order; `None` if it is unknown, revoked
+    /// or past its end.
     pub(super) async fn find_credential(
         &self,
         hashes: &[CredentialHash],
     ) -> Result<Option<Found>, StoreError> {
         for hash in hashes {
             if let Some(held) = self.read_credential(hash).await? {
-                let found = Found { surrogate: held.tenant, key_id: held.key.into() };
-                return Ok((!held.revoked).then_some(found));
+                let works = !held.revoked && !held.has_ended(self.now_ms());
+                let expires_ms = held.until_ms.unwrap_or(i64::MAX);
+                let (surrogate, key_id) = (held.tenant, held.key.into());
+                return Ok(works.then_some(Found { surrogate, key_id, expires_ms }));
             }
         }
         Ok(None)
     }
 
-    async fn read_credential(
+    pub(super) async fn read_credential(
         &self,
         hash: &CredentialHash,
     ) -> Result<Option<CredentialItem>, StoreError> {
@@ -275,8 +362,9 @@ impl Directory {
     }
 
     async fn announce_key(&self, tenant: Surrogate, edit: Edit) -> Result<u64, DirectoryError> {
-        let (at_ms, edits) = (self.now_ms(), vec![edit]);
-        self.announce(tenant, &Announced { at_ms, version: 0, parent: 0, note: None, edits }).await
+        let (at_ms, edits, actor) = (self.now_ms(), vec![edit], self.actor());
+        let entry = Announced { at_ms, version: 0, parent: 0, note: None, actor, edits };
+        self.announce(tenant, &entry).await
     }
 
     pub(super) fn list_key(&self, tenant: Surrogate, id: &str) -> Key {
@@ -288,37 +376,49 @@ impl Directory {
     }
 }
 
-fn listing(key: Key, name: &str, hash: &CredentialHash, now_ms: i64) -> Write {
+fn listing(key: Key, options: &KeyOptions, hash: &CredentialHash, now_ms: i64) -> Write {
     let text =
         |name: &'static str, value: &str| Change::Set(name.into(), Value::Text(value.to_owned()));
-    Write {
-        key,
-        when: vec![When::Absent],
-        change: vec![
-            Change::Set(format(FORMAT).0, format(FORMAT).1),
-            text(NAME, name),
-            text(SCHEME, &hash.scheme),
-            Change::Set(HASH.into(), Value::Bytes(hash.hash.to_vec())),
-            Change::Set(MADE.into(), Value::Int(now_ms)),
-        ],
-    }
+    let mut change = vec![
+        Change::Set(format(FORMAT).0, format(FORMAT).1),
+        text(NAME, &options.name),
+        text(SCHEME, &hash.scheme),
+        Change::Set(HASH.into(), Value::Bytes(hash.hash.to_vec())),
+        Change::Set(MADE.into(), Value::Int(now_ms)),
+    ];
+    change.extend(options.more());
+    Write { key, when: vec![When::Absent], change }
 }
 
-fn credential(key: Key, tenant: Surrogate, id: &str, revoked: Option<i64>) -> Write {
-    let mut change = vec![
+fn set_until(at_ms: i64) -> Change {
+    Change::Set(UNTIL.into(), Value::Int(at_ms))
+}
+
+fn credential(key: Key, tenant: Surrogate, id: &str) -> Write {
+    let change = vec![
         Change::Set(format(FORMAT).0, format(FORMAT).1),
         Change::Set(TENANT.into(), Value::Text(tenant.to_string())),
         Change::Set(KEY.into(), Value::Text(id.to_owned())),
     ];
-    change.extend(revoked.map(|at_ms| Change::Set(REVOKED.into(), Value::Int(at_ms))));
     Write { key, when: vec![When::Absent], change }
 }
 
+impl KeyOptions {
+    /// What is in both items.
+    fn more(&self) -> impl Iterator<Item = Change> {
+        let role = self.role.map(|role| Value::Text(role.as_str().to_owned()));
+        let role = role.map(|role| Change::Set(ROLE.into(), role));
+        self.expires_ms.map(set_until).into_iter().chain(role)
+    }
+}
+
 /// A `C#` item.
-struct CredentialItem {
-    tenant: Surrogate,
-    key: String,
-    revoked: bool,
+pub(super) struct CredentialItem {
+    pub(super) tenant: Surrogate,
+    pub(super) key: String,
+    pub(super) revoked: bool,
+    pub(super) role: Option<Role>,
+    pub(super) until_ms: Option<i64>,
 }
 
 impl CredentialItem {
@@ -326,12 +426,18 @@ impl CredentialItem {
         check_format(item, FORMAT, "a credential")?;
         let tenant = item.text(TENANT).and_then(Surrogate::parse);
         let (tenant, key) = tenant.zip(item.text(KEY)).ok_or_else(|| damaged("a credential"))?;
-        Ok(Self { tenant, key: key.to_owned(), revoked: item.int(REVOKED).is_some() })
+        let (revoked, until_ms) = (item.int(REVOKED).is_some(), item.int(UNTIL));
+        let role = item.text(ROLE).and_then(Role::parse);
+        Ok(Self { tenant, key: key.to_owned(), revoked, role, until_ms })
+    }
+
+    pub(super) fn has_ended(&self, now_ms: i64) -> bool {
+        self.until_ms.is_some_and(|until| until <= now_ms)
     }
 
     /// The id of the key, if it belongs to this tenant and works.
-    fn adopt(self, tenant: Surrogate) -> Result<String, DirectoryError> {
-        if self.tenant == tenant && !self.revoked {
+    fn adopt(self, tenant: Surrogate, now_ms: i64) -> Result<String, DirectoryError> {
+        if self.tenant == tenant && !self.revoked && !self.has_ended(now_ms) {
             return Ok(self.key);
         }
         Err(DirectoryError::CredentialTaken)
@@ -341,12 +447,19 @@ impl CredentialItem {
 /// A `T#tenant#C` item.
 pub(super) struct KeyItem {
     pub(super) name: String,
-    hash: CredentialHash,
+    pub(super) hash: CredentialHash,
     made_ms: i64,
+    pub(super) until_ms: Option<i64>,
+    pub(super) role: Option<Role>,
     pub(super) revoked: bool,
 }
 
 impl KeyItem {
+    /// Whether it was revoked, or is past its end.
+    pub(super) fn has_ended(&self, now_ms: i64) -> bool {
+        self.revoked || self.until_ms.is_some_and(|until| until <= now_ms)
+    }
+
     pub(super) fn read(item: &Item) -> Result<Self, StoreError> {
         check_format(item, FORMAT, "a key's listing")?;
         let read = || {
@@ -355,6 +468,8 @@ impl KeyItem {
                 name: item.text(NAME)?.to_owned(),
                 hash: CredentialHash { scheme: item.text(SCHEME)?.into(), hash },
                 made_ms: item.int(MADE)?,
+                until_ms: item.int(UNTIL),
+                role: item.text(ROLE).and_then(Role::parse),
                 revoked: item.int(REVOKED).is_some(),
             })
         };

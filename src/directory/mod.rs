@@ -5,9 +5,11 @@
 //! # Laws
 //!
 //! 1. Stored keys hold a tenant's [`Surrogate`], never its outer id: erasing a person touches this
-//!    directory alone, and no outer id can forge the key of another tenant's counters.
-//! 2. An outer id has one surrogate for good: the name is claimed first, if it is free, and the
-//!    record is made second. A creation that died in between is completed by the next.
+//!    directory alone, and no outer id can forge the key of another tenant's counters. Only the
+//!    list of tenants, which is the directory's too, is in the order of the ids.
+//! 2. An outer id has one surrogate for good: the name is claimed first, if it is free, then it is
+//!    listed, and the record is made last. A creation that died in between is completed by the
+//!    next.
 //! 3. A record is written whole and only over the version it was made from, so concurrent changes
 //!    do not lose each other.
 //! 4. Every change is in the history before it is made; announced changes that never happened are
@@ -20,12 +22,15 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use crate::clock::Clock;
-use crate::identity::{CredentialHash, Peppers};
+use crate::clock::{Clock, unix_ms};
+use crate::identity::{CredentialHash, KeyForm, Peppers};
+use crate::notify::AlertQueue;
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Page, Query, Store, StoreError, StoreErrorKind};
 
+mod alerts;
 mod bought;
 mod customers;
 mod edit;
@@ -36,7 +41,12 @@ mod feed;
 mod given;
 mod history;
 mod keys;
+mod listing;
+#[cfg(test)]
+mod listing_tests;
 mod names;
+mod new_key;
+mod operators;
 mod record;
 mod source;
 #[cfg(test)]
@@ -50,13 +60,16 @@ use write::Made;
 
 #[cfg(feature = "stripe")]
 pub(crate) use customers::{CUSTOMER_FORMAT, tenant_of};
+pub(crate) use edit::check_plan_name;
 pub use edit::{Edit, TenantEdit};
 #[doc(hidden)]
 pub use eras::{EraEdge, SubscriptionSpan};
 pub use error::DirectoryError;
 pub(crate) use feed::{Feed, FeedLook, FeedPosition, Hears, News, credential_tag, name_tag};
 pub use history::{ChangeOutcome, HistoryEntry};
-pub use keys::{KeyInfo, KeyState, NewKey};
+pub use keys::{KeyInfo, KeyState};
+pub use new_key::{KeyOptions, NewKey};
+pub use operators::{Operator, Role};
 pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
 pub use source::{HostTenant, TenantSource};
@@ -102,6 +115,8 @@ impl<F: Fn(&str) -> bool + Send + Sync + 'static> PlanCheck for F {
 #[derive(Clone)]
 pub struct Directory {
     inner: Arc<Inner>,
+    /// Who makes the changes of this handle, for the history.
+    actor: Option<Arc<str>>,
 }
 
 struct Inner {
@@ -109,7 +124,9 @@ struct Inner {
     space: Space,
     clock: Arc<dyn Clock>,
     peppers: Peppers,
+    key_form: KeyForm,
     check: Box<dyn PlanCheck>,
+    alerts: Arc<AlertQueue>,
     feed: Feed,
     /// Held while a key is made that may be there already.
     ensuring: tokio::sync::Mutex<()>,
@@ -122,26 +139,48 @@ pub(crate) struct Found {
     pub surrogate: Surrogate,
     /// The key's id, which is the caller's scope `key`.
     pub key_id: Arc<str>,
+    /// First instant at which it no longer works, Unix milliseconds.
+    pub expires_ms: i64,
 }
 
 impl Directory {
-    /// The directory in this space of the store. `peppers` are those of the identifier.
+    /// The directory in this space of the store. The peppers, and the form of keys, are those of
+    /// the identifier. Changes write their alerts to the queue.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         space: Space,
         clock: Arc<dyn Clock>,
-        peppers: Peppers,
+        (peppers, key_form): (Peppers, KeyForm),
         check: impl PlanCheck,
+        alerts: Arc<AlertQueue>,
     ) -> Self {
         let check = Box::new(check);
         let feed = Feed::new(store.clone(), space.clone());
         let ensuring = tokio::sync::Mutex::new(());
-        Self { inner: Arc::new(Inner { store, space, clock, peppers, check, feed, ensuring }) }
+        let inner = Inner { store, space, clock, peppers, key_form, check, alerts, feed, ensuring };
+        Self { inner: Arc::new(inner), actor: None }
     }
 
     /// Recent changes, here and in other processes.
     pub(crate) fn feed(&self) -> &Feed {
         &self.inner.feed
+    }
+
+    /// The same directory, with whose changes the history records this actor: an operator's name,
+    /// a job's. 1 to 64 characters. It covers everything that is reached through the handle:
+    /// tenants, their edits, their keys.
+    ///
+    /// ```no_run
+    /// # async fn example(directory: tallygate::directory::Directory)
+    /// # -> Result<(), tallygate::directory::DirectoryError> {
+    /// let acme = directory.by("kim@example.com").tenant("acme").suspend().note("abuse");
+    /// let history = acme.save().await?.history().await?;
+    /// assert_eq!(history.last().unwrap().actor.as_deref(), Some("kim@example.com"));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn by(&self, actor: impl Into<Arc<str>>) -> Self {
+        Self { inner: self.inner.clone(), actor: Some(actor.into()) }
     }
 
     /// Begins changes of the tenant with this outer id. [`save`](TenantEdit::save) applies them,
@@ -178,6 +217,44 @@ impl Directory {
     /// The store's error.
     pub async fn get(&self, surrogate: Surrogate) -> Result<Option<Tenant>, DirectoryError> {
         Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
+    }
+
+    /// Tenants by the bytes of their ids, ascending: those whose id begins with `prefix` and comes
+    /// after `after`, at most `most` of them (1 to 1,000). Fewer than `most` mean that there are no
+    /// more; the next page begins after the last id of this one. A page is no snapshot: tenants
+    /// that are made meanwhile may be missing.
+    ///
+    /// Besides the tenants' records it reads about as many entries of the list as it returns,
+    /// whatever number of tenants there is. Tenants that only the host's own tables know
+    /// ([`TenantSource`]) are listed once something was changed for them here.
+    ///
+    /// ```no_run
+    /// # async fn example(directory: tallygate::directory::Directory)
+    /// # -> Result<(), tallygate::directory::DirectoryError> {
+    /// let mut after = String::new();
+    /// loop {
+    ///     let page = directory.list("", &after, 100).await?;
+    ///     for tenant in &page {
+    ///         println!("{}: {:?}", tenant.record().id, tenant.record().plan);
+    ///     }
+    ///     match page.last() {
+    ///         Some(last) if page.len() == 100 => after = last.record().id.clone(),
+    ///         _ => break,
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
+    pub async fn list(
+        &self,
+        prefix: &str,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<Tenant>, DirectoryError> {
+        self.read_list(prefix, after, most.clamp(1, Page::MAX_ITEMS)).await
     }
 
     /// The owner of a credential, by all its possible stored hashes; `None` if it is unknown or
@@ -258,6 +335,10 @@ impl Directory {
         self.inner.space.tenant(surrogate)
     }
 
+    fn actor(&self) -> Option<String> {
+        self.actor.as_deref().map(str::to_owned)
+    }
+
     fn now_ms(&self) -> i64 {
         self.inner.clock.now().wall_ms
     }
@@ -281,6 +362,12 @@ impl Tenant {
     /// Its record as of that time: plan, grants, payment state and so on.
     pub fn record(&self) -> &Arc<TenantRecord> {
         &self.record
+    }
+
+    /// The tenant as it is now, read from the store.
+    pub(crate) async fn again(&self) -> Result<Self, DirectoryError> {
+        let record = self.directory.read_record(self.record.surrogate).await?;
+        Ok(self.directory.handle(record.ok_or(DirectoryError::NoTenant)?))
     }
 
     /// Begins changes of this tenant; [`save`](TenantEdit::save) applies them.
@@ -307,15 +394,15 @@ impl Tenant {
         self.edit().resume().note(note).save().await
     }
 
-    /// Creates an API key, returned in plain text only this once. `name` is for lists, at most 64
-    /// characters. This process accepts the key at once, others within two seconds.
+    /// Creates an API key, returned in plain text only this once: of a name, or of
+    /// [`KeyOptions`]. This process accepts the key at once, others within two seconds.
     ///
     /// # Errors
     ///
-    /// The name is empty or too long, the tenant has too many keys, the service file has no pepper,
-    /// or the store fails.
-    pub async fn new_key(&self, name: &str) -> Result<NewKey, DirectoryError> {
-        self.directory.make_key(self.record.surrogate, name).await
+    /// The name is empty or too long, the end is past, the tenant has too many keys, the service
+    /// file has no pepper, or the store fails.
+    pub async fn new_key(&self, key: impl Into<KeyOptions>) -> Result<NewKey, DirectoryError> {
+        self.directory.make_key(self.record.surrogate, key.into()).await
     }
 
     /// Creates an API key unless the tenant has a working one of this name: for a program that runs
@@ -339,8 +426,11 @@ impl Tenant {
     ///
     /// As [`new_key`](Self::new_key), and [`DirectoryError::Busy`] if other processes kept making
     /// and revoking keys of this name meanwhile.
-    pub async fn ensure_key(&self, name: &str) -> Result<Option<NewKey>, DirectoryError> {
-        self.directory.ensure_key(self.record.surrogate, name).await
+    pub async fn ensure_key(
+        &self,
+        key: impl Into<KeyOptions>,
+    ) -> Result<Option<NewKey>, DirectoryError> {
+        self.directory.ensure_key(self.record.surrogate, &key.into()).await
     }
 
     /// Imports a key from a system that stored its plain SHA-256, and returns its id. The same
@@ -352,18 +442,50 @@ impl Tenant {
     /// another tenant or was revoked.
     pub async fn import_key_sha256(
         &self,
-        name: &str,
+        key: impl Into<KeyOptions>,
         hash: [u8; 32],
     ) -> Result<String, DirectoryError> {
         let hash = CredentialHash::sha256(hash);
-        let id = self.directory.add_key(self.record.surrogate, name, &hash).await?;
+        let id = self.directory.add_key(self.record.surrogate, &key.into(), &hash).await?;
         // Unlike a fresh key, it may have been tried before.
         self.directory.inner.feed.tell(News::Made(credential_tag(&hash)));
         self.directory.inner.feed.announced().await;
         Ok(id)
     }
 
-    /// Its keys, including revoked ones.
+    /// Replaces a key: makes another of the same name, and has the old one work for `overlap` more,
+    /// while its users change over. The new key has no end. A process that dies in between leaves
+    /// the old key as it was.
+    ///
+    /// ```no_run
+    /// # async fn example(acme: tallygate::directory::Tenant)
+    /// # -> Result<(), tallygate::directory::DirectoryError> {
+    /// let a_day = std::time::Duration::from_secs(24 * 3600);
+    /// let key = acme.rotate_key("k0123456789abcdef", a_day).await?;
+    /// println!("your new key, shown once: {}", key.expose());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::NoKey`] if the tenant has no such key, or none that works; otherwise as
+    /// [`new_key`](Self::new_key). If ending the old key fails, the new one is not returned: it is
+    /// in the list, and another call makes another.
+    pub async fn rotate_key(&self, id: &str, overlap: Duration) -> Result<NewKey, DirectoryError> {
+        self.directory.rotate_key(self.record.surrogate, id, overlap).await
+    }
+
+    /// Has a key end at this instant; one that ends before that stays so. For an end at once use
+    /// [`revoke_key`](Self::revoke_key).
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::NoKey`] if the tenant has no such key, or the store's error.
+    pub async fn expire_key(&self, id: &str, at: SystemTime) -> Result<(), DirectoryError> {
+        self.directory.end_key(self.record.surrogate, id, unix_ms(at)).await
+    }
+
+    /// Its keys, including revoked and expired ones.
     ///
     /// # Errors
     ///

@@ -24,15 +24,7 @@ impl Directory {
             return Ok(found);
         }
         let fresh = Surrogate::draw()?;
-        let claim = Write {
-            key: self.name_key(id),
-            when: vec![When::Absent],
-            change: vec![
-                Change::Set(format(FORMAT).0, format(FORMAT).1),
-                Change::Set(TENANT.into(), Value::Text(fresh.to_string())),
-            ],
-        };
-        match make(&*self.inner.store, claim).await? {
+        match make(&*self.inner.store, entry(self.name_key(id), fresh)).await? {
             Made::Yes(_) => Ok(fresh),
             // Ours after a lost reply, or that of a faster process: the stored one holds.
             Made::No(Some(item)) | Made::Perhaps(Some(item)) => Ok(surrogate(&item)?),
@@ -60,7 +52,17 @@ impl Surrogate {
     }
 }
 
-fn surrogate(item: &Item) -> Result<Surrogate, StoreError> {
+/// An item that says whose this id is.
+pub(super) fn entry(key: Key, tenant: Surrogate) -> Write {
+    let change = vec![
+        Change::Set(format(FORMAT).0, format(FORMAT).1),
+        Change::Set(TENANT.into(), Value::Text(tenant.to_string())),
+    ];
+    Write { key, when: vec![When::Absent], change }
+}
+
+/// The tenant that such an item names.
+pub(super) fn surrogate(item: &Item) -> Result<Surrogate, StoreError> {
     check_format(item, FORMAT, "a tenant's name")?;
     item.text(TENANT)
         .and_then(Surrogate::parse)

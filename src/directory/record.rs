@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::bought::{Bought, SoldAddon};
 use super::eras::Eras;
 use super::{DirectoryError, Surrogate};
 use crate::clock::{time_at, unix_ms};
+use crate::identity::hex;
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
@@ -25,6 +27,9 @@ const MAX_GRANTS: usize = 64;
 pub(super) const MAX_ADDONS: usize = 64;
 /// Retention of a grant in the record after its end: as long as its pool can be asked for.
 const KEEP_GRANT_MS: i64 = 40 * 24 * 60 * 60 * 1000;
+
+/// Bytes of an override's id: it is one of at most [`MAX_OVERRIDES`].
+const ID_BYTES: usize = 6;
 
 /// Source of a grant that names none.
 const OPERATOR: &str = "operator";
@@ -123,6 +128,20 @@ pub struct Override {
 }
 
 impl Override {
+    /// What distinguishes it from the tenant's others, for
+    /// [`end_override`](super::TenantEdit::end_override): 12 hexadecimal digits, made from what it
+    /// changes, its end and its reason. The same exception made again has the same id.
+    pub fn id(&self) -> String {
+        let (changes, until, note) = (&self.changes, self.until_ms.unwrap_or(i64::MAX), &self.note);
+        let digest = Sha256::digest(format!("{} {changes} {until} {note}", changes.len()));
+        hex(&digest[..ID_BYTES])
+    }
+
+    /// Whether the other changes the same, until then, for the same reason.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (&self.changes, self.until_ms, &self.note) == (&other.changes, other.until_ms, &other.note)
+    }
+
     /// When it was made.
     pub fn at(&self) -> SystemTime {
         time_at(self.at_ms)

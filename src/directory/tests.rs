@@ -114,7 +114,9 @@ fn bed() -> Bed {
 fn open(store: &(impl Store + Clone), clock: &ManualClock, peppers: &Peppers) -> Directory {
     let (store, clock) = (Arc::new(store.clone()), Arc::new(clock.clone()));
     let known = |plan: &str| plan == "pro" || plan == "build";
-    Directory::new(store, Space::new("test"), clock, peppers.clone(), known)
+    let (space, keys) = (Space::new("test"), (peppers.clone(), KeyForm::default()));
+    let alerts = AlertQueue::new(store.clone(), space.clone(), clock.clone(), Vec::new());
+    Directory::new(store, space, clock, keys, known, alerts.into())
 }
 
 fn grant(id: &str, units: u64) -> Grant {
@@ -205,6 +207,28 @@ async fn the_override_that_is_said_last_wins_also_where_it_was_said_before() {
 }
 
 #[tokio::test]
+async fn one_override_is_ended_and_the_others_stay() {
+    let bed = bed();
+    let edit = bed.directory.by("kim").tenant("acme");
+    let edit = edit.override_("concurrency = 9", None, "launch");
+    let tenant = edit.override_("quota.requests = \"9/day\"", None, "pilot").save().await.unwrap();
+    let id = tenant.record().overrides[0].id();
+    assert_eq!((id.len(), tenant.record().overrides[1].id() == id), (12, false));
+    let tenant = tenant.edit().end_override(&id).note("over").save().await.unwrap();
+    let notes: Vec<_> = tenant.record().overrides.iter().map(|it| &*it.note).collect();
+    assert_eq!(notes, ["pilot"]);
+    let version = tenant.record().version;
+    let same = tenant.edit().end_override(&id).save().await.unwrap();
+    assert_eq!(same.record().version, version, "an override that has ended is not ended twice");
+    let history = tenant.history().await.unwrap();
+    assert_eq!(history.last().unwrap().edits, [Edit::OverrideEnded(id)]);
+    assert_eq!(history.last().unwrap().actor.as_deref(), Some("kim"));
+    let unnamed = bed.directory.by("").tenant("acme").plan("pro").save().await;
+    assert!(matches!(unnamed, Err(DirectoryError::Text { what: "an actor", .. })));
+    assert_eq!(bed.directory.find("acme").await.unwrap().unwrap().record().plan, None);
+}
+
+#[tokio::test]
 async fn a_full_record_makes_room_only_by_what_has_ended() {
     let bed = bed();
     let mut edit = bed.directory.tenant("acme");
@@ -274,6 +298,144 @@ async fn a_key_is_shown_once_found_listed_and_revoked() {
     assert_eq!(tenant.keys().await.unwrap()[0].state, KeyState::Revoked);
     let error = tenant.revoke_key("k0").await.unwrap_err();
     assert!(matches!(error, DirectoryError::NoKey(id) if id == "k0"));
+}
+
+/// The state of the key with this name.
+async fn state(tenant: &Tenant, id: &str) -> KeyState {
+    tenant.keys().await.unwrap().iter().find(|key| key.id == id).unwrap().state
+}
+
+#[tokio::test]
+async fn a_key_works_until_its_end_and_ends_only_move_forward() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let past = tenant.new_key(KeyOptions::new("late").expires(time_at(NOW))).await;
+    assert!(matches!(past, Err(DirectoryError::EndIsPast)));
+    let options = KeyOptions::new("ci").expires(time_at(NOW + 10_000));
+    let key = tenant.new_key(options).await.unwrap();
+    assert_eq!(find(&bed, key.expose()).await.unwrap().expires_ms, NOW + 10_000);
+    tenant.expire_key(&key.id, time_at(NOW + 20_000)).await.unwrap();
+    assert_eq!(find(&bed, key.expose()).await.unwrap().expires_ms, NOW + 10_000, "not later");
+    tenant.expire_key(&key.id, time_at(NOW + 5_000)).await.unwrap();
+    assert_eq!(find(&bed, key.expose()).await.unwrap().expires_ms, NOW + 5_000);
+    bed.clock.advance(Duration::from_millis(4_999));
+    assert_eq!(state(&tenant, &key.id).await, KeyState::Active);
+    bed.clock.advance(Duration::from_millis(1));
+    assert_eq!(find(&bed, key.expose()).await, None);
+    let listed = tenant.keys().await.unwrap();
+    assert_eq!(listed[0].state, KeyState::Expired);
+    assert_eq!(listed[0].expires, Some(time_at(NOW + 5_000)));
+    let history = tenant.history().await.unwrap();
+    assert!(history.iter().all(|entry| entry.outcome == ChangeOutcome::Happened));
+    assert_eq!(history.len(), 3, "{history:?}");
+}
+
+#[tokio::test]
+async fn an_imported_key_that_has_expired_is_not_taken_for_one_that_works() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let hash: [u8; 32] = Sha256::digest("old-key").into();
+    let options = KeyOptions::new("old").expires(time_at(NOW + 1_000));
+    tenant.import_key_sha256(options.clone(), hash).await.unwrap();
+    tenant.import_key_sha256(options, hash).await.unwrap();
+    assert!(find(&bed, "old-key").await.is_some());
+    bed.clock.advance(Duration::from_secs(1));
+    let again = tenant.import_key_sha256("old", hash).await.unwrap_err();
+    assert!(matches!(again, DirectoryError::CredentialTaken));
+}
+
+#[tokio::test]
+async fn keys_that_have_expired_leave_room_for_others() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    for n in 0..1_000 {
+        let options = KeyOptions::new("ci").expires(time_at(NOW + 1_000));
+        let hash = CredentialHash::sha256(Sha256::digest(format!("{n}")).into());
+        let of = tenant.record().surrogate;
+        bed.directory.list_and_make(of, &format!("k{n}"), &options, &hash).await.unwrap();
+    }
+    let full = tenant.new_key("one more").await.unwrap_err();
+    assert!(matches!(full, DirectoryError::TooMany { what: "keys", .. }));
+    assert!(tenant.ensure_key("one more").await.is_err());
+    bed.clock.advance(Duration::from_secs(1));
+    tenant.new_key("one more").await.unwrap();
+    assert!(tenant.ensure_key("ci").await.unwrap().is_some(), "the expired ones do not count");
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_and_both_work_for_the_overlap() {
+    let bed = bed();
+    let tenant = bed.directory.by("kim").tenant("acme").save().await.unwrap();
+    let old = tenant.new_key("ci").await.unwrap();
+    let new = tenant.rotate_key(&old.id, Duration::from_secs(60)).await.unwrap();
+    assert_eq!((&*new.name, new.id == old.id), ("ci", false));
+    assert!(find(&bed, old.expose()).await.is_some() && find(&bed, new.expose()).await.is_some());
+    bed.clock.advance(Duration::from_secs(60));
+    assert_eq!(find(&bed, old.expose()).await, None);
+    assert_eq!(find(&bed, new.expose()).await.unwrap().expires_ms, i64::MAX);
+    let again = tenant.rotate_key(&old.id, Duration::ZERO).await.unwrap_err();
+    assert!(matches!(again, DirectoryError::NoKey(_)), "it has ended");
+    let history = tenant.history().await.unwrap();
+    assert!(history.iter().all(|entry| entry.actor.as_deref() == Some("kim")), "{history:?}");
+}
+
+#[tokio::test]
+async fn whatever_is_lost_while_a_key_ends_it_works_until_then_and_no_longer() {
+    for fault in [Fault::Reply, Fault::Request, Fault::Death] {
+        for at in 0..3 {
+            let bed = bed();
+            let tenant = bed.directory.tenant("acme").save().await.unwrap();
+            let key = tenant.new_key("ci").await.unwrap();
+            bed.store.fail(&[(at, fault)]);
+            let ended = tenant.expire_key(&key.id, time_at(NOW + 1_000)).await;
+            bed.store.fail(&[]);
+            if ended.is_err() {
+                assert_eq!(state(&tenant, &key.id).await, KeyState::Active);
+                tenant.expire_key(&key.id, time_at(NOW + 1_000)).await.unwrap();
+            }
+            assert!(find(&bed, key.expose()).await.is_some());
+            bed.clock.advance(Duration::from_secs(1));
+            assert_eq!(find(&bed, key.expose()).await, None, "{fault:?} at {at}");
+            assert_eq!(tenant.keys().await.unwrap()[0].state, KeyState::Expired);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operator_is_known_by_its_token_until_that_is_revoked_or_ends() {
+    let bed = bed();
+    let directory = bed.directory.by("kim");
+    let made = directory.new_operator("ada", Role::Write).await.unwrap();
+    let options = KeyOptions::new("bob").expires(time_at(NOW + 1_000));
+    let guest = directory.new_operator(options, Role::Read).await.unwrap();
+    let known = async |token: &str| directory.operator(token.as_bytes()).await.unwrap();
+    assert_eq!(known(made.expose()).await, Some(("ada".into(), Role::Write)));
+    assert_eq!(known(guest.expose()).await, Some(("bob".into(), Role::Read)));
+    let roles: Vec<_> =
+        directory.operators().await.unwrap().into_iter().map(|it| it.role).collect();
+    assert!(roles.contains(&Role::Read) && roles.contains(&Role::Write) && roles.len() == 2);
+    bed.clock.advance(Duration::from_secs(1));
+    assert_eq!(known(guest.expose()).await, None);
+    directory.revoke_operator(&made.id).await.unwrap();
+    assert_eq!(known(made.expose()).await, None);
+    let history = directory.operators_history().await.unwrap();
+    assert_eq!(history.len(), 3);
+    assert!(history.iter().all(|entry| entry.actor.as_deref() == Some("kim")));
+}
+
+#[tokio::test]
+async fn a_tenants_key_is_no_token_and_a_token_no_tenants_key() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let key = tenant.new_key("ci").await.unwrap();
+    let token = bed.directory.new_operator("ada", Role::Write).await.unwrap();
+    tenant.import_key_sha256("old", Sha256::digest("tgop_1").into()).await.unwrap();
+    for not_one in [key.expose(), "tgop_1", "", &token.expose()[..20]] {
+        assert_eq!(bed.directory.operator(not_one.as_bytes()).await.unwrap(), None);
+    }
+    let found = find(&bed, token.expose()).await.unwrap();
+    assert!(bed.directory.get(found.surrogate).await.unwrap().is_none(), "of no tenant");
+    assert!(tenant.keys().await.unwrap().iter().all(|it| it.id != token.id));
 }
 
 fn active(keys: &[KeyInfo]) -> Vec<&str> {
@@ -438,7 +600,7 @@ async fn history_shows_edits_in_order_and_keys() {
     let edits: Vec<_> = history.iter().flat_map(|entry| entry.edits.clone()).collect();
     let (id, name) = (key.id.clone(), "ci".to_owned());
     let plan = Edit::Plan(Some("pro".into()));
-    let made = Edit::KeyMade { id: id.clone(), name };
+    let made = Edit::KeyMade { id: id.clone(), name, expires: None };
     assert_eq!(edits, [Edit::Created, plan, made, Edit::KeyRevoked { id }]);
     assert!(history.iter().all(|entry| entry.outcome == ChangeOutcome::Happened));
 }
@@ -531,8 +693,13 @@ proptest! {
             let first = edit().await;
             let claimed = bed.directory.lookup_name("acme").await.unwrap();
             bed.store.fail(&[]);
+            let found = bed.directory.find("acme").await.unwrap().is_some();
+            let listed = bed.directory.list("", "", 9).await.unwrap();
+            prop_assert_eq!(listed.len(), usize::from(found));
             let tenant = edit().await.unwrap();
             let record = tenant.record();
+            let listed = bed.directory.list("", "", 9).await.unwrap();
+            prop_assert_eq!(listed.iter().map(Tenant::record).collect::<Vec<_>>(), [record]);
             prop_assert!(claimed.is_none_or(|surrogate| surrogate == record.surrogate));
             if let Ok(first) = first {
                 prop_assert_eq!(first.record(), record);

@@ -15,12 +15,13 @@ use tokio::task::JoinSet;
 use super::claim::{self, EventClaimed, EventToClaim, LogSlot};
 use super::row::EventEntry;
 use super::{Counted, NotCounted};
+use crate::amount::Atoms;
 use crate::clock::Clock;
 use crate::ids::Surrogate;
 use crate::ledger::log::{LogWriter, Wrote};
 use crate::ledger::record::{Rows, UseKey};
 use crate::repeated::repeated;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreErrorKind};
 
@@ -229,7 +230,7 @@ impl EventWriter {
         for (key, atoms) in entries.iter().flat_map(|entry| &entry.rows) {
             let total = log.totals.entry(key.clone()).or_default();
             *total = total.saturating_add(*atoms);
-            rows.uses.insert(key.clone(), Atoms { used: *total, over: 0 });
+            rows.uses.insert(key.clone(), RowAtoms { used: Atoms(*total), over: Atoms::NONE });
         }
         let bodies = rows.pack(self.clock.now().wall_ms, None);
         let [body] = &bodies[..] else {
@@ -272,7 +273,7 @@ fn fitting(entries: &[EventEntry]) -> usize {
     let mut n = entries.len().min(BATCH);
     while n > 1 {
         let rows = entries[..n].iter().flat_map(|entry| &entry.rows);
-        let most = Atoms { used: u64::MAX, over: u64::MAX };
+        let most = RowAtoms { used: Atoms(u64::MAX), over: Atoms(u64::MAX) };
         let uses = rows.map(|(key, _)| (key.clone(), most)).collect();
         if (Rows { uses, ..Rows::default() }).pack(0, None).len() == 1 {
             break;

@@ -7,17 +7,20 @@
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::alerts;
 use super::catalogs::PlanSource;
 use super::scopes::Yields;
 use super::settings::Settings;
 use super::sources::{self, ByHost, Sources};
 use crate::catalog::Catalog;
-use crate::clock::{Now, time_at};
+use crate::clock::{Clock, Now, time_at};
 use crate::config::{Config, DEFAULT_PEPPER_ENV};
 use crate::error::Error;
 use crate::identity::Identifier;
 use crate::notice::notice;
+use crate::notify::Notifier;
 use crate::text_file::{self, OffRuntime};
 
 /// A plan file to begin with.
@@ -95,6 +98,12 @@ pub(super) struct Given {
     pub(super) plans: Option<PlanSource>,
     pub(super) has_store: bool,
     pub(super) has_identify: bool,
+    /// The program serves no requests.
+    pub(super) work_only: bool,
+    /// Whether alerts are sent from here.
+    pub(super) sends_alerts: bool,
+    /// For the times of signatures.
+    pub(super) clock: Arc<dyn Clock>,
     #[cfg(feature = "stripe")]
     pub(super) stripe: Option<crate::config::StripeConfig>,
 }
@@ -111,6 +120,8 @@ pub(super) struct AsWritten {
     pub(super) settings: Settings,
     #[cfg(feature = "stripe")]
     pub(super) stripe: Option<super::billing::StripeSetup>,
+    /// The destinations of alerts in the service file.
+    pub(super) notifiers: Vec<Arc<dyn Notifier>>,
     pub(super) said: Said,
 }
 
@@ -167,7 +178,11 @@ impl Given {
 
     /// Reads and checks them all, on this thread.
     fn read_here(self, now: Now) -> Result<AsWritten, Error> {
-        let (config, missing) = self.source.read()?;
+        let (mut config, missing) = self.source.read()?;
+        if self.work_only {
+            config.identify.clear();
+            config.ingest.token = None;
+        }
         let file = || PlanSource::file(&config.plans.file);
         let plans = self.plans.unwrap_or_else(file);
         let (name, text) = plans.read_here().map_err(|error| match (error, plans.path()) {
@@ -177,18 +192,23 @@ impl Given {
             (error, _) => error,
         })?;
         let catalog = Catalog::parse(&name, &text, time_at(now.wall_ms))?;
-        let yields = Yields::of(&config, self.has_identify);
+        let yields = if self.work_only {
+            Yields::of_work(&config)
+        } else {
+            Yields::of(&config, self.has_identify)
+        };
         yields.check(&name, &catalog)?;
         #[cfg(not(feature = "stripe"))]
         sources::no_stripe(&config)?;
         #[cfg(feature = "stripe")]
         let stripe = super::billing::stripe(self.stripe.as_ref().or(config.stripe.as_ref()))?;
         let settings = Settings::new(&config)?;
+        let notifiers = alerts::written(&config.notify, self.sends_alerts, &self.clock)?;
         // Last, for it may make a pepper: a start that another mistake ends has made nothing.
         let by_host = ByHost { store: self.has_store, identify: self.has_identify };
         let Sources { identifier, made_pepper, keys_are_off } =
             sources::identifier(&config, by_host)?;
-        let only_named = config.identify.is_empty() && !self.has_identify;
+        let only_named = config.identify.is_empty() && !self.has_identify && !self.work_only;
         Ok(AsWritten {
             settings,
             yields,
@@ -199,6 +219,7 @@ impl Given {
             #[cfg(feature = "stripe")]
             stripe,
             keys_are_off,
+            notifiers,
             said: Said { missing, pepper: made_pepper, only_named },
         })
     }

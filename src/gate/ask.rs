@@ -2,10 +2,12 @@
 //! program.
 
 use std::net::IpAddr;
+use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::credentials::hashed_ip;
+use super::logged::About;
 use super::lookup::scope_values;
 use super::usage::{Admitted, Usage};
 use super::{Answer, Denied, Gate, Waited};
@@ -16,6 +18,7 @@ use crate::catalog::{Catalog, MeterId, MeterSource};
 use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::decision::{LimitKind, Reason, Refusal};
+use crate::decision_log::kind;
 use crate::error::Error;
 use crate::identity::Caller;
 use crate::repeated::repeated;
@@ -96,7 +99,9 @@ pub struct Ask {
     tenant: TenantHandle,
     op: Arc<str>,
     costs: Vec<(Arc<str>, u64)>,
-    /// On whose behalf; `None`: the program's own work.
+    /// The caller of the request that left this to do, with its hashed address.
+    left_by: Option<(Arc<KnownCaller>, Option<NonZeroU128>)>,
+    /// On whose behalf; `None`: that caller's, else the program's own work.
     caller: Option<Caller>,
     ip: Option<IpAddr>,
     /// By which it is charged once.
@@ -136,8 +141,19 @@ impl Ask {
     /// here and the rates for all routes. So a mistyped name is no error here:
     /// [`Gate::check_operations`] finds it when the program starts.
     pub fn new(tenant: &TenantHandle, op: impl Into<Arc<str>>) -> Self {
-        let (costs, caller, ip, once) = (Vec::new(), None, None, None);
-        Self { tenant: tenant.clone(), op: op.into(), costs, caller, ip, once }
+        let (left_by, caller, ip, once) = (None, None, None, None);
+        let costs = Vec::new();
+        Self { tenant: tenant.clone(), op: op.into(), costs, left_by, caller, ip, once }
+    }
+
+    /// What this caller's request leaves to do.
+    pub(super) fn left_by(
+        caller: &Arc<KnownCaller>,
+        ip: Option<NonZeroU128>,
+        op: impl Into<Arc<str>>,
+    ) -> Self {
+        let tenant = TenantHandle(caller.tenant.clone());
+        Self { left_by: Some((caller.clone(), ip)), ..Self::new(&tenant, op) }
     }
 
     /// Charges this work once for its `id`, per tenant and operation, over restarts and processes:
@@ -237,16 +253,62 @@ impl Ask {
         self
     }
 
+    /// What it is, for the log of decisions.
+    fn about(&self) -> About {
+        let (tenant, route) = (Some(self.tenant.id().clone()), Some(self.op.clone()));
+        About { kind: kind::WORK, tenant, route }
+    }
+
     /// The tenant's sheet, with the caller that the work is for.
     fn sheet(&self, sheet: Arc<Sheet>, now: Now) -> SheetRef {
-        match &self.caller {
-            None => SheetRef::Own(sheet),
-            Some(caller) => {
-                let values = scope_values(self.tenant.0.core.surrogate, caller);
-                let tenant = self.tenant.0.clone();
-                SheetRef::Of(Arc::new(KnownCaller::of_work(tenant, sheet, values, caller, now)))
-            }
+        let left_by = self.left_by.as_ref().map(|(caller, _)| caller);
+        let caller = match (&self.caller, left_by) {
+            (None, None) => return SheetRef::Own(sheet),
+            (None, Some(left_by)) => return SheetRef::Newer(sheet, left_by.clone()),
+            (Some(caller), _) => caller,
+        };
+        let mut values = scope_values(self.tenant.0.core.surrogate, caller);
+        if let Some(left_by) = left_by {
+            values.complete_with(&left_by.values);
         }
+        let tenant = self.tenant.0.clone();
+        SheetRef::Of(Arc::new(KnownCaller::of_work(tenant, sheet, values, caller, now)))
+    }
+
+    /// The hashed address of the caller that it is for, if a limit is by address.
+    fn hashed_ip(&self, sheet: &Sheet) -> Option<NonZeroU128> {
+        let left_by = self.left_by.as_ref().and_then(|(_, ip)| *ip);
+        let ip = hashed_ip(sheet, self.ip).or(left_by);
+        ip.filter(|_| sheet.policy.uses_ip)
+    }
+}
+
+impl Admitted {
+    /// Work that this request leaves to do: an [`Ask`] for its tenant, on behalf of its caller, as
+    /// far as identification knows that one (user, key, scopes, address), so that the limits within
+    /// the tenant are shared by both. It may be asked for once the request has ended. For work that
+    /// waits in a queue, keep [`tenant`](Self::tenant), [`user`](Self::user) and
+    /// [`key`](Self::key) with it.
+    ///
+    /// ```
+    /// # use tallygate::{Admitted, Gate, Refusal};
+    /// async fn accept(gate: Gate, request: &Admitted) -> Result<(), Refusal> {
+    ///     let permit = gate.admit(request.ask("convert").cost("pages", 12)).await?;
+    ///     tokio::spawn(async move {
+    ///         // .. the work ..
+    ///         permit.settle();
+    ///     });
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Never: every admitted request has a caller.
+    pub fn ask(&self, op: impl Into<Arc<str>>) -> Ask {
+        let hold = self.hold();
+        let caller = hold.of.sheet.caller().expect("an admitted request has a caller");
+        Ask::left_by(caller, hold.of.ip, op)
     }
 }
 
@@ -416,7 +478,7 @@ impl Gate {
                 hold.count_once(claim, KeyFound::Replay, queue, now);
                 Ok(Permit::new(self.clone(), hold))
             }
-            Err(reason) => Err(*self.inner.turn_away(reason, None)),
+            Err(reason) => Err(*self.inner.turn_away(reason, None, &ask.about())),
         }
     }
 
@@ -454,7 +516,8 @@ impl Gate {
             }
             Some(Answer::Refuse(refusal)) => Err(*refusal),
             Some(Answer::Pass) | None => {
-                Err(*self.inner.turn_away(Reason::Unavailable, None)) // a claim is no pass
+                // A claim is no pass.
+                Err(*self.inner.turn_away(Reason::Unavailable, None, &ask.about()))
             }
         }
     }
@@ -465,16 +528,21 @@ impl Gate {
         let now = inner.clock.now();
         let live = inner.catalogs.live.load();
         if let Some(reason) = &waited.refused {
-            return Err(Denied::Refuse(inner.turn_away(reason.clone(), None)));
+            return Err(Denied::Refuse(inner.turn_away(reason.clone(), None, &ask.about())));
         }
         let tenant = &ask.tenant.0;
         if let Some(pending) = self.refresh(tenant, now) {
             return Err(Denied::Wait(super::counted(pending, waited.rounds)));
         }
+        if tenant.is_gone() {
+            let away = inner.turn_away(Reason::Unidentified, None, &ask.about());
+            return Err(Denied::Refuse(away));
+        }
         let sheet = ask.sheet(tenant.sheet(&live, now), now);
-        let ip = if sheet.policy.uses_ip { hashed_ip(&sheet, ask.ip) } else { None };
+        let ip = ask.hashed_ip(&sheet);
         let route = live.catalog.routes.named(&ask.op);
-        if ask.costs.is_empty() && route.is_some() && !is_paid {
+        let as_requests = route.is_some_and(|route| sheet.policy.is_work_as_requests(route));
+        if ask.costs.is_empty() && as_requests && !is_paid {
             return self.held(HoldContext { sheet, route, ip, work: None }, waited, now);
         }
         let costs = self.costs_of(ask, &live.catalog, &sheet, now)?;
@@ -506,16 +574,14 @@ impl Gate {
                 let help = || catalog.meter_help(name);
                 repeated!(error, now.wall_ms, TEXT; meter = %name, help = help());
                 telemetry::unknown_meter("admit");
-                let reason = Reason::NotMetered(name.clone());
-                return Err(Denied::Refuse(inner.refusal(reason, Some(sheet))));
+                return Err(Denied::Refuse(inner.not_metered(name, sheet, &ask.about())));
             };
             let rules = &catalog.meters[usize::from(meter.0)];
             if rules.count == MeterSource::Sum {
                 const TEXT: &str = "admit: a sum counts its parts; ask for those instead";
                 repeated!(error, now.wall_ms, TEXT; meter = %name);
                 telemetry::unknown_meter("admit");
-                let reason = Reason::NotMetered(name.clone());
-                return Err(Denied::Refuse(inner.refusal(reason, Some(sheet))));
+                return Err(Denied::Refuse(inner.not_metered(name, sheet, &ask.about())));
             }
             costs.push((meter, units.saturating_mul(rules.scale)));
         }

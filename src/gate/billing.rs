@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::Gate;
 use super::ends::Ends;
+use super::last_report::LastReport;
 use crate::billing::follower::{EffectFailed, EventsOf, Polls};
-use crate::billing::lock::Lock;
 use crate::billing::report::Reporter;
 use crate::billing::stripe::{Stripe, StripeSettings};
 use crate::billing::webhook::{self, WebhookEvent};
@@ -17,7 +17,7 @@ use crate::config::{Secret, StripeConfig, StripeMode, TooOld};
 use crate::error::Error;
 use crate::repeated::repeated;
 use crate::store::layout::Space;
-use crate::store::{Store, StoreError};
+use crate::store::{Lock, Store, StoreError};
 use crate::task::OwnedTask;
 use crate::telemetry;
 use crate::wire::{Reply, plain_problem};
@@ -48,6 +48,7 @@ pub(super) struct Billing {
     /// Types and API versions of webhooks that could not be read and were logged.
     unreadable: Mutex<BTreeSet<(String, Option<String>)>>,
     pub(super) ends: Ends,
+    pub(super) last_report: LastReport,
     pub(super) task: Mutex<Option<OwnedTask>>,
 }
 
@@ -82,7 +83,7 @@ impl Billing {
         };
         let sink = Arc::new(stripe.clone());
         let reporter = Reporter::open(store.clone(), sink, clock.clone(), space).await?;
-        let lock = Lock::new(store.clone(), Space::new(space))?;
+        let lock = Lock::new(store.clone(), Space::new(space).reporter())?;
         Ok(Some(Self {
             stripe,
             secrets,
@@ -94,6 +95,7 @@ impl Billing {
             polls: Polls::default(),
             unreadable: Mutex::default(),
             ends: Ends::default(),
+            last_report: LastReport::default(),
             task: Mutex::new(None),
         }))
     }

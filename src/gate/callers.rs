@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::tenants::{LoadFailed, Refresh, Tenants, Wanted};
-use super::{Gate, LEASE_WAIT, Pending, Waited};
+use super::{Gate, Inner, LEASE_WAIT, Pending, Waited};
 use crate::catalog::Auth;
 use crate::clock::{Now, nanos};
 use crate::config::OnUnknown;
@@ -68,7 +68,7 @@ impl Gate {
             }
         }
         let Ok(presented) = inner.credentials.identifier.present(view) else {
-            return Identification::Refused(Reason::Unidentified);
+            return self.refused_unknown();
         };
         let Some(probe) = inner.credentials.identifier.probe(&presented) else {
             return self.without_credential(auth, now, rounds);
@@ -127,7 +127,7 @@ impl Gate {
                         });
                     Identification::Ask(self.load(probe, Wanted::Credential(hashes), whose))
                 }
-                Err(_) => Identification::Refused(Reason::Unidentified),
+                Err(_) => self.refused_unknown(),
             },
             #[cfg(feature = "jwt")]
             Presented::Jwt { token, .. } => {
@@ -219,8 +219,14 @@ impl Gate {
     fn unidentified(&self, now: Now, rounds: u8) -> Identification {
         match self.inner.settings.identity.unknown {
             OnUnknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds),
-            OnUnknown::Reject | OnUnknown::Create => Identification::Refused(Reason::Unidentified),
+            OnUnknown::Reject | OnUnknown::Create => self.refused_unknown(),
         }
+    }
+
+    fn refused_unknown(&self) -> Identification {
+        let Inner { credentials, tenants, .. } = &*self.inner;
+        credentials.hint_at_no_key(|| !tenants.callers.is_empty());
+        Identification::Refused(Reason::Unidentified)
     }
 
     /// Loads a caller, once for all requests that wait for it; tenants (`whose`) take turns.

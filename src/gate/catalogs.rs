@@ -10,12 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::scopes::Yields;
-use crate::catalog::{Catalog, MeterSource, Zone};
+use crate::catalog::{Catalog, Zone};
 use crate::clock::{Clock, time_at};
 use crate::error::Error;
 use crate::notice::notice;
@@ -50,6 +50,8 @@ pub(crate) struct Catalogs {
     yields: Yields,
     /// The app's routes, as it has named them: later plan files are held to them as well.
     pub(super) app_routes: ArcSwap<Vec<String>>,
+    /// Why the plan file is not in force, as it was logged.
+    failure: Mutex<Option<String>>,
     store: Arc<dyn Store>,
     space: Space,
     clock: Arc<dyn Clock>,
@@ -60,8 +62,6 @@ pub(crate) struct Catalogs {
 pub(super) struct Looked {
     /// The content, if it could be read.
     content: Option<[u8; 32]>,
-    /// The failure that was logged, if it failed.
-    failed: Option<String>,
     /// The content that is broken, and need not be parsed again.
     broken: Option<[u8; 32]>,
 }
@@ -264,8 +264,7 @@ impl Published {
             let Some(known) = self.parts.get(&*meter.name).filter(|it| **it != meter.scale) else {
                 continue;
             };
-            let can_have =
-                !matches!(meter.count, MeterSource::RequestBytes | MeterSource::ResponseBytes);
+            let can_have = !meter.count.is_of_body();
             let help = if can_have {
                 format!("write `parts = {known}` there, or ")
             } else {
@@ -305,8 +304,19 @@ impl Catalogs {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let reloads = tokio::sync::Mutex::new(());
-        let app_routes = ArcSwap::default();
-        Self { source, reloads, live, yields, app_routes, store, space, clock }
+        let (app_routes, failure) = Default::default();
+        Self { source, reloads, live, yields, app_routes, failure, store, space, clock }
+    }
+
+    /// Why the plan file is not in force, if it is not.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets that, and returns what it was.
+    fn set_failure(&self, failure: Option<String>) -> Option<String> {
+        let mut last = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut last, failure)
     }
 
     /// Warns of each pattern of a plan file that the app has no route for, if the app has named
@@ -399,10 +409,10 @@ impl Catalogs {
         };
         last.broken = broken;
         match put {
-            Ok(_) => last.failed = None,
+            Ok(_) => drop(self.set_failure(None)),
             Err(error) => {
                 let text = error.to_string();
-                if last.failed.as_ref() != Some(&text) {
+                if self.set_failure(Some(text.clone())).as_ref() != Some(&text) {
                     crate::telemetry::reload_failed();
                     let what = match error {
                         Error::Plans(_) => "is broken",
@@ -412,7 +422,6 @@ impl Catalogs {
                     };
                     notice!(error, "the plan file {what}: the previous one stays in force\n{text}");
                 }
-                last.failed = Some(text);
             }
         }
     }

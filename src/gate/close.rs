@@ -183,6 +183,7 @@ impl Gate {
 
     async fn end(&self, deadline: Instant) -> Result<(), Error> {
         let inner = &self.inner;
+        inner.teardown.closing.store(true, Ordering::Release);
         let time = deadline.saturating_duration_since(Instant::now());
         // Cut off where they are: the store may be away.
         let maintenance = inner.teardown.maintenance.get().into_iter().flatten();
@@ -243,9 +244,11 @@ impl Gate {
                 );
             }
         }
+        inner.decisions.close(deadline, Instant::now()).await;
         // Last: a Stripe that does not answer must not keep units from being given back.
         #[cfg(feature = "stripe")]
         inner.close_reports(deadline).await;
+        inner.close_alerts(deadline).await;
         if let Some(units) = inner.leasing.ctx.store.units() {
             tracing::info!(read = units.read, write = units.write, "units charged by the store");
         }

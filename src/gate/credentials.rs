@@ -21,6 +21,10 @@ pub(crate) struct Credentials {
     pub(crate) hasher: CredentialHasher,
     /// Whether it was logged that a request had no caller where only the layer names them.
     pub(crate) said_no_caller: AtomicBool,
+    /// Where API keys go, for the text of a 401; `None` where there are none.
+    pub(crate) keys_go_in: Option<Arc<str>>,
+    /// Whether it was logged how to make a key, or is no longer to be.
+    pub(super) said_no_key: AtomicBool,
 }
 
 impl Credentials {
@@ -40,6 +44,22 @@ impl Credentials {
                  once"
             );
         }
+    }
+
+    /// Logs how to make a key, at the first request without a known one in a process that knows no
+    /// caller yet: in a new app there may be none.
+    #[cold]
+    pub(super) fn hint_at_no_key(&self, knows_callers: impl FnOnce() -> bool) {
+        let Some(headers) = &self.keys_go_in else { return };
+        if self.said_no_key.swap(true, Ordering::Relaxed) || knows_callers() {
+            return;
+        }
+        notice!(
+            info,
+            "a request has no known API key, and gets 401. A key goes into {headers}. If there is \
+             none yet, `gate.directory().tenant(\"acme\").save().await?.ensure_key(\"laptop\")\
+             .await?` makes one and returns it, once. This is logged once"
+        );
     }
 
     /// The name in memory of a caller named by a trusted source. Its parts are separated by a byte

@@ -1,36 +1,74 @@
 //! Tenants as the host's own tables have them, asked beside the directory: see
 //! [`TenantSource`](crate::directory::TenantSource).
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::callers::LOOK_UP_WAIT;
-use super::tenants::Tenants;
-use crate::directory::{DirectoryError, HostTenant, TenantRecord};
+use super::tenants::{ByTenant, FromHost, Tenants};
+use crate::directory::{DirectoryError, TenantRecord, name_tag};
 use crate::identity::is_own_id;
+use crate::ids::Surrogate;
 use crate::patience;
 use crate::repeated::repeated;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// What the host's tables say of a tenant.
-pub(super) enum FromHost {
-    /// There are none, or it is none of the host's tenants: the directory alone decides.
-    Unasked,
-    /// The host has no such tenant.
-    Missing,
-    Says(HostTenant),
+fn silent() -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, "the host's tables do not answer")
+}
+
+/// Does `work` for a tenant once for all who ask for it at the same time, and waits no longer for
+/// the task that does it.
+///
+/// Where that one has left in vain and the next is late itself, this does not begin anew: each who
+/// waits would ask tables that are silent once more, just before it leaves, too.
+///
+/// `work` is boxed: each future around it would hold it twice.
+async fn once<T: Clone>(
+    under_way: &ByTenant<T>,
+    id: &str,
+    wait: Duration,
+    work: Pin<Box<impl Future<Output = Result<T, StoreError>>>>,
+) -> Result<T, StoreError> {
+    let begun = patience::begun_within(LOOK_UP_WAIT / 2, work);
+    let work = async { begun.await.ok_or_else(silent)? };
+    let done = patience::within(wait, under_way.once(&name_tag(id), work)).await;
+    done.ok_or_else(silent)?
 }
 
 impl Tenants {
-    /// Asks the host's tables, within bounds.
+    /// Whether the host's tables decide about the tenant of this name.
+    pub(super) fn is_hosts(&self, id: &str) -> bool {
+        self.source.is_some() && !is_own_id(id)
+    }
+
+    /// Asks the host's tables, within bounds: one question at a time about a tenant.
     pub(super) async fn ask_host(&self, id: &str) -> Result<FromHost, StoreError> {
-        let Some(source) = self.source.as_ref().filter(|_| !is_own_id(id)) else {
+        let Some(source) = self.source.as_ref().filter(|_| self.is_hosts(id)) else {
             return Ok(FromHost::Unasked);
         };
-        let Some(answer) = patience::within(LOOK_UP_WAIT, source.tenant(id)).await else {
-            let message = "the host's tables do not answer";
-            return Err(StoreError::new(StoreErrorKind::Unavailable, message));
-        };
-        Ok(answer?.map_or(FromHost::Missing, FromHost::Says))
+        let asks = Box::pin(async {
+            let answer = patience::within(LOOK_UP_WAIT, source.tenant(id)).await;
+            Ok(answer.ok_or_else(silent)??.map_or(FromHost::Missing, FromHost::Says))
+        });
+        once(&self.asks, id, LOOK_UP_WAIT, asks).await
+    }
+
+    /// Makes a tenant of the host's in the directory; `None`: the host has none of this name. Once
+    /// for all who wait for it: each of a tenant's callers is looked up by itself, and a new
+    /// tenant's come together.
+    pub(super) async fn made_as_host_says(
+        &self,
+        id: &str,
+    ) -> Result<Option<Surrogate>, StoreError> {
+        let makes = Box::pin(async {
+            let FromHost::Says(host) = self.ask_host(id).await? else { return Ok(None) };
+            let made = self.directory.take_over(id, &host, None).await;
+            Ok(self.made(made)?.map(|tenant| tenant.record().surrogate))
+        });
+        // The answer, and what is written of it.
+        once(&self.makes, id, LOOK_UP_WAIT * 2, makes).await
     }
 
     /// A record as the directory has it, brought to what the host's tables say; `None`: the host
@@ -55,8 +93,8 @@ impl Tenants {
             Err(DirectoryError::Store(error)) => Err(error),
             Err(error) => {
                 let now_ms = self.clock.now().wall_ms;
-                const TEXT: &str = "what the host's tables say of a tenant cannot be: it stays as \
-                                    the directory has it";
+                const TEXT: &str = "what the host's tables say of a tenant could not be written: \
+                                    it stays as the directory has it until they are asked again";
                 repeated!(error, now_ms, TEXT; tenant = %record.id, %error);
                 Ok(Some(record))
             }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
+use super::alerts::Alerts;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
 use super::catalogs::Catalogs;
@@ -16,6 +17,7 @@ use super::settings::Settings;
 use super::tenants::Tenants;
 use crate::catalog::{Catalog, RouteId};
 use crate::clock::Clock;
+use crate::decision_log::DecisionLog;
 use crate::directory::{DirectoryError, Grant, PlanCheck, TenantRecord};
 use crate::identity::RequestView;
 use crate::ledger::claims::Settler;
@@ -41,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) leasing: Leasing,
     pub(crate) recording: Recording,
     pub(crate) teardown: Teardown,
+    pub(crate) decisions: DecisionLog,
+    pub(crate) alerts: Alerts,
     #[cfg(feature = "stripe")]
     pub(super) billing: Option<Billing>,
 }
@@ -73,6 +77,8 @@ pub(crate) struct Recording {
 pub(crate) struct Teardown {
     pub(crate) in_hand: InHand,
     pub(crate) maintenance: OnceLock<Vec<OwnedTask>>,
+    /// Set once the gate begins to close.
+    pub(crate) closing: AtomicBool,
     /// The gate has closed without an error.
     pub(crate) closed: tokio::sync::OnceCell<()>,
 }

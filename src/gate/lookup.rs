@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::host_tables::FromHost;
 use super::tenants::{Refresh, Tenants, Wanted};
 use crate::catalog::Scope;
 use crate::clock::{Now, nanos};
-use crate::directory::{DirectoryError, TenantEdit, TenantRecord};
+use crate::directory::{DirectoryError, Tenant, TenantEdit, TenantRecord, check_plan_name};
 use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
 use crate::policy::scoped::ScopeValues;
@@ -16,6 +15,9 @@ use crate::store::{StoreError, StoreErrorKind};
 use crate::tenants::caller::{KnownCaller, Named};
 use crate::tenants::tenant::LiveTenant;
 use crate::tenants::{MAX_AGE, REFRESH_AGE, RETRY};
+
+/// A plan that the host names for a tenant, which vouches for it; `None`: the default plan.
+type Vouched<'a> = Option<&'a str>;
 
 /// Look-ups of one caller while its tenant is being changed again and again.
 const LOOKS: usize = 4;
@@ -49,7 +51,7 @@ impl Tenants {
             Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
                 Some(found) => {
                     let caller = Caller::new("").key(found.key_id);
-                    (self.load_tenant(found.surrogate).await?, caller, i64::MAX)
+                    (self.load_tenant(found.surrogate).await?, caller, found.expires_ms)
                 }
                 None => (None, Caller::new(""), i64::MAX),
             },
@@ -179,6 +181,7 @@ impl Tenants {
             // The host's tables say which plan it is on.
             return self.tenant_named(&caller.tenant).await;
         }
+        let plan = named_plan(&caller.tenant, plan, now);
         let tenant = self.tenant_or_made(&caller.tenant, Some(plan)).await?;
         if let Some(tenant) = &tenant {
             self.assign(tenant, plan, now).await?;
@@ -187,8 +190,13 @@ impl Tenants {
     }
 
     /// Assigns a tenant the plan that its caller names.
-    async fn assign(&self, tenant: &LiveTenant, plan: &str, now: Now) -> Result<(), StoreError> {
-        if tenant.record().assigned_plan() == Some(plan) {
+    async fn assign(
+        &self,
+        tenant: &LiveTenant,
+        plan: Vouched<'_>,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        if tenant.record().assigned_plan() == plan {
             return Ok(());
         }
         if !tenant.may_change_plan(now) {
@@ -199,6 +207,7 @@ impl Tenants {
         if !tenant.may_change_plan(now) {
             const TEXT: &str = "callers of a tenant name one plan and then another: this one stays \
                                 for a minute";
+            let plan = plan.unwrap_or_default();
             repeated!(warn, now.wall_ms, TEXT; tenant = %id, %plan);
         }
         match self.directory.tenant(id).named_plan(plan).note("named by its caller").save().await {
@@ -226,7 +235,7 @@ impl Tenants {
     async fn tenant_or_made(
         &self,
         id: &str,
-        plan: Option<&str>,
+        plan: Option<Vouched<'_>>,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
         if let Some(surrogate) = self.directory.lookup_name(id).await?
             && let Some(tenant) = self.load_tenant(surrogate).await?
@@ -235,19 +244,28 @@ impl Tenants {
         }
         // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
         // process may be about to go on, or was cut off. Saving it makes it to the end.
-        let made = match self.ask_host(id).await? {
-            FromHost::Says(host) => self.directory.take_over(id, &host, None).await,
-            FromHost::Missing => return Ok(None),
-            FromHost::Unasked if self.creates || plan.is_some() || id == ANONYMOUS => {
-                let new = self.directory.tenant(id).note("first seen");
-                let new = plan.into_iter().fold(new, TenantEdit::named_plan);
-                new.save().await.map(Some)
-            }
-            FromHost::Unasked => return Ok(None),
+        let made = if self.is_hosts(id) {
+            self.made_as_host_says(id).await?
+        } else if self.creates || plan.is_some() || id == ANONYMOUS {
+            let new = self.directory.tenant(id).note("first seen");
+            let new = plan.into_iter().fold(new, TenantEdit::named_plan);
+            self.made(new.save().await.map(Some))?.map(|tenant| tenant.record().surrogate)
+        } else {
+            None
         };
         match made {
-            Ok(None) => Ok(None),
-            Ok(Some(tenant)) => self.load_tenant(tenant.record().surrogate).await,
+            Some(surrogate) => self.load_tenant(surrogate).await,
+            None => Ok(None),
+        }
+    }
+
+    /// A tenant that was to be made on first sight; `None`: it cannot be.
+    pub(super) fn made(
+        &self,
+        made: Result<Option<Tenant>, DirectoryError>,
+    ) -> Result<Option<Tenant>, StoreError> {
+        match made {
+            Ok(tenant) => Ok(tenant),
             Err(DirectoryError::Store(error)) => Err(error),
             Err(error) => {
                 let now_ms = self.clock.now().wall_ms;
@@ -381,6 +399,21 @@ impl Tenants {
         let mut record = (*record).clone();
         record.first_request_ms = first.or(Some(now_ms));
         Ok(Arc::new(record))
+    }
+}
+
+/// The plan that a caller names, as it is assigned. A name that no plan can have is the default
+/// plan, as one that the plan file lacks: it vouches for the tenant all the same, and must not
+/// leave a tenant on a better plan that it had.
+fn named_plan<'a>(tenant: &str, plan: &'a str, now: Now) -> Vouched<'a> {
+    match check_plan_name(plan) {
+        Ok(()) => Some(plan),
+        Err(error) => {
+            const TEXT: &str = "a caller names a plan that cannot be: the default plan applies. \
+                                Write the name of a plan in the plan file";
+            repeated!(error, now.wall_ms, TEXT; %tenant, %error);
+            None
+        }
     }
 }
 

@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Inner;
 use super::catalogs::Looked;
 use super::idle::{IDLE, IDLE_AFTER};
 use super::news;
 use super::tenants::Refresh;
+use super::{Inner, alert_tasks};
 use crate::clock::{Now, nanos};
 use crate::patience;
 use crate::policy::resolve::LiveCatalog;
@@ -62,6 +62,7 @@ pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> V
         OwnedTask::until_stopped(settle_guests(weak())),
         OwnedTask::until_stopped(watch_store(inner)),
     ];
+    tasks.extend(alert_tasks::watching(inner));
     if inner.tenants.directory.feed().is_shared() {
         tasks.push(OwnedTask::until_stopped(news::follow(weak())));
     }

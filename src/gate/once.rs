@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::logged::About;
 use super::{Answer, Gate, Inner, LEASE_WAIT, Pending, Running, Waited};
 use crate::admission::claim::{Claim, ClaimStep, KeyFound, OnceKey};
 use crate::admission::permit::{Hold, HoldBox};
@@ -280,7 +281,8 @@ impl Inner {
     }
 
     fn refuse_claim(&self, hold: Option<HoldBox>, reason: Reason) -> Answer {
-        let refusal: Box<Refusal> = self.turn_away(reason, hold.as_ref().map(|hold| &hold.of));
+        let of = hold.as_ref().map(|hold| &hold.of);
+        let refusal: Box<Refusal> = self.turn_away(reason, of, &About::request(None));
         if let Some(hold) = hold {
             hold.into_inner().refuse(self.clock.now());
         }

@@ -9,6 +9,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::Gate;
+use super::alert_tasks;
+use super::alerts::{self, Alerts};
 use super::as_written::{AsWritten, ConfigSource, Given};
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
@@ -25,8 +27,9 @@ use super::tenants::Tenants;
 use super::{maintain, rates, stores};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now, SystemClock};
-use crate::config::{Config, FlushMode, StoreKind};
+use crate::config::{CapacityConfig, Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
+use crate::decision_log::DecisionLog;
 use crate::directory::{Directory, TenantSource};
 use crate::error::Error;
 use crate::events::EventCounter;
@@ -40,11 +43,13 @@ use crate::ledger::journal_thread::JournalKeeper;
 use crate::ledger::log::LogWriter;
 use crate::ledger::place::JournalPath;
 use crate::ledger::totals::Ledger;
+use crate::notify::{AlertQueue, Notifier};
 use crate::places::Places;
 use crate::policy::resolve::LiveCatalog;
 use crate::quota::alert::Alert;
 use crate::rates::Sharing;
 use crate::renewal::{LeaseRenewer, OnAlert, Recovery, RenewerContext};
+use crate::sheets::capacity::Capacity;
 use crate::sheets::hub::Hub;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -84,6 +89,9 @@ pub struct GateBuilder {
     on_alert: Option<OnAlert>,
     wire: WireOptions,
     strict_rates: bool,
+    work_only: bool,
+    notifiers: Vec<Arc<dyn Notifier>>,
+    sends_alerts: bool,
     #[cfg(feature = "stripe")]
     stripe: Option<crate::config::StripeConfig>,
 }
@@ -110,6 +118,9 @@ impl GateBuilder {
             on_alert: None,
             wire: WireOptions::default(),
             strict_rates: false,
+            work_only: false,
+            notifiers: Vec::new(),
+            sends_alerts: true,
             #[cfg(feature = "stripe")]
             stripe: None,
         }
@@ -208,6 +219,21 @@ impl GateBuilder {
         self
     }
 
+    /// Adds a destination of alerts, beside those of the service file: what an operator must hear
+    /// of is kept in the store until it has been delivered. `docs/alerts.md` lists the kinds.
+    pub fn notifier(mut self, notifier: impl Notifier) -> Self {
+        self.notifiers.push(Arc::new(notifier));
+        self
+    }
+
+    /// Sets whether this process may send alerts. On by default. Off for a program that ends soon:
+    /// it writes the alerts of what it does, and the service sends them. The secrets of
+    /// `[[notify]]` are not read then.
+    pub fn sends_alerts(mut self, sends: bool) -> Self {
+        self.sends_alerts = sends;
+        self
+    }
+
     /// Sets which limit headers are sent and how problem bodies name their types.
     pub fn wire(mut self, options: WireOptions) -> Self {
         self.wire = options;
@@ -223,6 +249,18 @@ impl GateBuilder {
     /// rate: write `strict` in the plan file then.
     pub fn strict_rates(mut self, strict: bool) -> Self {
         self.strict_rates = strict;
+        self
+    }
+
+    /// For a program that serves no requests, such as a queue's worker: opens the gate with the
+    /// service file of the programs that do, but without what only they need. `[[identify]]` is as
+    /// `identify = []`, so that no pepper and no secret of a JWT is asked for, and `ingest.token`
+    /// is not read; limits may go by scopes that only [`Ask::scope`](crate::Ask::scope) names.
+    ///
+    /// A request that reaches such a gate has no caller (401). API keys are made, and revoked, in
+    /// the programs that know them.
+    pub fn work_only(mut self) -> Self {
+        self.work_only = true;
         self
     }
 
@@ -248,12 +286,15 @@ impl GateBuilder {
     }
 
     /// Reads and checks the files.
-    async fn as_written(&self, now: Now) -> Result<AsWritten, Error> {
+    async fn as_written(&self, clock: &Arc<dyn Clock>, now: Now) -> Result<AsWritten, Error> {
         let given = Given {
             source: self.source.clone(),
             plans: self.plans.clone(),
             has_store: self.store.is_some(),
             has_identify: self.custom.is_some(),
+            work_only: self.work_only,
+            sends_alerts: self.sends_alerts,
+            clock: clock.clone(),
             #[cfg(feature = "stripe")]
             stripe: self.stripe.clone(),
         };
@@ -288,8 +329,9 @@ impl GateBuilder {
             settings,
             #[cfg(feature = "stripe")]
             stripe,
+            notifiers,
             said,
-        } = self.as_written(now).await?;
+        } = self.as_written(&clock, now).await?;
         said.log();
         catalogs::warn_of(&catalog);
         yields.tell(&catalog);
@@ -300,16 +342,21 @@ impl GateBuilder {
             None => stores::open(&config.store.kind).await?,
         };
         let space = Space::new(&config.store.space);
-        let peppers = identifier.peppers().clone();
+        let (peppers, key_form) = (identifier.peppers().clone(), identifier.key_form().clone());
         let keys = if keys_are_off { Keys::Off } else { Keys::Under(&peppers) };
         let begun = begin(&*store, &space, catalog, keys, now);
         let (live, mut log, begun_ms) = answered(&*store, begun).await?;
         let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
+        let to = alerts::destinations(notifiers, self.notifiers, self.sends_alerts)?;
+        let alerts = Arc::new(AlertQueue::new(store.clone(), space.clone(), clock.clone(), to));
         let (hub, queue) = Hub::new(clock.clone());
         hub.incarnation.begin(writer.incarnation);
         hub.without_value.be(config.identity.no_scope);
+        if let Some(CapacityConfig { requests, kept }) = config.capacity {
+            hub.capacity.get_or_init(|| Box::new(Capacity::new(requests, kept)));
+        }
         if store.promise().shared {
             hub.first_reads.expect_pools();
         }
@@ -324,6 +371,7 @@ impl GateBuilder {
             hub: hub.clone(),
             space: space.clone(),
             on_alert: self.on_alert,
+            alerts: alerts.clone(),
             recovery: Arc::new(Recovery::new(dead)),
         };
         let check = CatalogCheck(live.clone());
@@ -335,6 +383,8 @@ impl GateBuilder {
         let opening = Billing::open(stripe, &store, &clock, &config.store.space);
         #[cfg(feature = "stripe")]
         let billing = answered(&*store, async { Ok(opening.await?) }).await?;
+        let decisions = DecisionLog::open(config.decisions.as_ref()).await;
+        let decisions = decisions.map_err(|error| no_decisions(&config, &error))?;
         let recording = Recording {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, flush),
             settler: Settler::start(store.clone(), clock.clone()),
@@ -351,17 +401,20 @@ impl GateBuilder {
             (store.clone(), writer.space.clone()),
             clock.clone(),
         );
-        let directory = Directory::new(store, space, clock.clone(), peppers, check);
+        let keys = (peppers, key_form);
+        let directory = Directory::new(store, space, clock.clone(), keys, check, alerts.clone());
         let tenants =
             Tenants::new((directory, self.tenants), &settings, live, hub.clone(), refreshes);
         let inner = Arc::new(Inner {
             settings: Settings { wire: self.wire, on_refusal: self.on_refusal, ..settings },
             catalogs,
             credentials: Credentials {
+                keys_go_in: identifier.keys_go_in().map(Arc::from),
                 identifier,
                 custom: self.custom,
                 hasher: CredentialHasher::new().map_err(|e| Error::Random(e.to_string()))?,
                 said_no_caller: AtomicBool::new(false),
+                said_no_key: AtomicBool::new(false),
             },
             tenants,
             leasing: Leasing {
@@ -374,8 +427,11 @@ impl GateBuilder {
             teardown: Teardown {
                 in_hand: InHand::new(),
                 maintenance: OnceLock::new(),
+                closing: AtomicBool::new(false),
                 closed: tokio::sync::OnceCell::new(),
             },
+            decisions,
+            alerts: Alerts::new(alerts),
             clock,
             hub,
             #[cfg(feature = "stripe")]
@@ -390,9 +446,20 @@ impl GateBuilder {
         }
         #[cfg(feature = "stripe")]
         super::reports::start(&inner);
+        alert_tasks::start(&inner)?;
         inner.teardown.maintenance.get_or_init(|| maintain::start(&inner, refresh_queue));
         Ok(Gate { inner })
     }
+}
+
+/// The error of a log of decisions that cannot be written.
+fn no_decisions(config: &Config, error: &std::io::Error) -> Error {
+    let path = config.decisions.as_ref().map(|it| it.file.display().to_string());
+    let path = path.unwrap_or_default();
+    Error::Config(format!(
+        "the log of decisions at {path} cannot be written: {error}. Name another place \
+         (`decisions.file`), or leave `[decisions]` out"
+    ))
 }
 
 /// Waits for the store as long as opening may. A store that takes calls and never answers would

@@ -15,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::billing::Billing;
 use super::ends::{Heard, LONGEST_MS};
 use super::scales::Records;
-use super::{Gate, Inner};
+use super::{Gate, Inner, last_report};
+use crate::amount::Atoms;
 use crate::billing::audit::Audit;
 use crate::billing::due::{DueUse, RecordedUse};
 use crate::billing::result::{Report, ReportError, StoppedEntry};
@@ -66,8 +67,9 @@ impl Gate {
     pub async fn report_now(&self) -> Result<Report, ReportError> {
         let inner = &self.inner;
         let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        inner.recording.flusher.flush_now().await?;
-        inner.report(billing).await
+        let report = inner.report(billing).await;
+        billing.last_report.note(&report, true, inner.clock.now().wall_ms);
+        report
     }
 }
 
@@ -138,7 +140,11 @@ impl Gate {
             }
         }
         let scales = inner.scales(examined.pools.keys(), &mut records, &mut failed).await?;
-        billing.reporter.audit(uses, &examined, &scales, failed).await
+        let audit = billing.reporter.audit(uses, &examined, &scales, failed).await?;
+        if !audit.is_clean() {
+            inner.raise_drift(audit.gaps().count()).await;
+        }
+        Ok(audit)
     }
 }
 
@@ -198,25 +204,36 @@ impl Inner {
         let hold = billing.every.saturating_add(billing.every / 2).saturating_add(SILENT);
         match billing.lock.take(self.clock.now().wall_ms, hold).await {
             Ok(true) => {}
-            Ok(false) => return billing.ends.forget(),
+            Ok(false) => {
+                billing.last_report.forget();
+                return billing.ends.forget();
+            }
             // It only saves work: without it there is a report too many at worst.
             Err(error) => tracing::warn!(%error, "the reporter's lock cannot be taken"),
         }
-        match self.due_now(billing, ended.as_ref()).await {
-            Ok((due, failed)) if ended.is_some() => {
-                log(billing.reporter.run(due).await.map(|report| report.with_failed(failed)));
-            }
-            Ok((due, failed)) => {
-                billing.ends.begin(&due, &failed, self.clock.now().wall_ms);
-                let customers = customers_of(&due);
-                log(billing.reporter.run(due).await.map(|report| report.with_failed(failed)));
-                self.follower().poll(&billing.stripe, &billing.polls, customers).await;
-            }
-            Err(error) => log(Err(error)),
+        let (due, failed) = match self.due_now(billing, ended.as_ref()).await {
+            Ok(due) => due,
+            Err(error) => return self.note_report(billing, &Err(error), false),
+        };
+        let is_whole = ended.is_none();
+        if is_whole {
+            billing.ends.begin(&due, &failed, self.clock.now().wall_ms);
+        }
+        let customers = customers_of(&due);
+        let report = billing.reporter.run(due).await.map(|report| report.with_failed(failed));
+        self.note_report(billing, &report, is_whole);
+        if is_whole {
+            self.follower().poll(&billing.stripe, &billing.polls, customers).await;
         }
     }
 
+    fn note_report(&self, billing: &Billing, report: &Result<Report, ReportError>, whole: bool) {
+        last_report::log(report);
+        billing.last_report.note(report, whole, self.clock.now().wall_ms);
+    }
+
     async fn report(self: &Arc<Self>, billing: &Billing) -> Result<Report, ReportError> {
+        self.recording.flusher.flush_now().await?;
         let (due, failed) = self.due_now(billing, None).await?;
         let customers = customers_of(&due);
         let report = billing.reporter.run(due).await?.with_failed(failed);
@@ -373,36 +390,12 @@ impl Inner {
 fn unused(id: ItemId) -> RecordedUse {
     let ItemId { tenant, scale, period_ms, .. } = id;
     let meter = id.meter.clone();
-    RecordedUse { id: Some(id), tenant, meter, atoms: 0, over: 0, scale, period_ms }
+    let (atoms, over) = (Atoms::NONE, Atoms::NONE);
+    RecordedUse { id: Some(id), tenant, meter, atoms, over, scale, period_ms }
 }
 
 /// The customers with due use, each once.
 fn customers_of(due: &[DueUse]) -> Vec<String> {
     let customers: BTreeSet<String> = due.iter().map(|due| due.terms.customer.clone()).collect();
     customers.into_iter().collect()
-}
-
-fn log(report: Result<Report, ReportError>) {
-    match report {
-        Ok(report) => {
-            let Report { sent, units, verified, open, stopped, doubtful, too_old, failed } = report;
-            let (stopped, doubtful) = (stopped.len(), doubtful.len());
-            let (too_old, failed) = (too_old.len(), failed.len());
-            if stopped + doubtful + too_old + failed > 0 {
-                tracing::error!(
-                    sent,
-                    open,
-                    stopped,
-                    doubtful,
-                    too_old,
-                    failed,
-                    "usage was reported in part"
-                );
-            } else if sent + verified + open > 0 {
-                tracing::info!(sent, units, verified, open, "usage was reported");
-            }
-        }
-        Err(error @ ReportError::Restored) => tracing::error!(%error, "usage is not reported"),
-        Err(error) => tracing::warn!(%error, "usage could not be reported"),
-    }
 }

@@ -26,7 +26,7 @@ use super::{GateBuilder, stores};
 use crate::billing::restored;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
-use crate::ids::WriterId;
+use crate::ids::{SubPoolNumber, WriterId};
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::quota::pool::{self, PoolId};
@@ -185,7 +185,7 @@ async fn spend_subs(
 async fn spend_sub(
     store: &dyn Store,
     space: &Space,
-    (pool, shard): (&PoolId, u16),
+    (pool, shard): (&PoolId, SubPoolNumber),
     since: SinceCopy,
 ) -> Result<u64, StoreError> {
     let (root_key, key) = (pool.key(space), pool.key_of(space, Some(shard)));

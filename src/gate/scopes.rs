@@ -1,6 +1,6 @@
 //! Checks, at start, that identification can yield the scopes that limits use. A scope for which no
-//! caller can have a value is logged; a named scope, which only the host's code can yield, is an
-//! error without such code.
+//! caller can have a value, unless the program names it, is logged; a named scope, which only the
+//! host's code can yield, is an error without such code.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,17 @@ pub(crate) struct Yields {
     key: bool,
     user: bool,
     named: bool,
+    /// Whether there are requests whose address a server has to say.
+    requests: bool,
     no_scope: NoScope,
 }
 
 impl Yields {
+    /// There are no requests: work names the scopes that it is done for.
+    pub(super) fn of_work(config: &Config) -> Self {
+        Self { requests: false, ..Self::of(config, true) }
+    }
+
     /// `by_code`: the host identifies callers itself, by what it likes. So it does where the
     /// service
     /// file has no way.
@@ -37,6 +44,7 @@ impl Yields {
             key: by_code || config.identify.iter().any(is_key),
             user: by_code || config.identify.iter().any(has_user),
             named: by_code,
+            requests: true,
             no_scope: config.identity.no_scope,
         }
     }
@@ -57,7 +65,8 @@ impl Yields {
                 unknown.push(format!(
                     "{file}:{line}:{column}: no caller has a `{name}`\nhelp: write `per key`, \
                      `per user` or `per ip`, or give callers one in code: \
-                     `GateBuilder::identify` with `Caller::scope(\"{name}\", ..)`"
+                     `GateBuilder::identify` with `Caller::scope(\"{name}\", ..)`; a program \
+                     without requests is opened with `GateBuilder::work_only`"
                 ));
             }
         }
@@ -67,13 +76,13 @@ impl Yields {
         Ok(())
     }
 
-    /// Logs which limits of a plan file go by what no caller has.
+    /// Logs which limits of a plan file go by what no caller has that the service file identifies.
     pub(super) fn tell(self, catalog: &Catalog) {
         for (scope, place) in scopes(catalog) {
             let missing = match scope {
                 Scope::Key if !self.key => "`api-key`",
                 Scope::User if !self.user => "`user-header`, `user-claim` or `user` of a JWT",
-                Scope::Ip => {
+                Scope::Ip if self.requests => {
                     // Whether it will be known is the server's to say, and no gate can look.
                     notice!(
                         info,
@@ -87,12 +96,14 @@ impl Yields {
                 }
                 _ => continue,
             };
+            // A layer that names callers is made after the gate: whether there is one is not known.
+            let scope = scope.name();
             notice!(
                 warn,
                 line = place.line,
-                "limits per {} cannot tell callers apart, because no [[identify]] has {missing}: \
-                 {}",
-                scope.name(),
+                "no [[identify]] has {missing}: limits per {scope} tell apart only callers that \
+                 the program names with one (`.caller(..)` of the layer, `.{scope}(..)` of \
+                 `Caller`); of all others: {}",
                 told(self.no_scope),
             );
         }
@@ -121,14 +132,32 @@ mod tests {
 
     #[test]
     fn limits_by_address_are_said_to_need_the_peer() {
-        let yields = Yields { key: true, user: true, named: false, no_scope: NoScope::Tenant };
-        let told = |limit: &str| {
-            let text = format!("default-plan = \"free\"\n[plan.free]\nrate.all = \"{limit}\"\n");
-            let catalog = Catalog::parse("plans.toml", &text, std::time::UNIX_EPOCH).unwrap();
-            heard::lines(|| yields.tell(&catalog)).concat()
-        };
-        let said = told("3/min per ip");
-        assert!(said.contains("connect info") && said.contains("line=3"), "{said}");
-        assert_eq!(told("3/min per key"), "");
+        let no_scope = NoScope::Tenant;
+        let yields = Yields { key: true, user: true, named: false, requests: true, no_scope };
+        let text = said(yields, "3/min per ip");
+        assert!(text.contains("connect info") && text.contains("line=3"), "{text}");
+        assert_eq!(said(yields, "3/min per key"), "");
+    }
+
+    /// What is said of a plan file with this limit in its third line.
+    fn said(yields: Yields, limit: &str) -> String {
+        let text = format!("default-plan = \"free\"\n[plan.free]\nrate.all = \"{limit}\"\n");
+        let catalog = Catalog::parse("plans.toml", &text, std::time::UNIX_EPOCH).unwrap();
+        heard::lines(|| yields.tell(&catalog)).concat()
+    }
+
+    /// As where the service file is missing: whether the app's layer names callers comes later.
+    #[test]
+    fn limits_by_user_are_said_to_need_one_and_not_to_be_without_it() {
+        let no_scope = NoScope::Tenant;
+        let yields = Yields { key: true, user: false, named: false, requests: true, no_scope };
+        let text = said(yields, "3/min per user");
+        for part in
+            ["line=3", "only callers that the program names", "`.user(..)`", "of all others"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("cannot"), "{text}");
+        assert_eq!(said(Yields { user: true, ..yields }, "3/min per user"), "");
     }
 }

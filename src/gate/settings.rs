@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::sources::WORK_ONLY;
 use crate::config::{Config, FlushMode, IdentityConfig, IngestConfig, OnUnknown, Secret};
 use crate::decision::Refusal;
 use crate::error::Error;
@@ -36,7 +37,10 @@ impl Settings {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let env = |name: &str| std::env::var(name).ok();
         let token = config.ingest.token.as_ref().map(|token| token.resolve(&env)).transpose();
-        let token = token.map_err(|error| Error::Config(error.to_string()))?;
+        let token = token.map_err(|mut error| {
+            error.help += WORK_ONLY;
+            Error::Config(error.to_string())
+        })?;
         if let Some(token) = &token
             && token.expose().len() < MIN_INGEST_TOKEN
         {

@@ -7,7 +7,11 @@ use crate::config::{
     Config, DEFAULT_PEPPER_ENV, IdentifyTable as Way, PepperConfig, Secret, SecretSource,
 };
 use crate::error::Error;
-use crate::identity::{CredentialSource, Identifier, Pepper, Peppers, Proxies};
+use crate::identity::{CredentialSource, Identifier, KeyForm, Pepper, Peppers, Proxies};
+
+/// What ends the help about a secret that only requests need.
+pub(super) const WORK_ONLY: &str =
+    "; a program without requests needs none: `GateBuilder::work_only`";
 
 /// What the host has handed in that identification depends on.
 #[derive(Clone, Copy)]
@@ -35,10 +39,12 @@ pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Er
     let env = |name: &str| std::env::var(name).ok();
     let wrong = |message: String| Error::Config(message);
     let (mut peppers, mut made_pepper, mut keys_are_off) = (Vec::new(), None, false);
-    let mut sources = Vec::new();
+    let (mut sources, mut key_form) = (Vec::new(), None);
     for way in &config.identify {
         match way {
-            Way::ApiKey { headers, peppers: own, is_default } => {
+            Way::ApiKey { headers, peppers: own, prefix, is_default } => {
+                let form = prefix.as_deref().map(KeyForm::with_prefix);
+                key_form = key_form.or(form);
                 for pepper in own {
                     let secret = match made_pepper::of(config, pepper, by_host.store)? {
                         Some(made) => {
@@ -82,6 +88,7 @@ pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Er
     let peppers = Peppers::new(peppers).map_err(wrong)?;
     let identifier =
         Identifier::new(sources, peppers, proxies).map_err(|e| wrong(e.to_string()))?;
+    let identifier = identifier.with_key_form(key_form.unwrap_or_default());
     Ok(Sources { identifier, made_pepper, keys_are_off })
 }
 
@@ -101,6 +108,7 @@ fn resolve(pepper: &PepperConfig, env: &dyn Fn(&str) -> Option<String>) -> Resul
                  the top of the service file"
             );
         }
+        error.help += WORK_ONLY;
         Error::Config(error.to_string())
     })
 }
@@ -127,7 +135,10 @@ fn jwt_source(
             Verifier::jwks(claims, std::sync::Arc::new(jwks))
         }
         JwtKeys::Secret(secret) => {
-            let secret = secret.resolve(env).map_err(|e| wrong(e.to_string()))?;
+            let secret = secret.resolve(env).map_err(|mut error| {
+                error.help += WORK_ONLY;
+                wrong(error.to_string())
+            })?;
             Verifier::hs256(claims, secret.expose().as_bytes()).map_err(wrong)?
         }
     };

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::logged::About;
+use super::waits_for_holds::ASK_AGAIN;
 use super::{Gate, Inner};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
@@ -26,6 +28,7 @@ use crate::policy::taken::Limit;
 use crate::policy::{CounterHome, Policy, PoolIndex, QuotaIndex, QuotaRule, RateIndex};
 use crate::quota::lease::Lease;
 use crate::sheets::sheet::Sheet;
+use crate::sheets::unpaid::Still;
 use crate::table::Table;
 use crate::telemetry;
 
@@ -55,9 +58,12 @@ fn begin_of(text: &str) -> String {
 impl Inner {
     /// A refusal in which no limit has a part.
     pub(super) fn refusal(&self, reason: Reason, sheet: Option<&Arc<Sheet>>) -> Box<Refusal> {
-        let retry_after = matches!(reason, Reason::Unavailable | Reason::Concurrency)
-            .then_some(Duration::from_secs(1));
+        let is_brief =
+            matches!(reason, Reason::Unavailable | Reason::Concurrency | Reason::Overloaded);
+        let retry_after = is_brief.then_some(Duration::from_secs(1));
         let pays = matches!(reason, Reason::PaymentRequired(_));
+        let is_unknown = reason == Reason::Unidentified;
+        let keys_go_in = self.credentials.keys_go_in.as_ref().filter(|_| is_unknown).cloned();
         Box::new(Refusal {
             reason,
             limit: None,
@@ -68,12 +74,18 @@ impl Inner {
             user: None,
             key: None,
             call: None,
+            keys_go_in,
         })
     }
 
     /// The refusal of a request, or other work, that is not admitted; it is counted.
     #[cold]
-    pub(super) fn turn_away(&self, reason: Reason, of: Option<&HoldContext>) -> Box<Refusal> {
+    pub(super) fn turn_away(
+        &self,
+        reason: Reason,
+        of: Option<&HoldContext>,
+        about: &About,
+    ) -> Box<Refusal> {
         let outcome = match reason {
             Reason::Unavailable => telemetry::AdmissionOutcome::Unavailable,
             Reason::Unidentified => telemetry::AdmissionOutcome::Unidentified,
@@ -87,6 +99,7 @@ impl Inner {
         if let Some(of) = of {
             of.sheet.name_in(&mut refusal);
         }
+        self.log_turned_away(&refusal, of, about);
         refusal
     }
 
@@ -113,23 +126,22 @@ impl Inner {
         })
     }
 
-    /// A refusal with the limit that refused.
-    pub(super) fn refusal_of(
-        &self,
-        of: &HoldContext,
-        refused: &LimitRefused,
-        now: Now,
-    ) -> Box<Refusal> {
-        let sheet = &of.sheet;
+    /// A refusal with the limit that refused, of those that the request draws from now.
+    pub(super) fn refusal_of(&self, hold: &Hold, refused: &LimitRefused, now: Now) -> Box<Refusal> {
+        let latest = hold.latest_seen();
+        let sheet = &latest.of.sheet;
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
         sheet.name_in(&mut refusal);
-        let view =
-            LimitReader { inner: self, sheet, scopes: of.scopes(), now, hold: None, stored: None };
+        let view = LimitReader::of(self, latest, now);
         refusal.limit = view.state(refused.by);
         if refused.reason == Reason::Concurrency {
             refusal.limit = view.concurrency();
         }
-        if refused.reason == Reason::Exhausted {
+        if refused.asked.is_some_and(|asked| view.waits_for_holds(refused.by, asked, hold)) {
+            refusal.reason = Reason::Exhausted;
+            refusal.billing_url = None;
+            refusal.retry_after = Some(ASK_AGAIN);
+        } else if refused.reason == Reason::Exhausted {
             let waits = refused.wait_ns.map(Duration::from_nanos);
             let resets = refusal.limit.as_ref().and_then(|limit| limit.resets_in);
             refusal.retry_after = waits.or(resets);
@@ -181,6 +193,7 @@ impl Inner {
         let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |limit| limit.name.clone());
         let (plan, route) = (&of.sheet.policy.plan.name, route_name(&of.sheet, of.route));
         telemetry::decision(plan, &route, telemetry::AdmissionOutcome::Refused, &limit);
+        self.log_cut(of, refusal, self.clock.now());
     }
 
     /// Counts what enforcement would have refused.
@@ -242,7 +255,6 @@ impl<'a> LimitReader<'a> {
         match limit {
             Limit::Rate(index) => Some(self.rate_at(index, self.level(index)?)),
             Limit::Quota(index) => Some(self.quota_with(index, self.quota_remaining(index)?)),
-            Limit::Grant(pool) => Some(self.grant(pool)),
             Limit::Granted(meter) => Some(self.granted(meter)),
             Limit::None => None,
         }
@@ -254,7 +266,8 @@ impl<'a> LimitReader<'a> {
         let reading = match limit {
             Limit::Rate(index) => self.rate_at(index, policy.rates[index].rule.full()),
             Limit::Quota(index) => self.quota_with(index, policy.quotas[index].quota.limit?),
-            Limit::None | Limit::Grant(_) | Limit::Granted(_) => return None,
+            Limit::Granted(meter) => self.all_granted(meter),
+            Limit::None => return None,
         };
         Some(self.named(limit, reading))
     }
@@ -280,19 +293,25 @@ impl<'a> LimitReader<'a> {
         let set_aside = self.hold.map_or(0, |hold| hold.set_aside(index));
         let read = self.hold.map_or(0, |hold| hold.read_beyond(index));
         let own = included.saturating_add(set_aside).saturating_sub(read);
-        let meter = rule.quota.meter;
-        if let CounterHome::Scoped(scope) = &policy.pools[rule.debtor].place {
-            let value = self.scopes.of(scope);
-            let without = &self.sheet.tenant.hub.without_value;
-            let is_ours = |kept: &KeptScopes| kept.scopes(without).of(scope) == value;
-            let unpaid = unpaid.map_or(0, |unpaid| unpaid.of_callers(meter, is_ours));
-            return Some(own.saturating_sub(unpaid));
+        let unpaid = unpaid.map_or(0, |unpaid| self.unpaid_of(index, &unpaid));
+        if rule.tenant_wide {
+            let granted = self.grants(rule.quota.meter).filter_map(|grant| self.remaining(grant));
+            return Some(granted.fold(own, u64::saturating_add).saturating_sub(unpaid));
         }
-        let granted = self
-            .grants(meter)
-            .filter_map(|grant| self.remaining(grant))
-            .fold(own, u64::saturating_add);
-        Some(granted.saturating_sub(unpaid.map_or(0, |unpaid| unpaid.of_meter(meter))))
+        Some(own.saturating_sub(unpaid))
+    }
+
+    /// Late use that waits for a quota to pay it, as far as it holds for this caller.
+    pub(super) fn unpaid_of<S>(&self, index: QuotaIndex, unpaid: &Still<'_, S>) -> u64 {
+        let policy = &self.sheet.policy;
+        let rule = &policy.quotas[index];
+        let CounterHome::Scoped(scope) = &policy.pools[rule.debtor].place else {
+            return unpaid.of_meter(rule.quota.meter);
+        };
+        let value = self.scopes.of(scope);
+        let without = &self.sheet.tenant.hub.without_value;
+        let is_ours = |kept: &KeptScopes| kept.scopes(without).of(scope) == value;
+        unpaid.of_callers(rule.quota.meter, is_ours)
     }
 
     /// The level of a rate's bucket; `None` if the caller has no value of its scope.
@@ -336,14 +355,27 @@ impl<'a> LimitReader<'a> {
         }
     }
 
-    fn grant(&self, pool: PoolIndex) -> LimitReading {
+    /// One grant, or the units that the plan gives once.
+    pub(super) fn grant(&self, pool: PoolIndex) -> LimitReading {
         let limit = u64::try_from(self.sheet.policy.pools[pool].limit).unwrap_or(0);
         let remaining = self.remaining(pool).unwrap_or(0);
         LimitReading { limit, remaining, resets_in: None, past_soft: false }
     }
 
-    /// All that was granted of a meter and has not expired.
+    /// All that was granted of a meter and has not expired: what of it the next request could use.
     fn granted(&self, meter: MeterId) -> LimitReading {
+        // Before what is left is read, so that none of it is paid meanwhile.
+        let unpaid = self.sheet.unpaid.still().map_or(0, |unpaid| unpaid.of_meter(meter));
+        let all = self.all_granted(meter);
+        let (aside, beyond) = self.hold.map_or((0, 0), |hold| {
+            (hold.granted_aside(meter), hold.read_beyond_granted(meter).saturating_add(unpaid))
+        });
+        let remaining = all.remaining.saturating_add(aside).saturating_sub(beyond);
+        LimitReading { remaining, ..all }
+    }
+
+    /// The same without what the request at hand holds, and what waits to be paid.
+    fn all_granted(&self, meter: MeterId) -> LimitReading {
         let none = LimitReading { limit: 0, remaining: 0, resets_in: None, past_soft: false };
         self.grants(meter).map(|grant| self.grant(grant)).fold(none, |sum, grant| LimitReading {
             limit: sum.limit.saturating_add(grant.limit),
@@ -353,7 +385,7 @@ impl<'a> LimitReader<'a> {
     }
 
     /// The grants of a meter that have not expired.
-    fn grants(&self, meter: MeterId) -> impl Iterator<Item = PoolIndex> + '_ {
+    pub(super) fn grants(&self, meter: MeterId) -> impl Iterator<Item = PoolIndex> + '_ {
         let grants = self.sheet.policy.payers(meter).map_or(&[][..], |payers| payers.grants);
         let lasts = |grant: &PoolIndex| self.now.wall_ms < self.sheet.window(*grant).end_ms;
         grants.iter().copied().filter(lasts)
@@ -365,7 +397,6 @@ impl<'a> LimitReader<'a> {
         let counted = match limit {
             Limit::Rate(index) => policy.rates[index].meter,
             Limit::Quota(index) => Some(policy.quotas[index].quota.meter),
-            Limit::Grant(pool) => Some(policy.pools[pool].meter),
             Limit::Granted(meter) => Some(meter),
             Limit::None => None,
         };
@@ -403,8 +434,12 @@ impl<'a> LimitReader<'a> {
                     ..state
                 }
             }
-            Limit::Grant(pool) => LimitState { of_plan: policy.pools[pool].of_plan, ..state },
-            Limit::Granted(_) => LimitState { of_plan: false, ..state },
+            Limit::Granted(meter) => {
+                let mut grants = self.grants(meter);
+                let (first, more) = (grants.next(), grants.next());
+                let of_plan = first.is_some_and(|pool| policy.pools[pool].of_plan);
+                LimitState { of_plan: of_plan && more.is_none(), ..state }
+            }
             Limit::None => state,
         }
     }
@@ -422,7 +457,7 @@ impl<'a> LimitReader<'a> {
         self.sheet.catalog.meters[usize::from(meter.0)].scale
     }
 
-    fn concurrency(&self) -> Option<LimitState> {
+    pub(super) fn concurrency(&self) -> Option<LimitState> {
         let most = u64::from(self.sheet.policy.plan.concurrency?);
         Some(LimitState {
             name: "concurrency".into(),
@@ -508,12 +543,11 @@ impl<'a> LimitReader<'a> {
 }
 
 /// A limit's name in headers, reports and metrics; empty for none.
-fn limit_name(policy: &Policy, limit: Limit) -> Arc<str> {
+pub(super) fn limit_name(policy: &Policy, limit: Limit) -> Arc<str> {
     match limit {
         Limit::None => "".into(),
         Limit::Rate(rate) => policy.rates[rate].name.clone(),
         Limit::Quota(quota) => policy.quotas[quota].quota.id.clone(),
-        Limit::Grant(pool) => policy.pools[pool].id.clone(),
         Limit::Granted(meter) => {
             let quota = policy.plan.quotas.get(&meter).and_then(|quotas| quotas.first());
             quota.map_or_else(|| "".into(), |quota| quota.id.clone())

@@ -24,7 +24,7 @@ use crate::report::{
     MeterReport, Period, RateReport, UsageReport,
 };
 use crate::sheets::sheet::Sheet;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::tenants::caller::KnownCaller;
 use crate::wire::{self, Reply};
@@ -173,7 +173,7 @@ impl Gate {
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
             let recorded = of_period.filter(|u| u.meter == meter.name && u.scale == meter.scale);
             let live = sheet.live_rows().filter(|row| row.period_ms == period.start_ms);
-            let mut atoms = Atoms::default();
+            let mut atoms = RowAtoms::default();
             recorded
                 .map(|u| u.atoms)
                 .chain(live.map(|row| row.total(id)))
@@ -222,11 +222,11 @@ impl Gate {
             inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         for day in uses.iter().filter(|u| u.meter == meter.name && u.scale == meter.scale) {
             let sum = by_day.entry(day.day).or_default();
-            *sum = sum.saturating_add(day.atoms.used);
+            *sum = sum.saturating_add(day.atoms.used.0);
         }
         for row in sheet.live_rows() {
             let sum = by_day.entry(row.day).or_default();
-            *sum = sum.saturating_add(row.total(id).used);
+            *sum = sum.saturating_add(row.total(id).used.0);
         }
         Ok(Some(History {
             meter: meter.name.clone(),
@@ -318,7 +318,7 @@ impl From<&TenantHandle> for Identified {
 }
 
 impl Identified {
-    fn scopes<'a>(&'a self, without: &'a WithoutValue) -> ScopesOf<'a> {
+    pub(super) fn scopes<'a>(&'a self, without: &'a WithoutValue) -> ScopesOf<'a> {
         let known = self.caller.as_ref().map(|caller| &caller.values);
         ScopesOf { known, ip: self.ip, without: Some(without) }
     }
@@ -331,7 +331,7 @@ impl Identified {
 
 /// Use of a meter in the billing period.
 struct CountedMeter {
-    atoms: Atoms,
+    atoms: RowAtoms,
     period: Window,
     staleness: Duration,
 }
@@ -344,11 +344,11 @@ fn meter_report(view: &LimitReader<'_>, id: MeterId, counted: CountedMeter) -> M
     let quotas = policy.quotas.iter().filter(|q| q.quota.meter == id);
     let limits = quotas.clone().filter_map(|q| limit_report(view, q));
     let unlimited = policy.plan.quotas.get(&id).into_iter().flatten();
-    let unlimited =
-        unlimited.filter_map(|quota| unlimited_report(quota, &counted, amount(counted.atoms.used)));
+    let unlimited = unlimited
+        .filter_map(|quota| unlimited_report(quota, &counted, amount(counted.atoms.used.0)));
     let limits = limits.chain(unlimited).collect();
     // What is billed is what was recorded in the billing period, whatever the quotas' windows.
-    let billed = counted.atoms.over;
+    let billed = counted.atoms.over.0;
     let over = quotas.filter(|q| q.tenant_wide).map(|q| match q.quota.over {
         Over::Bill => billed.saturating_add(view.debt_of(q)),
         Over::Allow | Over::Deny => view.beyond(q).unwrap_or(0),
@@ -359,14 +359,14 @@ fn meter_report(view: &LimitReader<'_>, id: MeterId, counted: CountedMeter) -> M
     let over = over.chain(owed).chain([billed]);
     let pools = policy.pools.pairs().filter(|(_, pool)| pool.meter == id);
     let grants = pools.filter(|(_, pool)| pool.is_grant());
-    let mut grants: Vec<_> = grants.filter_map(|(i, pool)| grant_report(view, i, pool)).collect();
+    let mut grants: Vec<_> = grants.map(|(i, pool)| grant_report(view, i, pool)).collect();
     if grants.is_empty() && policy.payers(id).is_some_and(|payers| payers.once_only) {
         grants.extend(nothing_granted(view, id));
     }
     MeterReport {
         name: meter.name.clone(),
         unit: unit_word(sheet, id),
-        used: amount(counted.atoms.used),
+        used: amount(counted.atoms.used.0),
         over: amount(over.max().unwrap_or(0)),
         held: amount(held(view, id)),
         limits,
@@ -387,7 +387,7 @@ fn held(view: &LimitReader<'_>, id: MeterId) -> u64 {
     held.max().unwrap_or(0)
 }
 
-fn limit_report(view: &LimitReader<'_>, rule: &QuotaRule) -> Option<LimitReport> {
+pub(super) fn limit_report(view: &LimitReader<'_>, rule: &QuotaRule) -> Option<LimitReport> {
     let limit = rule.quota.limit?;
     let amount = |atoms| Amount::new(atoms, view.scale(rule.quota.meter));
     let window = view.sheet.window(rule.debtor);
@@ -415,16 +415,16 @@ fn unlimited_report(quota: &Quota, counted: &CountedMeter, used: Amount) -> Opti
     })
 }
 
-fn grant_report(view: &LimitReader<'_>, index: PoolIndex, pool: &PoolRule) -> Option<GrantReport> {
+fn grant_report(view: &LimitReader<'_>, index: PoolIndex, pool: &PoolRule) -> GrantReport {
     let amount = |atoms| Amount::new(atoms, view.scale(pool.meter));
-    let reading = view.read(Limit::Grant(index))?;
-    Some(GrantReport {
+    let reading = view.grant(index);
+    GrantReport {
         id: pool.id.strip_prefix("grant/").unwrap_or(&pool.id).into(),
         source: if pool.of_plan { "plan".into() } else { "grant".into() },
         limit: amount(reading.limit),
         used: amount(reading.limit.saturating_sub(reading.remaining)),
         expires_at: pool.expires_ms.map(time_at),
-    })
+    }
 }
 
 /// A prepaid quota of a tenant that has no grant.
@@ -486,7 +486,7 @@ fn rows(
 }
 
 /// The status of a tenant, as one of the words of `GET /usage`.
-pub(super) fn status(standing: &TenantStanding) -> Arc<str> {
+pub(crate) fn status(standing: &TenantStanding) -> Arc<str> {
     match standing {
         TenantStanding::Good => "active".into(),
         TenantStanding::Refused(Reason::Suspended) => "suspended".into(),

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::recent::Recent;
 use super::settings::Settings;
 use crate::clock::Clock;
-use crate::directory::{Directory, TenantSource};
+use crate::directory::{Directory, HostTenant, TenantSource};
 use crate::flights::Flights;
 use crate::identity::{Caller, CredentialHash, CredentialKey, UnknownCache};
 use crate::ids::Surrogate;
@@ -61,6 +61,19 @@ impl std::hash::Hasher for Low64 {
     }
 }
 
+/// Work for a tenant that the host's tables decide about, by the tag of its outer id.
+pub(super) type ByTenant<T> = Flights<u128, Result<T, StoreError>>;
+
+/// What the host's tables say of a tenant.
+#[derive(Clone, Debug)]
+pub(super) enum FromHost {
+    /// There are none, or it is none of the host's tenants: the directory alone decides.
+    Unasked,
+    /// The host has no such tenant.
+    Missing,
+    Says(HostTenant),
+}
+
 /// See the [module](self).
 pub(crate) struct Tenants {
     pub(crate) directory: Directory,
@@ -79,6 +92,10 @@ pub(crate) struct Tenants {
     pub(super) reads: Places,
     /// Look-ups under way, so that one serves all who wait for it.
     pub(super) loads: Flights<u128, Result<(), LoadFailed>>,
+    /// Questions to the host's tables under way.
+    pub(super) asks: ByTenant<FromHost>,
+    /// Tenants of the host's that are being made.
+    pub(super) makes: ByTenant<Option<Surrogate>>,
     pub(crate) refreshes: mpsc::Sender<Refresh>,
     /// Whether tenants are made on first sight.
     pub(super) creates: bool,
@@ -194,6 +211,8 @@ impl Tenants {
             recent: Recent::default(),
             reads: Places::new(READS, READS_IN_HAND),
             loads: Flights::default(),
+            asks: ByTenant::default(),
+            makes: ByTenant::default(),
             refreshes,
             creates: settings.creates(),
             live,

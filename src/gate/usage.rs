@@ -5,14 +5,14 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::shared::SharedSpare;
 use super::{Gate, Pending, Running, Waited};
 use crate::admission::context::HoldContext;
-use crate::admission::decide::{self, AdmissionInput};
+use crate::admission::decide::{self, AdmissionInput, Drawn};
 use crate::admission::permit::Hold;
 use crate::catalog::{Catalog, Feature, MeterId, MeterSource, Plan};
 use crate::clock::{Now, nanos};
 use crate::decision::{LimitState, Reason, Refusal};
 use crate::payers::purse::NotDrawn;
 use crate::policy::resolve::Standing;
-use crate::policy::{AmountSource, RoutePolicy};
+use crate::policy::{AmountSource, AskIndex, RoutePolicy};
 use crate::repeated::repeated;
 use crate::telemetry;
 use crate::tenants::REFRESH_AGE;
@@ -91,6 +91,17 @@ impl Admitted {
         let inner = &self.0.gate.inner;
         let now = inner.clock.now();
         inner.limit_states(&hold, now).into_vec()
+    }
+
+    /// The user that the request was identified as, if it was.
+    pub fn user(&self) -> Option<Arc<str>> {
+        self.hold().of.sheet.caller()?.named.as_ref()?.user.clone()
+    }
+
+    /// The id of the API key that the request was identified by, or what the host's identification
+    /// named as one.
+    pub fn key(&self) -> Option<Arc<str>> {
+        self.hold().of.sheet.caller()?.named.as_ref()?.key.clone()
     }
 
     /// The handle that reports and takes units for this request.
@@ -180,7 +191,7 @@ impl Usage {
                 |of: &AmountSource| matches!(of, AmountSource::Reported(_) | AmountSource::Cost);
             catalog.meter(meter).and_then(|id| {
                 let asks = &hold.of.rules().meters;
-                let ask = asks.iter().position(|ask| ask.meter == id && may_learn(&ask.known))?;
+                let ask = asks.find(|ask| ask.meter == id && may_learn(&ask.known))?;
                 Some((ask, units.saturating_mul(catalog.meters[usize::from(id.0)].scale)))
             })
         };
@@ -199,7 +210,8 @@ impl Usage {
     /// Takes whole `units` of a meter before they are used: first from the units that the request
     /// already holds (the meter's `hold`), then from quotas and grants. Taking is not using: report
     /// with [`add`](Self::add) what was used. That is charged against them, and the rest goes back
-    /// at the end of the request. Rates of the meter are charged when usage is reported, not here.
+    /// at the end of the request. They are asked of the meter's rates, too: one that is exhausted
+    /// refuses, and says how long to wait. More than its burst waits until all of that is there.
     ///
     /// A retry that an idempotency key makes free takes as much as the charged request used, and
     /// beyond that is charged like any other.
@@ -237,7 +249,7 @@ impl Usage {
         let found = {
             let catalog = &hold.of.sheet.catalog;
             catalog.meter(meter).and_then(|id| {
-                let ask = hold.of.rules().meters.iter().position(|ask| ask.meter == id)?;
+                let ask = hold.of.rules().meters.find(|ask| ask.meter == id)?;
                 Some((ask, units.saturating_mul(catalog.meters[usize::from(id.0)].scale)))
             })
         };
@@ -318,7 +330,7 @@ impl Gate {
             }
             return;
         }
-        if hold.is_keyed() {
+        if hold.is_keyed() || hold.goes_on_no_more() {
             return;
         }
         let Some(tenant) = self.tenant_of(of) else { return };
@@ -349,7 +361,7 @@ impl Gate {
 
     /// Takes `n` atoms for the handler of a request that runs: what is held first, and the rest
     /// by a draw.
-    fn take(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited) -> Took {
+    fn take(&self, hold: &mut Hold, ask: AskIndex, n: u64, waited: &Waited) -> Took {
         let now = self.inner.clock.now();
         if let Some(stopped) = self.before_draw(hold, waited, now) {
             return stopped;
@@ -359,7 +371,7 @@ impl Gate {
         let rest = if hold.is_replay() && covered < n { n } else { n - covered };
         let took = match rest {
             0 => Took::Done,
-            rest => self.draw_here(hold, ask, rest, waited, now),
+            rest => self.draw_here(hold, (ask, rest), decide::take_more, waited, now),
         };
         match &took {
             Took::Done => hold.promise(ask, n),
@@ -371,14 +383,14 @@ impl Gate {
 
     /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for. What
     /// passes of a replay is free.
-    pub(crate) fn draw(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited) -> Took {
+    pub(crate) fn draw(&self, hold: &mut Hold, ask: AskIndex, n: u64, waited: &Waited) -> Took {
         if hold.is_replay() {
             return Took::Done;
         }
         let now = self.inner.clock.now();
         match self.before_draw(hold, waited, now) {
             Some(stopped) => stopped,
-            None => self.draw_here(hold, ask, n, waited, now),
+            None => self.draw_here(hold, (ask, n), decide::draw_more, waited, now),
         }
     }
 
@@ -389,13 +401,27 @@ impl Gate {
             return Some(self.cannot_draw(hold));
         }
         let tenant = self.tenant_of(hold.latest_of());
-        if let Some(pending) = tenant.and_then(|tenant| self.refresh(&tenant, now)) {
+        if let Some(pending) = tenant.as_ref().and_then(|tenant| self.refresh(tenant, now)) {
             return Some(Took::Wait(super::counted(pending, waited.rounds)));
         }
+        if tenant.is_some_and(|tenant| tenant.is_gone()) {
+            let refusal = inner.refusal(Reason::Unidentified, Some(&hold.latest_of().sheet));
+            return Some(Took::Refused(refusal));
+        }
         self.keep_up(hold, now);
+        if hold.goes_on_no_more() && !hold.latest_of().sheet.holds(self.live_epoch(), now) {
+            const TEXT: &str = "a request holds unused units under so many plans, windows or \
+                                changes of its tenant that it takes no more: report what it uses";
+            repeated!(warn, now.wall_ms, TEXT);
+            return Some(self.cannot_draw(hold));
+        }
         let standing = self.standing_now(hold.latest_of(), now);
         let Standing::Refused(reason) = standing else { return None };
         Some(Took::Refused(inner.refusal(reason, Some(&hold.latest_of().sheet))))
+    }
+
+    fn live_epoch(&self) -> u64 {
+        self.inner.catalogs.live.load().epoch
     }
 
     fn cannot_draw(&self, hold: &Hold) -> Took {
@@ -408,12 +434,20 @@ impl Gate {
         }
     }
 
-    fn draw_here(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited, now: Now) -> Took {
+    fn draw_here(
+        &self,
+        hold: &mut Hold,
+        (ask, n): (AskIndex, u64),
+        by: fn(&AdmissionInput<'_>, AskIndex, u64, u64) -> Result<Drawn, NotDrawn>,
+        waited: &Waited,
+        now: Now,
+    ) -> Took {
         let inner = &*self.inner;
         let Some((ask, n)) = hold.latest_ask(ask, n) else {
             return Took::Done; // the plan file in force counts no such meter here
         };
-        let hold = hold.latest();
+        let root = hold;
+        let hold = root.latest();
         let draw = hold.next_draw();
         let is_away = self.is_away(waited, &hold.of) || inner.hub.reach.is_away();
         let question = AdmissionInput {
@@ -425,9 +459,9 @@ impl Gate {
             length: None,
             store_away: is_away,
         };
-        match decide::draw_more(&question, ask, n, draw) {
-            Ok(taken) => {
-                hold.add_draw(ask, n, taken);
+        match by(&question, ask, n, draw) {
+            Ok(drawn) => {
+                hold.add_draw(ask, n, drawn);
                 Took::Done
             }
             Err(NotDrawn::Need(..)) if is_away => self.cannot_draw(hold),
@@ -435,9 +469,7 @@ impl Gate {
                 Took::Wait(self.wait_for(&hold.of, lease, n, waited.rounds))
             }
             Err(NotDrawn::Refused(_)) if hold.of.rules().shadow => Took::Done,
-            Err(NotDrawn::Refused(refused)) => {
-                Took::Refused(inner.refusal_of(&hold.of, &refused, now))
-            }
+            Err(NotDrawn::Refused(refused)) => Took::Refused(inner.refusal_of(root, &refused, now)),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
+#[cfg(feature = "notify")]
+use http::StatusCode;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -12,6 +14,10 @@ use hyper_util::rt::TokioExecutor;
 use super::HttpsError;
 use super::connector::HttpsConnector;
 use super::environment::Environment;
+
+/// How long the rest of an answer is waited for whose status is all that is asked.
+#[cfg(feature = "notify")]
+const REST_WITHIN: Duration = Duration::from_millis(500);
 
 /// A client for one origin. It follows no redirect and repeats nothing by itself.
 #[derive(Clone, Debug)]
@@ -41,6 +47,10 @@ impl HttpsClient {
         Self(client)
     }
 
+    #[cfg_attr(
+        not(any(feature = "jwt", feature = "stripe")),
+        allow(dead_code, reason = "of an alert only the status is read")
+    )]
     /// Sends a request and reads its answer to the end: within this time, connection and body
     /// together, and up to so many bytes. The error names its causes, and no part of the request
     /// but its host.
@@ -59,6 +69,30 @@ impl HttpsClient {
         };
         match tokio::time::timeout(within, answered).await {
             Ok(answered) => answered,
+            Err(_) => Err(format!("no answer within {within:?}")),
+        }
+    }
+}
+
+#[cfg(feature = "notify")]
+impl HttpsClient {
+    /// Sends a request and returns the status of its answer, within this time. What follows the
+    /// head is read as far as it is short and there, so that the connection serves again, and
+    /// decides nothing.
+    pub(crate) async fn status_of(
+        &self,
+        request: Request<Full<Bytes>>,
+        within: Duration,
+        max_body: usize,
+    ) -> Result<StatusCode, String> {
+        match tokio::time::timeout(within, self.0.request(request)).await {
+            Ok(Ok(answer)) => {
+                let status = answer.status();
+                let rest = Limited::new(answer.into_body(), max_body).collect();
+                let _ = tokio::time::timeout(REST_WITHIN, rest).await;
+                Ok(status)
+            }
+            Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err(format!("no answer within {within:?}")),
         }
     }

@@ -33,8 +33,8 @@ pub struct HttpsConnector(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     #[cfg_attr(
-        not(any(feature = "jwt", feature = "stripe")),
-        allow(dead_code, reason = "only the client of issuers' keys and of Stripe asks for it")
+        not(any(feature = "jwt", feature = "notify", feature = "stripe")),
+        allow(dead_code, reason = "only our own client asks for it")
     )]
     Plain(Route),
     Tls(hyper_rustls::HttpsConnector<Route>),
@@ -72,8 +72,8 @@ impl HttpsConnector {
 
     /// For `http` alone, which needs no cryptography.
     #[cfg_attr(
-        not(any(feature = "jwt", feature = "stripe")),
-        allow(dead_code, reason = "only the client of issuers' keys and of Stripe asks for it")
+        not(any(feature = "jwt", feature = "notify", feature = "stripe")),
+        allow(dead_code, reason = "only our own client asks for it")
     )]
     pub(super) fn plain() -> Self {
         Self(Kind::Plain(Route::new(None, None)))

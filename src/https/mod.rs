@@ -10,14 +10,15 @@
 //!   trusted networks, goes by none.
 //! - Redirects are not followed; sizes and waits are bounded by each caller.
 
-#[cfg(any(feature = "jwt", feature = "stripe"))]
+#[cfg(any(feature = "jwt", feature = "notify", feature = "stripe"))]
 mod client;
 mod connector;
 mod environment;
 mod provider;
 mod roots;
 
-#[cfg(any(feature = "jwt", feature = "stripe"))] // a function's table has a client of its own
+#[cfg(any(feature = "jwt", feature = "notify", feature = "stripe"))]
+// a function's table has a client of its own
 pub(crate) use client::HttpsClient;
 pub use connector::HttpsConnector;
 

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use self::tls::{Authority, Proxy};
+use super::environment::Environment;
+use super::*;
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::Full;
 use rustls::crypto::{CryptoProvider, ring};
-use test_support::tls::{Authority, Proxy};
 
-use super::environment::Environment;
-use super::*;
+// By its file, which the package carries: the crate that it is of is not published.
+#[path = "../../tests/support/src/tls.rs"]
+#[allow(unreachable_pub, reason = "it is the file of a crate, where they are reachable")]
+mod tls;
 
 const WITHIN: Duration = Duration::from_secs(10);
 

@@ -1,12 +1,16 @@
-//! API keys in our own format: `tg_`, 43 random base62 characters (256 bits) and a checksum of 6.
+//! API keys in our own format: a prefix (`tg_`, or the service's own), 43 random base62 characters
+//! (256 bits) and a checksum of 6.
 //!
 //! With the checksum a mistyped or invented key is refused without asking the store. It is not
 //! secret and proves nothing. Foreign keys are not checked, even with our prefix, unless the rest
 //! is base62 throughout: `tg_demo_1` may be a valid foreign key.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
-/// Prefix of our keys: greppable, and recognised by secret scanners.
+/// Prefix of our keys where a service has none of its own: greppable, and recognised by secret
+/// scanners.
 pub(crate) const KEY_PREFIX: &str = "tg_";
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -22,25 +26,54 @@ const FAIR: u8 = 248;
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
+/// The form of the keys that a service makes.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyForm {
+    prefix: Arc<str>,
+}
+
+impl Default for KeyForm {
+    fn default() -> Self {
+        Self::with_prefix(KEY_PREFIX)
+    }
+}
+
+impl KeyForm {
+    pub(crate) fn with_prefix(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// Generates a key. Fails if the system has no randomness.
+    pub(crate) fn draw(&self) -> Result<ApiKey, crate::random::Error> {
+        let length = self.prefix.len() + BODY;
+        let mut key = String::with_capacity(length + CHECK);
+        key.push_str(&self.prefix);
+        let mut random = [0; 64];
+        while key.len() < length {
+            crate::random::fill(&mut random)?;
+            let fair = random.iter().filter(|byte| **byte < FAIR).take(length - key.len());
+            key.extend(fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
+        }
+        let check = checksum(key.as_bytes());
+        key.extend(check.map(char::from));
+        Ok(ApiKey(key))
+    }
+
+    /// Whether the key claims our format, with this prefix or the common one, but fails its
+    /// checksum.
+    pub(crate) fn is_broken(&self, key: &[u8]) -> bool {
+        [&self.prefix, KEY_PREFIX].into_iter().any(|prefix| is_broken(key, prefix))
+    }
+}
+
 impl ApiKey {
-    /// Generates a key.
+    /// Generates a key with the prefix `tg_`.
     ///
     /// # Errors
     ///
     /// The system has no randomness.
     pub fn draw() -> Result<Self, crate::random::Error> {
-        let mut key = String::with_capacity(KEY_PREFIX.len() + BODY + CHECK);
-        key.push_str(KEY_PREFIX);
-        let mut random = [0; 64];
-        while key.len() < KEY_PREFIX.len() + BODY {
-            crate::random::fill(&mut random)?;
-            let missing = KEY_PREFIX.len() + BODY - key.len();
-            let fair = random.iter().filter(|byte| **byte < FAIR).take(missing);
-            key.extend(fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
-        }
-        let check = checksum(key.as_bytes());
-        key.extend(check.map(char::from));
-        Ok(Self(key))
+        KeyForm::default().draw()
     }
 
     /// The key in plain text.
@@ -55,13 +88,12 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// Whether the key claims our format but fails its checksum.
-pub(super) fn is_broken(key: &[u8]) -> bool {
-    let ours = key.strip_prefix(KEY_PREFIX.as_bytes());
+fn is_broken(key: &[u8], prefix: &str) -> bool {
+    let ours = key.strip_prefix(prefix.as_bytes());
     if !ours.is_some_and(|rest| rest.iter().all(u8::is_ascii_alphanumeric)) {
         return false;
     }
-    let body = KEY_PREFIX.len() + BODY;
+    let body = prefix.len() + BODY;
     key.len() != body + CHECK || checksum(&key[..body]) != key[body..]
 }
 
@@ -80,6 +112,21 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    fn is_broken(key: &[u8]) -> bool {
+        KeyForm::default().is_broken(key)
+    }
+
+    #[test]
+    fn a_prefix_of_the_service_is_checked_and_the_common_one_still_is() {
+        let form = KeyForm::with_prefix("acme_live_");
+        let own = form.draw().unwrap().expose().to_owned();
+        assert_eq!((own.len(), own.starts_with("acme_live_")), (59, true));
+        assert!(!form.is_broken(own.as_bytes()) && form.is_broken(&own.as_bytes()[..58]));
+        let common = ApiKey::draw().unwrap().expose().to_owned();
+        assert!(!form.is_broken(common.as_bytes()) && form.is_broken(&common.as_bytes()[..51]));
+        assert!(!form.is_broken(b"acme_test_1"), "another service's");
+    }
 
     #[test]
     fn keys_are_distinct_well_formed_and_hidden() {

@@ -95,8 +95,9 @@ impl Caller {
     /// it.
     ///
     /// A name that the plan file lacks means the default plan, with an error in the log, until the
-    /// file has it. At most ten changes of a tenant's plan at once and one a minute are made from
-    /// what its callers name; above that the last one stays, with a warning in the log.
+    /// file has it; so does a name that no plan can have, as an empty one. At most ten changes of a
+    /// tenant's plan at once and one a minute are made from what its callers name; above that the
+    /// last one stays, with a warning in the log.
     #[must_use]
     pub fn plan(mut self, name: impl AsRef<str>) -> Self {
         self.plan = Some(name.as_ref().into());

@@ -39,6 +39,7 @@ mod unknown;
 
 pub use crate::catalog::Reads;
 pub use api_key::ApiKey;
+pub(crate) use api_key::KeyForm;
 pub use caller::{Caller, Identify, Identity};
 pub use claims::Claims;
 pub(crate) use credential::{CredentialHash, Pepper, Peppers, hex};

@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::api_key::is_broken;
+use super::api_key::KeyForm;
 #[cfg(feature = "jwt")]
 use super::jwt;
 use super::{
@@ -116,6 +116,7 @@ pub(crate) struct Identifier {
     prober: CredentialHasher,
     authorization: NamedHeader,
     has_jwt: bool,
+    key_form: KeyForm,
 }
 
 impl Identifier {
@@ -139,12 +140,36 @@ impl Identifier {
         #[cfg(not(feature = "jwt"))]
         let has_jwt = false;
         let authorization = AUTHORIZATION.into();
-        Ok(Self { sources, peppers, proxies, prober, authorization, has_jwt })
+        let key_form = KeyForm::default();
+        Ok(Self { sources, peppers, proxies, prober, authorization, has_jwt, key_form })
+    }
+
+    /// The same for keys of this form.
+    pub(crate) fn with_key_form(self, key_form: KeyForm) -> Self {
+        Self { key_form, ..self }
+    }
+
+    pub(crate) fn key_form(&self) -> &KeyForm {
+        &self.key_form
     }
 
     /// Whether there is any way in which a request can present a credential.
     pub(crate) fn has_sources(&self) -> bool {
         !self.sources.is_empty()
+    }
+
+    /// The headers that an API key may be in, as they are written; `None` where there are no keys.
+    pub(crate) fn keys_go_in(&self) -> Option<String> {
+        let written = |header: &NamedHeader| match header.as_str() {
+            AUTHORIZATION => "`authorization: Bearer ..`".to_owned(),
+            name => format!("`{name}: ..`"),
+        };
+        self.sources.iter().find_map(|source| match source {
+            CredentialSource::ApiKey { headers } => {
+                Some(headers.iter().map(written).collect::<Vec<_>>().join(" or "))
+            }
+            _ => None,
+        })
     }
 
     /// The credential that the request presents.
@@ -195,7 +220,7 @@ impl Identifier {
     /// All possible stored hashes of this API key, in lookup order. Costs a cryptographic hash for
     /// each pepper: ask the caches first.
     pub(crate) fn hashes(&self, key: &[u8]) -> Result<Vec<CredentialHash>, Malformed> {
-        if is_broken(key) {
+        if self.key_form.is_broken(key) {
             return Err(Malformed::Checksum);
         }
         Ok(self.peppers.hashes(key))

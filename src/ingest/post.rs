@@ -14,13 +14,14 @@
 //!
 //! The answer has one result for each event, in their order:
 //! `{"results":[{"id":"e1","status":"counted"},{"id":"e2","status":"duplicate"},
-//! {"status":"refused","detail":".."},{"id":"e4","status":"retry","detail":".."}]}`.
+//! {"status":"refused","detail":".."},{"id":"e4","status":"retry","detail":".."}]}`. Where no event
+//! was looked at (400, 401, 413) it is a problem (RFC 9457).
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Counted, Ingest, MAX_EVENTS, NotCounted, UsageEvent};
-use crate::wire::Reply;
+use crate::wire::{Reply, plain_problem};
 
 /// Longest body of `POST /usage`, in bytes: 1,000 events of 1 KiB.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -42,7 +43,11 @@ impl Ingest {
         if self.knows(authorization) {
             return None;
         }
-        let mut reply = said(401, "send the token of [ingest] as `Authorization: Bearer`");
+        let mut reply = plain_problem(
+            401,
+            "Unknown token",
+            "Send the token of [ingest] as `Authorization: Bearer`.",
+        );
         reply.headers.push(("www-authenticate", "Bearer".into()));
         Some(reply)
     }
@@ -50,17 +55,20 @@ impl Ingest {
     /// The same for a caller that has presented the token.
     pub(crate) async fn reply_to_known(&self, body: Option<&[u8]>) -> Reply {
         let Some(body) = body.filter(|body| body.len() <= MAX_BODY) else {
-            return said(413, "the body is longer than 1 MiB: send fewer events");
+            let detail = "The body is longer than 1 MiB: send fewer events.";
+            return plain_problem(413, "Body too long", detail);
         };
         let events = match serde_json::from_slice::<Value>(body) {
             Ok(Value::Array(events)) => events,
             Ok(event) => vec![event],
             Err(error) => {
-                return said(400, &format!("the body is not JSON, at column {}", error.column()));
+                let detail = format!("The body is not JSON, at column {}.", error.column());
+                return plain_problem(400, "Bad body", &detail);
             }
         };
         if events.len() > MAX_EVENTS {
-            return said(413, "more than 1,000 events: send them in parts");
+            let detail = "There are more than 1,000 events: send them in parts.";
+            return plain_problem(413, "Too many events", detail);
         }
         self.each(&events).await
     }
@@ -114,10 +122,6 @@ impl Ingest {
         });
         token.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token)) == wanted)
     }
-}
-
-fn said(status: u16, detail: &str) -> Reply {
-    json_reply(status, &json!({ "detail": detail }))
 }
 
 fn json_reply(status: u16, body: &Value) -> Reply {

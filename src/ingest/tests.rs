@@ -500,6 +500,6 @@ async fn units_that_were_held_at_the_end_of_a_window_are_there_for_its_late_even
     let rows = inner.recording.ledger.by_period(inner.clock.now().wall_ms).await.unwrap();
     let sums = rows
         .iter()
-        .fold((0, 0), |(used, over), row| (used + row.atoms.used, over + row.atoms.over));
+        .fold((0, 0), |(used, over), row| (used + row.atoms.used.0, over + row.atoms.over.0));
     assert_eq!(sums, (103, 2), "102 in March, of which 100 are included");
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Mode;
+use super::quiet::QuietLeases;
 use super::record::{ByWriter, PoolRow};
 use crate::clock::Now;
 use crate::holders::is_gone;
@@ -46,12 +47,17 @@ pub(super) struct Ceilings {
     pruned_ns: u64,
     /// The ceilings in the record under construction.
     proposed: Vec<(Arc<Lease>, u64)>,
+    /// Those that may fall quiet; `None`: other processes share the store.
+    quiet: Option<QuietLeases>,
 }
 
 impl Ceilings {
-    pub(super) fn new(mode: Mode, every: Duration) -> Self {
+    /// `is_shared`: whether other processes may open the store at the same time.
+    pub(super) fn new(mode: Mode, every: Duration, is_shared: bool) -> Self {
         let (used, known, proposed) = Default::default();
-        Self { mode, every, record_took: Duration::ZERO, used, known, pruned_ns: 0, proposed }
+        let quiet = (!is_shared).then(QuietLeases::default);
+        let (record_took, pruned_ns) = (Duration::ZERO, 0);
+        Self { mode, every, record_took, used, known, pruned_ns, proposed, quiet }
     }
 
     /// Notes how long the last record took.
@@ -75,7 +81,10 @@ impl Ceilings {
 
     /// Adds the ceilings that are due to the rows of the record under construction.
     pub(super) fn propose(&mut self, writer: WriterId, now: Now, rows: &mut ByWriter) {
-        let leases = self.used.drain().map(|(_, lease)| lease).collect();
+        let leases: Vec<_> = self.used.drain().map(|(_, lease)| lease).collect();
+        if let Some(quiet) = &mut self.quiet {
+            leases.iter().for_each(|lease| quiet.note(lease, now));
+        }
         self.propose_at_once(leases, writer, now, rows);
     }
 
@@ -101,6 +110,11 @@ impl Ceilings {
                 self.proposed.push((lease.clone(), ceiling));
             }
         }
+    }
+
+    /// Has leases that have fallen quiet give back what they hold, where no other process could.
+    pub(super) fn give_back_quiet(&mut self, hub: &Hub, now: Now) {
+        self.quiet.iter_mut().for_each(|quiet| quiet.give_back(hub, now));
     }
 
     /// The record is in the store: its ceilings are in force.

@@ -22,7 +22,7 @@ use crate::delays::Delays;
 use crate::ids::Surrogate;
 use crate::places::Places;
 use crate::repeated::repeated;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::{CLAIM_SHARDS, Space};
 use crate::store::{Item, Page, Query, Store, StoreError, StoreErrorKind, repeat};
 use crate::task::{OwnedTask, Stop};
@@ -124,7 +124,7 @@ async fn settle(
 }
 
 /// Sums of settled claims: meter, scale, period, day, account; then atoms.
-pub(super) type Claimed = BTreeMap<(Arc<str>, u64, i64, u32, Option<Arc<str>>), Atoms>;
+pub(super) type Claimed = BTreeMap<(Arc<str>, u64, i64, u32, Option<Arc<str>>), RowAtoms>;
 
 /// The total usage in a tenant's claims.
 pub(super) async fn read(
@@ -185,6 +185,7 @@ async fn each(
 mod tests {
     use super::*;
     use crate::admission::claim::OnceKey;
+    use crate::amount::Atoms;
     use crate::ids::WriterId;
     use crate::ledger::totals::Ledger;
     use crate::quota::lease::Writer;
@@ -214,7 +215,7 @@ mod tests {
             period_ms: 7,
             day,
             account: Some("acct".into()),
-            rows: vec![("requests".into(), 1, Atoms { used: n, over: n / 4 })],
+            rows: vec![("requests".into(), 1, RowAtoms { used: Atoms(n), over: Atoms(n / 4) })],
         };
         claim(&store, &space, b"one", Some(&used(20_260_301, 3))).await;
         claim(&store, &space, b"two", Some(&used(20_260_302, 4))).await;
@@ -225,11 +226,11 @@ mod tests {
         let billed = ledger.by_period(10_000).await.unwrap();
         assert_eq!(billed.len(), 1);
         let of_period = (billed[0].tenant, billed[0].period_ms, billed[0].atoms);
-        assert_eq!(of_period, (tenant, 7, Atoms { used: 7, over: 1 }));
+        assert_eq!(of_period, (tenant, 7, RowAtoms { used: Atoms(7), over: Atoms(1) }));
         assert_eq!(billed[0].account.as_deref(), Some("acct"));
         let mut shown = ledger.uses(tenant, |_, _| false, 20_000).await.unwrap();
         shown.sort_by_key(|row| row.day);
-        let shown: Vec<_> = shown.iter().map(|row| (row.day, row.atoms.used)).collect();
+        let shown: Vec<_> = shown.iter().map(|row| (row.day, row.atoms.used.0)).collect();
         assert_eq!(shown, [(20_260_301, 3), (20_260_302, 4)]);
     }
 }

@@ -25,7 +25,7 @@ use super::record::ByWriter;
 use crate::delays::{Delays, jittered};
 use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreErrorKind};
 use crate::task::OwnedTask;
 
 /// Delays between retries of a failed write, jittered: the processes of an outage end it together.
@@ -98,6 +98,8 @@ pub(crate) struct Flusher {
     /// Collections started, and collections whose rows are all in the store.
     begun: Arc<AtomicU64>,
     written: watch::Receiver<u64>,
+    backlog: Arc<Backlog>,
+    every: Duration,
     hub: Arc<Hub>,
     task: OwnedTask<LogWriter>,
 }
@@ -114,10 +116,21 @@ impl Flusher {
         let (orders, inbox) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(ORDERS));
         let (done, written) = watch::channel(0);
+        let every = settings.every;
         let task = Task::new(hub.clone(), store, log, journal, settings, done);
-        let begun = task.begun.clone();
+        let (begun, backlog) = (task.begun.clone(), task.backlog.clone());
         let task = OwnedTask::start(|_| task.run(inbox)); // an order stops it
-        Self { orders, room, begun, written, hub, task }
+        Self { orders, room, begun, written, backlog, every, hub, task }
+    }
+
+    /// How long usage has waited to be written, and why.
+    pub(crate) fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
+    /// The time between two writes.
+    pub(crate) fn every(&self) -> Duration {
+        self.every
     }
 
     /// Writes what has been counted so far; returns once it is in the store.
@@ -175,10 +188,12 @@ impl Drop for Flusher {
     }
 }
 
+mod backlog;
 mod batch;
 mod new_writer;
 mod orders;
 
+use backlog::Backlog;
 use orders::out_of_time;
 
 struct Task {
@@ -204,7 +219,7 @@ struct Task {
     forget: Option<u64>,
     begun: Arc<AtomicU64>,
     done: watch::Sender<u64>,
-    last_error: Option<StoreError>,
+    backlog: Arc<Backlog>,
     /// How long the pace has delayed the next flush.
     held_back: Duration,
     /// When the batch was begun, on the monotonic clock; 0 if there is none.
@@ -223,13 +238,15 @@ impl Task {
         settings: FlushSettings,
         done: watch::Sender<u64>,
     ) -> Self {
+        // What is lost with the process, or that of a test, is lost with its units.
+        let is_shared = store.promise().shared || store.promise().survives == "nothing";
         Self {
             hub,
             store,
             log,
             journal,
             pace: WritePace::new(settings.max_write_units),
-            ceilings: Ceilings::new(settings.mode, settings.every),
+            ceilings: Ceilings::new(settings.mode, settings.every, is_shared),
             settings,
             pending: ByWriter::new(),
             batch: Vec::new(),
@@ -239,7 +256,7 @@ impl Task {
             forget: None,
             begun: Arc::default(),
             done,
-            last_error: None,
+            backlog: Arc::default(),
             held_back: Duration::ZERO,
             begun_ns: 0,
             pending_since_ns: None,

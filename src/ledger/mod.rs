@@ -26,6 +26,7 @@ pub(crate) mod journal_thread;
 pub(crate) mod log;
 pub(crate) mod pace;
 pub(crate) mod place;
+mod quiet;
 pub(crate) mod record;
 pub(crate) mod slots;
 pub(crate) mod totals;

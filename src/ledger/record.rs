@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Surrogate, WriterId};
 use crate::quota::pool::PoolId;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 
 /// Limit on a record. A slot is one item, and an item above 1 KB costs by size to write; this only
 /// keeps a burst after an outage from becoming one huge write.
@@ -63,7 +63,7 @@ pub(crate) fn merge(known: &mut ByWriter, rows: ByWriter) {
 /// Newest total of each row. Ordered, so that the same rows are packed into the same bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
-    pub(crate) uses: BTreeMap<UseKey, Atoms>,
+    pub(crate) uses: BTreeMap<UseKey, RowAtoms>,
     pub(crate) pools: BTreeMap<PoolId, PoolRow>,
 }
 
@@ -162,7 +162,7 @@ struct UseLine {
     /// Index + 1; 0 for none.
     account: u16,
     day: u16,
-    atoms: Atoms,
+    atoms: RowAtoms,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -202,7 +202,7 @@ impl Record {
         }
     }
 
-    fn push_use(&mut self, key: &UseKey, atoms: Atoms) {
+    fn push_use(&mut self, key: &UseKey, atoms: RowAtoms) {
         let head = &mut self.head_bytes;
         let meter = intern(&mut self.meters, (key.meter.clone(), key.scale), head);
         let account = key.account.as_ref();
@@ -305,6 +305,7 @@ impl HeadLen for i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amount::Atoms;
 
     fn rows(tenants: u128) -> Rows {
         let mut rows = Rows::default();
@@ -320,7 +321,10 @@ mod tests {
                     day: 20_260_317 + (n % 2) as u32,
                     account: (n % 3 == 0).then(|| "cus_1".into()),
                 };
-                rows.uses.insert(key, Atoms { used: n as u64 * 1_000, over: n as u64 % 3 });
+                rows.uses.insert(
+                    key,
+                    RowAtoms { used: Atoms(n as u64 * 1_000), over: Atoms(n as u64 % 3) },
+                );
             }
             for (limit, scope) in [("requests/month", 0), ("tokens/day", n)] {
                 let start_ms = 1_772_323_200_000;
@@ -366,7 +370,7 @@ mod tests {
                 day: 20_260_317,
                 account: None,
             };
-            rows.uses.insert(key, Atoms { used: 100_000, over: 0 });
+            rows.uses.insert(key, RowAtoms { used: Atoms(100_000), over: Atoms::NONE });
             let pool = PoolId { tenant, limit: "requests/month".into(), scope: 0, start_ms };
             rows.pools.insert(pool, PoolRow { total: 100_000, ceiling: 101_000 });
         }

@@ -21,7 +21,7 @@ use crate::catalog::{Zone, local_day};
 use crate::flights::Flights;
 use crate::ids::{Surrogate, WriterId};
 use crate::quota::lease::Writer;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::registered;
 use crate::store::{Key, Page, Query, Store, StoreError};
 
@@ -72,7 +72,7 @@ pub(crate) struct DayUse {
     pub(crate) scale: u64,
     pub(crate) period_ms: i64,
     pub(crate) day: u32,
-    pub(crate) atoms: Atoms,
+    pub(crate) atoms: RowAtoms,
 }
 
 /// Usage of one meter in one billing period on one account, over all writers and days.
@@ -83,7 +83,7 @@ pub(crate) struct PeriodUse {
     pub(crate) meter: Arc<str>,
     pub(crate) scale: u64,
     pub(crate) period_ms: i64,
-    pub(crate) atoms: Atoms,
+    pub(crate) atoms: RowAtoms,
 }
 
 #[derive(Default)]
@@ -105,7 +105,7 @@ struct Fold {
     folded: HashMap<WriterId, u64>,
     /// The last day whose writers are all known; earlier days are not checked again.
     days_from_ms: Option<i64>,
-    uses: HashMap<Surrogate, HashMap<(WriterId, UseKey), Atoms>>,
+    uses: HashMap<Surrogate, HashMap<(WriterId, UseKey), RowAtoms>>,
     /// When a tenant's claims were read, and their sums.
     claims: HashMap<Surrogate, (i64, Option<Arc<Claimed>>)>,
 }
@@ -114,7 +114,7 @@ struct Fold {
 pub(crate) type PeriodKey = (Option<Arc<str>>, Surrogate, Arc<str>, u64, i64);
 
 /// Atoms by account, tenant, meter, scale and period.
-type Sums = BTreeMap<PeriodKey, Atoms>;
+type Sums = BTreeMap<PeriodKey, RowAtoms>;
 
 impl Ledger {
     pub(crate) fn new(store: Arc<dyn Store>, writer: Writer) -> Self {
@@ -146,7 +146,7 @@ impl Ledger {
         self.keep_rows();
         self.read(now_ms).await?;
         let claimed = self.claimed(tenant, now_ms).await?;
-        let mut days = HashMap::<_, Atoms>::new();
+        let mut days = HashMap::<_, RowAtoms>::new();
         for ((meter, scale, period_ms, day, _), total) in claimed.iter().flat_map(|it| it.iter()) {
             days.entry((meter.clone(), *scale, *period_ms, *day)).or_default().add(*total);
         }
@@ -440,7 +440,7 @@ impl Fold {
     }
 }
 
-fn period_use((key, atoms): (PeriodKey, Atoms)) -> PeriodUse {
+fn period_use((key, atoms): (PeriodKey, RowAtoms)) -> PeriodUse {
     let (account, tenant, meter, scale, period_ms) = key;
     PeriodUse { account, tenant, meter, scale, period_ms, atoms }
 }
@@ -454,6 +454,7 @@ impl std::fmt::Debug for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amount::Atoms;
     use crate::ledger::log::LogWriter;
     use crate::ledger::record::Rows;
     use crate::store::layout::Space;
@@ -477,7 +478,7 @@ mod tests {
             day: 20_260_317,
             account: None,
         };
-        let atoms = Atoms { used: total, over: 0 };
+        let atoms = RowAtoms { used: Atoms(total), over: Atoms::NONE };
         Rows { uses: [(key, atoms)].into(), ..Rows::default() }.pack(at_ms, None).remove(0)
     }
 
@@ -489,7 +490,7 @@ mod tests {
 
     async fn total(ledger: &Ledger, now_ms: i64) -> u64 {
         let uses = ledger.uses(Surrogate::test(1), |_, _| false, now_ms).await.unwrap();
-        uses.iter().map(|day| day.atoms.used).sum()
+        uses.iter().map(|day| day.atoms.used.0).sum()
     }
 
     #[tokio::test]
@@ -543,7 +544,7 @@ mod tests {
             let instants = seconds.map(|n| NOW_MS + 1_000 * n.cast_signed());
             let instants = [(key.clone(), instants.to_vec())].into();
             let sums = ledger.recorded_by(&instants, NOW_MS).await.unwrap();
-            sums[&key].iter().map(|atoms| atoms.used).collect::<Vec<_>>()
+            sums[&key].iter().map(|atoms| atoms.used.0).collect::<Vec<_>>()
         };
         assert_eq!(by([0, 7]).await, [0, 7]);
         ledger.fold_runs(log.incarnation(), NOW_MS).await.unwrap();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::headers;
 use crate::gate::Pending;
 use crate::serving::{Ahead, Counting, Upgraded};
 
@@ -116,7 +117,8 @@ where
             Poll::Ready(None) => held = Some(HeldBack::Ended),
             Poll::Ready(Some(Err(error))) => held = Some(HeldBack::Failed(error.into())),
             Poll::Ready(Some(Ok(frame))) => {
-                held = Some(match count.take_ahead(data_len(&frame), body.is_end_stream()) {
+                let is_last = are_trailers(&frame, &mut count) || body.is_end_stream();
+                held = Some(match count.take_ahead(data_len(&frame), is_last) {
                     Ahead::Counted(pending) => {
                         wait = pending;
                         HeldBack::Counted(frame)
@@ -255,7 +257,8 @@ where
             }
         },
     };
-    match count.poll_pass(cx, data_len(&frame), inner.is_end_stream()) {
+    let is_last = are_trailers(&frame, count) || inner.is_end_stream();
+    match count.poll_pass(cx, data_len(&frame), is_last) {
         Poll::Ready(Ok(())) => Poll::Ready(Some(Ok(frame))),
         Poll::Ready(Err(cut)) => Poll::Ready(Some(Err(cut.into()))),
         Poll::Pending => {
@@ -263,6 +266,14 @@ where
             Poll::Pending
         }
     }
+}
+
+/// Whether these are the trailers, which nothing follows, whatever the body says: servers drop a
+/// body once they are sent. They state the status of a gRPC call.
+fn are_trailers(frame: &Frame<Bytes>, count: &mut Counting) -> bool {
+    let Some(trailers) = frame.trailers_ref() else { return false };
+    count.state_status(|| headers::grpc_status(trailers).as_u16());
+    true
 }
 
 fn data_len(frame: &Frame<Bytes>) -> u64 {

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::body::{BoxError, GateBody};
-use super::headers::{self, Refused, RequestFacts};
+use super::headers::{self, Refused, RequestFacts, StatusIn};
 use super::shared::LayerShared;
 use crate::decision::{Refusal, RefusedCall};
 use crate::gate::{Answer, Pending, Running, Step, Waited};
@@ -292,7 +292,10 @@ where
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || response.body().is_end_stream();
     let length = || response.body().size_hint().exact().or_else(|| headers::length(&response));
-    let head = serving.into_body(gate, status.as_u16(), is_empty, length);
+    let head = match headers::status_in(asked, &response) {
+        StatusIn::Head(status) => serving.into_body(gate, status.as_u16(), is_empty, length),
+        StatusIn::Trailers => serving.into_trailed_body(gate),
+    };
     let mut more = None;
     let response = response.map(|body| match head.body {
         Some(count) if count.ends_late() => {

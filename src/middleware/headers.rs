@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
 
 use super::body::GateBody;
 use super::shared::LayerShared;
@@ -12,6 +13,7 @@ use crate::serving::{Serving, stated_length};
 use crate::wire::{self, LimitHeader, Reply};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// A refusal returned by a handler, in the extensions of its response: the layer rewrites the
@@ -61,11 +63,39 @@ pub(super) fn refusal<R>(
 
 /// Whether a request is a gRPC call. gRPC is always POST, so other methods cost no look-up.
 fn is_grpc<B>(request: &Request<B>) -> bool {
-    request.method() == Method::POST
-        && request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| wire::is_grpc(value.as_bytes()))
+    request.method() == Method::POST && has_grpc_type(request.headers())
+}
+
+fn has_grpc_type(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| wire::is_grpc(value.as_bytes()))
+}
+
+/// Where a response states how its request ended.
+pub(super) enum StatusIn {
+    Head(StatusCode),
+    /// A gRPC call, whose body is followed by its status.
+    Trailers,
+}
+
+/// Where this response to such a request states its status. A gRPC call travels as HTTP 200,
+/// however it ends: its status is among the headers if it has no messages, and in the trailers
+/// otherwise.
+#[inline]
+pub(super) fn status_in<R: Body>(asked: RequestFacts, response: &Response<R>) -> StatusIn {
+    let status = response.status();
+    if !asked.is_grpc || status != StatusCode::OK || !has_grpc_type(response.headers()) {
+        return StatusIn::Head(status);
+    }
+    match response.headers().contains_key(GRPC_STATUS) || response.body().is_end_stream() {
+        true => StatusIn::Head(grpc_status(response.headers())),
+        false => StatusIn::Trailers,
+    }
+}
+
+/// The status of a gRPC call, as headers or trailers state it.
+pub(super) fn grpc_status(of: &HeaderMap) -> StatusCode {
+    let stated = of.get(GRPC_STATUS).map_or(&[][..], |value| value.as_bytes());
+    StatusCode::from_u16(wire::grpc_as_http(stated)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Length that a response states in its header but not through its body: hyper sends that many

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 
 use crate::decision::{Payment, Reason};
 use crate::payers::purse::{Draw, NotDrawn, Purse, lease_at, lease_of, missing, refuse, take};
-use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
+use crate::policy::taken::{DrawnFrom, Limit, PaysFor, Taken, TakenList};
 use crate::policy::{CounterHome, Payers, PoolIndex, QuotaIndex, QuotaRule};
 use crate::quota::lease::Lease;
 
@@ -117,11 +117,7 @@ impl Lanes {
             return Ok(());
         }
         if payers.once_only {
-            let mut grants = payers.grants.iter().filter(|grant| !is_over(q, **grant));
-            let limit = match (grants.next(), grants.next()) {
-                (Some(only), None) => Limit::Grant(*only),
-                _ => Limit::Granted(payers.meter),
-            };
+            let limit = Limit::Granted(payers.meter);
             return Err(refuse(Reason::PaymentRequired(Payment::GrantUsedUp), limit));
         }
         for (lane, (index, rule)) in (first..).zip(of_tenant(q, payers)) {
@@ -326,11 +322,11 @@ impl Lanes {
     }
 
     /// Lists what was drawn, part by part.
-    pub(crate) fn emit(self, ask: u8, draw: u64, taken: &mut TakenList) {
+    pub(crate) fn emit(self, pays: PaysFor, draw: u64, taken: &mut TakenList) {
         if self.lanes.iter().all(|lane| lane.len() <= 1) {
             let drawn = self.lanes.into_iter().flatten();
             taken.extend(
-                drawn.filter_map(|piece| Some(Taken { from: piece.from?, n: piece.n, ask, draw })),
+                drawn.filter_map(|piece| Some(Taken { from: piece.from?, n: piece.n, pays, draw })),
             );
             return;
         }
@@ -353,7 +349,7 @@ impl Lanes {
                     begin < at
                 });
                 if let Some(from) = piece.and_then(|piece| piece.from.clone()) {
-                    taken.push(Taken { from, n: end - begin, ask, draw: part });
+                    taken.push(Taken { from, n: end - begin, pays, draw: part });
                 }
             }
             begin = end;

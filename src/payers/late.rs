@@ -29,7 +29,7 @@ use crate::payers::lanes::{self, Lanes, Through};
 use crate::payers::narrow::{narrow_of, owe, owe_narrow, scope_of, settle_narrow};
 use crate::payers::purse::{self, LimitRefused, NotDrawn, Purse};
 use crate::policy::scoped::{KeptScopes, ScopesOf};
-use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
+use crate::policy::taken::{DrawnFrom, Limit, PaysFor, Taken, TakenList};
 use crate::policy::{Payers, PoolIndex, QuotaIndex, QuotaRule};
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
@@ -190,7 +190,7 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotDrawn> {
                 Limit::Quota(_) => Reason::Exhausted,
                 _ => Reason::PaymentRequired(crate::decision::Payment::GrantUsedUp),
             };
-            let refused = LimitRefused { reason, by: limit, wait_ns: None };
+            let refused = LimitRefused { reason, by: limit, wait_ns: None, asked: None };
             q.hub.renewals.wake(lease); // if it was not charged yet
             return Some(NotDrawn::Refused(refused));
         }
@@ -345,9 +345,15 @@ impl Use {
         let mut lanes = Lanes::default();
         let Through { paid, need, short } = lanes.late(q, &payers, self.atoms);
         let mut taken = TakenList::new();
-        lanes.emit(0, 0, &mut taken);
+        lanes.emit(PaysFor::LateUse, 0, &mut taken);
         let from = self.atoms.saturating_sub(self.owed).saturating_sub(self.over);
-        let over = purse::over_of(policy, &taken, 0, paid, from..from.saturating_add(self.over));
+        let over = purse::over_of(
+            policy,
+            &taken,
+            PaysFor::LateUse,
+            paid,
+            from..from.saturating_add(self.over),
+        );
         q.sheet.row.add_over(self.meter, over);
         for took in &taken {
             purse::settle(q.hub, q.sheet, took, took.n);
@@ -370,7 +376,7 @@ impl Use {
         for (index, within, kept) in short {
             let rule = &policy.quotas[index];
             if let Some(from) = within {
-                let took = Taken { from, n: kept, ask: 0, draw: 0 };
+                let took = Taken { from, n: kept, pays: PaysFor::LateUse, draw: 0 };
                 purse::settle(q.hub, q.sheet, &took, kept);
             }
             owe(q.hub, debtor_of(q.sheet, rule), self.atoms - kept);
@@ -546,7 +552,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
         match owes.2.map(|pool| lanes::most(q, pool, n)) {
             Some(Ok((Some(from), part))) if part > 0 => {
                 n = part;
-                parts.push((owes, Taken { from, n, ask: 0, draw: 0 }));
+                parts.push((owes, Taken { from, n, pays: PaysFor::LateUse, draw: 0 }));
             }
             stopped => {
                 if let Some(Err(NotDrawn::Need(lease, need))) = stopped {
@@ -576,7 +582,12 @@ fn pay_from(
     for pool in pools {
         match lanes::most(q, pool, most) {
             Ok((Some(from), n)) if n > 0 => {
-                return hand_over(q, Taken { from, n, ask: 0, draw: 0 }, owed, waiting);
+                return hand_over(
+                    q,
+                    Taken { from, n, pays: PaysFor::LateUse, draw: 0 },
+                    owed,
+                    waiting,
+                );
             }
             Ok(_) | Err(NotDrawn::Refused(_)) => {}
             Err(NotDrawn::Need(lease, n)) => {

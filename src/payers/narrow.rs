@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::catalog::{MeterId, Over, Scope};
 use crate::payers::lanes::Part;
 use crate::payers::purse::{self, Purse};
-use crate::policy::taken::Taken;
+use crate::policy::taken::{PaysFor, Taken};
 use crate::policy::{Policy, QuotaRule};
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
@@ -33,7 +33,7 @@ pub(super) fn settle_narrow(
     let [(_, within), (_, beyond)] = parts;
     for (from, n) in parts {
         if let Some(from) = from {
-            purse::settle(q.hub, q.sheet, &Taken { from, n, ask: 0, draw: 0 }, n);
+            purse::settle(q.hub, q.sheet, &Taken { from, n, pays: PaysFor::LateUse, draw: 0 }, n);
         }
     }
     let owed = n - within - beyond;
@@ -70,7 +70,7 @@ fn settle_late(hub: &Hub, lease: &Arc<Lease>, n: u64) {
 pub(super) fn owe(hub: &Hub, debtor: &Arc<Lease>, n: u64) {
     match n {
         0 => {}
-        _ if debtor.is_sealed() => debtor.settle_late(n),
+        _ if debtor.is_sealed() => drop(debtor.settle_late(n)),
         _ => debtor.owe(n),
     }
     hub.renewals.wake(debtor);

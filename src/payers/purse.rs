@@ -8,7 +8,7 @@ use crate::clock::Now;
 use crate::decision::Reason;
 use crate::policy::bucket::Bucket;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
-use crate::policy::taken::{DrawnFrom, Limit, Taken};
+use crate::policy::taken::{DrawnFrom, Limit, PaysFor, Taken};
 use crate::policy::{Beside, CounterHome, Policy, PoolIndex, RateIndex, RateRule};
 use crate::quota::lease::{Lease, Take};
 use crate::sheets::hub::Hub;
@@ -40,12 +40,24 @@ pub(crate) struct LimitRefused {
     pub(crate) by: Limit,
     /// For a rate: until the ask would fit.
     pub(crate) wait_ns: Option<u64>,
+    /// For a quota or a grant: the atoms that were asked of its meter.
+    pub(crate) asked: Option<u64>,
+}
+
+impl NotDrawn {
+    /// With the atoms that were asked.
+    pub(crate) fn asked(self, n: u64) -> Self {
+        match self {
+            Self::Refused(refused) => Self::Refused(LimitRefused { asked: Some(n), ..refused }),
+            need @ Self::Need(..) => need,
+        }
+    }
 }
 
 /// Refused by this limit, for this reason.
 #[cold]
 pub(crate) fn refuse(reason: Reason, by: Limit) -> NotDrawn {
-    NotDrawn::Refused(LimitRefused { reason, by, wait_ns: None })
+    NotDrawn::Refused(LimitRefused { reason, by, wait_ns: None, asked: None })
 }
 
 /// The result of taking from one pool.
@@ -264,16 +276,24 @@ fn newer_rate(sheet: &Sheet, rate: RateIndex, n: u64) -> Option<(Arc<Sheet>, Rat
     Some((newer, at, u64::try_from(n).unwrap_or(u64::MAX)))
 }
 
-/// How much of the next `n` atoms of an ask is owed: drawn beyond a quota that bills (or several),
+/// How much of the next `n` atoms of one use is owed: drawn beyond a quota that bills (or several),
 /// and not paid by a grant. For those in `known` that is known before.
-pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, known: Range<u64>) -> u64 {
-    let of_ask = || taken.iter().filter(|took| took.ask == ask && took.n > 0);
+pub(crate) fn over_of(
+    policy: &Policy,
+    taken: &[Taken],
+    pays_for: PaysFor,
+    n: u64,
+    known: Range<u64>,
+) -> u64 {
+    let pays =
+        |took: &&Taken| took.pays == pays_for && took.n > 0 && !policy.is_of_rate(&took.from);
+    let of_ask = || taken.iter().filter(pays);
     if known.is_empty() && !of_ask().any(|took| policy.bills(&took.from)) {
         return 0;
     }
     let (mut done, mut over, mut next) = (0, 0, 0);
     while done < n {
-        let open = of_ask().filter(|took| took.draw >= next && took.is_units());
+        let open = of_ask().filter(|took| took.draw >= next);
         let Some((draw, held)) = open.map(|took| (took.draw, took.n)).min() else { break };
         let part = held.min(n - done);
         done += part;

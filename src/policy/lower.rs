@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    AmountSource, Beside, BucketSlot, ByteMeter, CounterHome, GrantTerms, LeaseSlot, MeterAsk,
-    PlainAsk, Policy, PoolIndex, PoolRule, QuotaIndex, QuotaRule, RateIndex, RateRule, RoutePolicy,
-    Together,
+    AmountSource, AskIndex, Beside, BucketSlot, ByteMeter, CounterHome, CounterIndex, GrantTerms,
+    LeaseSlot, MeterAsk, PlainAsk, Policy, PoolIndex, PoolRule, QuotaIndex, QuotaRule, RateIndex,
+    RateRule, RoutePolicy, Together,
 };
 use crate::catalog::{
     Catalog, Enforce, Every, MeterId, MeterSource, Over, Plan, Quota, Rate, RateOn, Route, RouteId,
     Scope,
 };
 use crate::policy::bucket::BucketRule;
-use crate::quota::alert::AlertRule;
+use crate::quota::alert::{AlertRule, AlertTerms};
 use crate::table::{Index, Rows};
 
 /// Units of a pool that is counted but never runs out: `over` without a `stop`.
@@ -113,13 +113,20 @@ impl Policy {
         by_key
     }
 
-    pub(super) fn lower_quotas(&mut self, plan: &Plan) -> BTreeMap<MeterId, Vec<QuotaIndex>> {
+    pub(super) fn lower_quotas(
+        &mut self,
+        catalog: &Catalog,
+        plan: &Plan,
+    ) -> BTreeMap<MeterId, Vec<QuotaIndex>> {
         let mut by_meter = BTreeMap::<MeterId, Vec<QuotaIndex>>::new();
         for quota in plan.quotas.values().flatten().filter(|q| q.every != Every::Once) {
             let Some(limit) = quota.limit else { continue };
-            let alerts = |over| {
+            let alerts = |is_over| {
                 let tenant_wide = quota.scope == Scope::Tenant;
-                AlertRule::new(&quota.id, limit, &quota.alert, over).filter(|_| tenant_wide)
+                let scale = catalog.meters.get(usize::from(quota.meter.0)).map_or(1, |it| it.scale);
+                let plan = plan.name.clone();
+                let terms = AlertTerms { plan, scale, limit, is_over };
+                AlertRule::new(&quota.id, &quota.alert, terms).filter(|_| tenant_wide)
             };
             let of_included = if limit > 0 { alerts(false) } else { None };
             let debtor = self.pool(quota, quota.id.clone(), atoms(limit), of_included);
@@ -274,7 +281,7 @@ impl Policy {
             .chain(shared)
             .flatten()
             .copied()
-            .filter(|rate| !rules.free && self.rate_holds(*rate, &rules.meters))
+            .filter(|rate| !rules.free && self.rate_holds(*rate, &rules))
             .collect();
         rules.plain = self.plain(&rules);
         rules.costs_alone = rules.in_flight.is_none()
@@ -326,7 +333,7 @@ impl Policy {
         cost: &[(MeterId, u64)],
         policy: &mut RoutePolicy,
     ) {
-        let mut reported = 0u8;
+        let mut reported = Rows::<CounterIndex>::new();
         for (i, meter) in catalog.meters.iter().enumerate() {
             let id = MeterId(index(i));
             let said = cost.iter().find(|(m, _)| *m == id).map(|(_, n)| *n);
@@ -343,8 +350,7 @@ impl Policy {
                     }
                 },
                 MeterSource::Reported | MeterSource::ResponseBytes => {
-                    let counter = reported;
-                    reported += 1;
+                    let counter = reported.add();
                     if meter.count == MeterSource::ResponseBytes && said != Some(0) {
                         policy.counts_response = Some(ByteMeter {
                             meter: id,
@@ -364,18 +370,17 @@ impl Policy {
         let sums = catalog.meters.iter().enumerate().filter(|(_, m)| m.count == MeterSource::Sum);
         for (i, _) in sums {
             let id = MeterId(index(i));
-            let parts: Vec<(u8, u64)> = policy
+            let parts: Vec<(AskIndex, u64)> = policy
                 .meters
-                .iter()
-                .enumerate()
+                .pairs()
                 .filter_map(|(at, ask)| {
                     let feeds = &catalog.meters[usize::from(ask.meter.0)].feeds;
                     let weight = feeds.iter().find(|(sum, _)| *sum == id)?.1;
-                    Some((u8::try_from(at).ok()?, weight))
+                    Some((at, weight))
                 })
                 .collect();
             let n = parts.iter().fold(0u64, |n, (at, weight)| {
-                n.saturating_add(policy.meters[usize::from(*at)].n.saturating_mul(*weight))
+                n.saturating_add(policy.meters[*at].n.saturating_mul(*weight))
             });
             if !parts.is_empty() {
                 policy.meters.push(MeterAsk::new(id, n, AmountSource::Sum(parts)));
@@ -384,9 +389,9 @@ impl Policy {
     }
 
     /// Whether a rate applies here: one on a meter that this route does not ask for does not.
-    fn rate_holds(&self, rate: RateIndex, meters: &[MeterAsk]) -> bool {
+    fn rate_holds(&self, rate: RateIndex, rules: &RoutePolicy) -> bool {
         let meter = self.rates[rate].meter;
-        meter.is_none_or(|meter| meters.iter().any(|ask| ask.meter == meter))
+        meter.is_none_or(|meter| rules.meters.iter().any(|ask| ask.meter == meter))
     }
 
     fn has(&self, feature: &str) -> bool {

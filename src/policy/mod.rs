@@ -41,6 +41,16 @@ index_type! {
 }
 
 index_type! {
+    /// Of a meter ask in [`RoutePolicy::meters`].
+    AskIndex
+}
+
+index_type! {
+    /// Of the counter in a hold of a number that is reported or streamed.
+    CounterIndex
+}
+
+index_type! {
     /// Of a bucket in a tenant's sheet.
     BucketSlot
 }
@@ -180,7 +190,7 @@ pub(crate) struct RoutePolicy {
     pub(crate) missing: Option<Arc<str>>,
     /// The rates that apply.
     pub(crate) rates: Vec<RateIndex>,
-    pub(crate) meters: Vec<MeterAsk>,
+    pub(crate) meters: Table<AskIndex, Vec<MeterAsk>>,
     /// The same in short form, where nothing about them is special.
     pub(crate) plain: Option<Box<[PlainAsk]>>,
     /// Most requests of the tenant in flight; `None`: not limited, and so not counted.
@@ -222,19 +232,22 @@ impl RoutePolicy {
         self
     }
 
-    /// The rates and quotas that hold for its requests.
+    /// The rates, quotas and one-time units that hold for its requests.
     pub(crate) fn limits(&self) -> impl Iterator<Item = Limit> + '_ {
         let rates = self.rates.iter().map(|rate| Limit::Rate(*rate));
-        let quotas = self.meters.iter().flat_map(|ask| &ask.quotas);
-        rates.chain(quotas.map(|quota| Limit::Quota(*quota)))
+        let units = self.meters.iter().flat_map(|ask| {
+            let granted = ask.once_only.then_some(Limit::Granted(ask.meter));
+            ask.quotas.iter().map(|quota| Limit::Quota(*quota)).chain(granted)
+        });
+        rates.chain(units)
     }
 
     /// The asks that grow with this one, and by how much: itself, and the sums it feeds.
-    pub(crate) fn fed_by(&self, ask: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.meters.iter().enumerate().filter_map(move |(i, meter)| match &meter.known {
+    pub(crate) fn fed_by(&self, ask: AskIndex) -> impl Iterator<Item = (AskIndex, u64)> + '_ {
+        self.meters.pairs().filter_map(move |(i, meter)| match &meter.known {
             _ if i == ask => Some((i, 1)),
             AmountSource::Sum(parts) => {
-                let (_, weight) = parts.iter().find(|(part, _)| usize::from(*part) == ask)?;
+                let (_, weight) = parts.iter().find(|(part, _)| *part == ask)?;
                 Some((i, *weight))
             }
             _ => None,
@@ -302,7 +315,7 @@ impl MeterAsk {
         match &self.known {
             AmountSource::Length => bytes,
             AmountSource::Sum(parts) => parts.iter().fold(0, |sum: u64, (part, weight)| {
-                let part = rules.meters[usize::from(*part)].of_length(rules, bytes);
+                let part = rules.meters[*part].of_length(rules, bytes);
                 sum.saturating_add(part.saturating_mul(*weight))
             }),
             AmountSource::Cost | AmountSource::Reported(_) => 0,
@@ -328,18 +341,17 @@ pub(crate) enum AmountSource {
     Cost,
     /// As the bytes of the request are read; the stated length only reserves, up to the hold.
     Length,
-    /// When it is reported, or has passed: the index of its counter in the permit.
-    Reported(u8),
-    /// As its parts are: index of the part's ask on the same route, our atoms per atom of it.
-    Sum(Vec<(u8, u64)>),
+    /// When it is reported, or has passed: its counter in the hold.
+    Reported(CounterIndex),
+    /// As its parts are: the part's ask on the same route, our atoms per atom of it.
+    Sum(Vec<(AskIndex, u64)>),
 }
 
 /// The meter of response bytes, as a body wrapper needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ByteMeter {
     pub(crate) meter: MeterId,
-    /// Counter in the permit.
-    pub(crate) counter: u8,
+    pub(crate) counter: CounterIndex,
     /// Bytes taken at a time.
     pub(crate) chunk: u64,
     /// The body ends when no units remain.
@@ -420,7 +432,7 @@ impl Policy {
             plan: plan.clone(),
         };
         policy.rates_on = policy.lower_rates(catalog, &plan, together);
-        policy.quotas_of = policy.lower_quotas(&plan);
+        policy.quotas_of = policy.lower_quotas(catalog, &plan);
         policy.grants_of = policy.lower_grants(&plan, grants);
         policy.debtors = policy.lower_debtors(catalog, &plan);
         let routes = catalog.routes.iter();
@@ -454,6 +466,11 @@ impl Policy {
         self.pool_of(from).is_some_and(|pool| pool.billed)
     }
 
+    /// Whether that is a rate: its bucket, or the units of its slot. It pays for nothing.
+    pub(crate) fn is_of_rate(&self, from: &DrawnFrom) -> bool {
+        self.pool_of(from).is_none_or(|pool| pool.slot_ms.is_some())
+    }
+
     /// Whether that is a grant.
     pub(crate) fn grants(&self, from: &DrawnFrom) -> bool {
         self.pool_of(from).is_some_and(PoolRule::is_grant)
@@ -483,17 +500,25 @@ impl Policy {
             }
         }
         let is_free = route.is_some_and(|id| catalog.routes.as_slice()[usize::from(id.0)].free);
-        if route.is_none() || (is_free && !all.is_empty()) {
-            // It is no request: nothing is set aside for meters it does not name.
-            for i in 0..catalog.meters.len() {
-                if !named(&all, MeterId(index(i))) {
-                    all.push((MeterId(index(i)), 0));
-                }
+        let only_named = route.is_none() || (is_free && !all.is_empty());
+        // It is no request: it has no body, and on no route of requests nothing is set aside for
+        // meters it does not name.
+        for (i, meter) in catalog.meters.iter().enumerate() {
+            let id = MeterId(index(i));
+            if (only_named || meter.count.is_of_body()) && !named(&all, id) {
+                all.push((id, 0));
             }
         }
         let mut rules = self.lower_with(catalog, route, &all);
         (rules.free, rules.counts_request, rules.counts_response) = (false, None, None);
         rules
+    }
+
+    /// Whether work of this route that names no costs has the rules of its requests: those that
+    /// measure no body.
+    pub(crate) fn is_work_as_requests(&self, route: RouteId) -> bool {
+        let rules = self.route(Some(route));
+        rules.free || (rules.counts_request.is_none() && rules.counts_response.is_none())
     }
 
     /// The rules of a route; those for no route, if this policy was made without it.

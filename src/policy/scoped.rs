@@ -45,6 +45,19 @@ pub(crate) struct ScopeValues {
     pub(crate) named: SmallVec<[(Arc<str>, u128); 1]>,
 }
 
+impl ScopeValues {
+    /// Takes what it has no value for from another caller.
+    pub(crate) fn complete_with(&mut self, other: &Self) {
+        self.key = self.key.or(other.key);
+        self.user = self.user.or(other.user);
+        for (name, value) in &other.named {
+            if !self.named.iter().any(|(known, _)| known == name) {
+                self.named.push((name.clone(), *value));
+            }
+        }
+    }
+}
+
 /// The scopes of one request: its caller's known values, and its address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ScopesOf<'a> {

@@ -41,6 +41,35 @@ pub(crate) struct Due {
     pub(crate) alert: Alert,
     /// The use that triggers it, in atoms of its pool.
     pub(crate) at: i64,
+    /// The use that was seen, in the same.
+    pub(crate) used: i64,
+    pub(crate) terms: AlertTerms,
+}
+
+/// What a quota with alerts is a part of.
+#[derive(Clone, Debug)]
+pub(crate) struct AlertTerms {
+    /// The plan's name.
+    pub(crate) plan: Arc<str>,
+    /// Atoms of a whole unit.
+    pub(crate) scale: u64,
+    /// The limit, in atoms.
+    pub(crate) limit: u64,
+    /// Whether the pool is the one beyond the limit.
+    pub(crate) is_over: bool,
+}
+
+impl AlertTerms {
+    /// Whole units used, where so many atoms of the pool are taken.
+    pub(crate) fn used(&self, taken: i64) -> u64 {
+        let before = if self.is_over { self.limit } else { 0 };
+        before.saturating_add(u64::try_from(taken).unwrap_or(0)) / self.scale.max(1)
+    }
+
+    /// The limit in whole units.
+    pub(crate) fn units(&self) -> u64 {
+        self.limit / self.scale.max(1)
+    }
 }
 
 /// The alerts of one pool: percentages with the use at which each is passed, ascending.
@@ -48,17 +77,13 @@ pub(crate) struct Due {
 pub(crate) struct AlertRule {
     pub(crate) limit: Arc<str>,
     pub(crate) steps: Vec<(i64, u16)>,
+    pub(crate) terms: AlertTerms,
 }
 
 impl AlertRule {
-    /// The percentages that fall into the pool of `limit` included atoms, or into the one beyond
-    /// it.
-    pub(crate) fn new(
-        limit_name: &Arc<str>,
-        limit: u64,
-        percents: &[u16],
-        over: bool,
-    ) -> Option<Self> {
+    /// The percentages that fall into the pool of the included atoms, or into the one beyond them.
+    pub(crate) fn new(limit_name: &Arc<str>, percents: &[u16], terms: AlertTerms) -> Option<Self> {
+        let (limit, over) = (terms.limit, terms.is_over);
         let base = if over { 100 } else { 0 };
         let share = |percent: u16| {
             let used = u128::from(limit) * u128::from(percent - base) / 100;
@@ -66,7 +91,7 @@ impl AlertRule {
         };
         let here = percents.iter().filter(|percent| (**percent > 100) == over);
         let steps: Vec<_> = here.map(|percent| (share(*percent), *percent)).collect();
-        (!steps.is_empty()).then(|| Self { limit: limit_name.clone(), steps })
+        (!steps.is_empty()).then(|| Self { limit: limit_name.clone(), steps, terms })
     }
 }
 
@@ -85,7 +110,8 @@ impl Alerting {
         let passed = |step: &&(i64, u16)| step.0 > self.raised && used >= step.0;
         let (at, percent) = *self.rule.steps.iter().find(passed)?;
         let (tenant, limit) = (self.tenant.clone(), self.rule.limit.clone());
-        Some(Due { alert: Alert { tenant, limit, percent, window }, at })
+        let terms = self.rule.terms.clone();
+        Some(Due { alert: Alert { tenant, limit, percent, window }, at, used, terms })
     }
 
     /// The highest use already alerted that this process knows of.

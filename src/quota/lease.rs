@@ -29,7 +29,7 @@ use self::call::{Context, Fixed};
 use self::negotiation::{Closing, Negotiation};
 use crate::catalog::Window;
 use crate::clock::Now;
-use crate::ids::WriterId;
+use crate::ids::{SubPoolNumber, WriterId};
 use crate::quota::alert::{AlertRule, Alerting, Due};
 use crate::quota::demand::RootSeen;
 use crate::quota::pool::{PoolId, Terms};
@@ -58,6 +58,10 @@ pub(crate) use self::listed::Listed;
 /// How long after its slot a slot's lease is forgotten: there is another every few seconds. If a
 /// clock steps back into the slot, what was leased of it counts as used.
 pub(crate) const SLOT_OVER_MS: i64 = 5_000;
+
+/// A lease with more unused units than one part in this of its limit (1 %) is worth giving back
+/// when it falls quiet.
+const OF_NOTE: i64 = 100;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -217,9 +221,9 @@ impl Lease {
     }
 
     /// Settles `n` atoms that no hold covers: what is left pays, the rest is a debt. A total stops
-    /// at [`MOST`].
-    pub(crate) fn settle_late(&self, n: u64) {
-        self.balance.settle_late(n);
+    /// at [`MOST`]: returns how much was settled.
+    pub(crate) fn settle_late(&self, n: u64) -> u64 {
+        self.balance.settle_late(n)
     }
 
     /// Asks the pool for `n` atoms with its next call.
@@ -412,7 +416,7 @@ impl Lease {
 
     /// The pool was found to have so many writers that this lease draws on its shard from now on.
     /// The call in flight has been answered; it has changed nothing.
-    pub(crate) fn divert(&self, shard: u16) {
+    pub(crate) fn divert(&self, shard: SubPoolNumber) {
         self.negotiation().divert(shard);
     }
 
@@ -429,7 +433,7 @@ impl Lease {
     }
 
     /// The shard that holds its entry; `None`: the pool itself.
-    pub(crate) fn shard(&self) -> Option<u16> {
+    pub(crate) fn shard(&self) -> Option<SubPoolNumber> {
         self.negotiation().shard
     }
 
@@ -504,7 +508,18 @@ impl Lease {
         let mut it = self.negotiation();
         if it.closing == Closing::No {
             it.closing = Closing::Resting;
+            it.granted_ns = 0; // how long it lasted says nothing of what is needed
         }
+    }
+
+    /// Whether a process that dies would lose units of note with it: any of those that are given
+    /// once, or more than one part in [`OF_NOTE`] of a limit.
+    pub(crate) fn is_worth_returning(&self) -> bool {
+        let is_once = self.fixed.pool.is_once();
+        self.read(|it, at| {
+            let unused = signed(it.unused(at));
+            unused > 0 && (is_once || unused.saturating_mul(OF_NOTE) > it.terms.limit)
+        }) && !self.is_of_slot()
     }
 
     /// The gate closes: from now on units are only given back.
@@ -533,7 +548,8 @@ impl Lease {
 impl Lease {
     /// Settles `n` atoms that nothing pays for.
     pub(crate) fn owe(&self, n: u64) {
-        self.settle_late(n);
+        // What was not counted is not owed: no charge could ever cover it.
+        let n = self.settle_late(n);
         self.step(|it, at| it.owe(at, n));
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Every, Window};
-use crate::ids::{Surrogate, WriterId};
+use crate::ids::{SubPoolNumber, Surrogate, WriterId};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
@@ -61,12 +61,17 @@ pub(crate) struct PoolId {
 }
 
 impl PoolId {
+    /// Whether its units were given once: what is lost of them is lost for good.
+    pub(crate) fn is_once(&self) -> bool {
+        self.limit.starts_with("grant/")
+    }
+
     pub(crate) fn key(&self, space: &Space) -> Key {
         space.pool(self.tenant, &self.limit, self.scope, self.start_ms)
     }
 
     /// The key of one of its sub-pools; `None`: its own.
-    pub(crate) fn key_of(&self, space: &Space, shard: Option<u16>) -> Key {
+    pub(crate) fn key_of(&self, space: &Space, shard: Option<SubPoolNumber>) -> Key {
         let key = self.key(space);
         match shard {
             Some(shard) => space.sub_pool(key, shard),
@@ -128,6 +133,12 @@ pub(crate) struct View {
     debt: Option<i64>,
     /// Whether the limit was changed since the pool was created.
     pub(crate) moved: bool,
+}
+
+/// The highest use of a pool that was already alerted, in atoms. It is not in the [`View`], which
+/// every lease keeps.
+pub(crate) fn alerted(item: &Item) -> i64 {
+    item.int(ALERT).unwrap_or(0)
 }
 
 impl View {

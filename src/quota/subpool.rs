@@ -24,7 +24,7 @@
 //! Pure: [`next`] and [`drain`] say which write to make, and are asked again with what came back.
 
 use self::writes::{create, credit, feed, follow, give_up, owe, take_back};
-use crate::ids::WriterId;
+use crate::ids::{SubPoolNumber, WriterId};
 use crate::overrides;
 use crate::quota::demand::{Want, ahead};
 use crate::quota::pool::{self, View};
@@ -53,15 +53,15 @@ pub(crate) enum SeekStep {
 }
 
 /// The sub-pool of a writer. Incarnations are random, so they spread evenly.
-pub(crate) fn shard_of(incarnation: WriterId) -> u16 {
+pub(crate) fn shard_of(incarnation: WriterId) -> SubPoolNumber {
     incarnation.shard(shards())
 }
 
 /// The sub-pools that a pool may have, judging by its item. In a copy that item may be older than
 /// theirs, so with that many writers it is all of them.
-pub(crate) fn may_be(item: &Item) -> Result<std::ops::Range<u16>, StoreError> {
+pub(crate) fn may_be(item: &Item) -> Result<impl Iterator<Item = SubPoolNumber>, StoreError> {
     let many = pool::entries(item)?.len() >= overrides::split_at(SPLIT_AT);
-    Ok(if many || is_split(item) { 0..shards() } else { 0..0 })
+    Ok(SubPoolNumber::below(if many || is_split(item) { shards() } else { 0 }))
 }
 
 /// Whether so many writers lease from this pool that one without an entry goes to its sub-pool. Not
@@ -83,7 +83,7 @@ fn is_split(item: &Item) -> bool {
 /// paid by what a lowered limit takes away; then what is in transit; then new units.
 pub(crate) fn next(
     (root_key, sub_key): (&Key, &Key),
-    shard: u16,
+    shard: SubPoolNumber,
     root: &Root,
     sub: Option<&Sub>,
     want: Want,
@@ -115,7 +115,7 @@ pub(crate) fn next(
 /// The next write that returns free units of a sub-pool to the root.
 pub(crate) fn drain(
     (root_key, sub_key): (&Key, &Key),
-    shard: u16,
+    shard: SubPoolNumber,
     root: &Root,
     sub: Option<&Sub>,
     may_make: bool,
@@ -132,7 +132,7 @@ pub(crate) fn drain(
 /// The write that completes a movement already begun.
 pub(crate) fn arrive(
     (root_key, sub_key): (&Key, &Key),
-    shard: u16,
+    shard: SubPoolNumber,
     root: &Root,
     sub: Option<&Sub>,
     may_make: bool,

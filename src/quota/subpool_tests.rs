@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::ids::{Surrogate, WriterId};
+use crate::ids::{SubPoolNumber, Surrogate, WriterId};
 use crate::quota::demand::Want;
 use crate::quota::pool::{self, Entry, PoolId, Terms, View};
 use crate::quota::subpool::{self, Root, SeekStep, Sub};
@@ -27,7 +27,7 @@ enum Event {
     Feed(usize, u64, Fate),
     Drain(usize, Fate),
     /// It forgets what it knew, and turns to another sub-pool.
-    Dies(usize, u16),
+    Dies(usize, SubPoolNumber),
     /// A writer takes, gives all back but this part of what it has, or leaves.
     Take(u128, u64, Fate),
     Give(u128, u64, Fate),
@@ -62,7 +62,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => hand().prop_map(Event::LookAtSub),
         6 => (hand(), 0..40_u64, fate()).prop_map(|(h, n, f)| Event::Feed(h, n, f)),
         3 => (hand(), fate()).prop_map(|(h, f)| Event::Drain(h, f)),
-        1 => (hand(), 0..SHARDS).prop_map(|(h, shard)| Event::Dies(h, shard)),
+        1 => (hand(), 0..SHARDS).prop_map(|(h, n)| Event::Dies(h, SubPoolNumber::test(n))),
         5 => (writer(), 1..20_u64, fate()).prop_map(|(w, n, f)| Event::Take(w, n, f)),
         3 => (writer(), 0..4_u64, fate()).prop_map(|(w, n, f)| Event::Give(w, n, f)),
         1 => (writer(), fate()).prop_map(|(w, f)| Event::Leave(w, f)),
@@ -76,7 +76,7 @@ fn event() -> impl Strategy<Value = Event> {
 /// A process that moves units: what it last saw, which may be old.
 #[derive(Clone, Debug, Default)]
 struct Hand {
-    shard: u16,
+    shard: SubPoolNumber,
     root: Option<Item>,
     sub: Option<Item>,
 }
@@ -107,7 +107,9 @@ impl World {
         let entry = Entry { op: 1, held: 10, preauthorised: 10 };
         let world = Self {
             store: Memory::new(),
-            hands: (0..4).map(|n| Hand { shard: n % SHARDS, ..Hand::default() }).collect(),
+            hands: (0..4)
+                .map(|n| Hand { shard: SubPoolNumber::test(n % SHARDS), ..Hand::default() })
+                .collect(),
             sent: vec![pool::create(pool.key(&space), WriterId::test(99), terms, entry, Some(7))],
             views: BTreeMap::new(),
             space,
@@ -120,17 +122,17 @@ impl World {
         world
     }
 
-    fn key(&self, shard: Option<u16>) -> Key {
+    fn key(&self, shard: Option<SubPoolNumber>) -> Key {
         self.pool.key_of(&self.space, shard)
     }
 
     /// The first third lease from the root, as if they had been there before the split.
     fn key_of(&self, writer: u128) -> Key {
-        let shard = (writer as u16) % SHARDS;
+        let shard = SubPoolNumber::test((writer as u16) % SHARDS);
         self.key((writer > WRITERS / 3).then_some(shard))
     }
 
-    async fn read(&self, shard: Option<u16>) -> Option<Item> {
+    async fn read(&self, shard: Option<SubPoolNumber>) -> Option<Item> {
         self.store.read(self.key(shard)).await.unwrap()
     }
 
@@ -247,7 +249,7 @@ impl World {
     /// Charges to all writers of sub-pools, and payments of them.
     async fn debts(&self) -> (i64, i64) {
         let mut charged = 0;
-        for shard in 0..SHARDS {
+        for shard in SubPoolNumber::below(SHARDS) {
             let item = self.read(Some(shard)).await;
             charged += item.and_then(|item| item.int("owed")).unwrap_or(0);
         }
@@ -269,7 +271,7 @@ impl World {
         if taken + paid != out + fed as i64 {
             return Err(format!("law 1: {taken} taken, {out} held or spent, {fed} fed"));
         }
-        for shard in 0..SHARDS {
+        for shard in SubPoolNumber::below(SHARDS) {
             let fed = root.feeds.get(&shard).copied().unwrap_or_default();
             let Some(item) = self.read(Some(shard)).await else { continue };
             let sub = Sub::read(&item).unwrap();
@@ -296,7 +298,7 @@ impl World {
 
     /// All faults over: empties every sub-pool. Returns what is free in the root, and its limit.
     async fn settle(&mut self) -> (i64, i64) {
-        for shard in 0..SHARDS {
+        for shard in SubPoolNumber::below(SHARDS) {
             let (root, sub) = (self.read(None).await, self.read(Some(shard)).await);
             self.hands[0] = Hand { shard, root, sub };
             for _ in 0..9 {

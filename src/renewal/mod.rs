@@ -16,8 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::delays::Delays;
+use crate::ids::SubPoolNumber;
+use crate::notify::AlertQueue;
+use crate::notify::kinds::{self, LimitPassed};
 use crate::payers::late;
-use crate::quota::alert::Alert;
+use crate::quota::alert::{Alert, Due};
 use crate::quota::demand::RootSeen;
 use crate::quota::lease::{Lease, LeaseCall, Writer};
 use crate::quota::pool;
@@ -54,6 +57,7 @@ pub(crate) struct RenewerContext {
     pub(crate) hub: Arc<Hub>,
     pub(crate) space: Space,
     pub(crate) on_alert: Option<OnAlert>,
+    pub(crate) alerts: Arc<AlertQueue>,
     pub(crate) recovery: Arc<Recovery>,
 }
 
@@ -368,7 +372,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
 
 /// The sub-pool for a lease that has just met its pool, if it is to have one. A slot of a strict
 /// rate has none: it is over before units in the wrong sub-pool could be moved.
-fn sub_pool_of(ctx: &RenewerContext, lease: &Lease, seen: &PoolSeen) -> Option<u16> {
+fn sub_pool_of(ctx: &RenewerContext, lease: &Lease, seen: &PoolSeen) -> Option<SubPoolNumber> {
     let may = !lease.is_of_slot() && !lease.has_place() && ctx.store.promise().shared;
     let item = seen.item.as_ref().filter(|_| may)?;
     let is_crowded = subpool::is_crowded(item, lease.incarnation()).ok()?;
@@ -382,13 +386,15 @@ async fn raise_alerts(ctx: &RenewerContext, lease: &Lease) {
         return;
     }
     // The view may be old, and other processes have given units back.
-    let taken = match Whole::read(&*ctx.store, &ctx.space, lease.pool()).await {
-        Ok(Some(pool)) => pool.free().map(|free| pool.root.terms.limit.saturating_sub(free)),
+    let seen = match Whole::read(&*ctx.store, &ctx.space, lease.pool()).await {
+        Ok(Some(pool)) => {
+            pool.free().map(|free| (pool.root.terms.limit.saturating_sub(free), pool.alerted))
+        }
         Ok(None) => return,
         Err(error) => Err(error),
     };
-    let taken = match taken {
-        Ok(taken) => taken,
+    let (taken, raised) = match seen {
+        Ok(seen) => seen,
         Err(error) => {
             let now_ms = ctx.hub.clock.now().wall_ms;
             repeated!(warn, now_ms, "could not check a due alert"; %error);
@@ -396,6 +402,15 @@ async fn raise_alerts(ctx: &RenewerContext, lease: &Lease) {
         }
     };
     while let Some(due) = lease.due_alert(Some(taken)) {
+        // Before it is noted as raised: a process that dies in between leaves it to the next that
+        // looks, and the queue knows that it is the same.
+        if due.at > raised
+            && let Err(error) = raise(ctx, lease, &due).await
+        {
+            let now_ms = ctx.hub.clock.now().wall_ms;
+            repeated!(warn, now_ms, "could not write an alert"; %error);
+            return;
+        }
         let note = pool::alert(lease.pool().key(&ctx.space), due.at);
         match ctx.store.write(note).await {
             Ok(Written::Applied(_)) => tell(ctx, &due.alert),
@@ -408,6 +423,26 @@ async fn raise_alerts(ctx: &RenewerContext, lease: &Lease) {
         }
         lease.alert_is_told(due.at);
     }
+}
+
+/// Writes an alert for the destinations.
+async fn raise(ctx: &RenewerContext, lease: &Lease, due: &Due) -> Result<(), StoreError> {
+    let (alert, terms) = (&due.alert, &due.terms);
+    if !ctx.alerts.wants(kinds::limit_kind(alert.percent)) {
+        return Ok(());
+    }
+    let passed = LimitPassed {
+        surrogate: lease.pool().tenant,
+        tenant: &alert.tenant,
+        plan: &terms.plan,
+        limit: &alert.limit,
+        percent: alert.percent,
+        at: due.at,
+        used: terms.used(due.used),
+        limit_units: terms.units(),
+        window: (alert.window.start_ms, alert.window.end_ms),
+    };
+    ctx.alerts.raise(&kinds::limit_passed(ctx.alerts.stamp(), passed)).await
 }
 
 fn tell(ctx: &RenewerContext, alert: &Alert) {
@@ -565,6 +600,12 @@ mod tests {
             hub: Hub::new(Arc::new(clock.clone())).0,
             space: Space::new("test"),
             on_alert: None,
+            alerts: Arc::new(AlertQueue::new(
+                Arc::new(Memory::new()),
+                Space::new("test"),
+                Arc::new(clock.clone()),
+                Vec::new(),
+            )),
             recovery: Arc::default(),
         }
     }

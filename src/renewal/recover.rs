@@ -18,7 +18,7 @@ use super::RenewerContext;
 use super::seek::FRUITLESS;
 use crate::clock::{Now, nanos};
 use crate::delays::Delays;
-use crate::ids::WriterId;
+use crate::ids::{SubPoolNumber, WriterId};
 use crate::ledger::record::PoolRow;
 use crate::ledger::{log, slots};
 use crate::overrides;
@@ -66,7 +66,7 @@ struct LogsSeen {
     /// When other sub-pools of a pool may be searched again, and the pauses after that.
     gathers: HashMap<PoolId, (u64, Delays)>,
     /// The sub-pool at which the next search for dead writers goes on.
-    cursors: HashMap<PoolId, u16>,
+    cursors: HashMap<PoolId, SubPoolNumber>,
     /// All rows of ended logs.
     sealed: HashMap<WriterId, Arc<HashMap<PoolId, PoolRow>>>,
 }
@@ -124,15 +124,21 @@ impl Recovery {
     }
 
     /// The sub-pools to search for dead writers this time.
-    fn turn(&self, pool: &PoolId, own: Option<u16>, all: &BTreeMap<u16, Fed>) -> Vec<u16> {
+    fn turn(
+        &self,
+        pool: &PoolId,
+        own: Option<SubPoolNumber>,
+        all: &BTreeMap<SubPoolNumber, Fed>,
+    ) -> Vec<SubPoolNumber> {
         let mut seen = self.seen();
         if seen.cursors.len() >= MAX_WATCHED {
             seen.cursors.clear();
         }
         let from = seen.cursors.get(pool).copied().unwrap_or_default();
         let others = all.range(from..).chain(all.range(..from)).map(|(shard, _)| *shard);
-        let turn: Vec<u16> = others.filter(|shard| Some(*shard) != own).take(AT_ONCE).collect();
-        let next = turn.last().map_or(0, |last| last.saturating_add(1));
+        let turn: Vec<SubPoolNumber> =
+            others.filter(|shard| Some(*shard) != own).take(AT_ONCE).collect();
+        let next = turn.last().map_or_else(SubPoolNumber::default, |last| last.next());
         seen.cursors.insert(pool.clone(), next);
         own.into_iter().chain(turn).collect()
     }
@@ -174,7 +180,7 @@ pub(super) async fn recover(ctx: &RenewerContext, lease: &Lease) -> Result<bool,
 async fn look_through(
     ctx: &RenewerContext,
     lease: &Lease,
-    shard: Option<u16>,
+    shard: Option<SubPoolNumber>,
     item: &Item,
 ) -> Result<bool, StoreError> {
     let (mut gained, pool) = (false, lease.pool());

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::RenewerContext;
 use super::whole::read_subs;
 use crate::delays::Delays;
+use crate::ids::SubPoolNumber;
 use crate::quota::demand::{RootSeen, Want};
 use crate::quota::lease::Seek;
 use crate::quota::pool::{self, PoolId};
@@ -73,7 +74,7 @@ pub(super) async fn seek(ctx: &RenewerContext, seek: &Seek) -> Result<SeekAnswer
 pub(super) async fn leave(
     ctx: &RenewerContext,
     pool: &PoolId,
-    shard: u16,
+    shard: SubPoolNumber,
 ) -> Result<(), StoreError> {
     let Some(mut split) = Split::read(ctx, pool).await? else { return Ok(()) };
     let item = ctx.store.read(split.sub_key(shard)).await?;
@@ -103,7 +104,7 @@ impl<'a> Split<'a> {
         Ok(Some(Self { ctx, pool, key, root, item }))
     }
 
-    fn sub_key(&self, shard: u16) -> Key {
+    fn sub_key(&self, shard: SubPoolNumber) -> Key {
         self.pool.key_of(&self.ctx.space, Some(shard))
     }
 
@@ -115,7 +116,7 @@ impl<'a> Split<'a> {
     /// Makes the writes that bring units to a sub-pool, as far as the root has them.
     async fn feed(
         &mut self,
-        shard: u16,
+        shard: SubPoolNumber,
         item: Option<Item>,
         want: Want,
     ) -> Result<Option<Item>, StoreError> {
@@ -128,7 +129,7 @@ impl<'a> Split<'a> {
     /// Makes the writes that bring free units of a sub-pool to the root. True: there were some.
     async fn empty(
         &mut self,
-        shard: u16,
+        shard: SubPoolNumber,
         item: Option<Item>,
         may_make: bool,
     ) -> Result<bool, StoreError> {
@@ -141,7 +142,7 @@ impl<'a> Split<'a> {
     /// Makes the next write until there is none. Returns the sub-pool and the number of writes.
     async fn make(
         &mut self,
-        shard: u16,
+        shard: SubPoolNumber,
         mut item: Option<Item>,
         next: impl Fn((&Key, &Key), &Root, Option<&Sub>) -> SeekStep,
     ) -> Result<(Option<Item>, usize), StoreError> {
@@ -169,10 +170,10 @@ impl<'a> Split<'a> {
     }
 
     /// Brings free units of other sub-pools back to the root, until it has what is wanted.
-    async fn gather(&mut self, own: Option<u16>, want: Want) -> Result<(), StoreError> {
+    async fn gather(&mut self, own: Option<SubPoolNumber>, want: Want) -> Result<(), StoreError> {
         let feeds = self.root.feeds.iter();
         let others = feeds.filter(|(shard, fed)| Some(**shard) != own && fed.taken() > 0);
-        let others: Vec<u16> = others.map(|(shard, _)| *shard).collect();
+        let others: Vec<SubPoolNumber> = others.map(|(shard, _)| *shard).collect();
         let (store, space) = (&*self.ctx.store, &self.ctx.space);
         let mut items = read_subs(store, space, self.pool, others.iter().copied()).await?;
         let mut gained = false;

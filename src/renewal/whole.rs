@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tokio::task::JoinSet;
 
-use crate::ids::WriterId;
+use crate::ids::{SubPoolNumber, WriterId};
 use crate::quota::pool;
 #[cfg(feature = "stripe")]
 use crate::quota::pool::Entry;
@@ -19,10 +19,12 @@ use crate::store::{Item, Store, StoreError, StoreErrorKind};
 /// See the [module](self).
 pub(crate) struct Whole {
     pub(crate) root: View,
+    /// The highest use already alerted, in atoms.
+    pub(crate) alerted: i64,
     #[cfg(feature = "stripe")]
     root_item: Item,
-    feeds: BTreeMap<u16, Fed>,
-    subs: BTreeMap<u16, Item>,
+    feeds: BTreeMap<SubPoolNumber, Fed>,
+    subs: BTreeMap<SubPoolNumber, Item>,
 }
 
 impl Whole {
@@ -38,6 +40,7 @@ impl Whole {
         let subs = items.into_iter().filter_map(|(shard, item)| Some((shard, item?))).collect();
         Ok(Some(Self {
             root,
+            alerted: pool::alerted(&root_item),
             #[cfg(feature = "stripe")]
             root_item,
             feeds,
@@ -110,8 +113,8 @@ pub(super) async fn read_subs(
     store: &dyn Store,
     space: &Space,
     id: &PoolId,
-    shards: impl IntoIterator<Item = u16>,
-) -> Result<BTreeMap<u16, Option<Item>>, StoreError> {
+    shards: impl IntoIterator<Item = SubPoolNumber>,
+) -> Result<BTreeMap<SubPoolNumber, Option<Item>>, StoreError> {
     let mut calls = JoinSet::new();
     for shard in shards {
         let read = store.read(id.key_of(space, Some(shard)));
@@ -132,13 +135,13 @@ pub(super) async fn read_subs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Surrogate;
+    use crate::ids::{SubPoolNumber, Surrogate};
     use crate::quota::demand::Want;
     use crate::quota::pool::{Entry, Terms};
     use crate::quota::subpool::{Root, SeekStep};
     use crate::store::{Memory, Write};
 
-    const SHARD: u16 = 3;
+    const SHARD: SubPoolNumber = SubPoolNumber::test(3);
 
     struct Table(Memory, Space, PoolId);
 
@@ -147,7 +150,7 @@ mod tests {
             self.0.write(write).await.unwrap();
         }
 
-        async fn read(&self, shard: Option<u16>) -> Option<Item> {
+        async fn read(&self, shard: Option<SubPoolNumber>) -> Option<Item> {
             self.0.read(self.2.key_of(&self.1, shard)).await.unwrap()
         }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::query::{instant_of, percent_decoded};
 use super::written;
 use crate::amount::Amount;
 use crate::clock::unix_ms;
@@ -222,33 +223,14 @@ fn bad(detail: &str) -> Reply {
 }
 
 fn instant(name: &str, text: &str) -> Result<i64, Reply> {
-    let moment = text.parse::<jiff::Timestamp>().or_else(|error| {
-        let date: jiff::civil::Date = text.parse().map_err(|_| error)?;
-        date.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp())
-    });
-    moment.map(jiff::Timestamp::as_millisecond).map_err(|_| {
+    instant_of(text).map(unix_ms).ok_or_else(|| {
         bad(&format!("{name} is not an instant. Write 2026-11-01T00:00:00Z, or a date."))
     })
 }
 
-/// Decodes percent-encoding and `+` (WHATWG URL, section 5.1), strictly: malformed input is
-/// refused.
+/// Decodes a part of a query.
 fn decode(text: &str) -> Result<String, Reply> {
-    let wrong = || bad("The query is not percent-encoded UTF-8.");
-    let mut bytes = text.bytes();
-    let mut out = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                let (high, low) = (digit().ok_or_else(wrong)?, digit().ok_or_else(wrong)?);
-                u8::try_from(high * 16 + low).map_err(|_| wrong())?
-            }
-            plain => plain,
-        });
-    }
-    String::from_utf8(out).map_err(|_| wrong())
+    percent_decoded(text, ' ').ok_or_else(|| bad("The query is not percent-encoded UTF-8."))
 }
 
 #[cfg(test)]

@@ -22,12 +22,15 @@ mod history;
 mod page;
 #[cfg(test)]
 mod page_tests;
+mod query;
 
 pub(crate) use history::MAX_ROWS;
 pub use history::{Granularity, History, HistoryQuery, HistoryRow};
 pub use page::page;
 #[doc(hidden)]
 pub use page::page_reply;
+pub(crate) use page::{html_reply, policy_of};
+pub(crate) use query::{instant_of, percent_decoded};
 
 /// A caller's limits and usage, the body of `GET /usage`.
 /// [`Gate::usage_report`](crate::Gate::usage_report) returns it.

@@ -14,14 +14,8 @@ use crate::wire::{Reply, base64};
 
 const HTML: &str = include_str!("page.html");
 
-static POLICY: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-        source("style"),
-        source("script")
-    )
-});
+static POLICY: LazyLock<String> =
+    LazyLock::new(|| format!("{}; frame-ancestors 'self'", policy_of(HTML)));
 
 /// The page, and the `Content-Security-Policy` that it must be sent with.
 pub fn page() -> (&'static [u8], &'static str) {
@@ -30,19 +24,34 @@ pub fn page() -> (&'static [u8], &'static str) {
 
 /// The page as a response.
 pub fn page_reply() -> Reply {
+    html_reply(HTML, &POLICY)
+}
+
+/// A page as a response, with this `Content-Security-Policy`.
+pub(crate) fn html_reply(html: &str, policy: &str) -> Reply {
     let headers = vec![
         ("content-type", "text/html; charset=utf-8".to_owned()),
-        ("content-security-policy", POLICY.clone()),
+        ("content-security-policy", policy.to_owned()),
         ("cache-control", "no-cache".to_owned()),
         ("referrer-policy", "no-referrer".to_owned()),
         ("x-content-type-options", "nosniff".to_owned()),
     ];
-    Reply { status: 200, headers, body: HTML.as_bytes().to_vec() }
+    Reply { status: 200, headers, body: html.as_bytes().to_vec() }
 }
 
-/// The hash of the page's only element of this name, as a CSP source (CSP 3, section 2.3.1).
-fn source(element: &str) -> String {
-    let text = between(HTML, &format!("<{element}>"), &format!("</{element}>"));
+/// A policy that allows a page its one style, its one script and requests to its own origin.
+pub(crate) fn policy_of(html: &str) -> String {
+    format!(
+        "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'",
+        source(html, "style"),
+        source(html, "script")
+    )
+}
+
+/// The hash of a page's only element of this name, as a CSP source (CSP 3, section 2.3.1).
+fn source(html: &str, element: &str) -> String {
+    let text = between(html, &format!("<{element}>"), &format!("</{element}>"));
     let mut out = String::from("sha256-");
     base64(&Sha256::digest(text), &mut out).expect("writing to a String does not fail");
     out

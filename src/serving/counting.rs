@@ -20,7 +20,8 @@ pub struct Counting {
     serving: Option<Serving>,
     /// Only where a wait is possible: saves other bodies a reference count.
     gate: Option<Gate>,
-    status: u16,
+    /// `None` until its trailers say it.
+    status: Option<u16>,
     meter: Option<ByteMeter>,
     /// Bytes remaining, if the length is known.
     rest: Option<u64>,
@@ -35,6 +36,13 @@ pub struct Counting {
     /// The body has lasted, and is registered with the gate.
     lasts: bool,
 }
+
+/// The status of a body that ends without the trailers which should state it: its client takes the
+/// call as failed.
+const UNSTATED: u16 = 500;
+
+/// The status of a body that the gate cuts before its trailers: no failure of its handler.
+const CUT: u16 = 200;
 
 enum Wait {
     Room(Pending),
@@ -51,7 +59,7 @@ impl Counting {
     pub(super) fn new(
         serving: Serving,
         gate: Option<Gate>,
-        status: u16,
+        status: Option<u16>,
         meter: Option<ByteMeter>,
         rest: Option<u64>,
         ends_late: bool,
@@ -116,12 +124,12 @@ impl Counting {
                         serving.count_cut(gate, &why);
                     }
                     self.cut = true;
-                    self.end(Outcome::Complete { status: self.status });
+                    self.end(Outcome::Complete { status: self.status.unwrap_or(CUT) });
                     return Poll::Ready(Err(StreamCut));
                 }
             }
             if is_last || self.rest == Some(0) {
-                self.end(Outcome::Complete { status: self.status });
+                self.end_complete();
                 if self.waits_for_record() {
                     continue;
                 }
@@ -148,7 +156,7 @@ impl Counting {
             // The same chunk is tried again when the body is polled.
             Passed::Wait(_) | Passed::Cut(_) => return Ahead::Later,
         }
-        self.end(Outcome::Complete { status: self.status });
+        self.end_complete();
         self.waits_for_record();
         Ahead::Counted(match self.wait.take() {
             Some(Wait::Record(pending)) => Some(pending),
@@ -159,7 +167,7 @@ impl Counting {
     /// Ends the body: at `Ready` it is settled, and in mode `durable` recorded.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !matches!(self.wait, Some(Wait::Record(_))) {
-            self.end(Outcome::Complete { status: self.status });
+            self.end_complete();
             self.waits_for_record();
         }
         if let Some(Wait::Record(pending)) = &mut self.wait {
@@ -222,6 +230,18 @@ impl Counting {
         }
         self.rest = self.rest.map(|rest| rest.saturating_sub(n));
         Passed::Yes
+    }
+
+    /// Notes the status that the trailers state, where the head left it to them.
+    #[cfg(feature = "tower")]
+    pub(crate) fn state_status(&mut self, stated: impl FnOnce() -> u16) {
+        if self.status.is_none() {
+            self.status = Some(stated());
+        }
+    }
+
+    fn end_complete(&mut self) {
+        self.end(Outcome::Complete { status: self.status.unwrap_or(UNSTATED) });
     }
 
     fn end(&mut self, outcome: Outcome) {

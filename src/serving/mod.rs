@@ -261,7 +261,7 @@ impl Serving {
             (rest.or_else(|| may_report.then_some(FOR_REPORTS)), Owed::by(hold))
         });
         let (rest, owed) = looked.unwrap_or_default();
-        let Some(BodyRest { counted, is_keyed }) = rest else {
+        let Some(rest) = rest else {
             self.strike();
             self.0 = ServingKind::Ended;
             return Head { body: None, wait: gate.answer_waits(owed) };
@@ -272,11 +272,31 @@ impl Serving {
             let owed = owed.and(self.end_in_place(outcome));
             return Head { body: None, wait: gate.answer_waits(owed) };
         }
+        let body = self.left_to_body(gate, Some(status), rest, length);
+        Head { body: Some(body), wait: gate.answer_waits(owed) }
+    }
+
+    /// The same for a body whose trailers state the status, as gRPC's do: the head settles nothing,
+    /// and the body nothing before its trailers, however long it says it is.
+    #[cfg(feature = "tower")]
+    pub(crate) fn into_trailed_body(mut self, gate: &Gate) -> Head {
+        let looked = self.with(|hold| (hold.leave_to_body(), Owed::by(hold)));
+        let Some((rest, owed)) = looked else { return Head { body: None, wait: None } };
+        let body = self.left_to_body(gate, None, rest, None);
+        Head { body: Some(body), wait: gate.answer_waits(owed) }
+    }
+
+    fn left_to_body(
+        self,
+        gate: &Gate,
+        status: Option<u16>,
+        BodyRest { counted, is_keyed }: BodyRest,
+        length: Option<u64>,
+    ) -> Counting {
         // A body that takes its time stays registered, or is registered by it.
         let ends_late = is_keyed || gate.is_durable();
         let kept = (ends_late || counted.is_some()).then(|| gate.clone());
-        let body = Some(Counting::new(self, kept, status, counted, length, ends_late));
-        Head { body, wait: gate.answer_waits(owed) }
+        Counting::new(self, kept, status, counted, length, ends_late)
     }
 
     /// Handles a response that switches protocols ([`is_upgrade`]): its status decides the cost and
@@ -303,7 +323,7 @@ impl Serving {
                 return Took::Done;
             }
             let asks = &hold.of.rules().meters;
-            let Some(ask) = asks.iter().position(|ask| ask.meter == meter.meter) else {
+            let Some(ask) = asks.find(|ask| ask.meter == meter.meter) else {
                 return Took::Done;
             };
             let need = n - held;

@@ -2,8 +2,8 @@
 //! background tasks, each with its owner, and settings that all tenants read. Leaving work never
 //! waits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
@@ -18,6 +18,7 @@ use crate::quota::renewals::Renewals;
 use crate::quota::retired::RetiredLeases;
 use crate::rates::Throttled;
 use crate::sheets::answers::Answers;
+use crate::sheets::capacity::Capacity;
 use crate::sheets::sheet::Sheet;
 use crate::sheets::unrecorded::Unrecorded;
 use crate::store::Reach;
@@ -37,6 +38,8 @@ pub(crate) struct Hub {
     pub(crate) without_value: WithoutValue,
     /// Permits that have not ended. On its own, so that nothing shares its cache line.
     pub(crate) open_permits: Box<AtomicU64>,
+    /// The most in progress in this process; empty: not limited.
+    pub(crate) capacity: OnceLock<Box<Capacity>>,
     /// Whether the store is known to be away: then no request waits for units.
     pub(crate) reach: Reach,
     /// The newest revision of terms that this process has seen in a pool.
@@ -64,6 +67,7 @@ impl Hub {
             scoped: ScopedTable::default(),
             without_value: WithoutValue::default(),
             open_permits: Box::default(),
+            capacity: OnceLock::new(),
             reach: Reach::default(),
             newest_rev: AtomicI64::new(0),
             parts: AtomicU32::new(0),

@@ -4,6 +4,7 @@
 //! waits for [`answers`].
 
 pub(crate) mod answers;
+pub(crate) mod capacity;
 pub(crate) mod hub;
 pub(crate) mod sheet;
 pub(crate) mod tenant_core;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::amount::Atoms;
 use crate::catalog::{Catalog, MeterId};
 use crate::clock::Now;
 use crate::quota::lease::MOST;
@@ -24,21 +25,21 @@ pub(crate) struct UseRow {
 
 /// Atoms of a use row. Neither ever falls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Atoms {
-    pub(crate) used: u64,
+pub(crate) struct RowAtoms {
+    pub(crate) used: Atoms,
     /// Of these: drawn beyond a quota that bills. Recorded at the draw, because nothing else shows
     /// it: windows of quotas are not billing periods, and grants pay in between.
-    pub(crate) over: u64,
+    pub(crate) over: Atoms,
 }
 
-impl Atoms {
+impl RowAtoms {
     /// Takes the larger of each.
-    pub(crate) fn raise(&mut self, other: Atoms) {
+    pub(crate) fn raise(&mut self, other: RowAtoms) {
         self.used = self.used.max(other.used);
         self.over = self.over.max(other.over);
     }
 
-    pub(crate) fn add(&mut self, other: Atoms) {
+    pub(crate) fn add(&mut self, other: RowAtoms) {
         self.used = self.used.saturating_add(other.used);
         self.over = self.over.saturating_add(other.over);
     }
@@ -86,9 +87,9 @@ impl From<u64> for RowTotal {
 }
 
 impl UseTotal {
-    fn atoms(&self) -> Atoms {
-        let total = |of: &RowTotal| of.total.load(Ordering::Relaxed);
-        Atoms { used: total(&self.used), over: total(&self.over) }
+    fn atoms(&self) -> RowAtoms {
+        let total = |of: &RowTotal| Atoms(of.total.load(Ordering::Relaxed));
+        RowAtoms { used: total(&self.used), over: total(&self.over) }
     }
 }
 
@@ -107,9 +108,9 @@ impl UseRow {
     }
 
     /// Atoms counted so far.
-    pub(crate) fn total(&self, meter: MeterId) -> Atoms {
+    pub(crate) fn total(&self, meter: MeterId) -> RowAtoms {
         let row = self.totals.get(usize::from(meter.0));
-        row.map_or(Atoms::default(), UseTotal::atoms)
+        row.map_or(RowAtoms::default(), UseTotal::atoms)
     }
 
     /// Takes the counts, by meter: they are counted elsewhere from now on.
@@ -123,11 +124,12 @@ impl UseRow {
     }
 
     /// Meters whose total has risen since it was last logged, with the total; marks them as logged.
-    pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, Atoms)> + '_ {
+    pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, RowAtoms)> + '_ {
         self.totals.iter().enumerate().filter_map(|(i, row)| {
             let ((used, more), (over, more_over)) = (row.used.log(), row.over.log());
             let meter = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
-            (more || more_over).then_some((meter, Atoms { used, over }))
+            (more || more_over)
+                .then_some((meter, RowAtoms { used: Atoms(used), over: Atoms(over) }))
         })
     }
 
@@ -155,13 +157,13 @@ pub(crate) struct RowAtRest {
     period_ms: i64,
     day: u32,
     account: Option<Arc<str>>,
-    totals: Vec<Atoms>,
+    totals: Vec<RowAtoms>,
 }
 
 impl RowAtRest {
     /// Restores the row as it was.
     pub(crate) fn wake(self) -> UseRow {
-        let row = |Atoms { used, over }| UseTotal { used: used.into(), over: over.into() };
+        let row = |RowAtoms { used, over }| UseTotal { used: used.0.into(), over: over.0.into() };
         let totals = self.totals.into_iter().map(row).collect();
         let Self { part, period_ms, day, account, .. } = self;
         UseRow { part, period_ms, day, account, totals }
@@ -206,9 +208,9 @@ mod tests {
         assert!(row.add(MeterId(0), 10_000_000_000));
         // The longest length a request may state: earlier use is not lost.
         assert!(!row.add(MeterId(0), u64::MAX - 10_000_000_000 + 1));
-        assert_eq!(row.total(MeterId(0)).used, MOST);
+        assert_eq!(row.total(MeterId(0)).used, Atoms(MOST));
         assert!(!row.add(MeterId(0), u64::MAX));
-        assert_eq!(row.total(MeterId(0)).used, MOST);
+        assert_eq!(row.total(MeterId(0)).used, Atoms(MOST));
         assert!(row.add(MeterId(7), 1), "of another catalog");
     }
 }

@@ -4,6 +4,7 @@
 //! | partition | sort key | holds |
 //! |---|---|---|
 //! | `N#name hash` | | outer tenant id to surrogate |
+//! | `I#shard` | outer tenant id | the same, in the order of the ids, for lists of tenants |
 //! | `T#tenant` | | directory record: plan, status, overrides |
 //! | `T#tenant#C` | credential | credentials of a tenant, for listing and revoking |
 //! | `T#tenant#G` | grant | ended grants, moved out of the record, as they were given |
@@ -31,15 +32,21 @@
 //! | `V#tenant#scope#rate` | | shares of a rate under pressure, by node |
 //! | `M#` | | id and generation of the ledger |
 //! | `A#` | shard | recently announced changes of the directory |
+//! | `J#`destination hash | time, id | alerts that wait to be sent there, the oldest first |
+//! | `J#`destination hash`#x` | time, id | alerts that were given up |
+//! | `J#`destination hash`#`alert's id | | an alert that was sent there |
+//! | `J#later` | time, id | alerts that are due at that time |
+//! | `X#notify#`destination hash | | the process that sends alerts there |
 //!
-//! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
-//! cannot forge one.
+//! A tenant is always its [`Surrogate`], 32 hex digits: no part of an outer id's choosing stands in
+//! a key, so it cannot forge one. Only in the list of tenants is it a sort key, and there it is the
+//! whole of it.
 
 use super::{Item, Key, Name, StoreError, StoreErrorKind, Value};
 use sha2::{Digest, Sha256};
 
 use crate::identity::hex;
-use crate::ids::{LimitId, NodeId, Surrogate, WriterId};
+use crate::ids::{LimitId, NodeId, SubPoolNumber, Surrogate, WriterId};
 
 /// Version of the layout, the first thing in every partition key.
 const LAYOUT: &str = "1";
@@ -50,6 +57,10 @@ pub(crate) const FORMAT: &str = "v";
 /// Shards of a tenant's claims, by the first digit of a key's hash: a partition takes 1,000 writes
 /// a second, and a keyed request makes two or three.
 pub(crate) const CLAIM_SHARDS: u8 = 16;
+
+/// Partitions of the list of tenants, by the first digit of an id's hash: so that an import of
+/// tenants is not held to the 1,000 writes a second of one partition.
+pub(crate) const LIST_SHARDS: u8 = 16;
 
 /// One service's part of a table.
 #[derive(Clone, Debug)]
@@ -67,6 +78,11 @@ impl Space {
 
     pub(crate) fn name(&self, hash_hex: &str) -> Key {
         self.key(format_args!("N#{hash_hex}"), "-")
+    }
+
+    /// `id` is an outer id, or empty for the start of the partition.
+    pub(crate) fn listed(&self, shard: u8, id: &str) -> Key {
+        self.key(format_args!("I#{shard:x}"), id)
     }
 
     pub(crate) fn tenant(&self, tenant: Surrogate) -> Key {
@@ -105,8 +121,8 @@ impl Space {
     }
 
     /// One of the sub-pools of a pool: a partition of its own, for its own writes.
-    pub(crate) fn sub_pool(&self, root: Key, shard: u16) -> Key {
-        Key { pk: format!("{}#s{shard:02x}", root.pk), sk: root.sk }
+    pub(crate) fn sub_pool(&self, root: Key, shard: SubPoolNumber) -> Key {
+        Key { pk: format!("{}#s{shard}", root.pk), sk: root.sk }
     }
 
     pub(crate) fn log(&self, incarnation: WriterId, n: u64) -> Key {
@@ -197,6 +213,32 @@ impl Space {
         self.key(format_args!("X#reporter"), "-")
     }
 
+    /// An alert that waits for a destination; `id` is empty for the start of the partition. The
+    /// destination is a name in the service file, so hashed.
+    pub(crate) fn waiting_alert(&self, to: &str, at_ms: i64, id: &str) -> Key {
+        self.key(format_args!("J#{}", name_hash(&[to])), alert_place(at_ms, id))
+    }
+
+    /// The same alert, once it was given up.
+    pub(crate) fn dead_alert(&self, to: &str, at_ms: i64, id: &str) -> Key {
+        self.key(format_args!("J#{}#x", name_hash(&[to])), alert_place(at_ms, id))
+    }
+
+    /// That an alert was sent to a destination. `id` is one of ours: a hash in hexadecimal.
+    pub(crate) fn sent_alert(&self, to: &str, id: &str) -> Key {
+        self.key(format_args!("J#{}#{id}", name_hash(&[to])), "-")
+    }
+
+    /// An alert that is due at this time; `id` is empty for the start of that time.
+    pub(crate) fn later_alert(&self, at_ms: i64, id: &str) -> Key {
+        self.key(format_args!("J#later"), alert_place(at_ms, id))
+    }
+
+    /// Which process sends alerts to a destination.
+    pub(crate) fn notifier(&self, to: &str) -> Key {
+        self.key(format_args!("X#notify#{}", name_hash(&[to])), "-")
+    }
+
     /// `id` is a hash in hexadecimal; its first digit spreads a busy tenant over 16 partitions.
     pub(crate) fn event_claim(&self, tenant: Surrogate, id: &str) -> Key {
         let shard = id.get(..1).unwrap_or("0");
@@ -245,8 +287,13 @@ pub(crate) fn node(text: &str) -> Option<NodeId> {
     NodeId::from_stored_text(text)
 }
 
+/// A place in the order of alerts. Before 1970 is no time of an alert.
+fn alert_place(at_ms: i64, id: &str) -> String {
+    format!("{:016}#{id}", at_ms.max(0))
+}
+
 /// 128 bits of the names' hash, in hexadecimal. Lengths delimit the names.
-fn name_hash(names: &[&str]) -> String {
+pub(crate) fn name_hash(names: &[&str]) -> String {
     let mut hash = Sha256::new();
     for name in names {
         hash.update((name.len() as u64).to_be_bytes());

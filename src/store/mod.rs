@@ -41,6 +41,7 @@ mod apply;
 mod dynamodb;
 mod expiry;
 pub(crate) mod layout;
+mod lock;
 mod memory;
 mod reach;
 #[cfg(feature = "redb")]
@@ -51,6 +52,7 @@ mod retry;
 pub use self::dynamodb::{DynamoDb, WarmThroughput};
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
+pub(crate) use lock::Lock;
 pub use memory::Memory;
 pub(crate) use reach::Reach;
 pub(crate) use retry::{repeat, until_known, until_known_at_once};

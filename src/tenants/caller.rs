@@ -76,20 +76,23 @@ pub(crate) enum SheetRef {
 impl SheetRef {
     /// The caller's values for scopes, as far as they are known.
     pub(crate) fn scopes(&self) -> Option<&ScopeValues> {
+        self.caller().map(|caller| &caller.values)
+    }
+
+    /// The caller, if it is not the program itself.
+    pub(crate) fn caller(&self) -> Option<&Arc<KnownCaller>> {
         match self {
             Self::Own(_) => None,
-            Self::Of(caller) | Self::Newer(_, caller) => Some(&caller.values),
+            Self::Of(caller) | Self::Newer(_, caller) => Some(caller),
         }
     }
 
     /// Adds the caller's user and key to a refusal that lacks them.
     #[cold]
     pub(crate) fn name_in(&self, refusal: &mut Refusal) {
-        if let Self::Of(caller) | Self::Newer(_, caller) = self {
-            let Some(named) = &caller.named else { return };
-            refusal.user = refusal.user.take().or_else(|| named.user.clone());
-            refusal.key = refusal.key.take().or_else(|| named.key.clone());
-        }
+        let Some(named) = self.caller().and_then(|caller| caller.named.as_ref()) else { return };
+        refusal.user = refusal.user.take().or_else(|| named.user.clone());
+        refusal.key = refusal.key.take().or_else(|| named.key.clone());
     }
 }
 

@@ -223,7 +223,7 @@ impl ClaimItem {
         let rows = used.iter().flat_map(|used| &used.rows);
         Some(Self {
             by: used.as_ref().and_then(|_| name(item.bytes("by")?)),
-            used: rows.map(|(meter, _, atoms)| (meter.to_string(), atoms.used)).collect(),
+            used: rows.map(|(meter, _, atoms)| (meter.to_string(), atoms.used.0)).collect(),
             came: item.bytes("came")?.chunks(16).filter_map(name).collect(),
         })
     }
@@ -264,7 +264,8 @@ impl PoolItem {
             (writer, PoolEntry { op, held, preauthorised, closed })
         });
         let fed = |fed: Fed| (fed.credited, fed.returned, fed.owed);
-        let feeds = subpool::feeds(item).ok()?.into_iter().map(|(shard, it)| (shard, fed(it)));
+        let feeds =
+            subpool::feeds(item).ok()?.into_iter().map(|(shard, it)| (shard.number(), fed(it)));
         Some(Self {
             limit: item.int("limit")?,
             rev: view.terms.rev,
@@ -315,7 +316,7 @@ impl LogItem {
         let pools = rows.pools.into_iter().map(pool).collect();
         let uses = rows.uses.into_iter().map(|(key, total)| {
             let rest = format!("{} {} {} {:?}", key.tenant, key.part, key.day, key.period_ms);
-            ((key.meter.to_string(), rest), total.used)
+            ((key.meter.to_string(), rest), total.used.0)
         });
         Self { of, seal: false, pools, uses: uses.collect() }
     }

@@ -10,8 +10,8 @@
 //! 3. gRPC-Web is not gRPC: its calls are answered over HTTP like any other.
 //!
 //! Sources: "gRPC over HTTP2" (statuses, percent-encoding, `-bin` metadata) and
-//! `google/rpc/{status,error_details}.proto`. The few messages are encoded by hand: eleven fields
-//! do not justify a code generator.
+//! `google/rpc/{code,status,error_details}.proto`. The few messages are encoded by hand: eleven
+//! fields do not justify a code generator.
 
 use std::fmt::Write;
 
@@ -30,6 +30,26 @@ const DOMAIN: &str = "tallygate";
 pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
     let Some((media, rest)) = content_type.split_at_checked(GRPC.len()) else { return false };
     media.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+' | b';'))
+}
+
+/// What a call that ended with this `grpc-status` is as an HTTP status, by `google/rpc/code.proto`;
+/// 500 for what is no code, which clients take as `UNKNOWN`.
+#[cfg(feature = "tower")]
+pub(crate) fn grpc_as_http(status: &[u8]) -> u16 {
+    match status {
+        b"0" => 200,
+        b"1" => 499,                // CANCELLED
+        b"3" | b"9" | b"11" => 400, // INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE
+        b"4" => 504,                // DEADLINE_EXCEEDED
+        b"5" => 404,                // NOT_FOUND
+        b"6" | b"10" => 409,        // ALREADY_EXISTS, ABORTED
+        b"7" => 403,                // PERMISSION_DENIED
+        b"8" => 429,                // RESOURCE_EXHAUSTED
+        b"12" => 501,               // UNIMPLEMENTED
+        b"14" => 503,               // UNAVAILABLE
+        b"16" => 401,               // UNAUTHENTICATED
+        _ => 500,                   // UNKNOWN, INTERNAL, DATA_LOSS
+    }
 }
 
 /// A refusal as a gRPC status. A handler that passes on a refusal of
@@ -236,6 +256,31 @@ mod tests {
         for other in ["", "application/grp", "application/grpc-web", "application/json"] {
             assert!(!is_grpc(other.as_bytes()), "{other}");
         }
+    }
+
+    /// A handler that passes on a refusal is charged as over HTTP.
+    #[test]
+    #[cfg(feature = "tower")]
+    fn a_refusal_costs_the_same_over_grpc() {
+        for reason in [
+            Reason::Unidentified,
+            Reason::Exhausted,
+            Reason::PaymentRequired(crate::decision::Payment::Unpaid),
+            Reason::Suspended,
+            Reason::Unavailable,
+            Reason::Overloaded,
+            Reason::LengthRequired,
+            Reason::IdempotencyConflict,
+            Reason::NotMetered("x".into()),
+        ] {
+            let how = Mapping::of(&reason);
+            let status = grpc_as_http(code(how.grpc).to_string().as_bytes());
+            assert_eq!(status / 100, how.status / 100, "{reason:?}");
+        }
+        let classes: Vec<_> =
+            (0..18).map(|code| grpc_as_http(code.to_string().as_bytes()) / 100).collect();
+        assert_eq!(classes, [2, 4, 5, 4, 5, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 4, 5]);
+        assert_eq!([grpc_as_http(b""), grpc_as_http(b"ok")], [500, 500]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) use fields::{policy_header, write_ratelimit};
 pub use grpc::GrpcStatus;
 pub(crate) use grpc::grpc_refusal;
 #[cfg(feature = "tower")]
-pub(crate) use grpc::is_grpc;
+pub(crate) use grpc::{grpc_as_http, is_grpc};
 #[doc(hidden)]
 pub use policy_text::PolicyText;
 #[doc(hidden)]
@@ -169,6 +169,7 @@ impl Mapping {
             Reason::Unavailable => {
                 (503, "UNAVAILABLE", REDUCED, "Temporarily unable to decide", true)
             }
+            Reason::Overloaded => (503, "UNAVAILABLE", REDUCED, "Service at capacity", true),
             Reason::LengthRequired => {
                 (411, "FAILED_PRECONDITION", "/problems/length-required", "Length required", false)
             }
@@ -329,7 +330,12 @@ pub(crate) fn detail(refusal: &Refusal) -> String {
     let limit = refusal.limit.as_ref().map(|limit| &*limit.name);
     let of_plan = refusal.plan.as_ref().map(|plan| format!(" (plan {plan})")).unwrap_or_default();
     match (&refusal.reason, limit) {
-        (Reason::Unidentified, _) => "Missing or unknown API credential.".into(),
+        (Reason::Unidentified, _) => match &refusal.keys_go_in {
+            Some(headers) => {
+                format!("Missing or unknown API credential. A key goes into {headers}.")
+            }
+            None => "Missing or unknown API credential.".into(),
+        },
         (Reason::Exhausted, limit) => exhausted(refusal, limit, &of_plan),
         (Reason::Concurrency, _) => match &refusal.plan {
             Some(plan) => format!("Too many concurrent requests for plan {plan}."),
@@ -346,6 +352,9 @@ pub(crate) fn detail(refusal: &Refusal) -> String {
         (Reason::Suspended, _) => "Access is suspended by the operator of this service.".into(),
         (Reason::Unavailable, _) => {
             "Usage cannot be checked at the moment. The request was not counted; retry.".into()
+        }
+        (Reason::Overloaded, _) => {
+            "The service is at capacity. The request was not counted; retry.".into()
         }
         (Reason::LengthRequired, _) => {
             "Request bytes are metered. Send a Content-Length header.".into()
@@ -366,10 +375,20 @@ fn exhausted(refusal: &Refusal, limit: Option<&str>, of_plan: &str) -> String {
     let what = match (limit, kind, left(refusal)) {
         (None, ..) => "Limit exceeded".to_owned(),
         (Some(name), Some(LimitKind::Rate), _) => format!("Rate limit `{name}` exceeded"),
+        (Some(name), ..) if is_held(refusal) => {
+            format!("The rest of quota `{name}` is held by requests in progress")
+        }
         (Some(name), _, None) => format!("Quota `{name}` used up"),
         (Some(name), _, Some(left)) => format!("Quota `{name}` has {left} left, less than asked"),
     };
     format!("{what}{of_plan}. Retry in {wait} s.")
+}
+
+/// Whether requests in progress hold what the quota lacks: it is worth asking again before it
+/// resets.
+fn is_held(refusal: &Refusal) -> bool {
+    let (Some(limit), Some(wait)) = (&refusal.limit, refusal.retry_after) else { return false };
+    limit.resets_in.is_none_or(|resets| wait < resets)
 }
 
 /// The remainder of the limit that refused, if any. Not for calls, which are asked for one at a
@@ -401,7 +420,7 @@ fn payment_detail(refusal: &Refusal, payment: Payment) -> String {
     }
 }
 
-fn payment_word(payment: Payment) -> &'static str {
+pub(crate) fn payment_word(payment: Payment) -> &'static str {
     match payment {
         Payment::TrialOver => "trial-over",
         Payment::Unpaid => "unpaid",

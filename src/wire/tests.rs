@@ -32,6 +32,7 @@ fn refused(reason: Reason) -> Refusal {
         user: None,
         key: None,
         call: None,
+        keys_go_in: None,
     }
 }
 

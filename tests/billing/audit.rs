@@ -1,9 +1,9 @@
 //! The audit: clean if everything is consistent, and naming each planted gap.
 
 use serde_json::json;
-use tallygate::Amount;
 use tallygate::billing::audit::{Audit, Gap, Line};
 use tallygate::store::{Change, Key, Query, Store, Value, When, Write};
+use tallygate::{Amount, Trouble};
 
 use crate::bench::{Bench, NOW, fault, use_at};
 
@@ -114,11 +114,16 @@ async fn entries_without_an_answer_refused_and_thrown_away_are_named() {
     let audit = audited(&bench).await;
     let stopped = |gap: &Gap| matches!(gap, Gap::Stopped { k: 3, units: 1, .. });
     assert!(audit.gaps().any(|(_, gap)| stopped(gap)), "{audit:#?}");
-    let waits = bench.report().await.stopped;
+    let report = bench.report().await;
+    let waits = report.stopped;
+    let items = waits.len() + report.doubtful.len();
+    assert_eq!(bench.gate.health().troubles, [Trouble::BillingWaits { items }]);
     assert!(bench.gate.decide_stopped(&waits[0], false).await.unwrap(), "owed, and sent anew");
     assert!(!bench.gate.decide_stopped(&waits[0], false).await.unwrap(), "decided once");
     bench.pass(60);
     assert_eq!(bench.report().await.stopped, []);
+    let items = items - waits.len();
+    assert_eq!(bench.gate.health().troubles, [Trouble::BillingWaits { items }]);
     let audit = audited(&bench).await;
     assert!(!audit.gaps().any(|(_, gap)| matches!(gap, Gap::Stopped { .. })), "{audit:#?}");
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tallygate::Gate;
+use tallygate::Trouble;
 use tallygate::billing::SentSinceCopy;
 use tallygate::billing::report::ReportError;
 use tallygate::ingest::{Counted, UsageEvent};
@@ -16,6 +17,8 @@ const HOURS: u32 = 3_600;
 async fn waits(bench: &Bench) {
     let billed = bench.billed("api_requests");
     assert!(matches!(bench.gate.report_now().await, Err(ReportError::Restored)));
+    let told = bench.gate.health().troubles;
+    assert!(matches!(&*told, [Trouble::NotReported { .. }]), "{told:?}");
     assert!(matches!(bench.another().await.report_now().await, Err(ReportError::Restored)));
     assert_eq!(bench.billed("api_requests"), billed);
 }
@@ -39,6 +42,7 @@ async fn an_entry_that_was_open_in_the_backup_is_billed_once() {
         waits(&bench).await;
         assert!(bench.gate.resume_reports(SentSinceCopy::Nothing).await.unwrap());
         bench.report().await;
+        assert_eq!(bench.gate.health().troubles, []);
         assert_eq!(bench.billed("api_requests"), 10, "counted before: {counts}");
         bench.use_("acme", "requests", 4).await;
         bench.pass(60);

@@ -115,6 +115,39 @@ async fn a_plan_that_the_file_lacks_is_the_default_plan() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_plan_can_have_is_the_default_plan_of_a_new_and_a_known_tenant() {
+    let long = "x".repeat(65);
+    for name in [&*long, "", "a\u{1}b"] {
+        let (gate, clock, store) = open().await;
+        let status = async |org: &'static str, id: &'static str, plan: &str| {
+            let caller = Caller::new(org).user(id).plan(plan);
+            let layer = GateLayer::new(&gate).caller(move |_| Some(caller.clone()));
+            let inner = tower::service_fn(|_| async {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+            });
+            let request = Request::get("/search").body(Empty::<Bytes>::new()).unwrap();
+            layer.layer(inner).oneshot(request).await.unwrap().status().as_u16()
+        };
+        assert_eq!(status("new", "1", name).await, 200, "{name:?}: vouched for");
+        assert_eq!(status("new", "2", name).await, 200, "{name:?}");
+        assert_eq!(status("new", "3", name).await, 429, "{name:?}: two of the default plan");
+        assert_eq!(status("known", "1", "pro").await, 200);
+        assert_eq!(status("known", "1", "pro").await, 200);
+        assert_eq!(status("known", "2", name).await, 429, "{name:?}: two of the default plan");
+        let known = gate.directory().find("known").await.unwrap().unwrap();
+        assert_eq!(known.record().plan, None, "{name:?}");
+        let calls = store.calls();
+        for _ in 0..50 {
+            assert_eq!(status("known", "2", name).await, 429, "{name:?}");
+        }
+        let calls = store.calls() - calls;
+        assert!(calls <= 3, "{name:?}: the same name costs no call: {calls}");
+        clock.advance(Duration::from_secs(61));
+        assert_eq!(status("known", "1", "pro").await, 200, "{name:?}: five, of which two are used");
+    }
+}
+
+#[tokio::test]
 async fn without_a_plan_the_directory_decides() {
     let (gate, _clock, _store) = open().await;
     assert_eq!(of(&gate, "acme", "1", "").await, 401, "unknown to the directory");

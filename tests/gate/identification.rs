@@ -120,6 +120,20 @@ async fn a_revoked_key_is_refused_within_the_age_bound() {
 }
 
 #[tokio::test]
+async fn a_key_in_use_is_refused_from_the_instant_at_which_it_ends() {
+    let w = fixed("reject").await;
+    let (key, tenant) = new_key(&w.gate, "acme").await;
+    assert_eq!(with_key(&w.gate, &key).await, 200);
+    let id = tenant.keys().await.unwrap()[0].id.clone();
+    let new = tenant.rotate_key(&id, Duration::from_secs(2)).await.unwrap();
+    for (passed, old) in [(0, 200), (1_999, 200), (1, 401)] {
+        w.clock.advance(Duration::from_millis(passed));
+        assert_eq!(with_key(&w.gate, &key).await, old);
+        assert_eq!(with_key(&w.gate, new.expose()).await, 200);
+    }
+}
+
+#[tokio::test]
 async fn an_imported_hash_lets_its_key_in() {
     use sha2::Digest;
     let w = fixed("reject").await;

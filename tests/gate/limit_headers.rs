@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use tallygate::middleware::GateLayer;
 use tallygate::{Clock, ManualClock, Now, testing};
 use tower::{Layer, Service, service_fn};
@@ -145,4 +145,81 @@ async fn what_a_request_holds_of_a_sum_is_left_until_it_is_used() {
     for left in (2..34).rev() {
         assert_eq!(left_after(&gate, 0).await, format!("r={left}"));
     }
+}
+
+/// Units that are given once have one name, before and after they are used up, whether a plan gives
+/// them or a grant, in the headers, in the refusal and in `GET /usage`.
+#[tokio::test]
+async fn one_time_units_have_one_name_everywhere() {
+    let plans = |given: &str| {
+        format!(
+            "default-plan = \"free\"\n[meter.credits]\n[route.render]\nmatch = \"POST /render\"\n\
+             cost = {{ credits = 10 }}\n[plan.free]\nquota.credits = \"{given}\"\n"
+        )
+    };
+    for (given, grants, left) in [("30", 0, 30), ("prepaid", 1, 30), ("30", 1, 60)] {
+        let (gate, _clock) = testing::gate(&plans(given));
+        for n in 0..grants {
+            let grant = tallygate::directory::Grant::new(format!("g{n}"), "credits", 30);
+            gate.directory().tenant("acme").grant(grant).save().await.unwrap();
+        }
+        let service = service_fn(|_: Request<Empty<Bytes>>| async {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        for left in (0..left).step_by(10).rev().map(Some).chain([None]) {
+            let request =
+                Request::post("/render").header("x-tenant", "acme").body(Empty::new()).unwrap();
+            let reply = GateLayer::new(&gate).layer(service).call(request).await.unwrap();
+            assert_eq!(reply.status(), if left.is_some() { 200 } else { 402 }, "{given}");
+            let told = format!("\"credits/once\";r={}", left.unwrap_or(0));
+            assert_eq!(reply.headers()["ratelimit"], told, "{given}");
+            if left.is_none() {
+                let body = reply.into_body().collect().await.unwrap().to_bytes();
+                let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(problem["limit"]["name"], "credits/once", "{given}");
+                assert_eq!(problem["violated-policies"][0], "credits/once", "{given}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_prepaid_units_is_told() {
+    let (gate, clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.credits]
+        count = "reported"
+        hold  = "5"
+        [plan.free]
+        quota.credits = "prepaid"
+    "#,
+    );
+    let told = async |used: u64| {
+        let service = service_fn(move |request: Request<Empty<Bytes>>| {
+            let usage = request.extensions().get::<tallygate::Admitted>().unwrap().usage();
+            usage.add("credits", used);
+            async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+        });
+        let request = Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap();
+        let response = GateLayer::new(&gate).layer(service).call(request).await.unwrap();
+        let line = |name| response.headers()[name].to_str().unwrap().to_owned();
+        (response.status().as_u16(), line("ratelimit"), line("ratelimit-policy"))
+    };
+    let of = |status, left, granted| {
+        let policy = format!("\"credits/once\";q={granted};tallygate-unit=\"credits\"");
+        (status, format!("\"credits/once\";r={left}"), policy)
+    };
+    assert_eq!(told(0).await, of(402, 0, 0));
+    let bought = |id, units| tallygate::directory::Grant::new(id, "credits", units);
+    let soon = testing::time_at(testing::START_MS + 60_000);
+    let edit = gate.directory().tenant("acme").grant(bought("first", 700).expires(soon));
+    edit.grant(bought("second", 300)).save().await.unwrap();
+    assert_eq!(told(0).await, of(200, 1000, 1000), "its own hold is left to it");
+    assert_eq!(told(400).await, of(200, 600, 1000));
+    assert_eq!(told(400).await, of(200, 200, 1000));
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(told(1).await, of(200, 199, 300), "the first has expired");
+    assert_eq!(told(400).await, of(200, 0, 300));
+    assert_eq!(told(0).await, of(402, 0, 300));
 }

@@ -187,3 +187,38 @@ async fn a_job_of_a_suspended_tenant_takes_nothing_more() {
     permit.settle_with("tokens", 250);
     assert_eq!(this_month(&gate, "ann", "tokens").await, (250, 0), "what was used is counted");
 }
+
+/// A job that takes a little, its tenant is changed, it takes a little more, and so on; others use
+/// what is left. It reports at its end what it took.
+#[tokio::test]
+async fn a_job_keeps_what_it_holds_over_any_number_of_changes() {
+    for (changes, all_taken) in [(7, true), (12, true), (30, true), (80, false)] {
+        let plans = "default-plan = \"free\"\n[meter.tokens]\n[meter.pages]\n[plan.free]\n\
+                     quota.tokens = \"1000/day\"\nquota.pages = \"9/day\"";
+        let (gate, _clock) = testing::gate(plans);
+        let acme = gate.tenant("acme").await.unwrap();
+        let job = gate.admit(Ask::new(&acme, "job").cost("tokens", 5)).await.unwrap();
+        let mut taken = 5;
+        for n in 0..changes {
+            let grant = tallygate::directory::Grant::new(format!("g{n}"), "pages", 1);
+            let edit = gate.directory().tenant("acme").grant(grant);
+            edit.save().await.unwrap();
+            let edit = gate.directory().tenant("acme").end_grant(format!("g{n}"));
+            edit.save().await.unwrap();
+            match job.usage().take("tokens", 5).await {
+                Ok(()) => taken += 5,
+                Err(refusal) => assert_eq!(refusal.reason, Reason::Unavailable),
+            }
+        }
+        assert_eq!(taken == 5 + 5 * changes, all_taken, "{changes} changes: {taken}");
+        let mut others = 0;
+        while let Ok(permit) = gate.admit(Ask::new(&acme, "other").cost("tokens", 5)).await {
+            permit.settle();
+            others += 5;
+        }
+        job.settle_with("tokens", taken);
+        assert_eq!(others + taken, 1_000, "{changes} changes");
+        let (used, held) = this_month(&gate, "acme", "tokens").await;
+        assert_eq!((used, held), (1_000, 0), "{changes} changes");
+    }
+}

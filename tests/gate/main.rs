@@ -3,15 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod alerts;
 mod app_routes;
 mod balances;
 mod bursts;
+mod capacity;
 mod decisions;
 mod directory_lookups;
 mod durable_answers;
 mod fuzz_corpus;
+mod health;
 mod host_callers;
 mod host_tables;
+mod huge;
 mod idempotency;
 mod identification;
 mod late_usage;
@@ -21,11 +25,14 @@ mod meter_names;
 mod metered_rates;
 mod metrics;
 mod middleware;
+mod open_holds;
 mod opening;
 mod payers;
 mod plan_files;
 mod propagation;
+mod quiet;
 mod readings;
+mod resets;
 mod scopes;
 mod settlement;
 mod shared_rates;

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
+use tallygate::decision::LimitKind;
+use tallygate::directory::Grant;
 use tallygate::middleware::{CountReads, GateLayer, ReadBody};
 use tallygate::store::Memory;
 use tallygate::testing::{self, OpenRequest, Plans};
-use tallygate::{Gate, Outcome};
+use tallygate::{Ask, Gate, Outcome};
 use test_support::clocks::Paused;
 use test_support::requests::Call;
 use test_support::stores::Shared;
@@ -208,4 +210,159 @@ async fn bytes_that_are_read_after_the_end_are_charged_to_their_rate() {
     };
     assert_eq!(send(12).await, 200); // 600 KB in 12 s
     assert_eq!(send(1).await, 429, "ten minutes of the rate have been read");
+}
+
+/// A piece of work that takes `each` tokens a second and uses them: how often it may within so many
+/// seconds, and the waits that refusals name.
+async fn takes(gate: &Gate, ask: Ask, each: u64, seconds: u64) -> (u64, Vec<u64>) {
+    let permit = gate.admit(ask).await.unwrap();
+    let usage = permit.usage();
+    let (mut n, mut waits) = (0, Vec::new());
+    for _ in 0..seconds {
+        match usage.take("tokens", each).await {
+            Ok(()) => {
+                usage.add("tokens", each);
+                n += 1;
+            }
+            Err(refusal) => {
+                assert_eq!(refusal.limit.as_ref().map(|limit| limit.kind), Some(LimitKind::Rate));
+                waits.push(refusal.retry_after.unwrap().as_secs());
+            }
+        }
+        sleep(1).await;
+    }
+    permit.settle();
+    (n, waits)
+}
+
+/// A connection that lasts takes no more of a rate than requests one after the other would.
+#[tokio::test(start_paused = true)]
+async fn what_a_handler_takes_is_asked_of_the_meters_rates() {
+    let strict = "{ limit = \"60 tokens/min burst 60\", strict = true }";
+    for rate in ["\"60 tokens/min burst 60\"", "\"60 tokens/min per user\"", strict] {
+        for edge in ["none", "file"] {
+            let world = World::new(&tokens(rate, ""));
+            let gate = if rate == strict { world.sharing().await } else { world.alone().await };
+            let acme = gate.tenant("acme").await.unwrap();
+            let ask = || Ask::new(&acme, "job").user("ann");
+            let (n, waits) = takes(&gate, ask(), 10, 30).await;
+            // The burst, and what 30 s refill; a strict rate's next minute begins meanwhile.
+            let most = if rate == strict { 12 } else { 9 };
+            let of_burst = if rate == strict { 12 } else { 7 };
+            assert!((6..=most).contains(&n), "{rate}: {n} times 10 in 30 s");
+            assert!(waits.iter().all(|wait| (1..=60).contains(wait)), "{waits:?}");
+            if edge == "file" {
+                world.plans.set(&tokens(rate, "quota.requests = \"2000/hour\""));
+                gate.reload().await.unwrap();
+            }
+            sleep(180).await;
+            let (n, _) = takes(&gate, ask(), 10, 10).await;
+            assert!(
+                (6..=of_burst).contains(&n),
+                "{rate}: the bucket is full again, and {n} were taken"
+            );
+            gate.close().await.unwrap();
+        }
+    }
+}
+
+/// Once asked for, it is not charged again when it is reported; what is reported beyond it is.
+#[tokio::test(start_paused = true)]
+async fn a_rate_is_charged_once_for_what_is_taken_and_then_reported() {
+    let world = World::new(&tokens("\"60 tokens/h burst 60\"", ""));
+    let gate = world.alone().await;
+    let acme = gate.tenant("acme").await.unwrap();
+    let permit = gate.admit(Ask::new(&acme, "job")).await.unwrap();
+    let usage = permit.usage();
+    usage.take("tokens", 20).await.unwrap();
+    usage.add("tokens", 20);
+    usage.take("tokens", 30).await.unwrap();
+    usage.add("tokens", 35); // 55 of 60
+    permit.settle();
+    let permit = gate.admit(Ask::new(&acme, "job").cost("tokens", 5)).await.unwrap();
+    assert!(permit.usage().take("tokens", 6).await.is_err(), "5 held, and none beside them");
+    permit.cancel(); // and they go back
+    assert!(gate.admit(Ask::new(&acme, "job").cost("tokens", 6)).await.is_err());
+    gate.admit(Ask::new(&acme, "job").cost("tokens", 5)).await.unwrap().settle();
+}
+
+/// What is refused by a quota takes nothing of the rate, and the other way round.
+#[tokio::test(start_paused = true)]
+async fn a_take_that_is_refused_takes_nothing() {
+    let world = World::new(&tokens("\"60 tokens/h burst 60\"", "quota.tokens = \"70/day\""));
+    let gate = world.alone().await;
+    let acme = gate.tenant("acme").await.unwrap();
+    let permit = gate.admit(Ask::new(&acme, "job")).await.unwrap();
+    let usage = permit.usage();
+    let refused = async |n| usage.take("tokens", n).await.unwrap_err().limit.unwrap().kind;
+    for _ in 0..3 {
+        assert_eq!(refused(71).await, LimitKind::Quota);
+        assert_eq!(testing::held(&acme), 0);
+    }
+    usage.take("tokens", 50).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(refused(11).await, LimitKind::Rate);
+        assert_eq!(testing::held(&acme), 50);
+    }
+    usage.take("tokens", 10).await.unwrap();
+    permit.settle();
+}
+
+/// A take beyond the burst could never fit: it asks for a full bucket, and its use is charged.
+#[tokio::test(start_paused = true)]
+async fn a_take_beyond_the_burst_waits_for_a_full_bucket() {
+    let world = World::new(&tokens("\"60 tokens/min burst 60\"", ""));
+    let gate = world.alone().await;
+    let acme = gate.tenant("acme").await.unwrap();
+    let permit = gate.admit(Ask::new(&acme, "job")).await.unwrap();
+    let usage = permit.usage();
+    usage.take("tokens", 200).await.unwrap();
+    usage.add("tokens", 200);
+    assert!(usage.take("tokens", 1).await.is_err());
+    sleep(139).await;
+    assert!(usage.take("tokens", 1).await.is_err(), "140 s of the rate are owed");
+    sleep(3).await;
+    usage.take("tokens", 1).await.unwrap();
+    let refusal = usage.take("tokens", 200).await.unwrap_err();
+    assert!(refusal.retry_after.unwrap() <= Duration::from_secs(60), "{refusal:?}");
+    permit.settle();
+}
+
+/// A body is no handler: bytes that pass are charged, and a rate cuts no stream.
+#[tokio::test(start_paused = true)]
+async fn a_rate_cuts_no_response_body() {
+    let world = World::new(
+        "default-plan = \"free\"\n[meter.out]\ncount = \"response-bytes\"\nhold = \"1KB\"\n\
+         cut = true\n[plan.free]\nrate.default = \"60KB out/min burst 60KB\"\n",
+    );
+    let gate = world.alone().await;
+    let inner = tower::service_fn(|_: Request<Full<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(Slow(12, 50_000, None)))
+    });
+    let request = Request::get("/down").header("x-tenant", "acme").body(Full::default()).unwrap();
+    let response = GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 600_000);
+    assert!(open(&gate, &CHAT).await.is_none(), "ten minutes of the rate have passed");
+}
+
+/// The slot of a strict rate is no payer: a cost that is split between a quota and a grant uses
+/// both, whether its rate is strict or not.
+#[tokio::test(start_paused = true)]
+async fn a_split_cost_uses_all_its_payers_under_a_strict_rate() {
+    for strict in [false, true] {
+        let rate = format!("{{ limit = \"600 tokens/min burst 600\", strict = {strict} }}");
+        let world = World::new(&tokens(&rate, "quota.tokens = \"20/day\""));
+        let gate = world.sharing().await;
+        let grant = Grant::new("g1", "tokens", 20);
+        gate.directory().tenant("acme").grant(grant).save().await.unwrap();
+        let acme = gate.tenant("acme").await.unwrap();
+        let permit = gate.admit(Ask::new(&acme, "job").cost("tokens", 25)).await.unwrap();
+        permit.usage().take("tokens", 35).await.unwrap();
+        permit.settle_with("tokens", 35);
+        assert_eq!(testing::held(&acme), 0);
+        let ask = |n| Ask::new(&acme, "job").cost("tokens", n);
+        assert!(gate.admit(ask(6)).await.is_err(), "5 are left, strict: {strict}");
+        gate.admit(ask(5)).await.unwrap().settle();
+        gate.close().await.unwrap();
+    }
 }

@@ -503,3 +503,37 @@ async fn past_a_soft_limit_a_header_of_the_hosts_choice_warns() {
         response.into_body().collect().await.unwrap();
     }
 }
+
+/// A server drops a body once its trailers are sent; the messages may state their length.
+#[tokio::test]
+async fn a_grpc_call_ends_with_its_trailers() {
+    let plans = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"100/day\"\n";
+    for (kind, status, charged) in [
+        ("application/grpc+proto", Some("0"), 1),
+        ("application/grpc", Some("13"), 0),
+        ("application/grpc", None, 0), // a client takes it as failed
+        ("application/grpc-web", Some("13"), 1),
+    ] {
+        let (gate, _clock) = testing::gate(plans);
+        let mut request = request("POST", "/a.B/C");
+        request.headers_mut().insert("content-type", kind.parse().unwrap());
+        let answer = move |_| {
+            let trailers = status.map(|status| {
+                Ok(http::HeaderMap::from_iter([(
+                    "grpc-status".parse().unwrap(),
+                    status.parse().unwrap(),
+                )]))
+            });
+            let body = Full::<Bytes>::from("message").with_trailers(std::future::ready(trailers));
+            Response::builder().header("content-type", kind).body(body).unwrap()
+        };
+        let mut body = call(&gate, request, answer).await.into_body();
+        while let Some(frame) = body.frame().await {
+            if frame.unwrap().is_trailers() {
+                break;
+            }
+        }
+        drop(body);
+        assert_eq!(meter(&gate, "requests").await, (charged, 0), "{kind}, {status:?}");
+    }
+}

@@ -117,7 +117,7 @@ async fn a_refusal_counts_all_that_was_granted() {
     give("launch", 50).await;
     gate.admit(ask(20)).await.unwrap().settle();
     let refused = problem(&gate, ask(31)).await;
-    assert_eq!(refused["limit"]["name"], "grant/launch", "the only one");
+    assert_eq!(refused["limit"]["name"], "credits/once", "as where there are more");
     assert_eq!(refused["detail"], "30 left of the prepaid credits, less than asked.");
 
     give("summer", 50).await;

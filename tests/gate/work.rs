@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tallygate::identity::{Caller, Identify, Identity, RequestView};
 use tallygate::middleware::{GateLayer, Peer};
 use tallygate::testing::{self, START_MS};
-use tallygate::{Ask, Gate, GateBuilder, ManualClock, TenantHandle};
+use tallygate::{Admitted, Ask, Gate, GateBuilder, ManualClock, TenantHandle};
 use tower::{Layer, ServiceExt};
 
 /// Limits by every scope: rates for all, for one route and for those without their own; quotas.
@@ -311,5 +311,132 @@ async fn a_dropped_permit_is_failed_work() {
         assert_eq!(standing(&gate, "acme", "tokens").await, (tokens + 70, 0, 0), "{plan}");
         assert_eq!(standing(&gate, "acme", "pages").await, (3 * pages, 0, 0), "{plan}");
         assert_eq!(acme.in_flight(), Some(0));
+    }
+}
+
+/// Its route's requests have bodies, 64 KB of which are held in advance; it has none.
+#[tokio::test]
+async fn work_on_a_route_holds_nothing_for_bodies() {
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.uploaded]
+        count = "request-bytes"
+        [meter.served]
+        count = "response-bytes"
+        [route.convert]
+        match = "POST /convert"
+        cost  = { requests = 2 }
+        [route.status]
+        match = "GET /status"
+        free  = true
+        [plan.free]
+        quota.requests = "100/day"
+        quota.uploaded = "100KB/day"
+        quota.served   = "100KB/day"
+    "#;
+    let (gate, _clock) = testing::gate(PLANS);
+    let acme = gate.tenant("acme").await.unwrap();
+    let by_route = || Ask::new(&acme, "convert");
+    let mut open = Vec::new();
+    for ask in [by_route(), by_route(), by_route().cost("requests", 3), Ask::new(&acme, "status")] {
+        open.push(gate.admit(ask).await.unwrap());
+        for meter in ["uploaded", "served"] {
+            assert_eq!(standing(&gate, "acme", meter).await, (0, 0, 0));
+        }
+    }
+    // What the job itself moves, it says.
+    open[0].usage().take("served", 100_000).await.unwrap();
+    open[0].usage().add("served", 100_000);
+    assert!(open[1].usage().take("served", 1).await.is_err());
+    open.into_iter().for_each(tallygate::Permit::settle);
+    assert_eq!(standing(&gate, "acme", "requests").await.0, 2 + 2 + 3);
+    assert_eq!(standing(&gate, "acme", "uploaded").await.0, 0);
+    assert_eq!(standing(&gate, "acme", "served").await.0, 100_000);
+}
+
+/// A worker beside an API whose secrets it does not have, and whose scopes come of its code.
+#[tokio::test]
+async fn a_worker_opens_the_service_file_of_the_api() {
+    const SERVICE: &str = r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        api-key = ["authorization"]
+        pepper  = [{ id = "1", env = "TALLYGATE_NOT_SET_HERE" }]
+        [[identify]]
+        [identify.jwt]
+        issuer   = "https://id.example"
+        audience = "api"
+        tenant   = "org"
+        secret   = { env = "TALLYGATE_NOT_SET_HERE" }
+        [ingest]
+        token = { env = "TALLYGATE_NOT_SET_HERE" }
+    "#;
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.pages]
+        [plan.free]
+        quota.pages = "2/day per project"
+        rate.all    = "100/s per ip"
+    "#;
+    let builder = || GateBuilder::from_text(SERVICE).plans(PLANS);
+    for plans in [PLANS, "default-plan = \"free\"\n[plan.free]\n"] {
+        let error = builder().plans(plans).open().await.unwrap_err();
+        assert!(error.to_string().contains("GateBuilder::work_only"), "{error}");
+    }
+
+    let gate = builder().work_only().open().await.unwrap();
+    gate.directory().tenant("acme").save().await.unwrap();
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = |project: &str| Ask::new(&acme, "scan").cost("pages", 2).scope("project", project);
+    for (project, fits) in [("7", true), ("8", true), ("7", false)] {
+        let admitted = gate.admit(ask(project)).await.map(tallygate::Permit::settle);
+        assert_eq!(admitted.is_ok(), fits, "{project}");
+    }
+    let handler = tower::service_fn(async |_: Request<Empty<Bytes>>| {
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let request = Request::get("/scan").header("authorization", "Bearer key");
+    let request = request.body(Empty::new()).unwrap();
+    let answer = GateLayer::new(&gate).layer(handler).oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), 401, "a request has no caller here");
+    gate.close().await.unwrap();
+}
+
+/// What a request leaves to do is of its caller: the same limits as for work that names them all.
+#[tokio::test]
+async fn what_a_request_leaves_to_do_is_on_behalf_of_its_caller() {
+    for (limited, named) in [("pages", true), ("pages", false), ("requests", true)] {
+        let (gate, _clock) = gate("tenant").await;
+        let acme = gate.tenant("acme").await.unwrap();
+        let handler = tower::service_fn(async |request: Request<Empty<Bytes>>| {
+            let admitted = request.extensions().get::<Admitted>().unwrap();
+            assert_eq!(admitted.user().as_deref(), Some("ann"));
+            assert_eq!(admitted.key().as_deref(), Some("k1"));
+            let answer = Response::builder().extension(admitted.ask("work"));
+            Ok::<_, Infallible>(answer.body(Empty::<Bytes>::new()).unwrap())
+        });
+        let mut request = Request::post("/chat").body(Empty::<Bytes>::new()).unwrap();
+        for (name, value) in HEADERS.into_iter().zip(["k1", "ann", "7"]) {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let address: IpAddr = [10, 0, 0, 1].into();
+        request.extensions_mut().insert(Peer(SocketAddr::new(address, 1)));
+        let answer = GateLayer::new(&gate).layer(handler).oneshot(request).await.unwrap();
+        let left = answer.extensions().get::<Ask>().unwrap().clone();
+        let told = Ask::new(&acme, "work").key("k1").user("ann").scope("project", "7");
+        let asks = [left, told.address(address)];
+        let first = asks[usize::from(named)].clone().cost(limited, 10);
+        gate.admit(first).await.unwrap().settle();
+        // 20 pages an hour for the key, and 11 requests for the project, one of which was made.
+        let [left, told] =
+            asks.map(|ask| ask.cost(limited, if limited == "pages" { 11 } else { 1 }));
+        let by_left = gate.admit(left.clone()).await.unwrap_err();
+        let by_told = gate.admit(told).await.unwrap_err();
+        assert_eq!(gate.refusal_problem(&by_left), gate.refusal_problem(&by_told));
+        assert_eq!((by_left.user.as_deref(), by_left.key.as_deref()), (Some("ann"), Some("k1")));
+        // Another project, user and key of the same address.
+        let other = left.key("k2").user("bob").scope("project", "8");
+        gate.admit(other).await.unwrap().settle();
     }
 }

@@ -1,6 +1,7 @@
 //! Work with an id (`Ask::once`): charged once, over nodes that share a store, restarts and deaths.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +14,9 @@ use tallygate::directory::Grant;
 use tallygate::middleware::GateLayer;
 use tallygate::store::{Key, Memory, Query, Store, StoreFuture, Write, Written};
 use tallygate::testing::{self, Faulty};
-use tallygate::{Admitted, Ask, Gate, ManualClock, Permit, Reason, Refusal};
+use tallygate::{
+    Admitted, Ask, Clock, Gate, GateBuilder, Identified, ManualClock, Permit, Reason, Refusal,
+};
 use test_support::gates::meter;
 use tower::{Layer, ServiceExt};
 
@@ -129,7 +132,7 @@ async fn of_two_that_do_the_same_work_the_first_to_settle_is_charged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_was_not_charged_is_new() {
+pub(crate) async fn work_that_was_not_charged_is_new() {
     let world = World::new(&HARD.replace("10/day", "100/day"));
     let dead = world.gate().await;
     std::mem::forget(pages(&dead, "job").await.unwrap()); // its process dies meanwhile
@@ -415,4 +418,95 @@ async fn what_was_counted_does_not_wait_behind_a_claim_that_is_slow() {
     );
     flushing.await.unwrap().unwrap();
     assert_eq!(meter(&open().await, "pages").await.0, 3);
+}
+
+/// In real time, because the file has threads of its own. A process that is killed leaves its
+/// files as they stand then: that is a copy of them.
+#[tokio::test]
+async fn an_id_is_charged_once_over_lives_of_a_redb_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at_unix_ms(testing::START_MS);
+    let open = async |path: &Path| {
+        let service = format!(
+            "[store]\nkind = \"redb\"\npath = {path:?}\n[flush]\nmode = \"journal\"\n\
+             [identity]\nunknown = \"create\"\n"
+        );
+        let plans = HARD.replace("10/day", "100/day"); // some are leased to the process that died
+        loop {
+            let builder = GateBuilder::from_text(&service).plans(&plans).work_only();
+            match builder.clock(clock.clone()).open().await {
+                // The tasks of a gate that was dropped end a moment later.
+                Err(error) if error.to_string().contains("already open") => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                opened => break opened.unwrap(),
+            }
+        }
+    };
+    let killed = |life: &str| {
+        let lives = folder.path().join(life);
+        std::fs::create_dir(&lives).unwrap();
+        for file in std::fs::read_dir(folder.path().join("first")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), lives.join(file.file_name())).unwrap();
+        }
+        lives.join("store.redb")
+    };
+    let used = async |gate: &Gate| {
+        gate.flush_now().await.unwrap();
+        clock.advance(Duration::from_secs(2)); // past the age of a cached reading
+        let who = Identified::from(&gate.tenant("acme").await.unwrap());
+        let report = gate.usage_report(&who).await.unwrap();
+        report.meters.iter().find(|of| &*of.name == "pages").unwrap().used.whole()
+    };
+
+    std::fs::create_dir(folder.path().join("first")).unwrap();
+    let gate = open(&folder.path().join("first/store.redb")).await;
+    let permit = pages(&gate, "job").await.unwrap();
+    let in_work = killed("in-work"); // before the work was settled
+    permit.settle();
+    gate.flush_now().await.unwrap();
+    let on_record = killed("on-record");
+    drop(gate); // no `close`
+
+    for (path, is_paid) in [(in_work, false), (on_record, true)] {
+        for life in 0..3 {
+            let gate = open(&path).await;
+            let again = pages(&gate, "job").await.unwrap();
+            assert_eq!(again.is_repeat(), is_paid || life > 0, "{path:?}, life {life}");
+            again.settle();
+            assert_eq!(used(&gate).await, 10, "{path:?}, life {life}");
+            match life {
+                0 => drop(gate),
+                _ => gate.close().await.unwrap(),
+            }
+        }
+    }
+}
+
+/// A claim that is only held ends by itself; one that is charged does not, with its store's expiry
+/// run as often as it has anything.
+#[tokio::test(start_paused = true)]
+pub(crate) async fn an_id_that_was_charged_is_never_forgotten() {
+    let world = World::new(&HARD.replace("10/day", "100/day"));
+    let gate = world.gate().await;
+    pages(&gate, "charged").await.unwrap().settle();
+    pages(&gate, "held").await.unwrap().cancel();
+    gate.close().await.unwrap();
+    let year = Duration::from_secs(366 * 86_400);
+    world.clock.advance(year);
+    let now_ms = world.clock.now().wall_ms;
+    let mut expired = 0;
+    for _ in 0..100 {
+        expired += world.store.expire(now_ms).await.unwrap();
+    }
+    assert!(expired > 0, "the claim that was not charged");
+    let gate = world.gate().await;
+    let (charged, held) =
+        (pages(&gate, "charged").await.unwrap(), pages(&gate, "held").await.unwrap());
+    assert_eq!((charged.is_repeat(), held.is_repeat()), (true, false));
+    charged.settle();
+    held.settle();
+    assert_eq!(world.used(&gate, "pages").await, (10, 0), "of this day");
+    gate.close().await.unwrap();
 }

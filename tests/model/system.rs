@@ -321,6 +321,8 @@ impl Run {
             costs.reverse(); // which of two meters is named that both refuse is not said
         }
         let expected = self.book.admit(tenant, 0, &costs, &[]);
+        let again = |book: &mut Book| book.admit(tenant, 0, &costs, &[]).is_ok();
+        let expected = expected.map_err(|it| self.or_soon(it, &told, (tenant, None), again));
         same("answer", &told, &expected.as_ref().map(|_| ()).map_err(|it| *it))?;
         if let (Ok(permit), Ok(mut hold)) = (said, expected) {
             if done {
@@ -354,6 +356,8 @@ impl Run {
         };
         let expected = self.book.admit(tenant, user, &costs, &holds);
         let told = said.as_ref().map(|_| ()).map_err(|it| reason(&it.as_ref().unwrap().reason));
+        let again = |book: &mut Book| book.admit(tenant, user, &costs, &holds).is_ok();
+        let expected = expected.map_err(|it| self.or_soon(it, &told, (tenant, None), again));
         same("answer", &told, &expected.as_ref().map(|_| ()).map_err(|it| *it))?;
         if let (Ok(request), Ok(hold)) = (said, expected) {
             let usage = request.usage();
@@ -377,8 +381,8 @@ impl Run {
         }
     }
 
-    async fn take(&mut self, slot: usize, tokens: u64) -> Result<(), Differs> {
-        let Some(slot) = self.slots[slot].as_mut().filter(|slot| slot.is_chat_open()) else {
+    async fn take(&mut self, at: usize, tokens: u64) -> Result<(), Differs> {
+        let Some(slot) = self.slots[at].as_mut().filter(|slot| slot.is_chat_open()) else {
             return Ok(());
         };
         let plan = self.book.plan(slot.hold.tenant, TOKENS);
@@ -394,8 +398,38 @@ impl Run {
         // If a user's quota and a grant both lack units, either may be named.
         let either = is_given && has_narrow;
         let named = |it| if either && it == Refused::GrantUsedUp { Refused::Exhausted } else { it };
-        let said = said.map_err(|refusal| named(reason(&refusal.reason)));
-        same("taken", &said, &expected.map_err(named))
+        let said = said.map_err(|refusal| reason(&refusal.reason));
+        let (tenant, hold) = (slot.hold.tenant, slot.hold.clone());
+        let again = |book: &mut Book| book.take(&mut hold.clone(), TOKENS, tokens).is_ok();
+        let expected = expected.map_err(|it| self.or_soon(it, &said, (tenant, Some(at)), again));
+        same("taken", &said.map_err(named), &expected.map_err(named))
+    }
+
+    /// Units given once that are used up only as long as other requests hold the rest are worth
+    /// asking for soon. If they would not do for all that was asked, either may be said.
+    fn or_soon(
+        &self,
+        refused: Refused,
+        told: &Result<(), Refused>,
+        (tenant, own): (usize, Option<usize>),
+        again: impl FnOnce(&mut Book) -> bool,
+    ) -> Refused {
+        if refused != Refused::GrantUsedUp {
+            return refused;
+        }
+        let mut without = self.book.clone();
+        let mut are_held = false;
+        for (_, slot) in self.slots.iter().enumerate().filter(|(at, _)| Some(*at) != own) {
+            let Some(slot) = slot.as_ref().filter(|slot| slot.hold.tenant == tenant) else {
+                continue;
+            };
+            are_held |= [JOBS, TOKENS].iter().any(|meter| without.held(&slot.hold, *meter) > 0);
+            without.answer(&mut slot.hold.clone(), false);
+        }
+        match again(&mut without) || (are_held && *told == Err(Refused::Exhausted)) {
+            true => Refused::Exhausted,
+            false => Refused::GrantUsedUp,
+        }
     }
 
     async fn give(

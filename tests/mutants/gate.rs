@@ -1,4 +1,5 @@
-//! Mistakes in meters that the plain model does not have, each caught by a test of whole gates.
+//! Mistakes in meters and ids that the plain model does not have, each caught by a test of whole
+//! gates.
 //!
 //!     tests/mutants/run
 //!
@@ -9,7 +10,7 @@ use std::panic::catch_unwind;
 use tallygate::testing::{Plant, plant};
 
 /// A mistake, and the test that catches it.
-const MISTAKES: [(Plant, &str, fn()); 2] = [
+const MISTAKES: [(Plant, &str, fn()); 4] = [
     (
         Plant::SumsHoldForNoPart,
         "a_stream_is_cut_where_the_credits_end_that_its_bytes_cost",
@@ -19,6 +20,16 @@ const MISTAKES: [(Plant, &str, fn()); 2] = [
         Plant::StatedLengthsAreCharged,
         "bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states",
         super::bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states,
+    ),
+    (
+        Plant::IdsAreKeys,
+        "work_that_was_not_charged_is_new",
+        crate::work_once::work_that_was_not_charged_is_new,
+    ),
+    (
+        Plant::ChargedIdsExpire,
+        "an_id_that_was_charged_is_never_forgotten",
+        crate::work_once::an_id_that_was_charged_is_never_forgotten,
     ),
 ];
 

@@ -99,6 +99,10 @@ pub enum Plant {
     SumsHoldForNoPart,
     /// A stated `Content-Length` is charged, whatever is read.
     StatedLengthsAreCharged,
+    /// The ids of work have as many free repeats as a client's keys.
+    IdsAreKeys,
+    /// A charged id is forgotten as one is that is only held.
+    ChargedIdsExpire,
 }
 
 impl Plant {

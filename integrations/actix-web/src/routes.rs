@@ -7,6 +7,7 @@ use actix_web::http::{Method, header};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Route};
 use tallygate::adapter::{IdentifyStep, Waited};
+use tallygate::admin::{self, Admin, AdminRequest};
 use tallygate::ingest::MAX_BODY;
 use tallygate::wire::Reply;
 use tallygate::{Gate, Identified, report};
@@ -23,6 +24,12 @@ struct UsageRoutes;
 
 /// The same marker for [`ingest_routes`].
 struct IngestRoutes;
+
+/// The same for [`admin_routes`], with the path that they are under.
+struct AdminRoutes(String);
+
+/// What a browser says about the page that sends a request (Fetch Metadata, W3C).
+const SEC_FETCH_SITE: header::HeaderName = header::HeaderName::from_static("sec-fetch-site");
 
 /// The routes that show a tenant its own usage: `GET /usage` (JSON, with `ETag`), `GET
 /// /usage/history?meter=..` and `GET /usage-page` (an HTML page that asks for a key and shows the
@@ -89,6 +96,66 @@ pub fn ingest_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + u
     }
 }
 
+/// The operator's routes under this path, as [`tallygate::admin`] lists them: see tenants and their
+/// usage, and change what they may use. Every request needs a token of
+/// [`new_operator`](tallygate::directory::Directory::new_operator), but for the console at this
+/// path itself: a page for a browser that holds no data, and asks for one.
+///
+/// For `App::configure`: [`GateMiddleware`](crate::GateMiddleware) around that `App` lets them
+/// through. Choose a path that only operators reach, or an `App` on a listener of its own:
+///
+/// ```
+/// # fn app(gate: &tallygate::Gate) {
+/// use actix_web::App;
+/// use tallygate_actix_web::{GateMiddleware, admin_routes};
+///
+/// let app = App::new().wrap(GateMiddleware::new(gate)).configure(admin_routes(gate, "/admin"));
+/// # let _ = app;
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// If the path is empty or `/`: then they would take every request.
+pub fn admin_routes(gate: &Gate, path: &str) -> impl FnOnce(&mut ServiceConfig) + Clone + use<> {
+    let path = format!("/{}", path.trim_matches('/'));
+    assert!(path.len() > 1, "the operator's routes need a path of their own, such as \"/admin\"");
+    let admin = gate.admin();
+    move |config| {
+        let operate = move |request, body| operate(admin.clone(), request, body);
+        let scope = web::scope(&path).default_service(web::to(operate));
+        config.app_data(AdminRoutes(path)).service(scope);
+    }
+}
+
+async fn operate(admin: Admin, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let mounted = request.app_data::<AdminRoutes>().map_or("", |routes| &routes.0);
+    // As sent: actix-web's own view of it is decoded, and an id may hold a slash.
+    let path = request.uri().path().strip_prefix(mounted).unwrap_or_default();
+    let method = request.method().as_str();
+    if let Some(page) = admin.console(method, path) {
+        return response(page);
+    }
+    let header = |name| request.headers().get(name).map(header::HeaderValue::as_bytes);
+    let (token, site) = (header(header::AUTHORIZATION), header(SEC_FETCH_SITE));
+    let operator = match admin.known(token, site).await {
+        Ok(operator) => operator,
+        Err(refused) => return response(refused), // nothing of the body is read
+    };
+    let body = body.to_bytes_limited(admin::MAX_BODY).await.ok().and_then(Result::ok);
+    let asked = AdminRequest { method, path, query: request.query_string(), body: body.as_deref() };
+    response(admin.reply(&operator, asked).await)
+}
+
+/// Whether this is a request for its own `App`'s operator's routes.
+fn is_admin(request: &ServiceRequest) -> bool {
+    let within = |routes: &AdminRoutes| {
+        let rest = request.uri().path().strip_prefix(&*routes.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    request.app_data::<AdminRoutes>().is_some_and(within)
+}
+
 async fn take_usage(gate: Gate, request: HttpRequest, body: web::Payload) -> HttpResponse {
     let token = request.headers().get(header::AUTHORIZATION);
     let token = token.map(header::HeaderValue::as_bytes);
@@ -115,7 +182,7 @@ pub(crate) fn is_own(request: &ServiceRequest) -> bool {
     if crate::webhook::is_webhook(request) {
         return true;
     }
-    if is_ingest(request) {
+    if is_ingest(request) || is_admin(request) {
         return true;
     }
     matches!(request.path(), USAGE | HISTORY | PAGE)

@@ -39,7 +39,8 @@
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its callers itself and decides
 //!   nothing, so it also answers tenants that are over their limit or have not paid. The same goes
-//!   for [`ingest_router`], where other services report usage.
+//!   for [`ingest_router`], where other services report usage, and for [`admin_router`], where
+//!   operators see and change what tenants may use.
 //! - [`DigestBodies`] compares the bodies of idempotent requests.
 //! - Paths that no route answers are gated too. A router merged after `.layer(..)` takes over that
 //!   fallback, ungated: merge it before.
@@ -67,7 +68,7 @@ pub use digest::{DigestBodies, DigestFuture, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::GateLayer;
 pub use refused::Refused;
-pub use routes::{ingest_router, usage_router};
+pub use routes::{admin_router, ingest_router, usage_router};
 #[cfg(feature = "tokio")]
 pub use serve::{ServeError, serve};
 pub use service::{GateService, ResponseFuture};

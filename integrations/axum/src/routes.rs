@@ -14,6 +14,7 @@ use axum_core::response::Response;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use tallygate::adapter::{IdentifyStep, Waited};
+use tallygate::admin::{self, Admin, AdminRequest};
 use tallygate::ingest::MAX_BODY;
 use tallygate::middleware::HttpView;
 use tallygate::wire::Reply;
@@ -22,6 +23,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{GateLayer, GateService};
+
+/// What a browser says about the page that sends a request (Fetch Metadata, W3C).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The routes that show a tenant its own usage: `GET /usage` (JSON, with `ETag`), `GET
 /// /usage/history?meter=..` and `GET /usage-page` (an HTML page that asks for a key and shows the
@@ -65,6 +69,47 @@ pub fn ingest_router<S: Clone + Send + Sync + 'static>(gate: impl Into<GateLayer
     let gate = layer.gate().clone();
     let router = gated_fallback(layer);
     router.route("/usage", post(move |request| take_usage(gate, request)))
+}
+
+/// The operator's routes, as [`tallygate::admin`] lists them: see tenants and their usage, and
+/// change what they may use. Every request needs a token of
+/// [`new_operator`](tallygate::directory::Directory::new_operator), but for the console at the
+/// root: a page for a browser that holds no data, and asks for one.
+///
+/// Nest it **after** `.layer(GateLayer::new(&gate))`, under a path that only operators reach, or on
+/// a listener of its own; a layer of yours around it may ask for more than the token:
+///
+/// ```
+/// # use axum::Router;
+/// # use tallygate_axum::{GateLayer, admin_router};
+/// # fn app(gate: &tallygate::Gate, api: Router) -> Router {
+/// api.layer(GateLayer::new(gate)).nest("/admin", admin_router(gate))
+/// # }
+/// ```
+pub fn admin_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
+    let admin = gate.admin();
+    Router::new().fallback(move |request| operate(admin, request))
+}
+
+async fn operate(admin: Admin, request: Request) -> Response {
+    if let Some(page) = admin.console(request.method().as_str(), request.uri().path()) {
+        return response(page);
+    }
+    let (parts, body) = request.into_parts();
+    let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
+    let (token, site) = (header(header::AUTHORIZATION), header(SEC_FETCH_SITE));
+    let operator = match admin.known(token, site).await {
+        Ok(operator) => operator,
+        Err(refused) => return response(refused), // nothing of the body is read
+    };
+    let body = axum::body::to_bytes(body, admin::MAX_BODY).await.ok();
+    let request = AdminRequest {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        query: parts.uri.query().unwrap_or_default(),
+        body: body.as_deref(),
+    };
+    response(admin.reply(&operator, request).await)
 }
 
 /// A router without routes. [`Router::merge`] keeps the merged router's default fallback, so this

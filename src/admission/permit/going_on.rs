@@ -3,17 +3,21 @@
 //! there; what it draws and reports beyond that belongs to the sheet in force, in a hold of its
 //! own.
 
+use std::sync::Arc;
+
 use super::{FORGIVEN, Hold, HoldContext, HoldState};
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::payers::purse;
-use crate::policy::AmountSource;
-use crate::policy::taken::{CALLS, Taken, TakenList};
+use crate::policy::taken::{DrawnFrom, PaysFor, Taken, TakenList};
+use crate::policy::{AmountSource, AskIndex, CounterIndex};
+use crate::quota::lease::Lease;
 use crate::repeated::repeated;
 
-/// Most sheets that one request holds units of at a time, besides the one it was admitted under and
-/// the one in force: what it holds of the oldest then goes back unused.
-const MOST: usize = 8;
+/// Most sheets that one request holds unused units of at a time, besides the one it was admitted
+/// under: past that it takes no more, because none that it holds may go back. It bounds the memory
+/// of a request that takes something under one sheet after the other and reports nothing.
+const MOST: usize = 64;
 
 impl Hold {
     /// The hold that new draws are made for: itself, or the one that continues it.
@@ -24,14 +28,32 @@ impl Hold {
         }
     }
 
+    /// The same, to look at.
+    pub(crate) fn latest_seen(&self) -> &Self {
+        self.list.get().and_then(|listed| listed.going_on.last()).unwrap_or(self)
+    }
+
+    /// Units of a lease that it holds under any of its sheets, as far as they are listed: those of
+    /// a plain request are not.
+    pub(crate) fn holds_of(&self, lease: &Arc<Lease>) -> u64 {
+        let of_lease = |took: &&Taken| match &took.from {
+            DrawnFrom::Pool(pool) => Arc::ptr_eq(purse::lease_of(&self.of.sheet, *pool), lease),
+            DrawnFrom::ScopedPool(_, of) => Arc::ptr_eq(of, lease),
+            DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => false,
+        };
+        let here = self.taken().iter().filter(of_lease).map(|took| took.n);
+        let later = self.list.get().map_or(&[][..], |listed| &listed.going_on);
+        let later = later.iter().map(|hold| hold.holds_of(lease));
+        here.chain(later).fold(0, u64::saturating_add)
+    }
+
     /// The context whose sheet must still be valid.
     pub(crate) fn latest_of(&self) -> &HoldContext {
-        let latest = self.list.get().and_then(|listed| listed.going_on.last());
-        latest.map_or(&self.of, |latest| &latest.of)
+        &self.latest_seen().of
     }
 
     /// The same ask of the same meter, under the present rules; `None`: they have none.
-    pub(crate) fn latest_ask(&self, ask: usize, n: u64) -> Option<(usize, u64)> {
+    pub(crate) fn latest_ask(&self, ask: AskIndex, n: u64) -> Option<(AskIndex, u64)> {
         let latest = self.latest_of();
         if std::ptr::eq(latest, &self.of) {
             return Some((ask, n));
@@ -40,11 +62,25 @@ impl Hold {
         let meter = &self.of.sheet.catalog.meters[usize::from(meter.0)];
         let catalog = &latest.sheet.catalog;
         let id = catalog.meter(&meter.name)?;
-        let ask = latest.rules().meters.iter().position(|ask| ask.meter == id)?;
+        let ask = latest.rules().meters.find(|ask| ask.meter == id)?;
         Some((ask, rescaled(n, meter.scale, catalog.meters[usize::from(id.0)].scale)))
     }
 
-    /// From now on it draws under these rules.
+    /// Whether it goes on under no further sheet, until some of what it holds is used.
+    pub(crate) fn goes_on_no_more(&self) -> bool {
+        let list = self.list.get();
+        list.is_some_and(|listed| {
+            listed.going_on.iter().filter(|it| it.has_units()).count() >= MOST
+        })
+    }
+
+    /// Whether units that it took are neither used nor given back.
+    fn has_units(&self) -> bool {
+        self.taken().iter().any(|took| took.is_units() && took.n > 0)
+    }
+
+    /// From now on it draws under these rules. Not for one that
+    /// [goes on no more](Self::goes_on_no_more).
     pub(crate) fn go_on(&mut self, of: HoldContext, now: Now) {
         self.write_down();
         self.has_used = self.take_used(); // holds that end below report nothing any more
@@ -61,15 +97,12 @@ impl Hold {
         next.list.open().recorded = recorded;
         next.list.open().taken = metered_rates(&next.of, now);
         let going_on = &mut self.list.open().going_on;
-        going_on.retain(|hold| hold.taken().iter().any(|took| took.is_units() && took.n > 0));
-        if going_on.len() >= MOST {
-            going_on.remove(0);
-        }
+        going_on.retain(Self::has_units);
         going_on.push(next);
     }
 
     /// How much of `n` of an ask the handler may take without a draw, under any of its sheets.
-    pub(crate) fn covered(&mut self, ask: usize, n: u64) -> u64 {
+    pub(crate) fn covered(&mut self, ask: AskIndex, n: u64) -> u64 {
         let mut covered = self.free(ask).min(n);
         let meter = self.of.rules().meters[ask].meter;
         self.each_later_of(meter, |later, ask| {
@@ -79,7 +112,7 @@ impl Hold {
     }
 
     /// The handler has taken `n` of an ask: first out of what was set aside, in its order.
-    pub(crate) fn promise(&mut self, ask: usize, n: u64) {
+    pub(crate) fn promise(&mut self, ask: AskIndex, n: u64) {
         let here = self.free(ask).min(n);
         self.promise_here(ask, here);
         let mut rest = n - here;
@@ -92,7 +125,7 @@ impl Hold {
     }
 
     /// Held and unused units of a meter, under all its sheets.
-    pub(crate) fn held_of(&mut self, counter: u8) -> u64 {
+    pub(crate) fn held_of(&mut self, counter: CounterIndex) -> u64 {
         let mut held = self.held(counter);
         self.each_later(counter, |later, counter| {
             held = held.saturating_add(later.held(counter));
@@ -102,7 +135,7 @@ impl Hold {
 
     /// Reports use of a meter: held units are used first, in the order they were taken, and the
     /// rest is charged to the sheet in force.
-    pub(crate) fn report_in_turn(&mut self, counter: u8, n: u64, now: Now) {
+    pub(crate) fn report_in_turn(&mut self, counter: CounterIndex, n: u64, now: Now) {
         let is_alone = self.list.get().is_none_or(|listed| listed.going_on.is_empty());
         if is_alone {
             return self.report(counter, n, now);
@@ -142,7 +175,11 @@ impl Hold {
     }
 
     /// Visits the holds that continue it and have a counter of the same meter.
-    pub(super) fn each_later(&mut self, counter: u8, mut with: impl FnMut(&mut Self, u8)) {
+    pub(super) fn each_later(
+        &mut self,
+        counter: CounterIndex,
+        mut with: impl FnMut(&mut Self, CounterIndex),
+    ) {
         let known = AmountSource::Reported(counter);
         let asks = &self.of.rules().meters;
         let Some(ask) = asks.iter().find(|ask| ask.known == known) else { return };
@@ -154,7 +191,7 @@ impl Hold {
     }
 
     /// Visits the holds that continue it and ask for the same meter.
-    fn each_later_of(&mut self, meter: MeterId, mut with: impl FnMut(&mut Self, usize)) {
+    fn each_later_of(&mut self, meter: MeterId, mut with: impl FnMut(&mut Self, AskIndex)) {
         let Some(listed) = self.list.get_mut() else { return };
         let own = &self.of.sheet.catalog.meters[usize::from(meter.0)];
         for later in &mut listed.going_on {
@@ -162,7 +199,7 @@ impl Hold {
             let same = catalog.meter(&own.name);
             let same = same.filter(|id| catalog.meters[usize::from(id.0)].scale == own.scale);
             let asks = &later.of.rules().meters;
-            let ask = same.and_then(|id| asks.iter().position(|ask| ask.meter == id));
+            let ask = same.and_then(|id| asks.find(|ask| ask.meter == id));
             if let Some(ask) = ask {
                 with(later, ask);
             }
@@ -170,7 +207,7 @@ impl Hold {
     }
 
     /// The meter of a counter, by name and scale.
-    fn meter_of(&self, counter: u8) -> Option<(std::sync::Arc<str>, u64)> {
+    fn meter_of(&self, counter: CounterIndex) -> Option<(std::sync::Arc<str>, u64)> {
         let known = AmountSource::Reported(counter);
         let ask = self.of.rules().meters.iter().find(|ask| ask.known == known)?;
         let meter = &self.of.sheet.catalog.meters[usize::from(ask.meter.0)];
@@ -183,15 +220,15 @@ fn metered_rates(of: &HoldContext, now: Now) -> TakenList {
     let rules = of.rules();
     let rates = rules.rates.iter().filter_map(|&rate| {
         let meter = of.sheet.policy.rates[rate].meter?;
-        let ask = rules.meters.iter().position(|ask| ask.meter == meter)?;
+        let ask = rules.meters.find(|ask| ask.meter == meter)?;
         let from = purse::rate_of(&of.sheet, of.hub(), of.scopes(), rate, now)?;
-        Some(Taken { from, n: 0, ask: u8::try_from(ask).unwrap_or(CALLS - 1), draw: 0 })
+        Some(Taken { from, n: 0, pays: PaysFor::Ask(ask), draw: 0 })
     });
     rates.collect()
 }
 
 /// The counter of a reported meter under these rules.
-fn counter_of(of: &HoldContext, meter: MeterId) -> Option<u8> {
+fn counter_of(of: &HoldContext, meter: MeterId) -> Option<CounterIndex> {
     of.rules().meters.iter().find_map(|ask| match ask.known {
         AmountSource::Reported(counter) if ask.meter == meter => Some(counter),
         _ => None,
@@ -213,6 +250,7 @@ mod tests {
 
     use crate::gate::{Admitted, Answer, Gate, Step, Waited};
     use crate::identity::RequestView;
+    use crate::table::Index;
     use crate::testing;
 
     const PLANS: &str = r#"
@@ -277,7 +315,7 @@ mod tests {
         let lines = testing::heard::lines(|| {
             for _ in 0..1_000 {
                 let now = hold.now();
-                hold.report_in_turn(0, 20, now); // as each chunk of a body does
+                hold.report_in_turn(Index::test(0), 20, now); // as each chunk of a body does
             }
         });
         drop(hold);

@@ -19,27 +19,28 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Hold;
-use super::state::{FORGIVEN, HoldState};
-use super::use_up::{count, over_of, pay_bucket, use_drawn, use_up};
+use super::state::{ByAsk, FORGIVEN, HoldState};
+use super::use_up::{count, over_of, pay_rates, use_drawn, use_up};
 use crate::admission::claim::{Charge, Claim, ClaimUse, KeyFound, Unsettled};
 use crate::admission::claim_queue::ClaimQueue;
 use crate::admission::context::HoldContext;
-use crate::admission::decide;
+use crate::admission::decide::Drawn;
+use crate::amount::Atoms;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::ids::Surrogate;
 use crate::payers::purse;
-use crate::policy::AmountSource;
-use crate::policy::taken::{CALLS, Taken, TakenList};
-use crate::sheets::use_row::Atoms;
+use crate::policy::taken::{PaysFor, TakenList};
+use crate::policy::{AmountSource, AskIndex};
+use crate::sheets::use_row::RowAtoms;
 
 /// How a keyed request is counted.
 #[derive(Debug)]
 pub(crate) enum Keyed {
     /// It tries to settle its claim at its end.
     Open(Box<OpenClaim>),
-    /// Another was charged, which used so much of each meter ask.
-    Replay(SmallVec<[u64; 4]>),
+    /// Another was charged, which used so much.
+    Replay(ByAsk),
     /// Its claim is being settled; who answers waits for this ([`Settling::end`]).
     Settling(Option<oneshot::Receiver<bool>>),
 }
@@ -61,8 +62,8 @@ struct Settling {
     of: HoldContext,
     claim: Claim,
     taken: TakenList,
-    /// Atoms used, by meter ask; then those of other meters.
-    used: SmallVec<[u64; 4]>,
+    /// Atoms used; then those of other meters.
+    used: ByAsk,
     others: Vec<(MeterId, u64)>,
     now: Now,
     /// Notifies the response; `None` once the outcome is known.
@@ -89,7 +90,7 @@ impl Hold {
                 let meters = &self.of.sheet.catalog.meters;
                 let asks = self.of.rules().meters.iter();
                 let asks = asks.map(|ask| &meters[usize::from(ask.meter.0)]);
-                let used: SmallVec<[u64; 4]> =
+                let used: ByAsk =
                     asks.map(|meter| claim.used_of(&meter.name, meter.scale)).collect();
                 self.reserve_only(&used);
                 Keyed::Replay(used)
@@ -127,9 +128,18 @@ impl Hold {
     }
 
     /// Holds `n` more of an ask. Units from the same limits as an earlier draw join it, so that a
-    /// stream that uses nothing before its end has few draws.
-    pub(crate) fn add_draw(&mut self, ask: usize, n: u64, taken: TakenList) {
+    /// stream that uses nothing before its end has few draws. What a rate gives joins what it gave
+    /// before: it pays for the use of an ask once.
+    pub(crate) fn add_draw(&mut self, ask: AskIndex, n: u64, drawn: Drawn) {
         self.reserve(ask, n);
+        let Drawn { units: taken, of_rates } = drawn;
+        let held = &mut self.list.open().taken;
+        for new in of_rates {
+            match held.iter_mut().find(|old| old.is_from_same(&new)) {
+                Some(old) => old.n = old.n.saturating_add(new.n),
+                None => held.push(new),
+            }
+        }
         let is_open = matches!(self.keyed(), Some(Keyed::Open(_)));
         let held = &mut self.list.open().taken;
         let is_one = taken.windows(2).all(|two| two[0].draw == two[1].draw);
@@ -185,9 +195,9 @@ impl Hold {
 
     /// Uses and records what a replay has drawn, once it has used more than is free. Its costs, and
     /// what it reports beyond what it has drawn, are free.
-    fn use_taken(&mut self, used: &[u64], free: &[u64]) {
+    fn use_taken(&mut self, used: &ByAsk, free: &ByAsk) {
         let sheet = &self.of.sheet;
-        for (i, ask) in self.of.rules().meters.iter().enumerate() {
+        for (i, ask) in self.of.rules().meters.pairs() {
             let is_reported = matches!(ask.known, AmountSource::Reported(_) | AmountSource::Sum(_));
             if !is_reported || used[i] == 0 || self.list.open().recorded[i] <= free[i] {
                 continue;
@@ -236,7 +246,8 @@ impl Hold {
             return;
         };
         let all = std::mem::take(&mut listed.taken);
-        let (units, rates) = all.into_iter().partition(is_of_ask);
+        let policy = &self.of.sheet.policy;
+        let (units, rates) = all.into_iter().partition(|took| !policy.is_of_rate(&took.from));
         listed.taken = rates;
         let OpenClaim { claim, queue, others } = *open;
         let of = self.of.clone();
@@ -246,32 +257,30 @@ impl Hold {
     }
 
     /// Use since the last call, by meter ask. Its rates have been paid.
-    fn note_use(&mut self, now: Now) -> SmallVec<[u64; 4]> {
+    fn note_use(&mut self, now: Now) -> ByAsk {
         let rules = self.of.rules();
         let known = self.known();
         let listed = self.list.open();
-        listed.recorded.resize(rules.meters.len(), 0);
-        let mut used = SmallVec::new();
-        for i in 0..rules.meters.len() {
+        listed.recorded.rows_mut().resize(rules.meters.len(), 0);
+        let one = |i: AskIndex| {
             let actual = known.actual(&listed.recorded, &listed.counters, rules, i);
             let recorded = &mut listed.recorded[i];
             let more = if *recorded == FORGIVEN { 0 } else { actual.saturating_sub(*recorded) };
             if more > 0 {
                 *recorded = actual;
             }
-            for took in listed.taken.iter_mut() {
-                if more > 0 && usize::from(took.ask) == i && !took.is_units() {
-                    pay_bucket(&self.of, took, more, now);
-                }
+            if more > 0 {
+                pay_rates(&self.of, &mut listed.taken, i, more, now);
             }
-            used.push(more);
-        }
-        used
+            more
+        };
+        rules.meters.indices().map(one).collect()
     }
 
     fn release_units(&mut self, now: Now) {
+        let policy = &self.of.sheet.policy;
         for took in &mut self.list.open().taken {
-            if is_of_ask(took) {
+            if !policy.is_of_rate(&took.from) {
                 purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
                 took.n = 0;
             }
@@ -283,13 +292,8 @@ impl Hold {
         self.write_down();
         self.state = HoldState::Over;
         self.release_rest(now);
-        decide::leave(&self.of.sheet, self.of.rules());
+        self.leave();
     }
-}
-
-/// Units of a meter, as opposed to what rates have taken.
-fn is_of_ask(took: &Taken) -> bool {
-    took.is_units() && took.ask != CALLS
 }
 
 impl Unsettled for Settling {
@@ -304,15 +308,16 @@ impl Unsettled for Settling {
     fn usage(&self) -> ClaimUse {
         let sheet = &self.of.sheet;
         let row = &sheet.row;
-        let asks = self.of.rules().meters.iter().zip(&self.used).enumerate();
-        let asks = asks.map(|(i, (ask, used))| {
+        let asks = self.of.rules().meters.pairs().zip(&self.used);
+        let asks = asks.map(|((i, ask), used)| {
             let over = over_of(sheet, &self.taken, i, *used);
-            (ask.meter, Atoms { used: *used, over })
+            (ask.meter, RowAtoms { used: Atoms(*used), over: Atoms(over) })
         });
         // Use that no hold covers is drawn later, and what of it is beyond a quota recorded there.
-        let others = self.others.iter().map(|(meter, n)| (*meter, Atoms { used: *n, over: 0 }));
+        let late = |n: u64| RowAtoms { used: Atoms(n), over: Atoms::NONE };
+        let others = self.others.iter().map(|(meter, n)| (*meter, late(*n)));
         let mut rows = Vec::new();
-        for (meter, atoms) in asks.chain(others).filter(|(_, atoms)| atoms.used > 0) {
+        for (meter, atoms) in asks.chain(others).filter(|(_, atoms)| atoms.used > Atoms::NONE) {
             if let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) {
                 rows.push((meter.name.clone(), meter.scale, atoms));
             }
@@ -328,7 +333,7 @@ impl Unsettled for Settling {
             Charge::Nothing => self.give_back(),
             Charge::Log => {
                 let sheet = &self.of.sheet;
-                for (i, (ask, n)) in self.of.rules().meters.iter().zip(&self.used).enumerate() {
+                for ((i, ask), n) in self.of.rules().meters.pairs().zip(&self.used) {
                     count(sheet, &self.taken, i, (ask.meter, *n));
                 }
                 self.others.iter().for_each(|(meter, n)| sheet.count_used(*meter, *n));
@@ -344,7 +349,7 @@ impl Unsettled for Settling {
 impl Settling {
     fn use_units(&mut self) {
         let rules = self.of.rules();
-        for (i, n) in self.used.iter().enumerate().filter(|(_, n)| **n > 0) {
+        for (i, n) in self.used.pairs().filter(|(_, n)| **n > 0) {
             use_up(&self.of, rules, &mut self.taken, i, *n, self.now);
         }
         for (meter, n) in &self.others {
@@ -356,7 +361,7 @@ impl Settling {
 
     fn give_back(&mut self) {
         for took in &mut self.taken {
-            debug_assert!(took.ask != CALLS, "a bucket");
+            debug_assert!(took.pays != PaysFor::Call, "a bucket");
             purse::give_back(&self.of.sheet, took, took.n, self.now, self.now);
             took.n = 0;
         }
@@ -474,7 +479,7 @@ mod tests {
             // Before the settling task has looked.
             let settling = gate.inner.recording.settler.queue().take().pop().unwrap();
             let rows: Vec<_> = settling.usage().rows;
-            let rows: Vec<_> = rows.iter().map(|(meter, _, n)| (&**meter, n.used)).collect();
+            let rows: Vec<_> = rows.iter().map(|(meter, _, n)| (&**meter, n.used.0)).collect();
             assert_eq!(rows, [("requests", 1), ("tokens", 140), ("pages", 7)]);
             match charge {
                 Some(charge) => settling.end(charge),

@@ -1,11 +1,11 @@
 //! Itemised state of a hold, allocated only off the fast path.
 
-use smallvec::SmallVec;
-
 use super::Hold;
 use super::keyed::Keyed;
 use super::reserve::Reserves;
 use super::spare::Spares;
+use super::state::ByAsk;
+use crate::policy::AskIndex;
 use crate::policy::taken::TakenList;
 
 /// Counters of one request for reported or streamed numbers. The catalog allows this many such
@@ -18,14 +18,14 @@ pub(crate) struct Itemized {
     pub(crate) taken: TakenList,
     /// Reported or streamed so far.
     pub(super) counters: [u64; COUNTERS],
-    /// Recorded so far, by meter ask.
-    pub(super) recorded: SmallVec<[u64; 4]>,
+    /// Recorded so far.
+    pub(super) recorded: ByAsk,
     /// Set aside for each meter ask; empty: just what it was admitted with.
     pub(super) reserves: Reserves,
     /// The number of draws beyond the first.
     pub(super) draws: u64,
-    /// The true number of a cost that was an estimate, by meter ask.
-    pub(super) truth: Option<(usize, u64)>,
+    /// The true number of a cost that was an estimate.
+    pub(super) truth: Option<(AskIndex, u64)>,
     /// Its state, if it is to be counted once.
     pub(super) keyed: Option<Keyed>,
     /// Holds that draw and report for it since its sheet was replaced; the last one is current.
@@ -70,8 +70,8 @@ impl Drop for LazyList {
 
 fn keep(mut listed: Box<Itemized>) {
     listed.taken.clear();
-    listed.recorded.clear();
-    listed.reserves.clear();
+    listed.recorded.rows_mut().clear();
+    listed.reserves.rows_mut().clear();
     listed.counters = [0; COUNTERS];
     listed.draws = 0;
     listed.truth = None;
@@ -83,25 +83,26 @@ fn keep(mut listed: Box<Itemized>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::taken::{DrawnFrom, Taken};
+    use crate::policy::taken::{DrawnFrom, PaysFor, Taken};
     use crate::table::Index;
 
     #[test]
     fn a_list_that_is_used_again_is_empty() {
         let mut list = LazyList::default();
         let listed = list.open();
-        listed.taken.push(Taken { from: DrawnFrom::Pool(Index::test(0)), n: 3, ask: 0, draw: 0 });
-        listed.recorded.push(1);
+        let (from, pays) = (DrawnFrom::Pool(Index::test(0)), PaysFor::Ask(Index::test(0)));
+        listed.taken.push(Taken { from, n: 3, pays, draw: 0 });
+        listed.recorded.rows_mut().push(1);
         listed.counters[2] = 7;
         listed.draws = 1;
-        listed.truth = Some((0, 1));
+        listed.truth = Some((Index::test(0), 1));
         let at = std::ptr::from_ref(listed);
         drop(list);
 
         let mut next = LazyList::default();
         let listed = next.open();
         assert!(std::ptr::eq(at, listed), "the same box");
-        assert!(listed.taken.is_empty() && listed.recorded.is_empty());
+        assert!(listed.taken.is_empty() && listed.recorded.len() == 0);
         assert_eq!((listed.counters, listed.draws), ([0; COUNTERS], 0));
         assert_eq!(listed.truth, None);
     }

@@ -3,7 +3,7 @@
 
 use super::Hold;
 use super::state::{FORGIVEN, HoldState};
-use crate::policy::taken::{CALLS, DrawnFrom, Taken};
+use crate::policy::taken::{DrawnFrom, PaysFor, Taken};
 use crate::policy::{LeaseSlot, PlainAsk, PoolIndex, RoutePolicy};
 
 /// The state of a plain request's costs. What it holds for reported meters goes back at its end.
@@ -49,20 +49,16 @@ impl Hold {
             return;
         }
         let listed = self.list.open();
-        for (i, ask) in plain_asks(self.of.rules()).iter().enumerate() {
+        let rules = self.of.rules();
+        for (i, ask) in rules.meters.indices().zip(plain_asks(rules)) {
             let is_held =
                 if ask.is_cost { plain == Plain::Held } else { self.state != HoldState::Over };
             if let Some((pool, _)) = ask.from {
-                let ask_index = u8::try_from(i).unwrap_or(CALLS - 1);
+                let (from, pays) = (DrawnFrom::Pool(pool), PaysFor::Ask(i));
                 let n = if is_held { ask.n } else { 0 };
-                listed.taken.push(Taken {
-                    from: DrawnFrom::Pool(pool),
-                    n,
-                    ask: ask_index,
-                    draw: 0,
-                });
+                listed.taken.push(Taken { from, n, pays, draw: 0 });
             }
-            listed.recorded.push(match plain {
+            listed.recorded.rows_mut().push(match plain {
                 Plain::Charged if ask.is_cost => ask.n,
                 Plain::Forgiven if ask.is_cost => FORGIVEN,
                 _ => 0,

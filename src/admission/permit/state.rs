@@ -1,4 +1,9 @@
-//! States of a hold, and the mark of an uncharged cost.
+//! States of a hold, what it counts by meter ask, and the mark of an uncharged cost.
+
+use smallvec::SmallVec;
+
+use crate::policy::AskIndex;
+use crate::table::Table;
 
 /// From its admission to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +17,9 @@ pub(super) enum HoldState {
     /// Over; numbers that still come are late.
     Over,
 }
+
+/// An amount of each meter ask.
+pub(super) type ByAsk = Table<AskIndex, SmallVec<[u64; 4]>>;
 
 /// Marks an ask whose cost is not charged. No request uses that much.
 pub(super) const FORGIVEN: u64 = u64::MAX;

@@ -39,6 +39,7 @@ impl Task {
     fn keep(&mut self, rows: ByWriter) {
         if !rows.is_empty() {
             self.pending_since_ns.get_or_insert(self.hub.clock.now().mono_ns);
+            self.backlog.waits_since(self.oldest_ns());
         }
         if let Some(mut journal) = self.journal.take() {
             let at_ms = self.hub.clock.now().wall_ms;
@@ -75,6 +76,7 @@ impl Task {
         self.hub.raises.take().into_iter().for_each(|lease| self.ceilings.note(lease));
         self.ceilings.note_reclaimable(self.hub.raises.take_reclaimable(), now);
         self.ceilings.propose(writer, now, &mut self.pending);
+        self.ceilings.give_back_quiet(&self.hub, now);
         if self.pending.is_empty() {
             let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
             let asleep = self.hub.idle_units.are_held(now.wall_ms);
@@ -144,23 +146,28 @@ impl Task {
 
     /// Notes that a record is in the store, or a new log begun.
     pub(super) fn succeeded(&mut self) {
-        if self.last_error.take().is_some() {
+        if self.backlog.set_error(None).is_some() {
             crate::telemetry::degraded("flush", false);
         }
     }
 
     pub(super) fn failed(&mut self, error: StoreError) {
-        self.last_error = Some(error);
+        self.backlog.set_error(Some(error));
         crate::telemetry::degraded("flush", true);
         self.tell_lag();
     }
 
     /// Reports how long the oldest unwritten usage has waited.
     fn tell_lag(&self) {
-        let now_ns = self.hub.clock.now().mono_ns;
-        let since_ns = self.batch_since_ns.or(self.pending_since_ns);
+        let (now_ns, since_ns) = (self.hub.clock.now().mono_ns, self.oldest_ns());
+        self.backlog.waits_since(since_ns);
         let age_ns = since_ns.map_or(0, |since_ns| now_ns.saturating_sub(since_ns));
         crate::telemetry::flush_lag(age_ns as f64 / 1e9);
+    }
+
+    /// Since when the oldest unwritten usage has waited.
+    fn oldest_ns(&self) -> Option<u64> {
+        self.batch_since_ns.or(self.pending_since_ns)
     }
 
     /// Ends the journal; what it holds goes with it if all of that is in the store.

@@ -65,7 +65,7 @@ impl Task {
         loop {
             self.flush_in(FlushPart::All, inbox, waiting).await;
             let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
-            match self.last_error.clone() {
+            match self.backlog.error() {
                 None if rows == 0 => return Ok(()),
                 None => {}
                 Some(error) => {

@@ -7,7 +7,7 @@ use super::super::record::{Rows, UseKey};
 use super::{Ledger, PeriodKey};
 use crate::ids::WriterId;
 use crate::quota::lease::Writer;
-use crate::sheets::use_row::Atoms;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::StoreError;
 
 impl Ledger {
@@ -18,8 +18,8 @@ impl Ledger {
         &self,
         instants: &BTreeMap<PeriodKey, Vec<i64>>,
         now_ms: i64,
-    ) -> Result<BTreeMap<PeriodKey, Vec<Atoms>>, StoreError> {
-        let mut totals = HashMap::<(WriterId, UseKey), Vec<Atoms>>::new();
+    ) -> Result<BTreeMap<PeriodKey, Vec<RowAtoms>>, StoreError> {
+        let mut totals = HashMap::<(WriterId, UseKey), Vec<RowAtoms>>::new();
         for incarnation in self.writers(&self.fold, now_ms).await? {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let fold = |at_ms: i64, rows: Rows, of: WriterId| {
@@ -33,7 +33,7 @@ impl Ledger {
             log::read_dated(&*self.store, &writer, 0, fold).await?;
         }
         let zeros = instants.iter().map(|(key, by_ms)| (key.clone(), none(by_ms)));
-        let mut sums: BTreeMap<PeriodKey, Vec<Atoms>> = zeros.collect();
+        let mut sums: BTreeMap<PeriodKey, Vec<RowAtoms>> = zeros.collect();
         for ((_, key), totals) in totals {
             let sums = sums.get_mut(&key.period_key()).into_iter().flatten();
             sums.zip(totals).for_each(|(sum, total)| sum.add(total));
@@ -53,6 +53,6 @@ impl Ledger {
     }
 }
 
-fn none(instants: &[i64]) -> Vec<Atoms> {
-    vec![Atoms::default(); instants.len()]
+fn none(instants: &[i64]) -> Vec<RowAtoms> {
+    vec![RowAtoms::default(); instants.len()]
 }

@@ -9,7 +9,7 @@ use super::Lease;
 use super::balance::Balance;
 use super::call::Fixed;
 use super::negotiation::Negotiation;
-use crate::ids::{Surrogate, WriterId};
+use crate::ids::{SubPoolNumber, Surrogate, WriterId};
 use crate::quota::alert::Alerting;
 use crate::quota::demand::RootSeen;
 use crate::quota::pool::{PoolId, Terms, View};
@@ -32,7 +32,7 @@ pub(crate) struct LeaseAtRest {
     view: Option<View>,
     absent: bool,
     stale: bool,
-    shard: Option<u16>,
+    shard: Option<SubPoolNumber>,
     elsewhere: i64,
     owed_elsewhere: u64,
     size: u64,
@@ -152,7 +152,7 @@ impl LeaseAtRest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::alert::AlertRule;
+    use crate::quota::alert::{AlertRule, AlertTerms};
 
     #[test]
     fn a_lease_of_a_slot_is_one_after_its_sleep() {
@@ -169,7 +169,9 @@ mod tests {
     #[test]
     fn after_its_sleep_a_tenant_is_told_of_what_it_was_not_told_of_before() {
         let tenant = Surrogate::test(1);
-        let rule = Arc::new(AlertRule { limit: "jobs/h".into(), steps: vec![(1, 10), (8, 80)] });
+        let (plan, steps) = ("free".into(), vec![(1, 10), (8, 80)]);
+        let terms = AlertTerms { plan, scale: 1, limit: 10, is_over: false };
+        let rule = Arc::new(AlertRule { limit: "jobs/h".into(), steps, terms });
         let alerting = || Some(Alerting::new("acme".into(), rule.clone()));
         for (told, due) in [(0, Some(10)), (1, Some(80)), (8, None)] {
             let pool = PoolId { tenant, limit: "jobs/h".into(), scope: 0, start_ms: 0 };

@@ -227,10 +227,12 @@ impl AtomicBalance {
         self.total.fetch_add(n, Ordering::SeqCst); // see `Lease::mark_dirty`
     }
 
-    pub(super) fn settle_late(&self, n: u64) {
+    /// Returns how much of it was settled: a total stops at [`MOST`].
+    pub(super) fn settle_late(&self, n: u64) -> u64 {
         let n = n.min(MOST.saturating_sub(self.total()));
         self.left.fetch_sub(signed(n), Ordering::AcqRel);
         self.settle(n);
+        n
     }
 
     pub(super) fn left(&self) -> i64 {

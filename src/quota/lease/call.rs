@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Now;
-use crate::ids::WriterId;
+use crate::ids::{SubPoolNumber, WriterId};
 use crate::quota::demand::Want;
 use crate::quota::pool::{Entry, PoolId};
 use crate::store::layout::Space;
@@ -35,7 +35,7 @@ pub(crate) enum LeaseCall {
 pub(crate) struct Seek {
     pub(crate) pool: PoolId,
     /// The item returned as the answer: a shard, or the root.
-    pub(crate) shard: Option<u16>,
+    pub(crate) shard: Option<SubPoolNumber>,
     pub(crate) want: Want,
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     /// The key of the item that holds the lease's entry.
-    pub(super) fn key(&self, shard: Option<u16>) -> Key {
+    pub(super) fn key(&self, shard: Option<SubPoolNumber>) -> Key {
         self.of.pool.key_of(&self.writer.space, shard)
     }
 }

@@ -9,6 +9,7 @@ use super::balance::{Balance, signed};
 use super::call::{Context, LeaseCall, Op, Seek};
 use super::ceiling::Ceiling;
 use crate::clock::Now;
+use crate::ids::SubPoolNumber;
 use crate::quota::demand::{RootSeen, Want};
 use crate::quota::pool::{Entry, Terms, View};
 
@@ -31,7 +32,7 @@ pub(super) struct Negotiation {
     /// The pool was never seen, and is to be read before it is created.
     pub(super) unseen: bool,
     /// The shard that holds its entry; `None`: the pool itself, the root.
-    pub(super) shard: Option<u16>,
+    pub(super) shard: Option<SubPoolNumber>,
     /// It stays with the root, because something is owed there.
     pub(super) in_root: bool,
     /// For a shard: its root when last read, with what it owes.
@@ -228,7 +229,7 @@ impl Negotiation {
 
     /// Draws on this shard of its pool from now on. The call in flight has been answered; it has
     /// changed nothing.
-    pub(super) fn divert(&mut self, shard: u16) {
+    pub(super) fn divert(&mut self, shard: SubPoolNumber) {
         (self.in_flight, self.in_doubt, self.unseen) = (None, false, false);
         (self.shard, self.stale) = (Some(shard), true);
     }

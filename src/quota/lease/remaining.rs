@@ -27,6 +27,11 @@ impl Lease {
         }
     }
 
+    /// What would be available if all open holds of this process went back; negative is a debt.
+    pub(crate) fn without_holds(&self) -> i64 {
+        self.read(|it, at| at.of_all().saturating_add(signed(it.open_holds(at))))
+    }
+
     /// Whether its pool has shards: what is free in others is not in
     /// [`remaining`](Self::remaining).
     pub(crate) fn is_split(&self) -> bool {

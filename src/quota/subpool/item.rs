@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::WriterId;
+use crate::ids::{SubPoolNumber, WriterId};
 use crate::quota::demand::{LEASES_AHEAD, RootSeen, Want};
 use crate::quota::pool::{self, OWED, Terms, View};
 use crate::store::{Item, Name, StoreError, Value};
@@ -27,7 +27,7 @@ pub(crate) struct Fed {
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     pub(crate) view: View,
-    pub(crate) feeds: BTreeMap<u16, Fed>,
+    pub(crate) feeds: BTreeMap<SubPoolNumber, Fed>,
     pub(super) ttl: Option<i64>,
 }
 
@@ -82,7 +82,7 @@ impl Sub {
 
     /// Whether the root knows all its movements. It always does, except in a copied table whose
     /// items are not of one instant.
-    pub(crate) fn is_known_to(self, root: &Root, shard: u16) -> bool {
+    pub(crate) fn is_known_to(self, root: &Root, shard: SubPoolNumber) -> bool {
         let fed = root.feeds.get(&shard).copied().unwrap_or_default();
         let of_units = self.credited <= fed.credited && self.returned >= fed.returned;
         of_units && self.owed >= fed.owed
@@ -103,13 +103,13 @@ impl Sub {
 }
 
 /// Sub-pools of a pool, by number.
-pub(crate) fn feeds(item: &Item) -> Result<BTreeMap<u16, Fed>, StoreError> {
+pub(crate) fn feeds(item: &Item) -> Result<BTreeMap<SubPoolNumber, Fed>, StoreError> {
     let fed = |(name, value): (&str, &Value)| {
         let Value::Bytes(bytes) = value else { return Err(pool::damaged("a sub-pool")) };
-        let shard = u16::from_str_radix(name, 16).map_err(|_| pool::damaged("a sub-pool"))?;
+        let shard = SubPoolNumber::read(name).ok_or_else(|| pool::damaged("a sub-pool"))?;
         Ok((shard, postcard::from_bytes(bytes).map_err(|_| pool::damaged("a sub-pool"))?))
     };
-    let mut feeds: BTreeMap<u16, Fed> =
+    let mut feeds: BTreeMap<SubPoolNumber, Fed> =
         pool::sub_pools(item).map(fed).collect::<Result<_, StoreError>>()?;
     for (shard, fed) in &mut feeds {
         let owed = item.int(&debt_name(*shard)).unwrap_or(0);
@@ -118,12 +118,12 @@ pub(crate) fn feeds(item: &Item) -> Result<BTreeMap<u16, Fed>, StoreError> {
     Ok(feeds)
 }
 
-pub(super) fn name(shard: u16) -> Name {
-    format!("s#{shard:02x}").into()
+pub(super) fn name(shard: SubPoolNumber) -> Name {
+    format!("s#{shard}").into()
 }
 
-pub(super) fn debt_name(shard: u16) -> Name {
-    format!("d#{shard:02x}").into()
+pub(super) fn debt_name(shard: SubPoolNumber) -> Name {
+    format!("d#{shard}").into()
 }
 
 pub(super) fn value(fed: Fed) -> Value {

@@ -2,13 +2,14 @@
 //! raises, so that it can be applied once.
 
 use super::item::{CREDITED, Fed, RETURNED, Root, Sub, debt_name, name, value};
+use crate::ids::SubPoolNumber;
 use crate::quota::pool::{self, OF, OWED, Terms};
 use crate::store::layout;
 use crate::store::{Change, Item, Key, Name, Value, When, Write};
 
 /// Root: `n` units are in transit to a sub-pool. A pool with sub-pools has another format: a binary
 /// that does not know them would miss their units.
-pub(super) fn feed(key: Key, shard: u16, root: &Root, n: u64) -> Write {
+pub(super) fn feed(key: Key, shard: SubPoolNumber, root: &Root, n: u64) -> Write {
     let known = root.feeds.get(&shard).copied();
     let before = known.unwrap_or_default();
     let next = Fed { credited: before.credited.saturating_add(n), ..before };
@@ -64,7 +65,7 @@ pub(super) fn credit(key: Key, sub: &Sub, fed: Fed, down: u64) -> Write {
 }
 
 /// Root: takes over the debts charged to a sub-pool's writers.
-pub(super) fn owe(key: Key, shard: u16, fed: Fed, sub: &Sub) -> Write {
+pub(super) fn owe(key: Key, shard: SubPoolNumber, fed: Fed, sub: &Sub) -> Write {
     let (name, more) = (debt_name(shard), pool::atoms(sub.owed.saturating_sub(fed.owed)));
     let last = match fed.owed {
         0 => When::Missing(name.clone()),
@@ -95,7 +96,7 @@ pub(super) fn follow(key: Key, terms: Terms) -> Write {
 
 /// Sub-pool, in a copy whose root does not know all its movements: it had what the root knows of,
 /// and all of that is spent. Nothing is free or held in it.
-pub(crate) fn agree(key: Key, shard: u16, root: &Root, sub: &Sub) -> Write {
+pub(crate) fn agree(key: Key, shard: SubPoolNumber, root: &Root, sub: &Sub) -> Write {
     let fed = root.feeds.get(&shard).copied().unwrap_or_default();
     let int = |name: &'static str, n: u64| (Name::from(name), Value::Int(pool::atoms(n)));
     let was = [int(CREDITED, sub.credited), int(RETURNED, sub.returned), int(pool::FREE, 0)];
@@ -131,7 +132,7 @@ pub(super) fn give_up(key: Key, sub: &Sub, n: u64) -> Write {
 }
 
 /// Root: what was in transit from a sub-pool has arrived.
-pub(super) fn take_back(key: Key, shard: u16, fed: Fed, sub: &Sub) -> Write {
+pub(super) fn take_back(key: Key, shard: SubPoolNumber, fed: Fed, sub: &Sub) -> Write {
     let (_, up) = sub.under_way(fed);
     Write {
         key,

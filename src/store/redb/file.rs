@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use ::redb::backends::FileBackend;
 use ::redb::{
     Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
     StorageError, Table, TableDefinition, TableError, TableHandle,
@@ -353,7 +354,9 @@ impl FileSnapshot<'_> {
 /// Creates a store in an empty file.
 fn fill(fresh: std::fs::File) -> Result<(), StoreError> {
     let filled = (|| {
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(fresh)?;
+        // As `create_file` does, which redb has deprecated since 4.5.
+        let file = FileBackend::new(fresh)?;
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file)?;
         let transaction = database.begin_write()?;
         transaction.open_table(ITEMS)?;
         transaction.open_table(TALLY)?.insert((), (0, 0))?;

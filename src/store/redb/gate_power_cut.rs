@@ -190,7 +190,13 @@ async fn client(gate: Gate, counts: Arc<Counts>, is_durable: bool) {
 async fn recorded(store: &Redb) -> u64 {
     let writer = Writer { space: Space::new("default"), incarnation: WriterId::NONE };
     let ledger = Ledger::new(Arc::new(store.clone()), writer);
-    ledger.by_period(START_MS).await.unwrap().iter().map(|row| row.atoms.used / row.scale).sum()
+    ledger
+        .by_period(START_MS)
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.atoms.used.parts(row.scale))
+        .sum()
 }
 
 /// Runs one machine and returns its counts.

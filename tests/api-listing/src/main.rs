@@ -16,7 +16,7 @@ use std::{env, fs};
 use public_api::Builder;
 use similar::TextDiff;
 
-/// The published crates, as `tests/packages` has them.
+/// The published crates, as `tests/packages` has them, but for `tallygate-cli`, a program.
 const CRATES: [&str; 6] = [
     "stripe-sim",
     "tallygate",
@@ -27,8 +27,9 @@ const CRATES: [&str; 6] = [
 ];
 
 /// Most items of one crate that a host may name: types, traits, functions and constants, without
-/// methods and fields, each once. What a host has to read, and what every version has to keep.
-const MOST_ITEMS: usize = 150;
+/// methods and fields, each once. What a host has to read, and what every version has to keep. 150
+/// for what a request and its host need, and ten for the operator's side.
+const MOST_ITEMS: usize = 160;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));

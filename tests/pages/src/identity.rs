@@ -49,5 +49,6 @@ async fn tenants(directory: &Directory) -> Result<(), Box<dyn Error>> {
         .save().await?;
     for key in tenant.keys().await? { println!("{} {} {:?}", key.id, key.name, key.state) }
     for entry in tenant.history().await? { println!("{:?} {:?}", entry.outcome, entry.edits) }
+    for tenant in directory.list("ac", "", 100).await? { println!("{}", tenant.record().id) }
     Ok(())
 }

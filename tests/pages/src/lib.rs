@@ -13,6 +13,8 @@
     reason = "parts of programs that the pages explain"
 )]
 
+pub mod admin;
+mod alerts;
 mod billing;
 pub mod cookbook;
 pub mod existing_app;
@@ -21,6 +23,7 @@ mod http;
 mod identity;
 pub mod migrating;
 pub mod model;
+mod operations;
 mod plans;
 mod readme;
 mod storage;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::WebSocketUpgrade;
 use axum::extract::ws::WebSocket;
 use axum::response::Response;
-use tallygate::{Ask, Gate};
+use tallygate::{Admitted, Ask, Gate, Permit, Refusal};
 use tallygate_axum::Usage;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -28,6 +28,11 @@ async fn deliver(gate: Gate, url: String) -> Result<(), Error> {
         Err(refusal) => requeue(refusal.retry_after),
     }
     Ok(())
+}
+
+async fn open() -> Result<Gate, tallygate::Error> {
+    let gate = Gate::builder("tallygate.toml").work_only().open().await?;
+    Ok(gate)
 }
 
 fn start(gate: &Gate) -> Result<(), Error> {
@@ -58,6 +63,11 @@ struct Job {
     id: String,
     key_id: String,
     ip: IpAddr,
+}
+
+async fn left(gate: Gate, request: &Admitted) -> Result<Permit, Refusal> {
+    let permit = gate.admit(request.ask("convert").cost("pages", 12)).await?;
+    Ok(permit)
 }
 
 async fn on_behalf(gate: Gate, job: Job) -> Result<Ask, Error> {

@@ -153,3 +153,36 @@ async fn forty_gates_share_a_quota_through_sub_pools_of_dynamodb_local() {
     let Some(server) = skips::needed("sub-pools on DynamoDB Local", server) else { return };
     forty_gates_serve_one_quota_to_the_unit(server.endpoint()).await;
 }
+
+/// The same id at gates that are dropped without a word, one after the other.
+async fn work_with_an_id_is_charged_once(endpoint: &str) {
+    let table = format!("once-{}", std::process::id());
+    DynamoDb::create_table(&client(endpoint), &table, None).await.unwrap();
+    for life in 0..3 {
+        let store = DynamoDb::new(client(endpoint), &table);
+        let builder = GateBuilder::from_text(SERVICE).plans(PLANS).store(store).identify(ByHeader);
+        let gate = builder.open().await.unwrap();
+        let acme = gate.tenant("acme").await.unwrap();
+        let ask = || Ask::new(&acme, "job").cost("jobs", 50).once("the-job");
+        for delivery in 0..3 {
+            let permit = gate.admit(ask()).await.unwrap();
+            assert_eq!(permit.is_repeat(), life + delivery > 0, "life {life}, {delivery}");
+            permit.settle();
+            gate.flush_now().await.unwrap();
+        }
+        assert_eq!(meter(&gate, "jobs").await.0, 50, "life {life}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_with_an_id_is_charged_once_over_lives_of_gates() {
+    let endpoint = serve(dynoxide::Database::memory().unwrap()).await.unwrap();
+    work_with_an_id_is_charged_once(&endpoint).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_with_an_id_is_charged_once_over_lives_of_gates_on_dynamodb_local() {
+    let server = tokio::task::spawn_blocking(dynamodb_local::shared).await.unwrap();
+    let Some(server) = skips::needed("work with an id on DynamoDB Local", server) else { return };
+    work_with_an_id_is_charged_once(server.endpoint()).await;
+}

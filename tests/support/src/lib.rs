@@ -9,6 +9,8 @@
 
 #[cfg(feature = "bodies")]
 pub mod bodies;
+#[cfg(feature = "browser")]
+pub mod browser;
 #[cfg(feature = "gate")]
 pub mod clocks;
 #[cfg(feature = "dynamodb")]

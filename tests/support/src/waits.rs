@@ -20,6 +20,18 @@ pub fn found<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     found_within(PATIENCE, look).unwrap_or_else(|| panic!("never: {what}"))
 }
 
+/// Waits past the end of a minute that is nearly over. Use is sent to Stripe under a minute that
+/// has begun, and that of a period which begins in the last second of one has none before the next.
+#[allow(clippy::disallowed_methods, reason = "Stripe's minutes are those of the wall clock")]
+pub fn past_a_minutes_end() {
+    const ROOM: u64 = 5;
+    let second = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.unwrap_or_default().as_secs() % 60
+    };
+    until("a minute begins", || second() < 60 - ROOM);
+}
+
 /// What is found within this time; at least one look is taken.
 #[allow(clippy::disallowed_methods, reason = "another process has no timer of ours")]
 pub fn found_within<T>(most: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod admin;
 mod claims;
 mod cors;
 mod handlers;
 mod host_callers;
 mod ingest;
+mod layers;
 mod once;
 mod over_http2;
 mod over_sockets;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod admin;
+mod console;
 mod cors;
 mod handlers;
 mod host_callers;

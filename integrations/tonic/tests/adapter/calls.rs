@@ -42,7 +42,7 @@ const PLANS: &str = r#"
 /// A service whose methods are told by the name that they are asked about what to do.
 struct Told(Gate);
 
-fn serving() -> HealthCheckResponse {
+pub(crate) fn serving() -> HealthCheckResponse {
     HealthCheckResponse { status: ServingStatus::Serving.into() }
 }
 
@@ -92,7 +92,7 @@ impl Health for Told {
 
 /// Every call is of `acme`.
 #[derive(Clone)]
-struct Acme;
+pub(crate) struct Acme;
 
 impl Interceptor for Acme {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -101,15 +101,15 @@ impl Interceptor for Acme {
     }
 }
 
-type Client = HealthClient<InterceptedService<Channel, Acme>>;
+pub(crate) type Client = HealthClient<InterceptedService<Channel, Acme>>;
 
-async fn listening() -> (TcpListenerStream, SocketAddr) {
+pub(crate) async fn listening() -> (TcpListenerStream, SocketAddr) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     (TcpListenerStream::new(listener), address)
 }
 
-async fn connected(address: SocketAddr) -> Client {
+pub(crate) async fn connected(address: SocketAddr) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     HealthClient::with_interceptor(endpoint.connect().await.unwrap(), Acme)
 }
@@ -123,7 +123,7 @@ async fn client(gate: &Gate) -> Client {
     connected(address).await
 }
 
-fn about(service: &str) -> HealthCheckRequest {
+pub(crate) fn about(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.to_owned() }
 }
 

@@ -31,6 +31,7 @@ const PLANS: &str = r#"
     match = "POST /open.v1.Open/{*rest}"
     auth = "none"
     [plan.free]
+    charge-on = ["2xx", "4xx", "5xx"]
     quota.requests = "100k/day"
 "#;
 

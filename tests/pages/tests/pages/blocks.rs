@@ -8,9 +8,21 @@ use tallygate::{GateBuilder, testing};
 use crate::support::{blocks, page};
 
 /// Tables and keys of a service file, which no plan file has.
-const OF_SERVICES: [&str; 11] = [
-    "store", "plans", "identify", "identity", "proxy", "http", "stripe", "flush", "ingest",
-    "ledger", "log",
+const OF_SERVICES: [&str; 14] = [
+    "store",
+    "plans",
+    "identify",
+    "identity",
+    "proxy",
+    "http",
+    "stripe",
+    "flush",
+    "ingest",
+    "ledger",
+    "log",
+    "capacity",
+    "decisions",
+    "notify",
 ];
 
 /// Parts of plan files that stand on others: the page, what the block contains, and what to put

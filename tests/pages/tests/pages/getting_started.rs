@@ -35,6 +35,7 @@ async fn three_requests_are_a_meter_event_and_a_subscription_is_a_plan() {
         })
     };
 
+    test_support::waits::past_a_minutes_end();
     let mut program = start();
     let key = program.first_line();
     for _ in 0..3 {

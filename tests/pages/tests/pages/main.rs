@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod admin;
 mod blocks;
 mod cookbook;
 mod existing_app;
 mod getting_started;
 mod hanging_up;
 mod migrating;
+mod openapi;
 mod support;
 mod testing_your_limits;

@@ -1,12 +1,14 @@
 //! A small server to be killed. `crash-server SERVICE-FILE` opens a gate, serves on a free loopback
 //! port, prints it, and drains on SIGTERM. The tests beside it do the rest. With
-//! `store.kind = "dynamodb"`, several processes share the table at `AWS_ENDPOINT_URL_DYNAMODB`.
+//! `store.kind = "dynamodb"`, several processes share the table at `AWS_ENDPOINT_URL_DYNAMODB`. Its
+//! clock is `CRASH_CLOCK_AHEAD` seconds ahead, where that is set.
 //!
 //! `POST /work` costs one request and reports [`TOKENS`]; `GET /usage` is the tenant's own report,
 //! from the store and from usage that this process has not written yet.
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -16,7 +18,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use tallygate::adapter::{IdentifyStep, Waited};
 use tallygate::middleware::{GateLayer, HttpView};
-use tallygate::{Admitted, Gate};
+use tallygate::{Admitted, Clock, Gate, Now, SystemClock};
 
 /// Tokens reported by each request.
 const TOKENS: u64 = 3;
@@ -28,6 +30,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(table) = builder.dynamodb_table()? {
         builder = builder.store(crash_server::table(&table)?);
     }
+    if let Some(seconds) = std::env::var("CRASH_CLOCK_AHEAD").ok().and_then(|it| it.parse().ok()) {
+        builder = builder.clock(Ahead(SystemClock::new(), Duration::from_secs(seconds)));
+    }
     let gate = builder.open().await?;
     let layer = GateLayer::new(&gate)
         .peer_from(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
@@ -38,6 +43,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     crash_server::serve(app).await?;
     gate.close().await?;
     Ok(())
+}
+
+/// The machine's clock, so far ahead.
+struct Ahead(SystemClock, Duration);
+
+impl Clock for Ahead {
+    fn now(&self) -> Now {
+        self.0.now().after(self.1)
+    }
 }
 
 async fn work(Extension(admitted): Extension<Admitted>) -> &'static str {

@@ -17,6 +17,7 @@
     reason = "a test that panics has failed; this one measures real time"
 )]
 
+mod alerts;
 mod load;
 mod nodes;
 mod outage;

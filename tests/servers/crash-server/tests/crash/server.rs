@@ -46,6 +46,16 @@ impl Files {
         Self::write(folder, &store, flush, &plans(&format!("quota.requests = \"{LIMIT}/month\"")))
     }
 
+    /// The same with these plans, and destinations of alerts.
+    pub(crate) fn notifying(flush: &str, plans: &str, notify: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = format!("kind = \"redb\"\npath = {:?}", folder.path().join("service.redb"));
+        let mut files = Self::write(folder, &store, &format!("{flush}\n{notify}"), plans);
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
+        files.env = vec![("CRASH_SECRET", secret)];
+        files
+    }
+
     /// Of several processes on this table, which is there, at a DynamoDB.
     pub(crate) fn on_table(endpoint: &str, table: &str, flush: &str, plans: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -91,8 +101,14 @@ impl Files {
 impl Server {
     /// Starts a process on these files; it serves when this returns.
     pub(crate) fn start(files: &Files) -> Self {
+        Self::start_ahead(files, 0)
+    }
+
+    /// The same with its clock so many seconds ahead.
+    pub(crate) fn start_ahead(files: &Files, seconds: u64) -> Self {
         let mut program = Command::new(files.program);
         program.arg(files.service_file()).envs(files.env.iter().map(|(name, value)| (name, value)));
+        program.env("CRASH_CLOCK_AHEAD", seconds.to_string());
         let process = Process::start(&mut program);
         let address = process.first_line().parse().expect("it prints its address");
         Self { process, address }

@@ -1,18 +1,18 @@
-//! The reporter lock: one reporting process at a time, to save work.
+//! A lock in the store: one process at a time does a thing, to save work.
 //!
-//! The lock is not needed for safety: two reporters are harmless ([`super::report`]), and so is one
-//! that continues after its lock has run out, because each of its steps is written under the
-//! version it read. So it is held by the wall clock, and clock differences cost a report too many
-//! or too few, never a unit. It has no epoch either: one would refuse the writes of a process that
-//! reports without the lock (an operator, `Gate::report_now`), and nothing that a version lets
-//! pass.
+//! No lock is needed for safety. Whatever is done under one is harmless if two processes do it, or
+//! one goes on after its lock has run out: reports to the billing service are written under the
+//! version they were read at (`billing/report.rs`), and alerts are sent under an id of their own
+//! (`notify/`). So it is held by the wall clock, and clock differences cost some work too much or
+//! too little, never a unit. It has no epoch either: one would refuse the writes of a process that
+//! works without the lock (an operator, `Gate::report_now`), and nothing that a version lets pass.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::item::make;
-use crate::store::layout::{Space, check_format, format};
-use crate::store::{Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written};
+use super::layout::{check_format, format};
+use super::until_known_at_once;
+use super::{Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written};
 
 /// Format of the lock's item.
 const FORMAT: i64 = 1;
@@ -23,23 +23,24 @@ const UNTIL: &str = "until_ms";
 /// This process's handle on the lock.
 pub(crate) struct Lock {
     store: Arc<dyn Store>,
-    space: Space,
+    key: Key,
     /// Random: tells processes apart.
     owner: i64,
 }
 
 impl Lock {
-    pub(crate) fn new(store: Arc<dyn Store>, space: Space) -> Result<Self, StoreError> {
+    /// The lock at this key.
+    pub(crate) fn new(store: Arc<dyn Store>, key: Key) -> Result<Self, StoreError> {
         let owner = crate::random::u64().map_err(|error| {
             StoreError::new(StoreErrorKind::Unavailable, format!("no random bytes: {error}"))
         })?;
-        Ok(Self { store, space, owner: owner.cast_signed() })
+        Ok(Self { store, key, owner: owner.cast_signed() })
     }
 
     /// Takes or extends the lock for this long; false if another process has it.
     pub(crate) async fn take(&self, now_ms: i64, hold: Duration) -> Result<bool, StoreError> {
         let until_ms = now_ms.saturating_add(i64::try_from(hold.as_millis()).unwrap_or(i64::MAX));
-        let stands = self.store.read(self.space.reporter()).await?;
+        let stands = self.store.read(self.key.clone()).await?;
         let (free, when) = match &stands {
             None => (true, vec![When::Absent]),
             Some(item) => {
@@ -54,7 +55,7 @@ impl Lock {
         if !free {
             return Ok(false);
         }
-        match make(&*self.store, self.write(when, until_ms)).await? {
+        match until_known_at_once(&*self.store, self.write(when, until_ms)).await?.0 {
             Written::Applied(_) => Ok(true),
             // Another process was faster; or we were, and the reply was lost.
             Written::Refused(item) => {
@@ -66,13 +67,13 @@ impl Lock {
     /// Releases the lock at once, if it is ours.
     pub(crate) async fn release(&self) -> Result<(), StoreError> {
         let when = vec![When::Equals(OWNER.into(), Value::Int(self.owner))];
-        make(&*self.store, self.write(when, 0)).await.map(|_| ())
+        until_known_at_once(&*self.store, self.write(when, 0)).await.map(|_| ())
     }
 
     fn write(&self, when: Vec<When>, until_ms: i64) -> Write {
         let (name, version) = format(FORMAT);
         Write {
-            key: self.space.reporter(),
+            key: self.key.clone(),
             when,
             change: vec![
                 Change::Set(name, version),
@@ -84,7 +85,7 @@ impl Lock {
 }
 
 fn read(item: &Item) -> Result<(i64, i64), StoreError> {
-    check_format(item, FORMAT, "the reporter's lock")?;
+    check_format(item, FORMAT, "a lock")?;
     let parts = item.int(OWNER).zip(item.int(UNTIL));
     parts.ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "the lock cannot be read"))
 }
@@ -93,11 +94,12 @@ fn read(item: &Item) -> Result<(i64, i64), StoreError> {
 mod tests {
     use super::*;
     use crate::store::Memory;
+    use crate::store::layout::Space;
 
     #[tokio::test]
     async fn one_process_has_it_until_it_lets_go_or_is_silent() {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
-        let of = || Lock::new(store.clone(), Space::new("s")).unwrap();
+        let of = || Lock::new(store.clone(), Space::new("s").notifier("ops")).unwrap();
         let (one, two) = (of(), of());
         let hold = Duration::from_secs(60);
         assert!(one.take(0, hold).await.unwrap());

@@ -1,0 +1,204 @@
+//! `doctor`: whether the service could start here, check by check, each with what to do.
+//!
+//! It sends nothing to Stripe and makes no store and no pepper.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+use tallygate::{Gate, GateBuilder};
+
+use super::{Ran, plans};
+use crate::args::Global;
+use crate::failure::{Failure, code};
+use crate::output::{Colour, Output, Table};
+use crate::service::{For, is_made, open};
+use crate::settings::{Settings, StoreAt};
+use crate::when::{now, written};
+
+/// How far another clock may be ahead of this one.
+const AHEAD: Duration = Duration::from_secs(60);
+
+/// No release is older.
+const FIRST: u64 = 1_767_225_600;
+
+/// What came of a check.
+enum Found {
+    Ok(String),
+    /// The trouble, and what to do.
+    Trouble(Failure),
+    /// It does not apply, or cannot be made after the trouble before it.
+    Left(String),
+}
+
+pub(super) async fn run(out: Output, global: &Global) -> Ran {
+    let checks = checks(global).await;
+    let mut table = Table::new(["CHECK", "STATE", "DETAIL"]);
+    let mut worst = code::OK;
+    for (name, found) in checks {
+        let (state, colour, text) = match found {
+            Found::Ok(text) => ("ok", Colour::Green, text),
+            Found::Left(text) => ("left out", Colour::Yellow, text),
+            Found::Trouble(failure) => {
+                // The first is the cause of the others.
+                worst = if worst == code::OK { failure.code } else { worst };
+                ("trouble", Colour::Red, failure.text)
+            }
+        };
+        if out.json {
+            out.document(&json!({ "check": name, "state": state, "detail": text }))?;
+            continue;
+        }
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default().to_owned();
+        table.coloured([name.to_owned(), state.to_owned(), first], (1, colour));
+        lines.for_each(|line| table.row([String::new(), String::new(), line.to_owned()]));
+    }
+    if !out.json {
+        out.table(&table)?;
+    }
+    Ok(worst)
+}
+
+async fn checks(global: &Global) -> Vec<(&'static str, Found)> {
+    let settings = match Settings::read(&global.service) {
+        Ok(settings) => settings,
+        Err(failure) => return vec![("service file", Found::Trouble(failure))],
+    };
+    let plan_file = plan_file(&settings);
+    let is_legal = matches!(plan_file, Found::Ok(_));
+    let mut checks = vec![("service file", service_file(&settings)), ("plan file", plan_file)];
+    let left = || Found::Left("repair the plan file first".to_owned());
+    if !is_legal {
+        checks.extend([("store", left()), ("pepper", left()), ("stripe", left())]);
+    } else {
+        let store = store(&settings).await;
+        let is_open = matches!(store, Found::Ok(_));
+        checks.push(("store", store));
+        checks.push(("pepper", pepper(&settings, is_open).await));
+        checks.push(("stripe", stripe(&settings).await));
+    }
+    checks.push(("clock", clock(&settings)));
+    checks
+}
+
+fn service_file(settings: &Settings) -> Found {
+    let shown = settings.path.display();
+    match (settings.is_there, settings.variables.len()) {
+        (false, 0) => Found::Ok(format!("{shown} is missing: every key has its default")),
+        (false, n) => Found::Ok(format!("{shown} is missing; {n} keys from the environment")),
+        (true, 0) => Found::Ok(shown.to_string()),
+        (true, n) => Found::Ok(format!("{shown}, and {n} keys from the environment over it")),
+    }
+}
+
+fn plan_file(settings: &Settings) -> Found {
+    let path = settings.plans_file();
+    let shown = path.display();
+    match plans::read(&path) {
+        Ok(Ok(file)) => match file.catalog.warnings.len() {
+            0 => Found::Ok(shown.to_string()),
+            n => Found::Ok(format!("{shown}, with {n} warnings: `tallygate plans check`")),
+        },
+        Ok(Err(errors)) => Found::Trouble(Failure::new(code::FILE, errors.to_string())),
+        Err(failure) => Found::Trouble(failure),
+    }
+}
+
+async fn store(settings: &Settings) -> Found {
+    let at = settings.store();
+    let shown = match &at {
+        StoreAt::Memory => {
+            return Found::Left("in memory: it ends with the service's process".to_owned());
+        }
+        StoreAt::Redb(path) if !is_made(&at) => {
+            let text = "is not there yet: the service's first start makes it";
+            return Found::Left(format!("{} {text}", path.display()));
+        }
+        StoreAt::Redb(path) => path.display().to_string(),
+        StoreAt::Dynamodb(table) => format!("the DynamoDB table {table}"),
+    };
+    match open(settings, For::Tenants).await {
+        Err(failure) => Found::Trouble(failure),
+        Ok(gate) => closed(gate, shown).await,
+    }
+}
+
+/// What an open gate says of itself, which is closed then.
+async fn closed(gate: Gate, shown: String) -> Found {
+    let (health, listed) = (gate.health(), gate.directory().list("", "", 1).await);
+    let closed = gate.close().await;
+    match (listed, closed) {
+        (Err(error), _) => Found::Trouble(error.into()),
+        (_, Err(error)) => Found::Trouble(error.into()),
+        _ if !health.troubles.is_empty() => {
+            Found::Trouble(Failure::new(code::FAILURE, health.to_string()))
+        }
+        _ => Found::Ok(shown),
+    }
+}
+
+/// The pepper is that of the store's keys.
+async fn pepper(settings: &Settings, is_open: bool) -> Found {
+    let ways = settings.table.get("identify").and_then(|it| it.as_array());
+    let has_keys = ways.is_none_or(|it| it.iter().any(|way| way.get("api-key").is_some()));
+    if !has_keys {
+        return Found::Left("callers have no API keys: none is needed".to_owned());
+    }
+    if !is_open {
+        return Found::Left("it is checked with the store".to_owned());
+    }
+    match open(settings, For::Keys).await {
+        Err(failure) => Found::Trouble(failure),
+        Ok(gate) => closed(gate, "the one that the keys were made with".to_owned()).await,
+    }
+}
+
+/// The key is there, and of the mode that the file says. Stripe is not asked.
+async fn stripe(settings: &Settings) -> Found {
+    let Some(table) = settings.table.get("stripe") else {
+        return Found::Left("no [stripe]: nothing is billed".to_owned());
+    };
+    let mut service = toml::Table::new();
+    service.insert("stripe".to_owned(), table.clone());
+    // In memory in every respect: with the store of the service it would read its journal.
+    let memory = toml::Table::from_iter([("kind".to_owned(), "memory".into())]);
+    service.insert("store".to_owned(), memory.into());
+    let Ok(text) = toml::to_string(&service) else {
+        return Found::Left("[stripe] cannot be written again".to_owned());
+    };
+    let builder = GateBuilder::from_text(&text).work_only();
+    // It is dropped without a close, which would report.
+    match builder.plans_file(settings.plans_file()).open().await {
+        Err(error) => Found::Trouble(error.into()),
+        Ok(_) => {
+            let mode = settings.text("stripe", "mode").unwrap_or("test");
+            Found::Ok(format!("the key is there, in mode {mode}"))
+        }
+    }
+}
+
+/// The clock is neither before this release nor before what was written last.
+fn clock(settings: &Settings) -> Found {
+    let now = now();
+    let trouble = |text: String| {
+        let help = "\nhelp: set the clock (timedatectl), and keep it with NTP";
+        Found::Trouble(Failure::new(code::FAILURE, text + help))
+    };
+    if now < SystemTime::UNIX_EPOCH + Duration::from_secs(FIRST) {
+        return trouble(format!("it says {}: before this release was made", written(now)));
+    }
+    let mut files = vec![settings.plans_file(), settings.path.clone()];
+    if let StoreAt::Redb(path) = settings.store() {
+        files.push(path);
+    }
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|it| it.modified()).ok();
+    let later = files.iter().find(|path| changed(path).is_some_and(|at| at > now + AHEAD));
+    match later {
+        Some(path) => {
+            let path = path.display();
+            trouble(format!("it says {}: {path} was changed after that", written(now)))
+        }
+        None => Found::Ok(written(now)),
+    }
+}

@@ -1,0 +1,20 @@
+//! `report` and `audit` of a build without the feature `stripe`.
+
+use super::Ran;
+use crate::args::Report;
+use crate::failure::{Failure, code};
+use crate::output::Output;
+use crate::settings::Settings;
+
+pub(super) async fn report(_: Output, _: &Settings, _: &Report) -> Ran {
+    none().await
+}
+
+pub(super) async fn audit(_: Output, _: &Settings) -> Ran {
+    none().await
+}
+
+async fn none() -> Ran {
+    let text = "this build bills nothing\nhelp: cargo install tallygate-cli --features stripe";
+    Err(Failure::new(code::FILE, text))
+}

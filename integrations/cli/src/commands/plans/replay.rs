@@ -1,0 +1,269 @@
+//! Decides traffic again under a plan file: a gate in memory, on a clock that shows the instants of
+//! the log. The library decides; nothing here knows what a limit is.
+//!
+//! Counters begin at nothing with the first line. A request ends well at once; where the log says
+//! how many were in flight, the oldest end as late as that number allows.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use tallygate::adapter::{Answer, Serving, Step, Waited};
+use tallygate::identity::{Caller, RequestView};
+use tallygate::{
+    Amount, Ask, Gate, GateBuilder, Identified, ManualClock, Outcome, Permit, Refusal,
+};
+
+use super::traffic::{Call, Verdict, What};
+use crate::failure::{Failure, code};
+use crate::service::NoCallers;
+
+/// What came of a tenant's calls.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Came {
+    pub(super) calls: u64,
+    pub(super) admitted: u64,
+    /// Refusals, by the limit or the reason.
+    pub(super) refused_by: BTreeMap<String, u64>,
+    /// By meter, what was used beyond what its limits include, as a report has it at the end.
+    pub(super) over: BTreeMap<String, Amount>,
+    /// Decisions that are not those of the log.
+    pub(super) otherwise: u64,
+}
+
+/// A call that has not ended.
+enum Open {
+    Request(Serving),
+    Work(Permit),
+}
+
+impl Open {
+    fn end(self) {
+        match self {
+            Self::Request(serving) => serving.end(Outcome::Complete { status: 200 }),
+            Self::Work(permit) => permit.settle(),
+        }
+    }
+}
+
+/// A gate that decides traffic again.
+struct Replay {
+    gate: Gate,
+    clock: ManualClock,
+    now_ms: i64,
+    /// The plan of each tenant so far.
+    plans: HashMap<String, Option<String>>,
+    open: HashMap<String, VecDeque<Open>>,
+    /// The names of routes that the plan file has.
+    routes: HashMap<String, bool>,
+}
+
+/// Decides all calls under this plan file, and says what came of each tenant's.
+pub(super) async fn run(
+    plans: &str,
+    no_scope: &str,
+    calls: &[Call],
+) -> Result<BTreeMap<String, Came>, Failure> {
+    let Some(first) = calls.first() else { return Ok(BTreeMap::new()) };
+    let service = format!("[store]\nkind = \"memory\"\n[identity]\nno-scope = {no_scope:?}\n");
+    let clock = ManualClock::at_unix_ms(first.at_ms);
+    let builder = GateBuilder::from_text(&service).plans(plans).identify(NoCallers);
+    let gate = builder.clock(clock.clone()).open().await?;
+    let mut replay = Replay {
+        gate,
+        clock,
+        now_ms: first.at_ms,
+        plans: HashMap::new(),
+        open: HashMap::new(),
+        routes: HashMap::new(),
+    };
+    let mut came = BTreeMap::<String, Came>::new();
+    for call in calls {
+        let verdict = replay.decide(call).await?;
+        let of = came.entry(call.tenant.clone()).or_default();
+        of.calls += 1;
+        of.otherwise += u64::from(call.came_otherwise(&verdict));
+        match verdict {
+            Verdict::Admitted => of.admitted += 1,
+            Verdict::Refused(by) => *of.refused_by.entry(by).or_default() += 1,
+        }
+    }
+    replay.end(&mut came).await?;
+    Ok(came)
+}
+
+impl Replay {
+    async fn decide(&mut self, call: &Call) -> Result<Verdict, Failure> {
+        let ahead = u64::try_from(call.at_ms - self.now_ms).unwrap_or(0);
+        self.clock.advance(Duration::from_millis(ahead));
+        self.now_ms = self.now_ms.max(call.at_ms);
+        self.sell(call).await?;
+        let open = self.open.entry(call.tenant.clone()).or_default();
+        while open.len() > call.in_flight.unwrap_or(0) {
+            open.pop_front().into_iter().for_each(Open::end);
+        }
+        let decided = match &call.what {
+            What::Work(op, cost) => self.work(call, op, cost).await?,
+            What::On(route) => {
+                let route = route.as_deref().filter(|it| self.has_route(it)).map(str::to_owned);
+                // A method and a path that a pattern fits only where it fits all.
+                self.request(call, route, ("-", "/-")).await?
+            }
+            What::Request(method, path) => self.request(call, None, (method, path)).await?,
+        };
+        Ok(match decided {
+            Ok(Some(open)) => {
+                self.open.entry(call.tenant.clone()).or_default().push_back(open);
+                Verdict::Admitted
+            }
+            Ok(None) => Verdict::Admitted,
+            Err(refusal) => Verdict::Refused(by(&refusal)),
+        })
+    }
+
+    /// Has the tenant on the plan of the log.
+    async fn sell(&mut self, call: &Call) -> Result<(), Failure> {
+        if self.plans.get(&call.tenant) == Some(&call.plan) {
+            return Ok(());
+        }
+        let directory = self.gate.directory();
+        let edit = match directory.find(&call.tenant).await? {
+            Some(tenant) => tenant.edit(),
+            None => directory.tenant(&call.tenant),
+        };
+        let edit = match &call.plan {
+            Some(plan) => edit.plan(plan),
+            None => edit,
+        };
+        edit.save().await?;
+        self.plans.insert(call.tenant.clone(), call.plan.clone());
+        Ok(())
+    }
+
+    fn has_route(&mut self, name: &str) -> bool {
+        let gate = &self.gate;
+        let has = || gate.check_operations([name]).is_ok();
+        *self.routes.entry(name.to_owned()).or_insert_with(has)
+    }
+
+    async fn work(
+        &self,
+        call: &Call,
+        op: &str,
+        cost: &[(String, u64)],
+    ) -> Result<Result<Option<Open>, Box<Refusal>>, Failure> {
+        let tenant = self.gate.tenant(&call.tenant).await?;
+        let mut ask = Ask::new(&tenant, op);
+        for (meter, units) in cost {
+            // A meter that the plan file lacks limits nothing.
+            if self.gate.meter(meter).is_ok() {
+                ask = ask.cost(meter.as_str(), *units);
+            }
+        }
+        ask = call.user.iter().fold(ask, Ask::user);
+        ask = call.key.iter().fold(ask, Ask::key);
+        Ok(match self.gate.admit(ask).await {
+            Ok(permit) => Ok(Some(Open::Work(permit))),
+            Err(refusal) => Err(Box::new(refusal)),
+        })
+    }
+
+    async fn request(
+        &self,
+        call: &Call,
+        route: Option<String>,
+        (method, path): (&str, &str),
+    ) -> Result<Result<Option<Open>, Box<Refusal>>, Failure> {
+        let view = View { call, route, method, path };
+        let mut waited = Waited::default();
+        loop {
+            match self.gate.admit_request(&view, waited) {
+                Step::Wait(pending) => waited = pending.await,
+                Step::Done(Answer::Pass) => return Ok(Ok(None)),
+                Step::Done(Answer::Refuse(refusal)) => return Ok(Err(refusal)),
+                Step::Done(Answer::Admit(running)) => {
+                    return Ok(Ok(Some(Open::Request(Serving::own(running)))));
+                }
+            }
+        }
+    }
+
+    /// Ends what is open, and adds what each tenant has used beyond its limits.
+    async fn end(self, came: &mut BTreeMap<String, Came>) -> Result<(), Failure> {
+        self.open.into_values().flatten().for_each(Open::end);
+        for (tenant, came) in came {
+            let who = Identified::from(&self.gate.tenant(tenant).await?);
+            let report = self.gate.usage_report(&who).await?;
+            let over = report.meters.iter().filter(|meter| !meter.over.is_zero());
+            came.over = over.map(|meter| (meter.name.to_string(), meter.over)).collect();
+        }
+        self.gate.close().await?;
+        Ok(())
+    }
+}
+
+/// The limit that refused, else the last part of the problem's type.
+fn by(refusal: &Refusal) -> String {
+    if let Some(limit) = &refusal.limit {
+        return limit.name.to_string();
+    }
+    let problem = tallygate::wire::Mapping::of(&refusal.reason).problem;
+    problem.rsplit(['/', '#']).next().unwrap_or_default().to_owned()
+}
+
+/// The call at hand as a request.
+struct View<'a> {
+    call: &'a Call,
+    route: Option<String>,
+    method: &'a str,
+    path: &'a str,
+}
+
+impl RequestView for View<'_> {
+    fn method(&self) -> &str {
+        self.method
+    }
+
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn route(&self) -> Option<&str> {
+        self.route.as_deref()
+    }
+
+    fn header(&self, _: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn headers<'a>(&'a self, _: &str) -> Vec<&'a [u8]> {
+        Vec::new()
+    }
+
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+
+    fn body_length(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        let caller = Caller::new(&self.call.tenant);
+        let caller = self.call.user.iter().fold(caller, Caller::user);
+        Some(self.call.key.iter().fold(caller, Caller::key))
+    }
+}
+
+/// The plans that a log names and a plan file lacks.
+pub(super) fn missing_plans(known: &[String], calls: &[Call], file: &str) -> Result<(), Failure> {
+    let named: HashSet<&String> = calls.iter().filter_map(|call| call.plan.as_ref()).collect();
+    let mut missing: Vec<_> = named.into_iter().filter(|plan| !known.contains(plan)).collect();
+    missing.sort();
+    match missing.as_slice() {
+        [] => Ok(()),
+        missing => Err(Failure::new(
+            code::FILE,
+            format!("{file}: the log names plans that are not here: {missing:?}"),
+        )),
+    }
+}

@@ -1,0 +1,70 @@
+//! `tenant refusals`: why a tenant was refused, from the log of decisions. The store is not opened,
+//! so the service may run.
+
+use std::path::PathBuf;
+
+use tallygate::DecisionRecord;
+
+use crate::commands::Ran;
+use crate::decisions;
+use crate::failure::{Failure, code};
+use crate::output::{Output, Table, say};
+use crate::settings::Settings;
+use crate::when::written;
+
+pub(super) fn run(
+    out: Output,
+    settings: &Settings,
+    id: &str,
+    limit: u64,
+    log: Option<PathBuf>,
+) -> Ran {
+    let records = decisions::read(&decisions::named(settings, log)?)?;
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let own = records.iter().rev();
+    let own = own.filter(|it| it.is_refusal() && it.tenant.as_deref() == Some(id));
+    let mut table = Table::new([
+        "AT", "ROUTE", "REASON", "LIMIT", "ASKED", "LEFT", "STATUS", "RETRY", "PLAN", "USER", "KEY",
+    ]);
+    let mut found = 0_usize;
+    for record in own.take(most) {
+        found += 1;
+        match out.json {
+            true => out.document(&serde_json::to_value(record).map_err(no_json)?)?,
+            false => table.row(row(record)),
+        }
+    }
+    if found == 0 {
+        say(&format!("no refusal of {id:?} is in the log"));
+    } else if !out.json {
+        out.table(&table)?;
+    }
+    Ok(code::OK)
+}
+
+fn no_json(error: serde_json::Error) -> Failure {
+    Failure::new(code::FAILURE, error.to_string())
+}
+
+fn row(it: &DecisionRecord) -> [String; 11] {
+    let or = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    let refused = it.limits.iter().find(|limit| Some(&limit.name) == it.limit.as_ref());
+    let retry = it.retry_after_seconds.map_or_else(|| "-".to_owned(), |s| format!("{s} s"));
+    let reason = match &it.about {
+        Some(about) => format!("{}: {about}", or(it.reason.as_deref())),
+        None => or(it.reason.as_deref()),
+    };
+    [
+        written(it.at()),
+        or(it.route.as_deref()),
+        reason,
+        or(it.limit.as_deref()),
+        refused.map_or_else(|| "-".to_owned(), |limit| limit.asked.to_string()),
+        refused.map_or_else(|| "-".to_owned(), |limit| limit.remaining.to_string()),
+        it.status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
+        retry,
+        or(it.plan.as_deref()),
+        or(it.user.as_deref()),
+        or(it.key.as_deref()),
+    ]
+}

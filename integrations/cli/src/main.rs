@@ -1,0 +1,33 @@
+//! `tallygate`, the operator's command: tenants, keys, plans, usage and billing of a service, from
+//! its service file. It stands on the library's public API alone and decides nothing about limits.
+//!
+//! | part | does |
+//! |---|---|
+//! | `args` | the command line |
+//! | `settings`, `service` | the service file with the environment over it; a gate opened from it |
+//! | `rehearsal` | what a change would do, on a copy in memory (`--dry-run`) |
+//! | `decisions` | the files of a log of decisions, and their lines |
+//! | `output` | tables, JSON, instants; nothing reaches a terminal unescaped |
+//! | `failure` | errors, what to write instead, and the exit codes |
+//! | `commands` | a file for each subject |
+
+mod args;
+mod ask;
+mod commands;
+mod decisions;
+mod failure;
+mod log;
+mod output;
+mod rehearsal;
+mod service;
+mod settings;
+mod when;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::parse() {
+        Ok(cli) => commands::main(cli),
+        Err(code) => code,
+    }
+}

@@ -1,0 +1,105 @@
+//! `report` and `audit`, with a Stripe beside them.
+
+use stripe_sim::{Settings, Sim};
+
+use crate::home::Home;
+
+const PLANS: &str = "default-plan = \"free\"\n\
+                     [meter.calls]\nstripe = { event = \"calls\", send = \"all\" }\n\
+                     [plan.free]\n\
+                     quota.calls = { limit = \"0/cycle\", over = \"bill\" }\n";
+
+/// A service that bills into this simulator, with a tenant that owes units.
+fn home(sim: &Sim) -> Home {
+    let mut home = Home::empty();
+    let service = "[stripe]\nkey = { env = \"STRIPE_SECRET_KEY\" }\napi-base = \"BASE\"\n";
+    home.write("plans.toml", PLANS);
+    home.write("tallygate.toml", &service.replace("BASE", &sim.url()));
+    // What only reads and writes tenants needs no key of Stripe's.
+    home.run(&["tenant", "create", "acme"]).ok();
+    home.set("STRIPE_SECRET_KEY", "sk_test_x");
+    home
+}
+
+fn record(home: &Home, id: &str, units: &str) {
+    home.run(&["usage", "record", "acme", "calls", units, "--id", id]).ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_reported_once_and_the_audit_says_so() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    sim.create_meter("calls").unwrap();
+    let home = home(&sim);
+    record(&home, "before", "3");
+
+    // Used before there is a customer: a gap that stays.
+    let audit = home.run(&["audit", "--json"]);
+    assert_eq!(audit.code, 7, "{}", audit.stderr);
+    let found: serde_json::Value = serde_json::from_str(&audit.stdout).unwrap();
+    assert_eq!(found["clean"], false, "{found}");
+    let gap = &found["lines"][0]["gaps"][0];
+    assert!(gap["text"].as_str().unwrap().contains("before a customer was linked"), "{gap}");
+    let audit = home.run(&["audit"]);
+    assert!(audit.code == 7 && audit.stdout.contains("3 units used before"), "{}", audit.stdout);
+    assert!(audit.stderr.contains("there are gaps"), "{}", audit.stderr);
+    let report = home.run(&["report", "--json"]).json();
+    assert_eq!((&report["sent"], &report["units"]), (&0.into(), &0.into()), "{report}");
+    let table = home.run(&["report"]).ok();
+    assert!(table.contains("sent      0 entries of 0 units"), "{table}");
+    let dry = home.run(&["report", "--dry-run", "--json"]).json();
+    assert_eq!((&dry["dry_run"], &dry["units"]), (&true.into(), &0.into()));
+}
+
+/// What the service's own program does when a customer signs up.
+async fn link(home: &Home, customer: &str) {
+    let store = home.path("tallygate.redb");
+    let text = format!("identify = []\n[store]\npath = {:?}\n", store.to_str().unwrap());
+    let gate = tallygate::GateBuilder::from_text(&text).plans(PLANS).open().await.unwrap();
+    let acme = gate.directory().tenant("acme").account(Some(customer.to_owned()));
+    acme.save().await.unwrap();
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_sends_what_is_owed_and_the_audit_is_clean_then() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    sim.create_meter("calls").unwrap();
+    let customer = sim.call("POST", "/v1/customers", "name=acme");
+    let home = home(&sim);
+    test_support::waits::past_a_minutes_end();
+    link(&home, customer["id"].as_str().unwrap()).await;
+    record(&home, "e1", "3");
+    let audit = home.run(&["audit"]);
+    assert!(audit.code == 0 && audit.stdout.contains("wait for the next"), "{}", audit.stdout);
+    let dry = home.run(&["report", "--dry-run"]);
+    assert!(dry.stderr.contains("nothing was sent"), "{}", dry.stderr);
+    assert_eq!(dry.ok(), "3 units would be sent\n");
+    home.run(&["doctor"]).ok();
+    // An audit ends without a close, which would report, and leaves nothing to repair.
+    assert_eq!(home.run(&["tenant", "list"]).stderr, "");
+    assert!(sim.totals().is_empty(), "{:?}", sim.totals());
+
+    let report = home.run(&["report", "--json"]).json();
+    assert_eq!((&report["sent"], &report["units"]), (&1.into(), &3.into()), "{report}");
+    assert_eq!(sim.totals().len(), 1, "{:?}", sim.totals());
+    assert!(home.run(&["report"]).ok().starts_with("sent      0 entries of 0 units"));
+    let audit = home.run(&["audit", "--json"]).json();
+    assert_eq!((&audit["clean"], &audit["lines"][0]["sent"]), (&true.into(), &3.into()), "{audit}");
+}
+
+/// No command but `report` sends anything, and a key of the wrong mode ends those that bill alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_commands_need_no_key() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    let mut home = home(&sim);
+    home.set("STRIPE_SECRET_KEY", "sk_live_x");
+    home.run(&["tenant", "list"]).ok();
+    home.run(&["usage", "show", "acme"]).ok();
+    for args in [&["report"][..], &["audit"], &["report", "--dry-run"]] {
+        let said = home.run(args).fails(3);
+        assert!(said.contains("live key") && !said.contains("sk_live_x"), "{said}");
+    }
+    let doctor = home.run(&["doctor"]);
+    assert!(doctor.code == 3 && doctor.stdout.contains("live key"), "{}", doctor.stdout);
+    assert!(!doctor.stdout.contains("sk_live_x"), "{}", doctor.stdout);
+}

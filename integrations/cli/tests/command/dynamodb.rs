@@ -1,0 +1,38 @@
+//! The same commands on a DynamoDB table, which other processes may have open.
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Credentials;
+use tallygate::store::DynamoDb;
+use test_support::skips::needed;
+
+use crate::home::Home;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_and_usage_are_in_the_table() {
+    let here = dynamodb_local::shared();
+    let test = "dynamodb::tenants_and_usage_are_in_the_table";
+    let Some(server) = needed(test, here) else { return };
+    let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .endpoint_url(server.endpoint())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("x", "y", None, None, "test"));
+    let client = Client::new(&config.load().await);
+    DynamoDb::create_table(&client, "cli", None).await.unwrap();
+
+    let mut home = Home::empty();
+    home.set("AWS_ENDPOINT_URL_DYNAMODB", server.endpoint());
+    home.set("AWS_REGION", "us-east-1");
+    home.set("AWS_ACCESS_KEY_ID", "x");
+    home.set("AWS_SECRET_ACCESS_KEY", "x");
+    home.set("TALLYGATE_PEPPER", &"ab".repeat(32));
+    home.run(&["init"]).ok();
+    home.write("tallygate.toml", "[store]\nkind = \"dynamodb\"\ntable = \"cli\"\n");
+    home.run(&["tenant", "create", "acme", "--plan", "pro"]).ok();
+    home.run(&["key", "create", "acme"]).ok();
+    home.run(&["usage", "record", "acme", "requests", "5", "--id", "e1"]).ok();
+    let usage = home.run(&["usage", "show", "acme", "--json"]).json();
+    assert_eq!(usage["meters"][0]["used"], 5, "{usage}");
+    assert!(home.run(&["tenant", "list"]).ok().contains("acme"));
+    assert!(home.run(&["doctor"]).ok().contains("the DynamoDB table cli"));
+}

@@ -1,0 +1,18 @@
+//! The command as it is run: every command, both kinds of output, every exit code.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+#[cfg(feature = "stripe")]
+mod billing;
+mod conflicts;
+mod dry_run;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
+mod exit_codes;
+mod home;
+mod hostile;
+mod session;
+mod sessions;
+mod simulate;
+#[cfg(target_os = "linux")]
+mod terminal;

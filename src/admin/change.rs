@@ -1,0 +1,230 @@
+//! What an operator changes.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::path::Route;
+use super::{Admin, AdminRequest, KnownOperator, MAX_BODY, written};
+use crate::directory::{Directory, DirectoryError, Grant, KeyOptions, Tenant, TenantEdit};
+use crate::report::instant_of;
+use crate::wire::{Reply, plain_problem};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewTenant {
+    id: String,
+    plan: Option<String>,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangedTenant {
+    plan: Option<String>,
+    suspended: Option<bool>,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewGrant {
+    id: String,
+    meter: String,
+    units: u64,
+    expires: Option<String>,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewOverride {
+    changes: String,
+    until: Option<String>,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewReset {
+    limit: String,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    name: String,
+    expires: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Rotation {
+    overlap_seconds: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ended {
+    reason: String,
+}
+
+impl Admin {
+    /// The answer to a change; `None`: nothing is changed there by this method.
+    pub(super) async fn change(
+        &self,
+        route: &Route,
+        operator: &KnownOperator,
+        request: AdminRequest<'_>,
+    ) -> Result<Option<Reply>, Reply> {
+        let directory = self.gate.directory().by(operator.name.as_str());
+        let body = Body(request.body);
+        Ok(Some(match (request.method, route) {
+            ("POST", Route::Tenants) => self.make(&directory, body.read()?).await?,
+            ("PATCH", Route::Tenant(id)) => {
+                let edit = patch(self.edit(&directory, id).await?, body.read()?)?;
+                self.saved(200, edit).await?
+            }
+            ("POST", Route::Grants(id)) => {
+                let edit = grant(self.edit(&directory, id).await?, body.read()?)?;
+                self.saved(201, edit).await?
+            }
+            ("DELETE", Route::Grant(id, grant)) => {
+                let (edit, ended) = (self.edit(&directory, id).await?, body.read::<Ended>()?);
+                self.saved(200, edit.end_grant(grant).note(reason(ended.reason)?)).await?
+            }
+            ("POST", Route::Overrides(id)) => {
+                let edit = overridden(self.edit(&directory, id).await?, body.read()?)?;
+                self.saved(201, edit).await?
+            }
+            ("DELETE", Route::Override(id, item)) => {
+                let (edit, ended) = (self.edit(&directory, id).await?, body.read::<Ended>()?);
+                self.saved(200, edit.end_override(item).note(reason(ended.reason)?)).await?
+            }
+            ("POST", Route::Resets(id)) => {
+                let (tenant, reset) = (self.of(&directory, id).await?, body.read()?);
+                self.reset(&tenant, reset).await?
+            }
+            ("POST", Route::Keys(id)) => {
+                let (tenant, key) = (self.of(&directory, id).await?, body.read::<NewKey>()?);
+                let options = KeyOptions::new(key.name);
+                let end = key.expires.as_deref().map(instant).transpose()?;
+                let options = end.into_iter().fold(options, KeyOptions::expires);
+                self.shown(tenant.new_key(options).await)?
+            }
+            ("POST", Route::Rotation(id, key)) => {
+                let (tenant, rotation) = (self.of(&directory, id).await?, body.read::<Rotation>()?);
+                let overlap = Duration::from_secs(rotation.overlap_seconds);
+                self.shown(tenant.rotate_key(key, overlap).await)?
+            }
+            ("DELETE", Route::Key(id, key)) => {
+                let revoked = self.of(&directory, id).await?.revoke_key(key).await;
+                revoked.map_err(|error| self.refused(&error.into()))?;
+                written::json(200, &json!({ "id": key, "state": "revoked" }))
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    async fn make(&self, directory: &Directory, new: NewTenant) -> Result<Reply, Reply> {
+        let edit = directory.tenant(&new.id).note(reason(new.reason)?);
+        let found = directory.find(&new.id).await.map_err(|error| self.refused(&error.into()))?;
+        match found {
+            None => self.saved(201, new.plan.into_iter().fold(edit, TenantEdit::plan)).await,
+            // As a repeated request finds it.
+            Some(made) if new.plan.is_none() || made.record().plan == new.plan => {
+                Ok(written::json(200, &self.tenant(&made)))
+            }
+            Some(_) => {
+                let detail = "There is such a tenant, on another plan: change it with PATCH.";
+                Err(plain_problem(409, "Conflict", detail))
+            }
+        }
+    }
+
+    async fn reset(&self, tenant: &Tenant, reset: NewReset) -> Result<Reply, Reply> {
+        let given = self.gate.reset_quota(tenant, &reset.limit, &reason(reset.reason)?).await;
+        let given = given.map_err(|error| self.refused(&error))?;
+        let grant = given.as_ref().map(written::grant);
+        Ok(written::json(if grant.is_some() { 201 } else { 200 }, &json!({ "grant": grant })))
+    }
+
+    /// The tenant with this id, for changes of this operator.
+    pub(super) async fn of(&self, directory: &Directory, id: &str) -> Result<Tenant, Reply> {
+        let found = directory.find(id).await;
+        let found = found.and_then(|found| found.ok_or(DirectoryError::NoTenant));
+        found.map_err(|error| self.refused(&error.into()))
+    }
+
+    async fn edit(&self, directory: &Directory, id: &str) -> Result<TenantEdit, Reply> {
+        Ok(self.of(directory, id).await?.edit())
+    }
+
+    async fn saved(&self, status: u16, edit: TenantEdit) -> Result<Reply, Reply> {
+        let saved = edit.save().await.map_err(|error| self.refused(&error.into()))?;
+        Ok(written::json(status, &self.tenant(&saved)))
+    }
+
+    /// A new key, in plain text.
+    fn shown(
+        &self,
+        made: Result<crate::directory::NewKey, DirectoryError>,
+    ) -> Result<Reply, Reply> {
+        let made = made.map_err(|error| self.refused(&error.into()))?;
+        let body = json!({ "id": made.id, "name": made.name, "key": made.expose() });
+        Ok(written::json(201, &body))
+    }
+}
+
+fn patch(edit: TenantEdit, change: ChangedTenant) -> Result<TenantEdit, Reply> {
+    let edit = edit.note(reason(change.reason)?);
+    let edit = change.plan.into_iter().fold(edit, TenantEdit::plan);
+    Ok(match change.suspended {
+        Some(true) => edit.suspend(),
+        Some(false) => edit.resume(),
+        None => edit,
+    })
+}
+
+fn grant(edit: TenantEdit, new: NewGrant) -> Result<TenantEdit, Reply> {
+    let end = new.expires.as_deref().map(instant).transpose()?;
+    let grant = Grant::new(new.id, new.meter, new.units).note(reason(new.reason.clone())?);
+    Ok(edit.grant(end.into_iter().fold(grant, Grant::expires)).note(new.reason))
+}
+
+fn overridden(edit: TenantEdit, new: NewOverride) -> Result<TenantEdit, Reply> {
+    let until = new.until.as_deref().map(instant).transpose()?;
+    Ok(edit.override_(new.changes, until, reason(new.reason.clone())?).note(new.reason))
+}
+
+fn reason(text: String) -> Result<String, Reply> {
+    match text.trim().is_empty() {
+        true => Err(plain_problem(422, "No reason", "Say why: \"reason\": \"..\".")),
+        false => Ok(text),
+    }
+}
+
+fn instant(text: &str) -> Result<SystemTime, Reply> {
+    instant_of(text).ok_or_else(|| {
+        let detail = "An instant is written as 2026-11-01T00:00:00Z, or as a date.";
+        plain_problem(422, "Not an instant", detail)
+    })
+}
+
+/// A request's body; `None` for one that is too long.
+struct Body<'a>(Option<&'a [u8]>);
+
+impl Body<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Reply> {
+        let Some(body) = self.0.filter(|body| body.len() <= MAX_BODY) else {
+            return Err(plain_problem(413, "Body too long", "At most 16 KiB are read."));
+        };
+        serde_json::from_slice(body).map_err(|error| {
+            let detail = format!("The body is a JSON object: {error}.");
+            plain_problem(400, "Bad body", &detail)
+        })
+    }
+}

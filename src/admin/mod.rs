@@ -1,0 +1,186 @@
+//! The operator's routes: see tenants and their usage, and change what they may use, over JSON.
+//! Begin with [`Gate::admin`]; adapters mount them, and nothing is served until one does.
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET /` | the console: a page for a browser, which asks for a token |
+//! | `GET /health` | what is wrong with this process at the moment |
+//! | `GET /operator` | the caller's own name and role |
+//! | `GET /plans` | the names of plans and meters in the plan file |
+//! | `GET /top?limit=` | tenants that use most of a limit, as this process knows them |
+//! | `GET /tenants?prefix=&after=&limit=` | a page of tenants, in the order of their ids |
+//! | `POST /tenants` | make a tenant: `id`, `plan`, `reason` |
+//! | `GET /tenants/{id}` | its plan, status, grants, overrides, payment |
+//! | `PATCH /tenants/{id}` | change it: `plan`, `suspended`, `reason` |
+//! | `GET /tenants/{id}/usage` | as `GET /usage` answers its callers |
+//! | `GET /tenants/{id}/usage/history?meter=` | as `GET /usage/history` |
+//! | `GET /tenants/{id}/refusals?limit=` | its last refusals, by reason |
+//! | `GET /refusals?limit=` | the same of all tenants |
+//! | `GET /tenants/{id}/history` | every change, with actor, time and reason |
+//! | `POST /tenants/{id}/grants` | give units: `id`, `meter`, `units`, `expires`, `reason` |
+//! | `DELETE /tenants/{id}/grants/{grant}` | end a grant: `reason` |
+//! | `POST /tenants/{id}/overrides` | an exception: `changes` (TOML), `until`, `reason` |
+//! | `DELETE /tenants/{id}/overrides/{override}` | end an exception: `reason` |
+//! | `POST /tenants/{id}/resets` | begin a quota anew: `limit`, `reason` |
+//! | `GET /tenants/{id}/keys` | its API keys |
+//! | `POST /tenants/{id}/keys` | make one, in plain text this once: `name`, `expires` |
+//! | `POST /tenants/{id}/keys/{key}/rotation` | replace one: `overlap-seconds` |
+//! | `DELETE /tenants/{id}/keys/{key}` | revoke one |
+//!
+//! # Laws
+//!
+//! 1. **An operator's token or nothing.** A request without one gets 401 before anything of it is
+//!    read, and 403 where a change needs another role. The token comes in `Authorization` alone: a
+//!    browser sends none by itself, and a request that one sends from another site is refused. The
+//!    console's page alone is served without one: it is the same for all, and holds no data.
+//! 2. **Every change has its actor**, in the tenant's history, and all but those of keys a reason.
+//! 3. **Made twice is made once**: a grant by its id, an override by what it says, a reset by what
+//!    it gives back. Only a new key is another each time.
+//! 4. Errors are problems (RFC 9457) that say what to write instead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::directory::Role;
+use crate::gate::Gate;
+use crate::patience;
+use crate::repeated::repeated;
+use crate::wire::{Reply, plain_problem};
+
+mod change;
+mod console;
+mod look;
+mod origin;
+mod path;
+mod refusals;
+#[cfg(test)]
+mod tests;
+mod written;
+
+use path::Route;
+
+/// Longest body of a request, in bytes: an override with its reason, and room to spare.
+#[doc(hidden)]
+pub const MAX_BODY: usize = 16 * 1024;
+
+/// Most tokens that are looked up at once: a forged one costs a read of the store, and there are
+/// few operators.
+const LOOK_UPS: usize = 16;
+
+/// How long a request waits for its turn to be looked up.
+const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
+
+/// The operator's routes. [`Gate::admin`] returns them.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    gate: Gate,
+    look_ups: Arc<Semaphore>,
+}
+
+/// An operator whose token was presented. [`Admin::known`] returns it.
+#[derive(Clone, Debug)]
+#[doc(hidden)]
+pub struct KnownOperator {
+    name: String,
+    role: Role,
+}
+
+/// What the routes need of a request besides its operator.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct AdminRequest<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The path behind the place where the routes are mounted, still percent-encoded.
+    pub path: &'a str,
+    /// The query, still percent-encoded, without its `?`.
+    pub query: &'a str,
+    /// The body; `None` for one longer than [`MAX_BODY`].
+    pub body: Option<&'a [u8]>,
+}
+
+impl Gate {
+    /// The operator's routes, for adapters; a host mounts `admin_router` of tallygate-axum or
+    /// `admin_routes` of tallygate-actix-web.
+    pub fn admin(&self) -> Admin {
+        Admin { gate: self.clone(), look_ups: Arc::new(Semaphore::new(LOOK_UPS)) }
+    }
+}
+
+impl Admin {
+    /// The operator with this `Authorization`, or the answer to a request without one. An adapter
+    /// calls it before it reads the body. `site` is the header `Sec-Fetch-Site`. For adapters.
+    ///
+    /// # Errors
+    ///
+    /// The response to send.
+    #[doc(hidden)]
+    pub async fn known(
+        &self,
+        authorization: Option<&[u8]>,
+        site: Option<&[u8]>,
+    ) -> Result<KnownOperator, Reply> {
+        if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+            let detail = "A page of another site has sent this request.";
+            return Err(plain_problem(403, "Cross-site request", detail));
+        }
+        let token = authorization.and_then(bearer).unwrap_or_default();
+        let turn = patience::within(LOOK_UP_WAIT, self.look_ups.acquire()).await;
+        let Some(_turn) = turn else { return Err(self.unavailable(&"too many at once")) };
+        match self.gate.directory().operator(token).await {
+            Ok(Some((name, role))) => Ok(KnownOperator { name, role }),
+            Ok(None) => {
+                let detail = "Send an operator's token as `Authorization: Bearer`.";
+                let mut reply = plain_problem(401, "Operators only", detail);
+                reply.headers.push(("www-authenticate", "Bearer".into()));
+                Err(reply)
+            }
+            Err(error) => Err(self.unavailable(&error)),
+        }
+    }
+
+    /// The answer to an operator's request. For adapters.
+    #[doc(hidden)]
+    pub async fn reply(&self, operator: &KnownOperator, request: AdminRequest<'_>) -> Reply {
+        let Some(route) = Route::of(request.path) else {
+            let detail = "There is nothing here: see the table of routes in docs/admin.md.";
+            return plain_problem(404, "No such route", detail);
+        };
+        let answered = match request.method {
+            "GET" | "HEAD" => self.look(&route, operator, request.query).await,
+            "POST" | "PATCH" | "DELETE" if operator.role < Role::Write => {
+                let detail = "This token may look, and not change.";
+                Err(plain_problem(403, "Read-only token", detail))
+            }
+            "POST" | "PATCH" | "DELETE" => self.change(&route, operator, request).await,
+            _ => Ok(None),
+        };
+        match answered {
+            Ok(Some(reply)) | Err(reply) => reply,
+            Ok(None) => {
+                let detail = format!("Here it may be {}.", route.methods());
+                let mut reply = plain_problem(405, "Method not allowed", &detail);
+                reply.headers.push(("allow", route.methods().into()));
+                reply
+            }
+        }
+    }
+
+    fn unavailable(&self, error: &dyn std::fmt::Display) -> Reply {
+        let now_ms = self.gate.inner.clock.now().wall_ms;
+        repeated!(warn, now_ms, "an operator's request was not answered"; %error);
+        let detail =
+            "The store did not answer in time. A change may have been made: look, or repeat it.";
+        let mut reply = plain_problem(503, "Store unavailable", detail);
+        reply.headers.push(("retry-after", "1".into()));
+        reply
+    }
+}
+
+/// The token of `Authorization: Bearer`.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}

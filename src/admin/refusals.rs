@@ -1,0 +1,56 @@
+//! The last refusals of a tenant, or of all.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Admin, written};
+use crate::decision_log::DecisionRecord;
+use crate::wire::{Reply, plain_problem, rfc3339};
+
+/// Refusals of an answer, where the request does not say how many.
+const PAGE: usize = 100;
+/// Most refusals of an answer.
+const MAX_PAGE: usize = 1_000;
+
+impl Admin {
+    /// The last refusals in this process, newest first, and how many of those in memory there are
+    /// for each reason.
+    pub(super) fn refusals(&self, tenant: Option<&str>, query: &str) -> Result<Reply, Reply> {
+        let most = limit(query)?;
+        let kept = self.gate.inner.decisions.refusals(tenant.map(Some), usize::MAX);
+        let mut by_reason = BTreeMap::<&str, u64>::new();
+        for reason in kept.iter().filter_map(|it| it.reason.as_deref()) {
+            *by_reason.entry(reason).or_default() += 1;
+        }
+        let shown: Vec<_> = kept.iter().take(most).map(|record| written(record)).collect();
+        Ok(written::json(200, &json!({ "refusals": shown, "by_reason": by_reason })))
+    }
+}
+
+fn limit(query: &str) -> Result<usize, Reply> {
+    let bad = |detail: &str| plain_problem(400, "Bad query", detail);
+    match query.split_once('=') {
+        None if query.is_empty() => Ok(PAGE),
+        Some(("limit", limit)) => {
+            let limit = limit.parse().ok().filter(|n| (1..=MAX_PAGE).contains(n));
+            limit.ok_or_else(|| bad("limit is a number from 1 to 1000."))
+        }
+        _ => Err(bad("Only limit may be asked for.")),
+    }
+}
+
+fn written(record: &DecisionRecord) -> Value {
+    json!({
+        "at": rfc3339(record.at_ms),
+        "tenant": record.tenant,
+        "route": record.route,
+        "reason": record.reason,
+        "limit": record.limit,
+        "plan": record.plan,
+        "status": record.status,
+        "retry_after_seconds": record.retry_after_seconds,
+        "user": record.user,
+        "key": record.key,
+    })
+}

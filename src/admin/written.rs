@@ -1,0 +1,140 @@
+//! The JSON of the operator's routes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::clock::unix_ms;
+use crate::directory::{
+    ChangeOutcome, DirectoryError, Grant, HistoryEntry, KeyInfo, KeyState, Override, TenantRecord,
+};
+use crate::error::Error;
+use crate::gate::status_word;
+use crate::policy::resolve::Resolved;
+use crate::store::StoreErrorKind;
+use crate::wire::{Reply, rfc3339};
+
+pub(super) fn json(status: u16, body: &Value) -> Reply {
+    let headers = vec![
+        ("content-type", "application/json".to_owned()),
+        ("cache-control", "no-store".to_owned()),
+    ];
+    Reply { status, headers, body: body.to_string().into_bytes() }
+}
+
+fn at(time: SystemTime) -> String {
+    rfc3339(unix_ms(time))
+}
+
+pub(super) fn tenant(
+    record: &TenantRecord,
+    holds: &Resolved,
+    origins: &BTreeMap<Arc<str>, &str>,
+) -> Value {
+    json!({
+        "id": record.id,
+        "plan": &*holds.policy.plan.name,
+        "assigned-plan": record.plan,
+        "status": &*status_word(&holds.standing),
+        "suspended": record.suspended,
+        "payment": record.payment,
+        "payment-since": at(record.payment_since()),
+        "plan-since": at(record.plan_since()),
+        "anchor": at(record.anchor()),
+        "first-request": record.first_request().map(at),
+        "account": record.account,
+        "addons": record.addons,
+        "grants": record.grants.iter().map(grant).collect::<Vec<_>>(),
+        "overrides": record.overrides.iter().map(exception).collect::<Vec<_>>(),
+        "origins": origins.iter().map(|(id, of)| (&**id, *of)).collect::<BTreeMap<_, _>>(),
+        "version": record.version,
+    })
+}
+
+pub(super) fn grant(grant: &Grant) -> Value {
+    json!({
+        "id": grant.id,
+        "meter": grant.meter,
+        "units": grant.units,
+        "source": grant.source,
+        "expires": grant.expires_at().map(at),
+        "reason": grant.note,
+    })
+}
+
+fn exception(it: &Override) -> Value {
+    json!({
+        "id": it.id(),
+        "changes": it.changes,
+        "until": it.until().map(at),
+        "reason": it.note,
+        "at": at(it.at()),
+    })
+}
+
+pub(super) fn key(key: &KeyInfo) -> Value {
+    let state = match key.state {
+        KeyState::Active => "active",
+        KeyState::Revoked => "revoked",
+        KeyState::Expired => "expired",
+        KeyState::Incomplete => "incomplete",
+    };
+    json!({
+        "id": key.id,
+        "name": key.name,
+        "made": at(key.made),
+        "expires": key.expires.map(at),
+        "state": state,
+    })
+}
+
+pub(super) fn entry(entry: &HistoryEntry) -> Value {
+    let outcome = match entry.outcome {
+        ChangeOutcome::Happened => "happened",
+        ChangeOutcome::Pending => "pending",
+        ChangeOutcome::Never => "never",
+    };
+    json!({
+        "at": at(entry.at),
+        "actor": entry.actor,
+        "reason": entry.note,
+        "edits": entry.edits,
+        "outcome": outcome,
+    })
+}
+
+/// Status and title for an error of the library; `None`: the store's.
+pub(super) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
+    Some(match error {
+        Error::NoTenant(_) | Error::Directory(DirectoryError::NoTenant) => (404, "No such tenant"),
+        Error::Directory(DirectoryError::NoKey(_)) => (404, "No such key"),
+        Error::Directory(DirectoryError::UnknownLimit { .. }) => (404, "No such quota"),
+        Error::Directory(DirectoryError::Store(error)) | Error::Store(error)
+            if error.kind != StoreErrorKind::Invalid =>
+        {
+            return None;
+        }
+        Error::Directory(
+            DirectoryError::Busy
+            | DirectoryError::GrantDiffers(_)
+            | DirectoryError::TooMany { .. }
+            | DirectoryError::CredentialTaken
+            | DirectoryError::CustomerTaken
+            | DirectoryError::NoPepper,
+        ) => (409, "Conflict"),
+        Error::Directory(_) => (422, "Not accepted"),
+        _ => return None,
+    })
+}
+
+/// An error as a sentence.
+pub(super) fn sentence(error: &Error) -> String {
+    let mut text = error.to_string();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text.push('.');
+    text
+}

@@ -1,0 +1,168 @@
+//! The log of decisions: which requests and other work were refused and why, and a sample of those
+//! that were admitted, as lines of JSON in files that any tool reads.
+//!
+//! # Laws
+//!
+//! 1. **Beside the decision.** A decision hands over a record, or none, and never waits: for no
+//!    disk, no lock that is held during I/O, no place in a queue.
+//! 2. **A disk that fails loses lines, and no request.** What is lost is counted
+//!    (`tallygate_decisions_unlogged_total`) and said once until lines are written again.
+//! 3. **Bounded**: the queue by [`QUEUE`], the files by `max-bytes`, the refusals in memory by
+//!    [`recent`].
+//! 4. **Ids only.** A record has no header, no path, no credential, no address.
+//! 5. A line is whole or skipped: a process that is killed leaves at most one torn line, at the end
+//!    of the file, which the next process ends and readers skip.
+//!
+//! The refusals that are kept in memory are kept without a log as well; with one they begin with
+//! those at the end of its files.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::config::DecisionsConfig;
+use crate::task::OwnedTask;
+use crate::telemetry;
+
+mod file;
+mod recent;
+mod record;
+mod sampler;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use recent::Recent;
+use sampler::Sampler;
+
+pub(crate) use record::{DecisionParts, kind, number, reason_word};
+pub use record::{DecisionRecord, LimitAsked};
+
+/// Records waiting to be written: as many refusals as a process makes in a tenth of a second under
+/// a flood, and about 4 MB. What does not fit is counted and left out.
+pub(crate) const QUEUE: usize = 8_192;
+
+/// A close waits this long for the lines in hand: a disk that works takes milliseconds, and a
+/// machine that is busy has some turns.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+
+/// The log of one gate, and the refusals in its memory.
+pub(crate) struct DecisionLog {
+    recent: Recent,
+    on: Option<On>,
+}
+
+/// What is there if the service file has `[decisions]`.
+struct On {
+    sampler: Sampler,
+    queue: mpsc::Sender<Arc<DecisionRecord>>,
+    task: OwnedTask,
+    losing: Arc<Losing>,
+}
+
+/// Whether lines are being lost, so that it is said once and not by every line.
+#[derive(Debug, Default)]
+struct Losing {
+    is: AtomicBool,
+    /// How many were lost so far.
+    lines: AtomicU64,
+}
+
+impl Losing {
+    /// Counts lines that are lost, and says so if those before were not.
+    fn lost(&self, lines: usize, cause: &'static str, error: &dyn std::fmt::Display) {
+        telemetry::decisions_unlogged(cause, lines as u64);
+        let before = self.lines.fetch_add(lines as u64, Ordering::Relaxed);
+        if !self.is.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                cause,
+                before,
+                %error,
+                "the log of decisions loses lines. They are counted in \
+                 tallygate_decisions_unlogged_total; this is logged once, until lines are written \
+                 again"
+            );
+        }
+    }
+
+    /// Lines are written again.
+    fn is_over(&self) {
+        if self.is.swap(false, Ordering::Relaxed) {
+            tracing::info!("the log of decisions is written again");
+        }
+    }
+}
+
+impl DecisionLog {
+    /// Opens the log, if there is to be one, and begins with the refusals at its end.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written, or is none.
+    pub(crate) async fn open(config: Option<&DecisionsConfig>) -> std::io::Result<Self> {
+        let recent = Recent::default();
+        let Some(config) = config else { return Ok(Self { recent, on: None }) };
+        let (files, before) = writer::open(config.clone()).await?;
+        before.into_iter().for_each(|record| recent.note(Arc::new(record)));
+        let (send, queue) = mpsc::channel(QUEUE);
+        let losing = Arc::new(Losing::default());
+        let says = losing.clone();
+        let task = OwnedTask::start(|stop| writer::write(files, queue, stop, says));
+        let on = On { sampler: Sampler::one_in(config.admissions), queue: send, task, losing };
+        Ok(Self { recent, on: Some(on) })
+    }
+
+    /// Whether an admission that has just been decided is to be recorded.
+    #[inline]
+    pub(crate) fn takes_admission(&self) -> bool {
+        match &self.on {
+            None => false,
+            Some(on) => on.sampler.takes(),
+        }
+    }
+
+    /// Whether there is a log.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.is_some()
+    }
+
+    /// One in how many admissions is recorded.
+    pub(crate) fn one_in(&self) -> Option<u32> {
+        self.on.as_ref().map(|on| on.sampler.every())
+    }
+
+    /// Takes a record: refusals into memory, all of them into the log.
+    #[cold]
+    pub(crate) fn take(&self, record: DecisionRecord) {
+        let record = Arc::new(record);
+        if record.is_refusal() {
+            self.recent.note(record.clone());
+        }
+        let Some(on) = &self.on else { return };
+        if on.queue.try_send(record).is_err() {
+            on.losing.lost(1, "queue", &format_args!("more than {QUEUE} wait to be written"));
+        }
+    }
+
+    /// The last refusals in memory, newest first: of this tenant (`Some(None)`: of callers whose
+    /// tenant is not known), or of all.
+    pub(crate) fn refusals(
+        &self,
+        of: Option<Option<&str>>,
+        most: usize,
+    ) -> Vec<Arc<DecisionRecord>> {
+        self.recent.last(of, most)
+    }
+
+    /// Writes what is in hand and ends the log, within 3 s.
+    pub(crate) async fn close(&self, deadline: Instant, now: Instant) {
+        let Some(on) = &self.on else { return };
+        on.task.stop();
+        if on.task.ended_by(deadline.min(now + CLOSE_WITHIN)).await.is_err() {
+            tracing::warn!("the log of decisions was not written to its end in time");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A key that is to be made, and one that was: its only time in plain text.
+
+use std::time::SystemTime;
+
+use super::error::{MAX_NAME, check_text};
+use super::{DirectoryError, Role};
+use crate::clock::unix_ms;
+use crate::identity::ApiKey;
+
+/// What a new key is to be: its name, and its end if it has one. A name alone will do where a key
+/// is made:
+///
+/// ```no_run
+/// use std::time::{Duration, SystemTime};
+/// use tallygate::directory::KeyOptions;
+///
+/// # async fn example(acme: tallygate::directory::Tenant)
+/// # -> Result<(), tallygate::directory::DirectoryError> {
+/// let ci = acme.new_key("ci").await?;
+/// let in_a_week = SystemTime::now() + Duration::from_secs(7 * 24 * 3600);
+/// let guest = acme.new_key(KeyOptions::new("auditor").expires(in_a_week)).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOptions {
+    pub(super) name: String,
+    pub(super) expires_ms: Option<i64>,
+    /// An operator's, if it is no tenant's key.
+    pub(super) role: Option<Role>,
+}
+
+impl KeyOptions {
+    /// A key of this name, which is for lists: at most 64 characters. It has no end.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), expires_ms: None, role: None }
+    }
+
+    /// Sets the first instant at which it no longer works.
+    #[must_use]
+    pub fn expires(mut self, at: SystemTime) -> Self {
+        self.expires_ms = Some(unix_ms(at));
+        self
+    }
+
+    pub(super) fn check(&self, now_ms: i64) -> Result<(), DirectoryError> {
+        check_text(&self.name, "a key's name", MAX_NAME)?;
+        match self.expires_ms {
+            Some(at_ms) if at_ms <= now_ms => Err(DirectoryError::EndIsPast),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<&str> for KeyOptions {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for KeyOptions {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+/// A newly created key: the only time it is available in plain text.
+///
+/// It is shown by [`expose`](Self::expose) alone, never by formatting:
+///
+/// ```
+/// fn show(key: &tallygate::directory::NewKey) {
+///     println!("{}", key.expose());
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn show(key: &tallygate::directory::NewKey) {
+///     println!("{key}"); // no `Display`
+/// }
+/// ```
+#[derive(Clone)]
+pub struct NewKey {
+    /// Its id, used to list and revoke it.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    pub(super) key: ApiKey,
+}
+
+impl NewKey {
+    /// The key in plain text: show it once, store it nowhere.
+    pub fn expose(&self) -> &str {
+        self.key.expose()
+    }
+}
+
+impl std::fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewKey").field("id", &self.id).field("name", &self.name).finish()
+    }
+}

@@ -1,0 +1,180 @@
+//! How a request of a tenant would be decided now, and why: the limits that hold for it with their
+//! windows and counters, what happens without the store, and the verdict. Nothing is drawn.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::logged::Drawn;
+use super::standing::{LimitReader, route_name};
+use super::{Gate, Identified};
+use crate::catalog::{Auth, Catalog, OnDirectoryError, OnLeaseError, Reads};
+use crate::config::NoScope;
+use crate::decision::{Payment, Reason};
+use crate::decision_log::{LimitAsked, reason_word};
+use crate::policy::resolve::Standing;
+use crate::policy::taken::Limit;
+use crate::policy::{CounterHome, RoutePolicy};
+use crate::sheets::sheet::Sheet;
+use crate::store::StoreError;
+use crate::wire::{Mapping, rfc3339};
+
+impl Gate {
+    /// How a request of this caller by this method on this path would be decided now, as a JSON
+    /// object; its body is taken as empty. Counters of quotas are the store's, less what this
+    /// process has served since; those of rates and of requests in flight are this process's own.
+    /// For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
+    #[doc(hidden)]
+    pub async fn explain(
+        &self,
+        who: &Identified,
+        method: &str,
+        path: &str,
+    ) -> Result<Value, StoreError> {
+        let inner = &*self.inner;
+        if let Some(read) = self.refresh_for_look(&who.tenant().0, inner.clock.now()) {
+            read.await;
+        }
+        let now = inner.clock.now();
+        let (sheet, revision) = {
+            let live = inner.catalogs.live.load();
+            (who.tenant().0.sheet(&live, now), live.revision)
+        };
+        let catalog = &sheet.catalog;
+        let path = inner.strip_prefix(path);
+        let route = catalog.routes.find_at(method, path, Reads::AsItCame, || None);
+        let named = route.map(|id| &catalog.routes.as_slice()[usize::from(id.0)]);
+        let auth = named.map_or(catalog.default_auth, |route| route.auth);
+        let rules = sheet.policy.route(route);
+        let scopes = who.scopes(&inner.hub.without_value);
+        let here = LimitReader { inner, sheet: &sheet, scopes, now, hold: None, stored: None };
+        let stored = here.read_unleased().await?;
+        let reader = LimitReader { stored: Some(&stored), ..here };
+
+        let call = (rules, Some(0));
+        let in_flight = reader.in_flight(rules, Drawn::No);
+        let asked = reader.asked_of_all(call, Drawn::No);
+        let asked: Vec<_> =
+            in_flight.into_iter().map(|it| (Limit::None, it)).chain(asked).collect();
+        let limits: Vec<_> =
+            asked.iter().map(|(limit, asked)| shown(&reader, *limit, asked)).collect();
+        let verdict = match auth {
+            Auth::None => json!({ "verdict": "passed", "reason": "the route has auth = \"none\"" }),
+            _ => verdict(&reader, rules, &asked),
+        };
+        let mut all = json!({
+            "at": rfc3339(now.wall_ms),
+            "tenant": sheet.tenant.id,
+            "route": route_name(&sheet, route),
+            "plan": sheet.policy.plan.name,
+            "status": super::status_word(&sheet.standing),
+            "revision": revision,
+            "timezone": catalog.timezone.name(),
+            "cost": reader.cost(call),
+            "limits": limits,
+            "fail_policy": fail_policy(catalog, &sheet, inner.settings.identity.no_scope),
+        });
+        merge(&mut all, verdict);
+        Ok(all)
+    }
+}
+
+fn merge(into: &mut Value, more: Value) {
+    if let (Value::Object(into), Value::Object(more)) = (into, more) {
+        into.extend(more);
+    }
+}
+
+/// A limit with its window, and where its counter is.
+fn shown(reader: &LimitReader<'_>, limit: Limit, asked: &LimitAsked) -> Value {
+    let sheet = reader.sheet;
+    let mut shown = serde_json::to_value(asked).unwrap_or_default();
+    let more = match limit {
+        Limit::Quota(index) => {
+            let rule = &sheet.policy.quotas[index];
+            let window = sheet.window(rule.debtor);
+            let end = (window.end_ms < i64::MAX).then(|| rfc3339(window.end_ms));
+            json!({
+                "scope": scope_word(&sheet.policy.pools[rule.debtor].place),
+                "window": { "start": rfc3339(window.start_ms), "end": end },
+                "counter": "store",
+            })
+        }
+        Limit::Rate(index) => {
+            let rate = &sheet.policy.rates[index];
+            json!({
+                "scope": scope_word(&rate.place),
+                "per_seconds": seconds(rate.per),
+                "counter": "process",
+            })
+        }
+        Limit::Granted(_) => json!({ "scope": "tenant", "counter": "store" }),
+        Limit::None => json!({ "scope": "tenant", "counter": "process" }),
+    };
+    merge(&mut shown, more);
+    shown
+}
+
+fn seconds(per: Duration) -> Value {
+    match per.subsec_nanos() {
+        0 => json!(per.as_secs()),
+        _ => json!(per.as_secs_f64()),
+    }
+}
+
+fn scope_word<I>(place: &CounterHome<I>) -> String {
+    place.scope().map_or_else(|| "tenant".to_owned(), |scope| scope.name().to_string())
+}
+
+/// What is decided where the store or the directory does not answer, or a caller lacks a scope.
+fn fail_policy(catalog: &Catalog, sheet: &Sheet, no_scope: NoScope) -> Value {
+    let lease = match sheet.policy.on_lease_error() {
+        OnLeaseError::Deny => "deny".to_owned(),
+        OnLeaseError::Allow { basis_points } => {
+            format!("allow {} %", f64::from(basis_points) / 100.0)
+        }
+    };
+    json!({
+        "on_lease_error": lease,
+        "on_directory_error": match catalog.on_directory_error {
+            OnDirectoryError::Deny => "deny",
+            OnDirectoryError::DefaultPlan => "default-plan",
+        },
+        "no_scope": match no_scope {
+            NoScope::Tenant => "tenant",
+            NoScope::Refuse => "refuse",
+            NoScope::Skip => "skip",
+        },
+    })
+}
+
+/// The decision, in the order of `admission/decide.rs`, on these numbers.
+fn verdict(reader: &LimitReader<'_>, rules: &RoutePolicy, asked: &[(Limit, LimitAsked)]) -> Value {
+    let short = asked.iter().find(|(_, limit)| !limit.over && limit.is_short());
+    let (reason, limit) = match (&reader.sheet.standing, &rules.missing, short) {
+        (Standing::Refused(reason), ..) => (reason.clone(), None),
+        (_, Some(feature), _) => (Reason::FeatureMissing(feature.clone()), None),
+        (_, _, Some((limit, short))) => {
+            let reason = match (limit, reader.read(*limit).and_then(|it| it.resets_in)) {
+                (Limit::None, _) => Reason::Concurrency,
+                (_, Some(_)) => Reason::Exhausted,
+                (_, None) => Reason::PaymentRequired(Payment::GrantUsedUp),
+            };
+            (reason, Some((*limit, short)))
+        }
+        _ => return json!({ "verdict": "admitted", "reason": null, "limit": null }),
+    };
+    let yields = rules.shadow && reason.yields_to_shadow();
+    let resets = limit.and_then(|(limit, _)| Some(reader.read(limit)?.resets_in?.as_secs_f64()));
+    let mut found = Map::new();
+    found.insert("verdict".into(), json!(if yields { "shadowed" } else { "refused" }));
+    found.insert("reason".into(), json!(reason_word(&reason)));
+    found.insert("limit".into(), json!(limit.map(|(_, short)| &short.name)));
+    found.insert("http_status".into(), json!(Mapping::of(&reason).status));
+    found.insert("resets_in_seconds".into(), json!(resets.map(|it| it.ceil() as u64)));
+    Value::Object(found)
+}

@@ -1,0 +1,189 @@
+//! What the log says of decisions: all of them, and enough to decide them again.
+
+use std::time::Duration;
+
+use super::*;
+use crate::decision::Reason;
+use crate::gate::{GateBuilder, Permit};
+use crate::testing::START_MS;
+use crate::{Ask, ManualClock};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [meter.pages]
+    [meter.gifts]
+    [meter.bytes]
+    [route.scan]
+    match = "POST /scan"
+    cost  = { requests = 2, pages = 3 }
+    [route.chat]
+    match = "POST /chat"
+    [plan.free]
+    concurrency    = 4
+    rate.default   = "30/min burst 8"
+    rate.scan      = ["10/min burst 4", "20 pages/min burst 12 per user"]
+    quota.requests = ["90/hour per user", "300/day"]
+    quota.pages    = "70/hour"
+    quota.gifts    = "5"
+    [plan.pro]
+    extends     = "free"
+    concurrency = 8
+    quota.pages = { limit = "40/hour", over = "allow" }
+    [plan.trial]
+    extends = "free"
+    enforce = "shadow"
+"#;
+
+async fn opened(decisions: &str) -> (Gate, ManualClock) {
+    let service = "[store]\nkind = \"memory\"\n[flush]\nmode = \"fast\"\n".to_owned() + decisions;
+    let clock = ManualClock::at_unix_ms(START_MS);
+    let builder = GateBuilder::from_text(&service).plans(PLANS).clock(clock.clone());
+    let gate = builder.work_only().open().await.unwrap();
+    for (tenant, plan) in [("acme", "free"), ("globex", "pro"), ("initech", "free")] {
+        gate.directory().tenant(tenant).plan(plan).save().await.unwrap();
+    }
+    gate.directory().tenant("umbrella").plan("trial").save().await.unwrap();
+    (gate, clock)
+}
+
+/// Numbers below `n`, the same in each run (a linear congruential generator).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (self.0 >> 33) % n
+    }
+}
+
+/// One piece of work of some tenant, and what was decided.
+async fn decide(gate: &Gate, dice: &mut Dice) -> Result<Permit, Box<crate::Refusal>> {
+    let tenant = ["acme", "globex", "initech", "umbrella"][dice.below(4) as usize];
+    let tenant = gate.tenant(tenant).await.unwrap();
+    let op = ["scan", "chat", "chat", "else"][dice.below(4) as usize];
+    let mut ask = Ask::new(&tenant, op);
+    if dice.below(2) == 0 {
+        ask = ask.user(["ann", "bob"][dice.below(2) as usize]);
+    }
+    match dice.below(6) {
+        0 => ask = ask.cost("pages", dice.below(5)),
+        1 => ask = ask.cost("gifts", 1),
+        2 => ask = ask.cost("pages", 1 + dice.below(20)).cost("bytes", dice.below(900)),
+        _ => {}
+    }
+    gate.admit(ask).await.map_err(Box::new)
+}
+
+/// Does this many things, and returns `(admitted, limit)` of each.
+async fn live(gate: &Gate, clock: &ManualClock, n: usize) -> Vec<(bool, Option<String>)> {
+    let (mut dice, mut open, mut came) = (Dice(7), Vec::new(), Vec::new());
+    while came.len() < n {
+        match decide(gate, &mut dice).await {
+            Ok(permit) => {
+                came.push((true, None));
+                open.push(permit);
+            }
+            Err(refusal) => {
+                assert_ne!(refusal.reason, Reason::Unavailable);
+                came.push((false, refusal.limit.map(|limit| limit.name.to_string())));
+            }
+        }
+        while dice.below(9) > 3 && !open.is_empty() {
+            let permit = open.swap_remove(dice.below(open.len() as u64) as usize);
+            if dice.below(3) > 0 { permit.settle() } else { permit.cancel() }
+        }
+        match dice.below(40) {
+            0 => clock.advance(Duration::from_secs(dice.below(1_200))),
+            1..=20 => clock.advance(Duration::from_millis(dice.below(900))),
+            _ => {}
+        }
+    }
+    came
+}
+
+fn logged(file: &std::path::Path) -> Vec<DecisionRecord> {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn ten_thousand_records_decide_again_as_was_decided() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("d.ndjson");
+    let decisions = format!("[decisions]\nfile = {file:?}\nadmissions = 1\nmax-bytes = \"1GB\"\n");
+    let (gate, clock) = opened(&decisions).await;
+    let mut came = Vec::new();
+    for _ in 0..5 {
+        came.extend(live(&gate, &clock, 2_000).await);
+        tokio::time::sleep(Duration::from_millis(120)).await; // the queue is written
+    }
+    gate.close().await.unwrap();
+    let records = logged(&file);
+    let found = records.iter().map(|it| {
+        (!it.is_refusal(), it.limit.as_deref().filter(|_| it.is_refusal()).map(str::to_owned))
+    });
+    assert_eq!(found.collect::<Vec<_>>(), came);
+
+    let mut short_by = BTreeMap::<&str, u32>::new();
+    for record in &records {
+        // While units of one meter are waited for, the next one may refuse.
+        let short: Vec<_> = record.short_limits().map(|limit| &*limit.name).collect();
+        let line = || serde_json::to_string(record).unwrap();
+        match record.limit.as_deref() {
+            Some(limit) => assert!(short.contains(&limit), "{}", line()),
+            None => assert!(short.is_empty(), "{}", line()),
+        }
+        assert_eq!(record.verdict == "admitted", short.is_empty());
+        *short_by.entry(record.limit.as_deref().unwrap_or("none")).or_default() += 1;
+    }
+    let all = ["none", "concurrency", "default", "scan", "requests/day", "pages/hour", "gifts"];
+    for limit in all {
+        assert!(short_by.keys().any(|it| it.starts_with(limit)), "{limit}: {short_by:?}");
+    }
+    assert!(records.iter().any(|it| it.verdict == "shadowed"));
+}
+
+#[tokio::test]
+async fn one_in_n_admissions_and_every_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("d.ndjson");
+    for (every, admissions) in [(0_usize, 0), (7, 7)] {
+        let text = format!("[decisions]\nfile = {file:?}\nadmissions = {every}\n");
+        let _ = std::fs::remove_file(&file);
+        let (gate, clock) = opened(&text).await;
+        let came = live(&gate, &clock, 2_000).await;
+        gate.close().await.unwrap();
+        let records = logged(&file);
+        let admitted = came.iter().filter(|it| it.0).count();
+        let shadowed = records.iter().filter(|it| it.verdict == "shadowed").count();
+        let refused = records.iter().filter(|it| it.is_refusal()).count();
+        assert_eq!(refused, came.len() - admitted);
+        let expected = if every == 0 { 0 } else { (admitted - shadowed).div_ceil(admissions) };
+        assert_eq!(records.len() - refused - shadowed, expected);
+    }
+}
+
+#[tokio::test]
+async fn without_a_log_memory_has_the_refusals_with_their_reasons() {
+    let (gate, _clock) = opened("").await;
+    let acme = gate.tenant("acme").await.unwrap();
+    assert!(gate.admit(Ask::new(&acme, "x").cost("gifts", 6)).await.is_err());
+    assert!(gate.admit(Ask::new(&acme, "x").cost("gift", 1)).await.is_err());
+    gate.directory().find("acme").await.unwrap().unwrap().edit().suspend().save().await.unwrap();
+    assert!(gate.admit(Ask::new(&acme, "x")).await.is_err());
+    let reasons: Vec<_> = gate.refusals_of(Some("acme"), 9);
+    let reasons: Vec<_> = reasons
+        .iter()
+        .map(|it| (it.reason.as_deref().unwrap(), it.about.as_deref(), it.limit.as_deref()))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            ("suspended", None, None),
+            ("not-metered", Some("gift"), None),
+            ("payment-required", Some("grant-used-up"), Some("gifts/once")),
+        ]
+    );
+    assert!(gate.refusals_of(Some("globex"), 9).is_empty());
+    assert!(gate.refusals_of(None, 9).is_empty());
+}

@@ -1,0 +1,103 @@
+//! Tenants by how much of a limit they have used, for operators: those in this process's memory,
+//! and as it knows them.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Inner;
+use super::standing::LimitReader;
+use super::statement::{limit_report, status};
+use crate::clock::Now;
+use crate::policy::scoped::ScopesOf;
+use crate::policy::{QuotaIndex, QuotaRule};
+use crate::sheets::sheet::Sheet;
+use crate::tenants::tenant::LiveTenant;
+
+/// Tenants that are read before other tasks have a turn: each costs a microsecond or so.
+const AT_ONCE: usize = 500;
+
+/// A tenant, and the limit that it has used the largest share of.
+struct Nearest {
+    sheet: Arc<Sheet>,
+    quota: QuotaIndex,
+    share: f64,
+}
+
+impl Inner {
+    /// At most so many tenants by the largest share of a quota that they have used, the largest
+    /// first, and how many tenants were looked at: those that are in use in this process. Quotas of
+    /// the whole tenant count, with what is granted beside them, and only what this process has
+    /// leased of them or has seen of their pools: nothing is read of the store.
+    pub(crate) async fn nearest(&self, most: usize) -> (Vec<Value>, usize) {
+        // The map is not held across the turns of others.
+        let all: Vec<_> = self.tenants.active.iter().map(|tenant| *tenant.key()).collect();
+        let mut found: Vec<Nearest> = Vec::new();
+        for some in all.chunks(AT_ONCE) {
+            let now = self.clock.now();
+            let in_use = some.iter().filter_map(|it| self.tenants.active.get(it));
+            found.extend(in_use.filter_map(|tenant| self.nearest_of(&tenant, now)));
+            keep_first(&mut found, most);
+            tokio::task::yield_now().await;
+        }
+        let now = self.clock.now();
+        (found.iter().filter_map(|it| self.shown(it, now)).collect(), all.len())
+    }
+
+    /// The quota of a tenant that most is used of; `None`: it has none, or its sheet is of before,
+    /// because it has not called since the window turned or its plan changed.
+    fn nearest_of(&self, tenant: &LiveTenant, now: Now) -> Option<Nearest> {
+        let sheet = tenant.last_sheet();
+        if tenant.is_gone() || !sheet.holds(self.catalogs.live.load().epoch, now) {
+            return None;
+        }
+        let view = self.reader(&sheet, now);
+        let quotas = sheet.policy.quotas.indices();
+        let shares = quotas.filter_map(|quota| Some((quota, view.share_of(quota)?)));
+        let (quota, share) = shares.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(Nearest { sheet, quota, share })
+    }
+
+    fn reader<'a>(&'a self, sheet: &'a Arc<Sheet>, now: Now) -> LimitReader<'a> {
+        let scopes = ScopesOf { known: None, ip: None, without: None };
+        LimitReader { inner: self, sheet, scopes, now, hold: None, stored: None }
+    }
+
+    fn shown(&self, of: &Nearest, now: Now) -> Option<Value> {
+        let (sheet, view) = (&of.sheet, self.reader(&of.sheet, now));
+        let limit = limit_report(&view, &sheet.policy.quotas[of.quota])?;
+        Some(json!({
+            "id": &*sheet.tenant.id,
+            "plan": &*sheet.policy.plan.name,
+            "status": &*status(&sheet.standing),
+            "share": (of.share * 1_000.0).floor() / 1_000.0,
+            "limit": limit,
+        }))
+    }
+}
+
+impl LimitReader<'_> {
+    /// The used share of a quota of the whole tenant and of what is granted beside it; more than 1
+    /// where more was used. `None`: it has no limit, or is of a scope within the tenant.
+    fn share_of(&self, index: QuotaIndex) -> Option<f64> {
+        let rule: &QuotaRule = &self.sheet.policy.quotas[index];
+        let own = rule.quota.limit.filter(|_| rule.tenant_wide)?;
+        let granted = self.grants(rule.quota.meter).map(|pool| self.grant(pool));
+        let (whole, left) = granted.fold((own, 0_u64), |(whole, left), grant| {
+            (whole.saturating_add(grant.limit), left.saturating_add(grant.remaining))
+        });
+        let used = self.used_of(rule)?;
+        let left = own.saturating_sub(used).saturating_add(left);
+        let used = whole.saturating_sub(left).saturating_add(used.saturating_sub(own));
+        (whole > 0).then(|| used as f64 / whole as f64)
+    }
+}
+
+/// Keeps the first so many; of equal ones by their ids, so that a list does not jump.
+fn keep_first(found: &mut Vec<Nearest>, most: usize) {
+    found.sort_by(|a, b| {
+        let by_id = || a.sheet.tenant.id.cmp(&b.sheet.tenant.id);
+        b.share.total_cmp(&a.share).then_with(by_id)
+    });
+    found.truncate(most);
+}

@@ -1,0 +1,145 @@
+//! A quota begun anew within its window, by a grant of what was used of it: no counter is changed,
+//! and what was used stays recorded and billed.
+
+use sha2::{Digest, Sha256};
+
+use super::{Gate, Identified, TenantHandle};
+use crate::amount::Amount;
+use crate::directory::{DirectoryError, Grant, Tenant};
+use crate::error::Error;
+use crate::identity::hex;
+use crate::report::{LimitReport, MeterReport, UsageReport};
+
+/// Source of the grants.
+const SOURCE: &str = "reset";
+/// Attempts at a reset that meets others of the same quota.
+const ATTEMPTS: usize = 4;
+/// Bytes of the hash that stands for a quota in a grant's id.
+const ID_BYTES: usize = 4;
+
+impl Gate {
+    /// Has a tenant's quota begin anew: as many units can be used until the end of its window as if
+    /// nothing had been. It gives the used units back as a [`Grant`] that ends with the window and
+    /// has the source `reset`; `None` if none were used. The usage stays recorded, and what was
+    /// billed beyond the quota stays billed. `limit` is a quota's id, as in `GET /usage`:
+    /// `credits/month`. `reason` is for the history, which also records the actor of the tenant's
+    /// [handle](crate::directory::Directory::by).
+    ///
+    /// Units that other processes hold in their leases count as used. A reset made twice gives
+    /// nothing twice.
+    ///
+    /// ```
+    /// # let mut runtime = tokio::runtime::Builder::new_current_thread();
+    /// # runtime.enable_all().build().unwrap().block_on(async {
+    /// # #[cfg(feature = "testing")] {
+    /// use tallygate::Ask;
+    ///
+    /// let (gate, _clock) = tallygate::testing::gate(r#"
+    ///     default-plan = "free"
+    ///     [meter.deliveries]
+    ///     [plan.free]
+    ///     quota.deliveries = "2/month"
+    /// "#);
+    /// let acme = gate.directory().by("kim").tenant("acme").save().await?;
+    /// let deliver = Ask::new(&gate.tenant("acme").await?, "deliver").cost("deliveries", 2);
+    /// gate.admit(deliver.clone()).await.expect("included").settle();
+    /// assert!(gate.admit(deliver.clone()).await.is_err());
+    ///
+    /// let given = gate.reset_quota(&acme, "deliveries/month", "lost in our outage").await?;
+    /// assert_eq!(given.map(|grant| grant.units), Some(2));
+    /// assert!(gate.admit(deliver).await.is_ok());
+    /// # }
+    /// # Ok::<(), tallygate::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::UnknownLimit`] if the tenant has no such quota, and
+    /// [`DirectoryError::NotTenantWide`] if it is one for each user, key or address; otherwise as
+    /// [`TenantEdit::save`](crate::directory::TenantEdit::save).
+    pub async fn reset_quota(
+        &self,
+        tenant: &Tenant,
+        limit: &str,
+        reason: &str,
+    ) -> Result<Option<Grant>, Error> {
+        let id = &tenant.record().id;
+        for _ in 0..ATTEMPTS {
+            let now = tenant.again().await?;
+            let handle = self.tenant(id).await?;
+            self.check_is_tenant_wide(&handle, limit)?;
+            let report = self.usage_report(&Identified::from(&handle)).await?;
+            let (meter, quota) = find(&report, limit)?;
+            let made = Reset { meter, quota, version: now.record().version };
+            let Some(grant) = made.grant(reason) else { return Ok(None) };
+            match now.edit().grant(grant.clone()).note(reason).save().await {
+                Ok(_) => return Ok(Some(grant)),
+                // Another reset of this quota has come first: perhaps it gave all of it.
+                Err(DirectoryError::GrantDiffers(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(DirectoryError::Busy.into())
+    }
+
+    fn check_is_tenant_wide(
+        &self,
+        tenant: &TenantHandle,
+        limit: &str,
+    ) -> Result<(), DirectoryError> {
+        let sheet = tenant.0.sheet(&self.inner.catalogs.live.load(), self.inner.clock.now());
+        let mut quotas = sheet.policy.quotas.iter().filter(|rule| &*rule.quota.id == limit);
+        match quotas.any(|rule| !rule.tenant_wide) {
+            true => Err(DirectoryError::NotTenantWide(limit.to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The tenant's quota with this id, with its meter.
+fn find<'a>(
+    report: &'a UsageReport,
+    limit: &str,
+) -> Result<(&'a MeterReport, &'a LimitReport), DirectoryError> {
+    let all = || report.meters.iter().flat_map(|it| it.limits.iter().map(move |of| (it, of)));
+    all().find(|(_, quota)| &*quota.id == limit).ok_or_else(|| {
+        let known = all().map(|(_, quota)| quota.id.to_string()).collect();
+        DirectoryError::UnknownLimit { limit: limit.to_owned(), known }
+    })
+}
+
+/// See [`Gate::reset_quota`].
+struct Reset<'a> {
+    meter: &'a MeterReport,
+    quota: &'a LimitReport,
+    /// The tenant's, as it was read: a reset of the same state is the same grant.
+    version: u64,
+}
+
+impl Reset<'_> {
+    /// The grant after which as much is left as at the start of the window.
+    fn grant(&self, reason: &str) -> Option<Grant> {
+        let quota = self.quota;
+        let limit = quota.limit?;
+        let used = quota.used.atoms().min(limit.atoms()).saturating_add(quota.debt.atoms());
+        let start = quota.starts_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let hash = hex(&Sha256::digest(quota.id.as_bytes())[..ID_BYTES]);
+        let of_window = format!("{SOURCE}-{hash}-{}-", start.as_millis());
+        let earlier = self.meter.grants.iter().filter(|it| it.id.starts_with(&of_window));
+        let left = earlier.fold(0_u64, |left, grant| {
+            left.saturating_add(grant.limit.atoms().saturating_sub(grant.used.atoms()))
+        });
+        let units = whole_units(used.saturating_sub(left), limit);
+        if units == 0 {
+            return None;
+        }
+        let id = format!("{of_window}{}", self.version);
+        let grant = Grant::new(id, &*self.meter.name, units).source(SOURCE).note(reason);
+        Some(quota.resets_at.into_iter().fold(grant, Grant::expires))
+    }
+}
+
+/// The whole units that hold so many atoms, of the scale of an amount.
+fn whole_units(atoms: u64, like: Amount) -> u64 {
+    atoms.div_ceil(like.scale().max(1))
+}

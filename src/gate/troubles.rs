@@ -1,0 +1,36 @@
+//! What is wrong with a gate at the moment, apart from its alerts: read from memory.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Inner;
+use super::health::Trouble;
+
+/// How much longer than two flushes usage may wait before it is called late: as long as a store
+/// that is throttled for a moment takes.
+const LATE: Duration = Duration::from_secs(10);
+
+impl Inner {
+    /// What is wrong with the gate, apart from its alerts.
+    pub(super) fn troubles(&self, troubles: &mut Vec<Trouble>) {
+        if self.teardown.closing.load(Ordering::Acquire) {
+            troubles.push(Trouble::Closing);
+        }
+        if self.hub.reach.is_away() {
+            troubles.push(Trouble::StoreAway);
+        }
+        let flusher = &self.recording.flusher;
+        let oldest = flusher.backlog().age(self.clock.now().mono_ns).unwrap_or_default();
+        let error = flusher.backlog().error().map(|error| error.to_string());
+        if error.is_some() || oldest > flusher.every() * 2 + LATE {
+            troubles.push(Trouble::NotWritten { oldest, error });
+        }
+        if let Some(error) = self.catalogs.failure() {
+            troubles.push(Trouble::PlanFile { error });
+        }
+        #[cfg(feature = "stripe")]
+        if let Some(billing) = &self.billing {
+            billing.last_report.troubles(troubles);
+        }
+    }
+}
