@@ -1,13 +1,13 @@
 //! Tests of the sink: its rules by hand, its calls against `stripe-sim`, and acceptance of the
 //! calls by Stripe's own stripe-mock.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
 use stripe_sim::{Answered, Settings, Sim};
+use test_support::http::free_port;
 use tokio::time::Instant;
 
 use super::*;
@@ -453,8 +453,7 @@ async fn stripes_own_mock_takes_every_call() {
         println!("skipped: stripe-mock (run tests/servers/get-stripe-mock)");
         return;
     }
-    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (http, https) = (port(), port());
+    let (http, https) = (free_port(), free_port());
     let mut mock = Command::new(binary)
         .args(["-http-port", &http.to_string(), "-https-port", &https.to_string()])
         .stdout(Stdio::null())

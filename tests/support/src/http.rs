@@ -1,7 +1,9 @@
 //! HTTP/1.1 over a socket, so that a request is exactly what a test writes.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
+
+pub use dynamodb_local::free_port;
 
 use crate::waits::PATIENCE;
 
@@ -27,11 +29,6 @@ impl Answer {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value)
     }
-}
-
-/// A port of the loopback interface that was free a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Sends a request as [`open`] does, and reads the answer as [`read`] does.

@@ -14,11 +14,15 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+mod ports;
+
+pub use ports::free_port;
 
 /// The release named in `pom.xml`: the newest whose dependencies are available.
 pub const VERSION: &str = "3.1.0";
@@ -76,10 +80,7 @@ impl Drop for Server {
 /// Why it is not available here.
 pub fn start(port: Option<u16>) -> Result<Server, String> {
     let jars = get()?;
-    let port = match port {
-        Some(port) => port,
-        None => free_port().map_err(|error| format!("no free port: {error}"))?,
-    };
+    let port = port.unwrap_or_else(free_port);
     let log = jars.with_file_name(format!("dynamodb-local.{port}.log"));
     let mut shell = Command::new("sh")
         .args(["-c", UNDER_A_SHELL, "sh"])
@@ -167,10 +168,6 @@ fn target() -> PathBuf {
         Some(target) => root.join(target),
         None => root.join("target"),
     }
-}
-
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// Whether the server answers a trivial request.
