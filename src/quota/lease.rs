@@ -46,6 +46,7 @@ mod give;
 mod limit;
 mod listed;
 mod negotiation;
+mod rarely;
 mod record;
 mod remaining;
 mod size;
@@ -112,7 +113,8 @@ impl Lease {
         Self::with(fixed, balance, Negotiation::new(terms, first_ask))
     }
 
-    fn with(fixed: Fixed, balance: Balance, negotiation: Negotiation) -> Self {
+    fn with(fixed: Fixed, balance: Balance, mut negotiation: Negotiation) -> Self {
+        negotiation.tidy();
         Self {
             fixed,
             balance: AtomicBalance::new(balance),
@@ -439,7 +441,7 @@ impl Lease {
 
     /// Records the root as it was last read for this lease.
     pub(crate) fn saw_root(&self, root: RootSeen) {
-        self.negotiation().root = root;
+        self.negotiation().root = root.into();
     }
 
     /// Whether another process closed the entry: this incarnation is sealed.
@@ -500,7 +502,7 @@ impl Lease {
     /// Whether the pool was last seen before the view of this number; the next call then reads it:
     /// it may owe by now what was seen elsewhere.
     pub(crate) fn looks_after(&self, view_no: u64) -> bool {
-        self.step(|it, at| it.debts.view_no < view_no && it.look(at, true))
+        self.step(|it, at| it.view_no < view_no && it.look(at, true))
     }
 
     /// The lease is idle: what is left goes back, until the next ask.
@@ -633,6 +635,7 @@ impl Lease {
     ) -> T {
         let (before, mut at) = self.balance.begin(gives_back);
         let result = step(negotiation, &mut at);
+        negotiation.tidy();
         self.balance.apply(before, at);
         result
     }

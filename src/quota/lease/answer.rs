@@ -75,7 +75,7 @@ impl Negotiation {
             if !self.sealed {
                 self.keep(at, op); // or it would look like an open hold, for ever
             }
-            (self.sealed, self.remains) = (true, mine);
+            (self.sealed, self.remains) = (true, mine.map(Box::new));
             self.end_payment(false);
             return;
         }
@@ -135,7 +135,7 @@ impl Negotiation {
         (self.view, self.unseen) = (view, false);
         // Shards are searched before a refusal stands.
         self.stale = self.is_split() && op != Op::Seek;
-        self.peak = self.peak.filter(|peak| view.is_some_and(|v| peak.rev > v.terms.rev));
+        self.peak = self.peak.take().filter(|peak| view.is_some_and(|v| peak.rev > v.terms.rev));
         self.debts.absent = view.is_none();
         let rev = view.map_or(self.asked_rev, |view| view.terms.rev);
         self.seen_rev = rev.max(self.asked_rev);
@@ -154,7 +154,7 @@ impl Negotiation {
         let last = root.and_then(|item| pool::last_payment(item, with.of.incarnation));
         self.debts.last_payment = last;
         let root = root.map(|item| View::read(item, WriterId::NONE)).transpose()?;
-        self.root = root.map_or_else(RootSeen::default, |root| RootSeen::of(&root));
+        self.root = root.map_or_else(Default::default, |root| RootSeen::of(&root).into());
         if last == Some(payment) {
             self.end_payment(true);
         }

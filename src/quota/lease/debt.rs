@@ -178,10 +178,10 @@ impl Negotiation {
 
     /// Takes note of a new view of the pool.
     pub(super) fn note_view(&mut self, at: &mut Balance) {
-        self.debts.view_no = VIEWS.fetch_add(1, Ordering::Relaxed);
+        self.view_no = VIEWS.fetch_add(1, Ordering::Relaxed);
         let debt = self.note_debt(at);
         if debt > self.debts.seen {
-            self.debts.since_no = self.debts.view_no;
+            self.debts.since_no = self.view_no;
         }
         self.debts.seen = debt;
     }

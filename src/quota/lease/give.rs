@@ -17,7 +17,7 @@ impl Negotiation {
         }
         let view = self.view?;
         let key = with.key(self.shard);
-        if let Some(peak) = self.peak {
+        if let Some(&peak) = self.peak.as_deref() {
             return Some((Op::Relimit, LeaseCall::Write(pool::relimit(key, &view, peak))));
         }
         let Some(mine) = view.mine else {
@@ -65,7 +65,7 @@ impl Negotiation {
         if let Some(next) = self.tell_root(at, with) {
             return Some(next);
         }
-        let mine = self.remains?;
+        let mine = *self.remains.as_deref()?;
         if self.closing == Closing::No {
             return None;
         }

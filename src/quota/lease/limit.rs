@@ -47,13 +47,13 @@ impl Negotiation {
     /// Called before the limit changes to this. A higher limit that has paid part of what is owed
     /// is kept, and written first.
     fn note_peak(&mut self, terms: Terms) {
-        let most = self.peak.unwrap_or(self.terms);
+        let most = self.peak.as_deref().copied().unwrap_or(self.terms);
         let has_paid = |view: View| {
             let is_unwritten = most.rev > view.terms.rev && most.limit > view.terms.limit;
             is_unwritten && view.owed() > 0
         };
         let is_paid = self.shard.is_none() && self.view.is_some_and(has_paid);
-        self.peak = (is_paid && terms.limit < most.limit).then_some(most);
+        self.peak = (is_paid && terms.limit < most.limit).then(|| Box::new(most));
     }
 
     /// The newer of the pool's limit and ours.
@@ -78,7 +78,8 @@ impl Negotiation {
 
     /// The limit to write next.
     pub(super) fn unwritten(&self, view: &View) -> Option<Terms> {
-        self.peak.or_else(|| self.is_outdated(view).then_some(self.terms))
+        let peak = self.peak.as_deref().copied();
+        peak.or_else(|| self.is_outdated(view).then_some(self.terms))
     }
 
     pub(super) fn is_outdated(&self, view: &View) -> bool {

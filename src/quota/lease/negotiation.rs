@@ -8,6 +8,7 @@
 use super::balance::{Balance, signed};
 use super::call::{Context, LeaseCall, Op, Seek};
 use super::ceiling::Ceiling;
+use super::rarely::{Begins, Rarely};
 use crate::clock::Now;
 use crate::ids::SubPoolNumber;
 use crate::quota::demand::{RootSeen, Want};
@@ -25,7 +26,7 @@ pub(super) struct Negotiation {
     pub(super) terms: Terms,
     /// The highest limit since the pool was seen, if it has paid part of what is owed and was
     /// lowered again before it was written.
-    pub(super) peak: Option<Terms>,
+    pub(super) peak: Option<Box<Terms>>,
     pub(super) view: Option<View>,
     /// The view is too old to refuse by: read again first.
     pub(super) stale: bool,
@@ -36,10 +37,12 @@ pub(super) struct Negotiation {
     /// It stays with the root, because something is owed there.
     pub(super) in_root: bool,
     /// For a shard: its root when last read, with what it owes.
-    pub(super) root: RootSeen,
+    pub(super) root: Rarely<RootSeen>,
     /// Whether units are given back instead of taken.
     pub(super) closing: Closing,
-    pub(super) debts: Debts,
+    pub(super) debts: Rarely<Debts>,
+    /// The number of the last view.
+    pub(super) view_no: u64,
     /// Size of the next lease before the caps, in atoms.
     pub(super) size: u64,
     /// The last lease: its size, and when it was granted.
@@ -52,7 +55,7 @@ pub(super) struct Negotiation {
     /// Another process sealed our log and closed the entry: `view` stays as it was, and with it the
     /// bound. What remains of the entry is in `remains`.
     pub(super) sealed: bool,
-    pub(super) remains: Option<Entry>,
+    pub(super) remains: Option<Box<Entry>>,
     pub(super) in_flight: Option<Box<(Op, LeaseCall)>>,
     /// The newest revision known when the call in flight was asked, and the revision as of which
     /// the pool was last seen: under a newer one other processes may have changed it since.
@@ -82,7 +85,7 @@ pub(super) enum Closing {
 }
 
 /// The debt of a pool, as this process knows it.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Debts {
     /// Atoms settled that nothing pays for, not charged yet.
     pub(super) owing: u64,
@@ -96,11 +99,27 @@ pub(super) struct Debts {
     pub(super) has_given: bool,
     /// The number of the last known payment from a shard to the root.
     pub(super) last_payment: Option<u64>,
-    /// The number of the last view, what was owed in it, and the number of the view that last
-    /// raised that.
-    pub(super) view_no: u64,
+    /// What was owed in the last view, and the number of the view that last raised that.
     pub(super) seen: u64,
     pub(super) since_no: u64,
+}
+
+impl Begins for Debts {
+    const BEGINNING: &'static Self = &Self {
+        owing: 0,
+        pay: None,
+        paid: None,
+        absent: false,
+        has_charged: false,
+        has_given: false,
+        last_payment: None,
+        seen: 0,
+        since_no: 0,
+    };
+}
+
+impl Begins for RootSeen {
+    const BEGINNING: &'static Self = &Self { free: 0, share: 0, owed: 0 };
 }
 
 impl Debts {
@@ -126,9 +145,10 @@ impl Negotiation {
             unseen: false,
             shard: None,
             in_root: false,
-            root: RootSeen::default(),
+            root: Rarely::default(),
             closing: Closing::No,
-            debts: Debts::default(),
+            debts: Rarely::default(),
+            view_no: 0,
             size: first_ask.max(1).saturating_mul(FIRST_ASKS),
             granted: 0,
             granted_ns: 0,
@@ -167,6 +187,12 @@ impl Negotiation {
         self.asked_rev = self.terms.rev.max(self.beside_rev);
         self.in_flight = Some(Box::new((op, call.clone())));
         Some(call)
+    }
+
+    /// Frees what the last step may have left boxed without need.
+    pub(super) fn tidy(&mut self) {
+        self.debts.tidy();
+        self.root.tidy();
     }
 
     /// Whether there is something to ask for that arrived while the lease was still in hand.
@@ -248,7 +274,7 @@ impl Negotiation {
     /// Moves the lease to the root, whose state is not known yet.
     pub(super) fn go_to_root(&mut self) {
         (self.shard, self.in_root, self.view) = (None, true, None);
-        self.root = RootSeen::default();
+        self.root = Rarely::default();
         self.debts.absent = false;
     }
 
@@ -316,7 +342,7 @@ impl Negotiation {
 
     /// Late use owed, as far as is known, under the limits in force since.
     pub(super) fn owed(&self) -> u64 {
-        let terms = self.peak.unwrap_or(self.terms);
+        let terms = self.peak.as_deref().copied().unwrap_or(self.terms);
         let here = self.view.map_or(0, |view| view.owed_under(terms));
         let newer = self.view.map(|view| view.terms).filter(|known| known.rev < terms.rev);
         let raised = newer.map_or(0, |known| terms.limit.saturating_sub(known.limit).max(0));
