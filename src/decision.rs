@@ -94,6 +94,13 @@ pub struct LimitState {
 }
 
 impl LimitState {
+    /// Where it stands, in atoms.
+    pub(crate) fn reading(&self) -> LimitReading {
+        let Self { limit, remaining, resets_in, past_soft, .. } = *self;
+        let (limit, remaining) = (limit.atoms(), remaining.atoms());
+        LimitReading { limit, remaining, resets_in, past_soft }
+    }
+
     /// When it resets, for quotas.
     pub fn resets_at(&self) -> Option<SystemTime> {
         self.resets_at_ms.map(time_at)

@@ -148,6 +148,12 @@ static HTTP: Shape = Shape {
     keys: &[
         key("billing-url", Form::Filled, "The page for paying or upgrading, shown with 402."),
         key("strip-prefix", Form::Filled, "Removed from paths before routes are matched: /prod."),
+        key(
+            "limit-headers",
+            Form::Word(&["all", "nearest", "epoch", "delta", "rfc3339", "off"]),
+            "The limits that responses name: all of the request, the nearest to its end alone, \
+             that one as X-RateLimit-* with its reset in this form, or none. Default: all.",
+        ),
     ],
 };
 

@@ -321,6 +321,26 @@ pub(crate) struct HttpConfig {
     /// `strip-prefix`: removed from each path before routes are matched, such as `/prod` where a
     /// gateway puts its stage there. Begins with `/` and does not end with it.
     pub strip_prefix: Option<String>,
+    /// `limit-headers`: which limits responses name, and how.
+    pub limit_headers: LimitHeaders,
+}
+
+/// `http.limit-headers`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LimitHeaders {
+    /// All that the request may meet.
+    #[default]
+    All,
+    /// The nearest to its end alone.
+    Nearest,
+    /// The nearest as `X-RateLimit-*`, which resets at Unix seconds.
+    Epoch,
+    /// The same, in seconds from now.
+    Delta,
+    /// The same, at an RFC 3339 instant.
+    Rfc3339,
+    /// None.
+    Off,
 }
 
 /// `[capacity]`.

@@ -129,6 +129,14 @@ fn http(report: &mut Findings<'_>, table: TomlTable<'_>) -> HttpConfig {
     HttpConfig {
         billing_url: url.map(|url| url.text.to_owned()),
         strip_prefix: prefix.map(|prefix| prefix.text.to_owned()),
+        limit_headers: match word(Some(table), "limit-headers") {
+            "nearest" => LimitHeaders::Nearest,
+            "epoch" => LimitHeaders::Epoch,
+            "delta" => LimitHeaders::Delta,
+            "rfc3339" => LimitHeaders::Rfc3339,
+            "off" => LimitHeaders::Off,
+            _ => LimitHeaders::All,
+        },
     }
 }
 

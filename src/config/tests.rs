@@ -60,6 +60,7 @@ trust = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]
 [http]
 billing-url  = "https://example.com/billing"
 strip-prefix = "/prod"
+limit-headers = "nearest"
 
 [stripe]
 key            = { env = "STRIPE_SECRET_KEY" }
@@ -107,6 +108,7 @@ fn a_full_file_says_what_it_says() {
     );
     assert_eq!(config.identity.unknown, OnUnknown::Create);
     assert_eq!(config.http.strip_prefix.as_deref(), Some("/prod"));
+    assert_eq!(config.http.limit_headers, LimitHeaders::Nearest);
     assert_eq!(config.http.billing_url.as_deref(), Some("https://example.com/billing"));
     let stripe = config.stripe.unwrap();
     assert_eq!((stripe.mode, stripe.too_old), (StripeMode::Live, TooOld::Name));

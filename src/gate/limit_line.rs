@@ -36,6 +36,25 @@ impl Inner {
             route.policy.as_ref().map(policy);
         }
     }
+
+    /// The same of the limit nearest to its end alone.
+    pub(crate) fn write_nearest(
+        &self,
+        hold: &Hold,
+        now: Now,
+        line: &mut HeaderText,
+        policy: impl FnOnce(&PolicyText),
+    ) {
+        let view = LimitReader::of(self, hold, now);
+        let rules = hold.of.rules();
+        let route = rules.line.get_or_init(|| RouteLine::new(&view, rules));
+        let readings = route.items.iter();
+        let readings = readings.filter_map(|(limit, item)| Some((item, view.read(*limit)?)));
+        if let Some((item, reading)) = wire::nearest(readings) {
+            wire::write_item(line, item, reading);
+            policy(item.policy_alone());
+        }
+    }
 }
 
 impl RouteLine {
@@ -66,6 +85,7 @@ mod tests {
     use crate::gate::{Answer, Gate, Step, Waited};
     use crate::middleware::HttpView;
     use crate::testing;
+    use crate::wire::{Call, HeaderStyle};
 
     const PLANS: &str = r#"
         default-plan = "team"
@@ -117,6 +137,16 @@ mod tests {
                 assert_eq!(std::str::from_utf8(&line).unwrap(), expected);
                 let policy = policy.unwrap();
                 assert_eq!(policy, wire::policy_header(states.iter()).unwrap());
+                let mut pairs = Vec::new();
+                wire::limit_headers(&states, HeaderStyle::Nearest, Call::at(0), &mut pairs);
+                let mut nearest = HeaderText::new();
+                let mut of_nearest = None;
+                gate.inner.write_nearest(&running.hold, now, &mut nearest, |text| {
+                    of_nearest = Some(text.as_str().to_owned());
+                });
+                let nearest = String::from_utf8(nearest).unwrap();
+                let own = [("ratelimit", nearest), ("ratelimit-policy", of_nearest.unwrap())];
+                assert_eq!(pairs, own);
                 // Those without a user are held to such limits together.
                 assert!(policy.contains("/user"), "{policy}");
                 clock.advance(std::time::Duration::from_millis(70));

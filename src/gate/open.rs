@@ -87,7 +87,7 @@ pub struct GateBuilder {
     tenants: Option<Arc<dyn TenantSource>>,
     on_refusal: Option<OnRefusal>,
     on_alert: Option<OnAlert>,
-    wire: WireOptions,
+    wire: Option<WireOptions>,
     strict_rates: bool,
     work_only: bool,
     notifiers: Vec<Arc<dyn Notifier>>,
@@ -116,7 +116,7 @@ impl GateBuilder {
             tenants: None,
             on_refusal: None,
             on_alert: None,
-            wire: WireOptions::default(),
+            wire: None,
             strict_rates: false,
             work_only: false,
             notifiers: Vec::new(),
@@ -234,9 +234,10 @@ impl GateBuilder {
         self
     }
 
-    /// Sets which limit headers are sent and how problem bodies name their types.
+    /// Sets which limit headers are sent, in place of the service file's `http.limit-headers`, and
+    /// how problem bodies name their types.
     pub fn wire(mut self, options: WireOptions) -> Self {
-        self.wire = options;
+        self.wire = Some(options);
         self
     }
 
@@ -406,7 +407,7 @@ impl GateBuilder {
         let tenants =
             Tenants::new((directory, self.tenants), &settings, live, hub.clone(), refreshes);
         let inner = Arc::new(Inner {
-            settings: Settings { wire: self.wire, on_refusal: self.on_refusal, ..settings },
+            settings: Settings { on_refusal: self.on_refusal, ..settings.with_wire(self.wire) },
             catalogs,
             credentials: Credentials {
                 keys_go_in: identifier.keys_go_in().map(Arc::from),

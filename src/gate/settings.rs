@@ -5,11 +5,13 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::sources::WORK_ONLY;
-use crate::config::{Config, FlushMode, IdentityConfig, IngestConfig, OnUnknown, Secret};
+use crate::config::{
+    Config, FlushMode, IdentityConfig, IngestConfig, LimitHeaders, OnUnknown, Secret,
+};
 use crate::decision::Refusal;
 use crate::error::Error;
 use crate::ledger::Mode;
-use crate::wire::{Reply, WireOptions};
+use crate::wire::{HeaderStyle, LegacyReset, Reply, WireOptions};
 
 /// The host's own form of refusals ([`GateBuilder::on_refusal`](super::GateBuilder::on_refusal)):
 /// returns the reply to send, or `None` for the default one.
@@ -62,13 +64,33 @@ impl Settings {
                 FlushMode::Journal => Mode::Journal,
                 FlushMode::Durable => Mode::Durable,
             },
-            wire: WireOptions::default(),
+            wire: WireOptions { style: style(config.http.limit_headers), ..WireOptions::default() },
             on_refusal: None,
         })
+    }
+
+    /// With the host's own settings for headers and problems, if it has any.
+    pub(super) fn with_wire(self, wire: Option<WireOptions>) -> Self {
+        match wire {
+            Some(wire) => Self { wire, ..self },
+            None => self,
+        }
     }
 
     /// Whether tenants are made on first sight.
     pub(crate) fn creates(&self) -> bool {
         self.identity.unknown == OnUnknown::Create
+    }
+}
+
+fn style(named: LimitHeaders) -> HeaderStyle {
+    let legacy = |reset| HeaderStyle::Legacy { reset };
+    match named {
+        LimitHeaders::All => HeaderStyle::Draft11,
+        LimitHeaders::Nearest => HeaderStyle::Nearest,
+        LimitHeaders::Epoch => legacy(LegacyReset::Epoch),
+        LimitHeaders::Delta => legacy(LegacyReset::Delta),
+        LimitHeaders::Rfc3339 => legacy(LegacyReset::Rfc3339),
+        LimitHeaders::Off => HeaderStyle::Off,
     }
 }

@@ -219,11 +219,13 @@ impl Serving {
                 let past = wire::soft_warnings(&inner.limit_states(hold, now));
                 past.into_iter().for_each(|value| write(LimitHeader::Other(name, value)));
             }
-            if style == HeaderStyle::Draft11 {
+            if matches!(style, HeaderStyle::Draft11 | HeaderStyle::Nearest) {
                 wire::in_line(|line| {
-                    inner.write_limits(hold, now, line, |policy| {
-                        write(LimitHeader::Policy(policy));
-                    });
+                    let policy = |policy: &_| write(LimitHeader::Policy(policy));
+                    match style {
+                        HeaderStyle::Nearest => inner.write_nearest(hold, now, line, policy),
+                        _ => inner.write_limits(hold, now, line, policy),
+                    }
                     if !line.is_empty() {
                         write(LimitHeader::RateLimit(line));
                     }

@@ -8,11 +8,12 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::{self, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::text::rfc3339;
 use super::{Call, EXPOSE, PolicyText};
-use crate::amount::{self, Amount};
+use crate::amount;
 use crate::decision::{LimitKind, LimitReading, LimitState, Unit};
 
 /// Largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
@@ -25,6 +26,9 @@ pub enum HeaderStyle {
     /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-11; the default.
     #[default]
     Draft11,
+    /// The same two of one limit alone: that with the smallest share left, among those that can
+    /// refuse. A refusal names the limit that refused, as in every style.
+    Nearest,
     /// None; refusals still have `Retry-After`.
     Off,
     /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` of the limit closest to exhaustion, instead
@@ -144,6 +148,8 @@ pub enum LimitHeader<'a> {
 pub(crate) struct HeaderItem {
     named: String,
     policy: String,
+    /// The policy of this limit alone, made by the first response that names it alone.
+    alone: OnceLock<Box<PolicyText>>,
     /// Atoms to a unit.
     scale: u64,
 }
@@ -154,12 +160,30 @@ impl HeaderItem {
         write_string(&mut named, &limit.name).expect("writing to a String does not fail");
         named.push_str(";r=");
         write_policy(&mut policy, [limit]).expect("writing to a String does not fail");
-        Self { named, policy, scale: limit.limit.scale() }
+        Self { named, policy, alone: OnceLock::new(), scale: limit.limit.scale() }
     }
 
     pub(crate) fn policy(&self) -> &str {
         &self.policy
     }
+
+    /// The value of `RateLimit-Policy` where this limit alone is named.
+    pub(crate) fn policy_alone(&self) -> &PolicyText {
+        self.alone.get_or_init(|| Box::new(PolicyText::new(self.policy.clone())))
+    }
+}
+
+/// The limit with the smallest share left, among those that can refuse. The first, if several tie.
+pub(crate) fn nearest<T>(
+    limits: impl Iterator<Item = (T, LimitReading)>,
+) -> Option<(T, LimitReading)> {
+    // a.remaining / a.limit < b.remaining / b.limit, without division; both of one scale.
+    let share_below = |a: &LimitReading, b: &LimitReading| {
+        u128::from(a.remaining) * u128::from(b.limit)
+            < u128::from(b.remaining) * u128::from(a.limit)
+    };
+    let hard = limits.filter(|(_, limit)| !limit.past_soft);
+    hard.reduce(|best, limit| if share_below(&limit.1, &best.1) { limit } else { best })
 }
 
 /// Appends an item to the value of `RateLimit`: the same output as [`write_ratelimit`], without
@@ -193,17 +217,21 @@ pub(crate) fn limit_headers(
 ) {
     match style {
         HeaderStyle::Off => {}
-        HeaderStyle::Draft11 => {
-            let mut value = String::new();
-            let some =
-                write_ratelimit(&mut value, limits).expect("writing to a String does not fail");
-            if some {
-                headers.push(("ratelimit", value));
-            }
-            headers.extend(policy_header(limits).map(|value| ("ratelimit-policy", value)));
-        }
+        HeaderStyle::Draft11 => draft(limits, headers),
+        HeaderStyle::Nearest => draft(nearest_state(limits), headers),
         HeaderStyle::Legacy { reset } => legacy(limits, reset, call.wall_ms, headers),
     }
+}
+
+fn draft<'a>(
+    limits: impl IntoIterator<Item = &'a LimitState> + Clone,
+    headers: &mut Vec<(&'static str, String)>,
+) {
+    let mut value = String::new();
+    if write_ratelimit(&mut value, limits.clone()).expect("writing to a String does not fail") {
+        headers.push(("ratelimit", value));
+    }
+    headers.extend(policy_header(limits).map(|value| ("ratelimit-policy", value)));
 }
 
 /// The header names that a response to a cross-origin page still has to list in
@@ -211,7 +239,7 @@ pub(crate) fn limit_headers(
 /// present lines (`told`) name them all.
 pub(crate) fn expose(told: &[&[u8]], style: HeaderStyle) -> Option<Cow<'static, str>> {
     let wanted = match style {
-        HeaderStyle::Draft11 => EXPOSE,
+        HeaderStyle::Draft11 | HeaderStyle::Nearest => EXPOSE,
         HeaderStyle::Off => "Retry-After",
         HeaderStyle::Legacy { .. } => {
             "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After"
@@ -234,7 +262,7 @@ fn legacy(
     wall_ms: i64,
     headers: &mut Vec<(&'static str, String)>,
 ) {
-    let Some(limit) = nearest(limits) else { return };
+    let Some(limit) = nearest_state(limits) else { return };
     headers.push(("x-ratelimit-limit", limit.limit.whole().to_string()));
     headers.push(("x-ratelimit-remaining", limit.remaining.whole().to_string()));
     let Some(at_ms) = resets_at(limit, wall_ms) else {
@@ -249,16 +277,8 @@ fn legacy(
     headers.push(("x-ratelimit-reset", value));
 }
 
-/// The limit with the smallest share left, among those that can refuse. The first, if several tie.
-fn nearest(limits: &[LimitState]) -> Option<&LimitState> {
-    // a.remaining / a.limit < b.remaining / b.limit, without division; both of one scale.
-    let share_below = |a: &LimitState, b: &LimitState| {
-        let times =
-            |left: Amount, whole: Amount| u128::from(left.atoms()) * u128::from(whole.atoms());
-        times(a.remaining, b.limit) < times(b.remaining, a.limit)
-    };
-    let hard = limits.iter().filter(|limit| !limit.past_soft);
-    hard.reduce(|best, limit| if share_below(limit, best) { limit } else { best })
+fn nearest_state(limits: &[LimitState]) -> Option<&LimitState> {
+    nearest(limits.iter().map(|limit| (limit, limit.reading()))).map(|(limit, _)| limit)
 }
 
 /// When the limit resets, Unix milliseconds: the stored instant, or now plus the wait.

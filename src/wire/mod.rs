@@ -29,7 +29,7 @@ mod text;
 
 #[doc(hidden)]
 pub use fields::LimitHeader;
-pub(crate) use fields::{HeaderItem, HeaderText, in_line, write_item};
+pub(crate) use fields::{HeaderItem, HeaderText, in_line, nearest, write_item};
 pub use fields::{HeaderStyle, LegacyReset};
 pub(crate) use fields::{expose, limit_headers, soft_warnings};
 #[cfg(test)]

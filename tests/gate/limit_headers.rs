@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
-use tallygate::middleware::GateLayer;
-use tallygate::{Clock, ManualClock, Now, testing};
+use tallygate::middleware::{GateLayer, Peer};
+use tallygate::{Clock, GateBuilder, ManualClock, Now, testing};
 use tower::{Layer, Service, service_fn};
 
 const PLANS: &str = r#"
@@ -222,4 +222,54 @@ async fn what_is_left_of_prepaid_units_is_told() {
     assert_eq!(told(1).await, of(200, 199, 300), "the first has expired");
     assert_eq!(told(400).await, of(200, 0, 300));
     assert_eq!(told(0).await, of(402, 0, 300));
+}
+
+/// The limit headers of an answer under two limits, the quota nearly used up, by the service file.
+async fn headers_by_file(style: &str) -> Vec<(String, String)> {
+    let service = format!(
+        "[store]\nkind = \"memory\"\n[identity]\nunknown = \"create\"\n[proxy]\n\
+         trust = [\"127.0.0.0/8\"]\n[[identify]]\nheader = \"x-tenant\"\n[http]\n\
+         limit-headers = \"{style}\""
+    );
+    let plans = "default-plan = \"free\"\n[plan.free]\nrate.default = \"10/min burst 10\"\n\
+                 quota.requests = \"3/day\"";
+    let clock = ManualClock::at_unix_ms(testing::START_MS);
+    let gate = GateBuilder::from_text(&service).plans(plans).clock(clock);
+    let gate = gate.open().await.unwrap();
+    let service = service_fn(|_: Request<Empty<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let mut service = GateLayer::new(&gate).layer(service);
+    let mut last = None;
+    for _ in 0..2 {
+        let mut request = Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap();
+        request.extensions_mut().insert(Peer(([127, 0, 0, 1], 80).into()));
+        last = Some(service.call(request).await.unwrap());
+    }
+    let headers = last.unwrap();
+    let pairs = headers.headers().iter();
+    pairs.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+}
+
+#[tokio::test]
+async fn the_service_file_says_which_limits_answers_name() {
+    let of = |pairs: &[(&str, &str)]| -> Vec<_> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let seconds = headers_by_file("delta").await.pop().unwrap().1;
+    let both = format!("\"default\";r=8;t=12, \"requests/day\";r=1;t={seconds}");
+    let policy = "\"default\";q=10;w=60, \"requests/day\";q=3;w=86400";
+    let all = of(&[("ratelimit-policy", policy), ("ratelimit", &both)]);
+    assert_eq!(headers_by_file("all").await, all);
+    let one = format!("\"requests/day\";r=1;t={seconds}");
+    let policy = "\"requests/day\";q=3;w=86400";
+    let nearest = of(&[("ratelimit-policy", policy), ("ratelimit", &one)]);
+    assert_eq!(headers_by_file("nearest").await, nearest);
+    let delta = of(&[
+        ("x-ratelimit-limit", "3"),
+        ("x-ratelimit-remaining", "1"),
+        ("x-ratelimit-reset", &seconds),
+    ]);
+    assert_eq!(headers_by_file("delta").await, delta);
+    assert_eq!(headers_by_file("off").await, of(&[]));
 }

@@ -1,11 +1,10 @@
 //! docs/http.md.
 
-use tallygate::wire::{HeaderStyle, LegacyReset, WireOptions};
+use tallygate::wire::{HeaderStyle, WireOptions};
 use tallygate::{Error, Gate};
 
-async fn legacy_headers() -> Result<Gate, Error> {
-    let style = HeaderStyle::Legacy { reset: LegacyReset::Epoch };
-    let options = WireOptions { style, ..WireOptions::default() };
+async fn nearest_limit_alone() -> Result<Gate, Error> {
+    let options = WireOptions { style: HeaderStyle::Nearest, ..WireOptions::default() };
     let gate = Gate::builder("tallygate.toml").wire(options).open().await?;
     Ok(gate)
 }
