@@ -424,12 +424,11 @@ fn bearer<'a>(
 /// Three base64url parts, of which the first begins like a header's JSON (`{"` or `{ `): foreign
 /// API keys may have two dots, too.
 fn is_jwt(token: &[u8]) -> bool {
-    let base64url = |part: &[u8]| {
-        part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    token.starts_with(b"ey")
-        && token.iter().filter(|byte| **byte == b'.').count() == 2
-        && token.split(|byte| *byte == b'.').all(base64url)
+    // Counted to the end and not broken off at the first other byte: so it is done in vectors, and a
+    // token of 250 bytes is asked about with each request.
+    let others = |known: fn(u8) -> bool| token.iter().filter(|byte| !known(**byte)).count();
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'-') | (byte == b'_');
+    token.starts_with(b"ey") && others(|byte| byte != b'.') == 2 && others(is_base64url) == 2
 }
 
 #[cfg(test)]
@@ -459,6 +458,24 @@ mod tests {
 
     fn key(key: &[u8]) -> Result<Presented<'_>, Malformed> {
         Ok(Presented::ApiKey { source: 0, key })
+    }
+
+    #[test]
+    fn a_token_is_three_parts_of_base64url() {
+        let part = |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        let plainly = |token: &str| {
+            token.starts_with("ey") && token.split('.').count() == 3 && token.split('.').all(part)
+        };
+        let long = format!("ey{}.{}.{}", "aZ09-_".repeat(9), "x".repeat(70), "_-".repeat(21));
+        assert!(is_jwt(long.as_bytes()) && plainly(&long));
+        for (at, with) in (0..long.len()).flat_map(|at| [".", "a", "=", "/", "é"].map(|c| (at, c)))
+        {
+            let token = format!("{}{with}{}", &long[..at], &long[at + 1..]);
+            assert_eq!(is_jwt(token.as_bytes()), plainly(&token), "{token}");
+        }
+        for token in ["", "ey", "ey..", "ey...", "ey.a", "xy.a.b", "ey.a.b.c"] {
+            assert_eq!(is_jwt(token.as_bytes()), plainly(token), "{token}");
+        }
     }
 
     #[test]
