@@ -464,8 +464,11 @@ fn an_identifier_tells_a_jwt_from_an_api_key() {
     let token = hs256(&payload());
     let view = View::default().with("authorization", format!("Bearer {token}"));
     let presented = identifier.present(&view).unwrap();
-    assert_eq!(presented, Presented::Jwt { source: 1, token: &token });
-    assert_eq!(identifier.verify(&token, NOW_MS).unwrap().caller().tenant.as_ref(), "acme");
+    assert_eq!(presented, Presented::Jwt { source: 1, token: token.as_bytes() });
+    assert_eq!(
+        identifier.verify(token.as_bytes(), NOW_MS).unwrap().caller().tenant.as_ref(),
+        "acme"
+    );
     let view = View::default().with("authorization", "Bearer SG.abc.def");
     assert_eq!(
         identifier.present(&view).unwrap(),
@@ -483,9 +486,9 @@ fn the_error_is_that_of_the_source_that_came_furthest() {
     let identify =
         |sources| Identifier::new(sources, Peppers::default(), Proxies::default()).unwrap();
     let identifier = identify(vec![other.clone(), CredentialSource::Jwt(shared()), other]);
-    assert!(identifier.verify(&hs256(&payload()), NOW_MS).is_ok());
+    assert!(identifier.verify(hs256(&payload()).as_bytes(), NOW_MS).is_ok());
     let late = NOW_MS + 1_000_000;
-    assert_eq!(identifier.verify(&hs256(&payload()), late), Err(JwtError::Expired));
+    assert_eq!(identifier.verify(hs256(&payload()).as_bytes(), late), Err(JwtError::Expired));
 }
 
 /// Answers every connection with this response, and counts them.
