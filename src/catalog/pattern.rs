@@ -183,8 +183,9 @@ pub(super) fn order(segment: &Segment) -> (bool, Reverse<usize>, Reverse<usize>,
 
 /// The first segment after a slash, and the text after the next slash.
 pub(super) fn cut(rest: &str) -> (&str, Option<&str>) {
-    match rest.split_once('/') {
-        Some((first, after)) => (first, Some(after)),
+    // By bytes: a search for a character costs more than all of a segment's.
+    match rest.bytes().position(|byte| byte == b'/') {
+        Some(at) => (&rest[..at], Some(&rest[at + 1..])),
         None => (rest, None),
     }
 }
