@@ -58,6 +58,8 @@ struct NewReset {
 struct NewKey {
     name: String,
     expires: Option<String>,
+    #[serde(default)]
+    permissions: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +115,7 @@ impl Admin {
                 let options = KeyOptions::new(key.name);
                 let end = key.expires.as_deref().map(instant).transpose()?;
                 let options = end.into_iter().fold(options, KeyOptions::expires);
+                let options = key.permissions.iter().fold(options, KeyOptions::permission);
                 self.shown(tenant.new_key(options).await)?
             }
             ("POST", Route::Rotation(id, key)) => {

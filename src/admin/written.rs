@@ -86,6 +86,7 @@ pub(super) fn key(key: &KeyInfo) -> Value {
         "name": key.name,
         "made": at(key.made),
         "expires": key.expires.map(at),
+        "permissions": key.permissions,
         "state": state,
     })
 }

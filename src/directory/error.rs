@@ -89,6 +89,15 @@ pub enum DirectoryError {
     /// The end of a new key is not in the future.
     #[error("the end of this key is past already: it would never work")]
     EndIsPast,
+    /// This cannot be the name of a permission.
+    #[error("{0:?} is no permission: 1 to 64 visible characters of ASCII, without `\"` and `\\`")]
+    Permission(String),
+    /// A key has too many permissions.
+    #[error("a key has at most {most} permissions: make two keys, or fewer permissions")]
+    TooManyPermissions {
+        /// Most permissions.
+        most: usize,
+    },
     /// The imported credential belongs to another tenant, was revoked, or has expired.
     #[error("this credential is in use by another tenant, was revoked, or has expired")]
     CredentialTaken,

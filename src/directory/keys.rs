@@ -12,7 +12,7 @@ use super::new_key::{KeyOptions, NewKey};
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Edit, Found, News, Role, Surrogate};
 use crate::clock::time_at;
-use crate::identity::{CredentialHash, hex};
+use crate::identity::{CredentialHash, Permissions, hex};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
@@ -32,6 +32,8 @@ const MADE: &str = "made";
 const REVOKED: &str = "revoked";
 /// The first instant at which it no longer works, in both items; missing without an end.
 const UNTIL: &str = "until";
+/// What it may do, in both items; missing where no permissions were given.
+const MAY: &str = "may";
 /// An operator's role, in both items; missing in those of tenants' keys.
 const ROLE: &str = "role";
 
@@ -50,6 +52,8 @@ pub struct KeyInfo {
     pub made: SystemTime,
     /// First instant at which it no longer works, if it has an end.
     pub expires: Option<SystemTime>,
+    /// What it may do, by name; empty: as `[[identify]] permissions` of the service file says.
+    pub permissions: Vec<String>,
     /// Whether it works.
     pub state: KeyState,
 }
@@ -114,7 +118,9 @@ impl Directory {
         hash: &CredentialHash,
     ) -> Result<String, DirectoryError> {
         let (name, expires) = (options.name.clone(), options.expires_ms);
-        self.announce_key(tenant, Edit::KeyMade { id: id.to_owned(), name, expires }).await?;
+        let permissions = options.permissions.as_str().to_owned();
+        let made = Edit::KeyMade { id: id.to_owned(), name, expires, permissions };
+        self.announce_key(tenant, made).await?;
         if let Some(until_ms) = expires {
             self.raise_key(tenant, (id, &options.name), until_ms).await?;
         }
@@ -157,9 +163,9 @@ impl Directory {
             let state = self.key_state(tenant, &id, &listed).await?;
             let scheme = listed.hash.scheme.to_string();
             let (made, expires) = (time_at(listed.made_ms), listed.until_ms.map(time_at));
-            let role = listed.role;
-            let name = listed.name;
-            keys.push((KeyInfo { id, name, scheme, made, expires, state }, role));
+            let permissions = listed.permissions.iter().map(str::to_owned).collect();
+            let (role, name) = (listed.role, listed.name);
+            keys.push((KeyInfo { id, name, scheme, made, expires, permissions, state }, role));
         }
         Ok(keys)
     }
@@ -237,7 +243,7 @@ impl Directory {
         }
     }
 
-    /// Makes a key of the same name, and ends the old one after `overlap`.
+    /// Makes a key of the same name that may do the same, and ends the old one after `overlap`.
     pub(super) async fn rotate_key(
         &self,
         tenant: Surrogate,
@@ -248,7 +254,9 @@ impl Directory {
         if self.key_state(tenant, id, &listed).await? != KeyState::Active {
             return Err(DirectoryError::NoKey(id.to_owned()));
         }
-        let made = self.make_key(tenant, KeyOptions::new(listed.name)).await?;
+        let permissions = listed.permissions;
+        let options = KeyOptions { permissions, ..KeyOptions::new(listed.name) };
+        let made = self.make_key(tenant, options).await?;
         let overlap_ms = i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX);
         self.end_key(tenant, id, self.now_ms().saturating_add(overlap_ms)).await?;
         Ok(made)
@@ -341,7 +349,9 @@ impl Directory {
                 let works = !held.revoked && !held.has_ended(self.now_ms());
                 let expires_ms = held.until_ms.unwrap_or(i64::MAX);
                 let (surrogate, key_id) = (held.tenant, held.key.into());
-                return Ok(works.then_some(Found { surrogate, key_id, expires_ms }));
+                let unlisted = || self.inner.key_form.unlisted.clone();
+                let permissions = held.permissions.unwrap_or_else(unlisted);
+                return Ok(works.then_some(Found { surrogate, key_id, permissions, expires_ms }));
             }
         }
         Ok(None)
@@ -408,7 +418,9 @@ impl KeyOptions {
     fn more(&self) -> impl Iterator<Item = Change> {
         let role = self.role.map(|role| Value::Text(role.as_str().to_owned()));
         let role = role.map(|role| Change::Set(ROLE.into(), role));
-        self.expires_ms.map(set_until).into_iter().chain(role)
+        let may = Some(self.permissions.as_str()).filter(|names| !names.is_empty());
+        let may = may.map(|names| Change::Set(MAY.into(), Value::Text(names.to_owned())));
+        self.expires_ms.map(set_until).into_iter().chain(role).chain(may)
     }
 }
 
@@ -419,6 +431,7 @@ pub(super) struct CredentialItem {
     pub(super) revoked: bool,
     pub(super) role: Option<Role>,
     pub(super) until_ms: Option<i64>,
+    permissions: Option<Permissions>,
 }
 
 impl CredentialItem {
@@ -428,7 +441,8 @@ impl CredentialItem {
         let (tenant, key) = tenant.zip(item.text(KEY)).ok_or_else(|| damaged("a credential"))?;
         let (revoked, until_ms) = (item.int(REVOKED).is_some(), item.int(UNTIL));
         let role = item.text(ROLE).and_then(Role::parse);
-        Ok(Self { tenant, key: key.to_owned(), revoked, role, until_ms })
+        let permissions = item.text(MAY).map(Permissions::of);
+        Ok(Self { tenant, key: key.to_owned(), revoked, role, until_ms, permissions })
     }
 
     pub(super) fn has_ended(&self, now_ms: i64) -> bool {
@@ -451,6 +465,7 @@ pub(super) struct KeyItem {
     made_ms: i64,
     pub(super) until_ms: Option<i64>,
     pub(super) role: Option<Role>,
+    permissions: Permissions,
     pub(super) revoked: bool,
 }
 
@@ -470,6 +485,7 @@ impl KeyItem {
                 made_ms: item.int(MADE)?,
                 until_ms: item.int(UNTIL),
                 role: item.text(ROLE).and_then(Role::parse),
+                permissions: item.text(MAY).map(Permissions::of).unwrap_or_default(),
                 revoked: item.int(REVOKED).is_some(),
             })
         };

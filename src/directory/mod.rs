@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Clock, unix_ms};
-use crate::identity::{CredentialHash, KeyForm, Peppers};
+use crate::identity::{CredentialHash, KeyForm, Peppers, Permissions};
 use crate::notify::AlertQueue;
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Page, Query, Store, StoreError, StoreErrorKind};
@@ -139,6 +139,8 @@ pub(crate) struct Found {
     pub surrogate: Surrogate,
     /// The key's id, which is the caller's scope `key`.
     pub key_id: Arc<str>,
+    /// What it may do.
+    pub permissions: Permissions,
     /// First instant at which it no longer works, Unix milliseconds.
     pub expires_ms: i64,
 }

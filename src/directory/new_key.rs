@@ -4,8 +4,9 @@ use std::time::SystemTime;
 
 use super::error::{MAX_NAME, check_text};
 use super::{DirectoryError, Role};
+use crate::catalog::is_permission;
 use crate::clock::unix_ms;
-use crate::identity::ApiKey;
+use crate::identity::{ApiKey, MAX_PERMISSIONS, Permissions};
 
 /// What a new key is to be: its name, and its end if it has one. A name alone will do where a key
 /// is made:
@@ -25,6 +26,7 @@ use crate::identity::ApiKey;
 pub struct KeyOptions {
     pub(super) name: String,
     pub(super) expires_ms: Option<i64>,
+    pub(super) permissions: Permissions,
     /// An operator's, if it is no tenant's key.
     pub(super) role: Option<Role>,
 }
@@ -32,7 +34,8 @@ pub struct KeyOptions {
 impl KeyOptions {
     /// A key of this name, which is for lists: at most 64 characters. It has no end.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), expires_ms: None, role: None }
+        let permissions = Permissions::default();
+        Self { name: name.into(), expires_ms: None, permissions, role: None }
     }
 
     /// Sets the first instant at which it no longer works.
@@ -42,8 +45,29 @@ impl KeyOptions {
         self
     }
 
+    /// Adds a permission, which routes ask for with `needs-permission` in the plan file: at most 64
+    /// visible characters of ASCII, without a space, `"` and `\`. A key has at most 32. One without
+    /// any may do what `[[identify]] permissions` of the service file says: nothing, by default.
+    ///
+    /// ```
+    /// use tallygate::directory::KeyOptions;
+    ///
+    /// let ci = KeyOptions::new("ci").permission("reports:read").permission("reports:write");
+    /// ```
+    #[must_use]
+    pub fn permission(mut self, name: impl AsRef<str>) -> Self {
+        self.permissions = self.permissions.and(name.as_ref());
+        self
+    }
+
     pub(super) fn check(&self, now_ms: i64) -> Result<(), DirectoryError> {
         check_text(&self.name, "a key's name", MAX_NAME)?;
+        if let Some(wrong) = self.permissions.iter().find(|name| !is_permission(name)) {
+            return Err(DirectoryError::Permission(wrong.to_owned()));
+        }
+        if self.permissions.iter().count() > MAX_PERMISSIONS {
+            return Err(DirectoryError::TooManyPermissions { most: MAX_PERMISSIONS });
+        }
         match self.expires_ms {
             Some(at_ms) if at_ms <= now_ms => Err(DirectoryError::EndIsPast),
             _ => Ok(()),

@@ -50,7 +50,8 @@ impl Tenants {
         let (tenant, caller, expires_ms) = match wanted {
             Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
                 Some(found) => {
-                    let caller = Caller::new("").key(found.key_id);
+                    let permissions = found.permissions;
+                    let caller = Caller { permissions, ..Caller::new("").key(found.key_id) };
                     (self.load_tenant(found.surrogate).await?, caller, found.expires_ms)
                 }
                 None => (None, Caller::new(""), i64::MAX),

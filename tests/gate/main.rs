@@ -28,6 +28,7 @@ mod middleware;
 mod open_holds;
 mod opening;
 mod payers;
+mod permissions;
 mod plan_files;
 mod propagation;
 mod quiet;
