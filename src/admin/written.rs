@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::gate::status_word;
 use crate::policy::resolve::Resolved;
 use crate::store::StoreErrorKind;
-use crate::wire::{Reply, rfc3339};
+use crate::wire::{PROBLEM_JSON, Reply, rfc3339};
 
 pub(super) fn json(status: u16, body: &Value) -> Reply {
     let headers = vec![
@@ -104,6 +104,21 @@ pub(super) fn entry(entry: &HistoryEntry) -> Value {
         "edits": entry.edits,
         "outcome": outcome,
     })
+}
+
+/// The answer to a repeated request for a key: the first one's had it, and nothing has it now.
+pub(super) fn made_already(id: &str) -> Reply {
+    let body = json!({
+        "type": "about:blank",
+        "title": "Key made already",
+        "status": 409,
+        "detail": "A request with this Idempotency-Key has made the key, which was shown with its \
+                   answer alone. Rotate the key if it was lost.",
+        "key": id,
+    });
+    let headers =
+        vec![("content-type", PROBLEM_JSON.to_owned()), ("cache-control", "no-store".to_owned())];
+    Reply { status: 409, headers, body: body.to_string().into_bytes() }
 }
 
 /// Status and title for an error of the library; `None`: the store's.

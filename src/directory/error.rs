@@ -98,6 +98,15 @@ pub enum DirectoryError {
         /// Most permissions.
         most: usize,
     },
+    /// This cannot be an idempotency key.
+    #[error("an idempotency key has 1 to {most} visible characters of ASCII")]
+    Once {
+        /// Most characters.
+        most: usize,
+    },
+    /// A request with this idempotency key has made the key with this id.
+    #[error("the key {0} was made already for this idempotency key: rotate it if it was lost")]
+    MadeAlready(String),
     /// The imported credential belongs to another tenant, was revoked, or has expired.
     #[error("this credential is in use by another tenant, was revoked, or has expired")]
     CredentialTaken,

@@ -12,7 +12,7 @@ use super::new_key::{KeyOptions, NewKey};
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Edit, Found, News, Role, Surrogate};
 use crate::clock::time_at;
-use crate::identity::{CredentialHash, Permissions, hex};
+use crate::identity::{ApiKey, CredentialHash, Permissions, hex};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
@@ -78,11 +78,21 @@ impl Directory {
         tenant: Surrogate,
         options: KeyOptions,
     ) -> Result<NewKey, DirectoryError> {
+        if let Some(once) = &options.once {
+            options.check(self.now_ms())?;
+            return self.make_key_once(tenant, &options, once).await;
+        }
+        let (key, hash) = self.draw_key()?;
+        let id = self.add_key(tenant, &options, &hash).await?;
+        Ok(NewKey { id, name: options.name, key })
+    }
+
+    /// A fresh key, and its hash under the newest pepper.
+    pub(super) fn draw_key(&self) -> Result<(ApiKey, CredentialHash), DirectoryError> {
         let pepper = self.inner.peppers.newest().ok_or(DirectoryError::NoPepper)?;
         let key = self.inner.key_form.draw()?;
         let hash = pepper.hash(key.expose().as_bytes());
-        let id = self.add_key(tenant, &options, &hash).await?;
-        Ok(NewKey { id, name: options.name, key })
+        Ok((key, hash))
     }
 
     /// Assigns the credential to this tenant and returns the id of its key.
@@ -97,16 +107,22 @@ impl Directory {
         if let Some(held) = self.read_credential(hash).await? {
             return held.adopt(tenant, now_ms);
         }
+        self.check_room(tenant).await?;
+        let id = format!("k{:016x}", crate::random::u64()?);
+        self.list_and_make(tenant, &id, options, hash).await
+    }
+
+    /// Whether the tenant may have another key.
+    pub(super) async fn check_room(&self, tenant: Surrogate) -> Result<(), DirectoryError> {
         let listed = self.query_all(self.list_key(tenant, "").pk).await?;
-        let mut working = 0;
+        let (now_ms, mut working) = (self.now_ms(), 0);
         for (_, item) in &listed {
             working += usize::from(!KeyItem::read(item)?.has_ended(now_ms));
         }
-        if working >= MAX_KEYS {
-            return Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS });
+        match working >= MAX_KEYS {
+            true => Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS }),
+            false => Ok(()),
         }
-        let id = format!("k{:016x}", crate::random::u64()?);
-        self.list_and_make(tenant, &id, options, hash).await
     }
 
     /// Lists the key under this id, then makes its credential. Returns the id under which it works.
@@ -249,6 +265,7 @@ impl Directory {
         tenant: Surrogate,
         id: &str,
         overlap: Duration,
+        once: Option<&str>,
     ) -> Result<NewKey, DirectoryError> {
         let listed = self.listed_key(tenant, id).await?;
         if self.key_state(tenant, id, &listed).await? != KeyState::Active {
@@ -256,10 +273,15 @@ impl Directory {
         }
         let permissions = listed.permissions;
         let options = KeyOptions { permissions, ..KeyOptions::new(listed.name) };
-        let made = self.make_key(tenant, options).await?;
+        let options = once.into_iter().fold(options, KeyOptions::once);
+        let made = match self.make_key(tenant, options).await {
+            // The request before this one may have been cut off here.
+            Err(error @ DirectoryError::MadeAlready(_)) => Err(error),
+            made => Ok(made?),
+        };
         let overlap_ms = i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX);
         self.end_key(tenant, id, self.now_ms().saturating_add(overlap_ms)).await?;
-        Ok(made)
+        made
     }
 
     /// Ends a key at this instant, unless it ends before.
@@ -365,7 +387,7 @@ impl Directory {
         item.map(|item| CredentialItem::read(&item)).transpose()
     }
 
-    async fn unlist(&self, tenant: Surrogate, id: &str) -> Result<(), StoreError> {
+    pub(super) async fn unlist(&self, tenant: Surrogate, id: &str) -> Result<(), StoreError> {
         let key = self.list_key(tenant, id);
         let gone = Write { key, when: Vec::new(), change: vec![Change::Delete] };
         self.inner.store.write(gone).await.map(|_| ())

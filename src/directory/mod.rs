@@ -46,6 +46,7 @@ mod listing;
 mod listing_tests;
 mod names;
 mod new_key;
+mod once;
 mod operators;
 mod record;
 mod source;
@@ -474,7 +475,17 @@ impl Tenant {
     /// [`new_key`](Self::new_key). If ending the old key fails, the new one is not returned: it is
     /// in the list, and another call makes another.
     pub async fn rotate_key(&self, id: &str, overlap: Duration) -> Result<NewKey, DirectoryError> {
-        self.directory.rotate_key(self.record.surrogate, id, overlap).await
+        self.directory.rotate_key(self.record.surrogate, id, overlap, None).await
+    }
+
+    /// The same for a request with this idempotency key, if it has one.
+    pub(crate) async fn rotate_key_once(
+        &self,
+        id: &str,
+        overlap: Duration,
+        once: Option<&str>,
+    ) -> Result<NewKey, DirectoryError> {
+        self.directory.rotate_key(self.record.surrogate, id, overlap, once).await
     }
 
     /// Has a key end at this instant; one that ends before that stays so. For an end at once use

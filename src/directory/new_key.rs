@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::error::{MAX_NAME, check_text};
-use super::{DirectoryError, Role};
+use super::{DirectoryError, Role, once};
 use crate::catalog::is_permission;
 use crate::clock::unix_ms;
 use crate::identity::{ApiKey, MAX_PERMISSIONS, Permissions};
@@ -27,6 +27,8 @@ pub struct KeyOptions {
     pub(super) name: String,
     pub(super) expires_ms: Option<i64>,
     pub(super) permissions: Permissions,
+    /// The idempotency key of the request that makes it.
+    pub(super) once: Option<String>,
     /// An operator's, if it is no tenant's key.
     pub(super) role: Option<Role>,
 }
@@ -35,7 +37,7 @@ impl KeyOptions {
     /// A key of this name, which is for lists: at most 64 characters. It has no end.
     pub fn new(name: impl Into<String>) -> Self {
         let permissions = Permissions::default();
-        Self { name: name.into(), expires_ms: None, permissions, role: None }
+        Self { name: name.into(), expires_ms: None, permissions, once: None, role: None }
     }
 
     /// Sets the first instant at which it no longer works.
@@ -60,8 +62,21 @@ impl KeyOptions {
         self
     }
 
+    /// Makes the key once for the request with this idempotency key, of 1 to 255 visible characters
+    /// of ASCII: [`new_key`](super::Tenant::new_key) makes it for one of several equal requests, in
+    /// any process, and the others get [`DirectoryError::MadeAlready`] with its id. The key was
+    /// shown, or lost, with the first answer; where it was lost,
+    /// [`rotate_key`](super::Tenant::rotate_key) makes another in its place. The idempotency key is
+    /// never forgotten.
+    #[must_use]
+    pub fn once(mut self, id: impl Into<String>) -> Self {
+        self.once = Some(id.into());
+        self
+    }
+
     pub(super) fn check(&self, now_ms: i64) -> Result<(), DirectoryError> {
         check_text(&self.name, "a key's name", MAX_NAME)?;
+        self.once.as_deref().map_or(Ok(()), once::check)?;
         if let Some(wrong) = self.permissions.iter().find(|name| !is_permission(name)) {
             return Err(DirectoryError::Permission(wrong.to_owned()));
         }

@@ -444,6 +444,68 @@ fn active(keys: &[KeyInfo]) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn a_request_makes_its_key_once_however_often_it_is_repeated() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let request = |once: &str| tenant.new_key(KeyOptions::new("ci").once(once));
+    let first = request("r-1").await.unwrap();
+    assert_eq!(*find(&bed, first.expose()).await.unwrap().key_id, *first.id);
+    for _ in 0..2 {
+        let again = request("r-1").await;
+        assert!(matches!(again, Err(DirectoryError::MadeAlready(id)) if id == first.id));
+    }
+    tenant.revoke_key(&first.id).await.unwrap();
+    assert!(matches!(request("r-1").await, Err(DirectoryError::MadeAlready(_))), "never again");
+    request("r-2").await.unwrap();
+    let other = bed.directory.tenant("globex").save().await.unwrap();
+    other.new_key(KeyOptions::new("ci").once("r-1")).await.unwrap();
+    assert_eq!(tenant.keys().await.unwrap().len(), 2);
+    for wrong in ["", "a b", "\u{e9}", &"r".repeat(256)] {
+        assert!(matches!(request(wrong).await, Err(DirectoryError::Once { most: 255 })));
+    }
+}
+
+/// The request dies before each of its writes, or loses the reply, and is sent again.
+#[tokio::test]
+async fn a_request_that_was_cut_off_leaves_one_key_that_works_and_its_repetition_says_which() {
+    for fault in [Fault::Request, Fault::Reply] {
+        for at in 0..8 {
+            let bed = bed();
+            let tenant = bed.directory.tenant("acme").save().await.unwrap();
+            bed.store.fail(&[(at, fault)]);
+            let request = || tenant.new_key(KeyOptions::new("ci").once("r-1"));
+            let shown = request().await.ok();
+            bed.store.fail(&[]);
+            match (shown, request().await) {
+                (Some(shown), Err(DirectoryError::MadeAlready(id))) => assert_eq!(id, shown.id),
+                (None, Ok(shown)) => assert!(find(&bed, shown.expose()).await.is_some()),
+                (None, Err(DirectoryError::MadeAlready(_))) => {}
+                (first, second) => panic!("{fault:?} at {at}: {first:?}, then {second:?}"),
+            }
+            assert_eq!(active(&tenant.keys().await.unwrap()).len(), 1, "{fault:?} at {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_one_request_in_many_processes_at_once_one_gets_the_key() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let directory = open(&bed.store, &bed.clock, &bed.peppers);
+        requests.spawn(async move {
+            let tenant = directory.find("acme").await.unwrap().unwrap();
+            tenant.new_key(KeyOptions::new("ci").once("r-1")).await
+        });
+    }
+    let made = requests.join_all().await;
+    let shown: Vec<_> = made.iter().filter_map(|made| made.as_ref().ok()).collect();
+    assert_eq!(shown.len(), 1, "{made:?}");
+    assert_eq!(active(&tenant.keys().await.unwrap()), [&*shown[0].id]);
+}
+
+#[tokio::test]
 async fn a_key_is_ensured_once_until_it_is_revoked() {
     let bed = bed();
     let tenant = bed.directory.tenant("acme").save().await.unwrap();

@@ -31,6 +31,9 @@ struct AdminRoutes(String);
 /// What a browser says about the page that sends a request (Fetch Metadata, W3C).
 const SEC_FETCH_SITE: header::HeaderName = header::HeaderName::from_static("sec-fetch-site");
 
+/// By which a key is made once.
+const IDEMPOTENCY_KEY: header::HeaderName = header::HeaderName::from_static("idempotency-key");
+
 /// The routes that show a tenant its own usage: `GET /usage` (JSON, with `ETag`), `GET
 /// /usage/history?meter=..` and `GET /usage-page` (an HTML page that asks for a key and shows the
 /// same).
@@ -143,7 +146,8 @@ async fn operate(admin: Admin, request: HttpRequest, body: web::Payload) -> Http
         Err(refused) => return response(refused), // nothing of the body is read
     };
     let body = body.to_bytes_limited(admin::MAX_BODY).await.ok().and_then(Result::ok);
-    let asked = AdminRequest { method, path, query: request.query_string(), body: body.as_deref() };
+    let (query, once) = (request.query_string(), header(IDEMPOTENCY_KEY));
+    let asked = AdminRequest { method, path, query, body: body.as_deref(), once };
     response(admin.reply(&operator, asked).await)
 }
 

@@ -27,6 +27,9 @@ use crate::{GateLayer, GateService};
 /// What a browser says about the page that sends a request (Fetch Metadata, W3C).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// By which a key is made once.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// The routes that show a tenant its own usage: `GET /usage` (JSON, with `ETag`), `GET
 /// /usage/history?meter=..` and `GET /usage-page` (an HTML page that asks for a key and shows the
 /// same).
@@ -108,6 +111,7 @@ async fn operate(admin: Admin, request: Request) -> Response {
         path: parts.uri.path(),
         query: parts.uri.query().unwrap_or_default(),
         body: body.as_deref(),
+        once: header(IDEMPOTENCY_KEY),
     };
     response(admin.reply(&operator, request).await)
 }
