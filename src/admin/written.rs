@@ -87,6 +87,7 @@ pub(super) fn key(key: &KeyInfo) -> Value {
         "made": at(key.made),
         "expires": key.expires.map(at),
         "permissions": key.permissions,
+        "last-used": key.last_used.map(at),
         "state": state,
     })
 }

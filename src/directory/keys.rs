@@ -34,6 +34,10 @@ const REVOKED: &str = "revoked";
 const UNTIL: &str = "until";
 /// What it may do, in both items; missing where no permissions were given.
 const MAY: &str = "may";
+/// Start of the hour in which it was last used, in the credential alone.
+const USED: &str = "used";
+/// Uses are on record to the hour: a key that is always in use costs a write an hour.
+const HOUR_MS: i64 = 60 * 60 * 1_000;
 /// An operator's role, in both items; missing in those of tenants' keys.
 const ROLE: &str = "role";
 
@@ -54,6 +58,9 @@ pub struct KeyInfo {
     pub expires: Option<SystemTime>,
     /// What it may do, by name; empty: as `[[identify]] permissions` of the service file says.
     pub permissions: Vec<String>,
+    /// Start of the hour, in UTC, in which it was last used; `None`: never. A use is on record within
+    /// half a minute or so, in the hour in which it was looked up for it.
+    pub last_used: Option<SystemTime>,
     /// Whether it works.
     pub state: KeyState,
 }
@@ -176,12 +183,15 @@ impl Directory {
         let mut keys = Vec::with_capacity(listed.len());
         for (id, item) in listed {
             let listed = KeyItem::read(&item)?;
-            let state = self.key_state(tenant, &id, &listed).await?;
+            let held = self.held(tenant, &id, &listed).await?;
+            let state = listed.state(held.as_ref(), self.now_ms());
+            let last_used = held.and_then(|held| held.used_ms).map(time_at);
             let scheme = listed.hash.scheme.to_string();
             let (made, expires) = (time_at(listed.made_ms), listed.until_ms.map(time_at));
             let permissions = listed.permissions.iter().map(str::to_owned).collect();
             let (role, name) = (listed.role, listed.name);
-            keys.push((KeyInfo { id, name, scheme, made, expires, permissions, state }, role));
+            let key = KeyInfo { id, name, scheme, made, expires, permissions, last_used, state };
+            keys.push((key, role));
         }
         Ok(keys)
     }
@@ -196,13 +206,28 @@ impl Directory {
         if listed.revoked {
             return Ok(KeyState::Revoked);
         }
-        Ok(match self.read_credential(&listed.hash).await? {
-            Some(held) if held.tenant != tenant || held.key != id => KeyState::Incomplete,
-            Some(held) if held.revoked => KeyState::Revoked,
-            Some(held) if held.has_ended(self.now_ms()) => KeyState::Expired,
-            Some(_) => KeyState::Active,
-            None => KeyState::Incomplete,
-        })
+        let held = self.held(tenant, id, listed).await?;
+        Ok(listed.state(held.as_ref(), self.now_ms()))
+    }
+
+    /// The credential of a listed key, if it is this key's.
+    async fn held(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        listed: &KeyItem,
+    ) -> Result<Option<CredentialItem>, StoreError> {
+        let held = self.read_credential(&listed.hash).await?;
+        Ok(held.filter(|held| held.tenant == tenant && held.key == id))
+    }
+
+    pub(super) async fn write_use(&self, hash: &CredentialHash) -> Result<(), StoreError> {
+        let note = Write {
+            key: self.credential_key(hash),
+            when: vec![When::Exists, When::Missing(REVOKED.into())],
+            change: vec![Change::Set(USED.into(), Value::Int(hour_of(self.now_ms())))],
+        };
+        make(&*self.inner.store, note).await.map(|_| ())
     }
 
     pub(super) async fn revoke(&self, tenant: Surrogate, id: &str) -> Result<(), DirectoryError> {
@@ -373,7 +398,10 @@ impl Directory {
                 let (surrogate, key_id) = (held.tenant, held.key.into());
                 let unlisted = || self.inner.key_form.unlisted.clone();
                 let permissions = held.permissions.unwrap_or_else(unlisted);
-                return Ok(works.then_some(Found { surrogate, key_id, permissions, expires_ms }));
+                let is_noted = held.used_ms.is_some_and(|used| used >= hour_of(self.now_ms()));
+                let unnoted = (!is_noted).then(|| hash.clone());
+                let found = Found { surrogate, key_id, permissions, expires_ms, unnoted };
+                return Ok(works.then_some(found));
             }
         }
         Ok(None)
@@ -422,6 +450,11 @@ fn listing(key: Key, options: &KeyOptions, hash: &CredentialHash, now_ms: i64) -
     Write { key, when: vec![When::Absent], change }
 }
 
+/// Start of the hour of an instant.
+fn hour_of(at_ms: i64) -> i64 {
+    at_ms - at_ms.rem_euclid(HOUR_MS)
+}
+
 fn set_until(at_ms: i64) -> Change {
     Change::Set(UNTIL.into(), Value::Int(at_ms))
 }
@@ -454,6 +487,7 @@ pub(super) struct CredentialItem {
     pub(super) role: Option<Role>,
     pub(super) until_ms: Option<i64>,
     permissions: Option<Permissions>,
+    used_ms: Option<i64>,
 }
 
 impl CredentialItem {
@@ -464,7 +498,8 @@ impl CredentialItem {
         let (revoked, until_ms) = (item.int(REVOKED).is_some(), item.int(UNTIL));
         let role = item.text(ROLE).and_then(Role::parse);
         let permissions = item.text(MAY).map(Permissions::of);
-        Ok(Self { tenant, key: key.to_owned(), revoked, role, until_ms, permissions })
+        let (key, used_ms) = (key.to_owned(), item.int(USED));
+        Ok(Self { tenant, key, revoked, role, until_ms, permissions, used_ms })
     }
 
     pub(super) fn has_ended(&self, now_ms: i64) -> bool {
@@ -495,6 +530,17 @@ impl KeyItem {
     /// Whether it was revoked, or is past its end.
     pub(super) fn has_ended(&self, now_ms: i64) -> bool {
         self.revoked || self.until_ms.is_some_and(|until| until <= now_ms)
+    }
+
+    /// Whether it works, by its credential.
+    fn state(&self, held: Option<&CredentialItem>, now_ms: i64) -> KeyState {
+        match held {
+            _ if self.revoked => KeyState::Revoked,
+            Some(held) if held.revoked => KeyState::Revoked,
+            Some(held) if held.has_ended(now_ms) => KeyState::Expired,
+            Some(_) => KeyState::Active,
+            None => KeyState::Incomplete,
+        }
     }
 
     pub(super) fn read(item: &Item) -> Result<Self, StoreError> {

@@ -144,6 +144,8 @@ pub(crate) struct Found {
     pub permissions: Permissions,
     /// First instant at which it no longer works, Unix milliseconds.
     pub expires_ms: i64,
+    /// The credential, if no use of it within this hour is on record.
+    pub unnoted: Option<CredentialHash>,
 }
 
 impl Directory {
@@ -268,6 +270,15 @@ impl Directory {
     ) -> impl Future<Output = Result<Option<Found>, StoreError>> + Send + use<> {
         let this = self.clone();
         async move { this.find_credential(&hashes).await }
+    }
+
+    /// Records that a credential is in use within this hour.
+    pub(crate) fn note_use(
+        &self,
+        hash: CredentialHash,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let this = self.clone();
+        async move { this.write_use(&hash).await }
     }
 
     /// A tenant's record. `None` if its creation was cut short.

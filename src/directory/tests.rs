@@ -506,6 +506,29 @@ async fn of_one_request_in_many_processes_at_once_one_gets_the_key() {
 }
 
 #[tokio::test]
+async fn a_use_is_to_be_put_on_record_once_an_hour() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let key = tenant.new_key("ci").await.unwrap();
+    let unnoted = async || find(&bed, key.expose()).await.unwrap().unnoted;
+    let hash = unnoted().await.expect("no use is on record");
+    bed.directory.note_use(hash.clone()).await.unwrap();
+    assert_eq!(unnoted().await, None);
+    let hour = Duration::from_secs(3_600);
+    bed.clock.advance(hour);
+    assert_eq!(unnoted().await, Some(hash.clone()));
+    bed.directory.note_use(hash.clone()).await.unwrap();
+    assert_eq!(unnoted().await, None);
+    let used = || async { tenant.keys().await.unwrap()[0].last_used };
+    let before = used().await;
+    assert_eq!(before, Some(time_at(NOW + 3_600_000 - NOW.rem_euclid(3_600_000))));
+    tenant.revoke_key(&key.id).await.unwrap();
+    bed.clock.advance(hour);
+    bed.directory.note_use(hash).await.unwrap();
+    assert_eq!(used().await, before, "a revoked key is not used");
+}
+
+#[tokio::test]
 async fn a_key_is_ensured_once_until_it_is_revoked() {
     let bed = bed();
     let tenant = bed.directory.tenant("acme").save().await.unwrap();

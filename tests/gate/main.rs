@@ -18,6 +18,7 @@ mod host_tables;
 mod huge;
 mod idempotency;
 mod identification;
+mod key_uses;
 mod late_usage;
 mod limit_headers;
 mod long_jobs;

@@ -154,8 +154,16 @@ async fn known(tenant: &Tenant, key: &str) -> Result<String, Failure> {
 async fn list(out: Output, settings: &Settings, id: &str) -> Ran {
     with_gate(settings, For::Tenants, async |gate| {
         let tenant = find(gate.directory(), id).await?;
-        let mut table =
-            Table::new(["ID", "NAME", "STATE", "MADE", "EXPIRES", "SCHEME", "PERMISSIONS"]);
+        let mut table = Table::new([
+            "ID",
+            "NAME",
+            "STATE",
+            "MADE",
+            "EXPIRES",
+            "LAST USED",
+            "SCHEME",
+            "PERMISSIONS",
+        ]);
         let mut keys = tenant.keys().await?;
         // By their ids, which are random, they would be in no order that means anything.
         keys.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
@@ -166,8 +174,9 @@ async fn list(out: Output, settings: &Settings, id: &str) -> Ran {
             }
             let (state, colour) = state(key.state);
             let (made, expires) = (written(key.made), written_or(key.expires, "no end"));
-            let may = key.permissions.join(" ");
-            let cells = [key.id, key.name, state.to_owned(), made, expires, key.scheme, may];
+            let (used, may) = (written_or(key.last_used, "never"), key.permissions.join(" "));
+            let state = state.to_owned();
+            let cells = [key.id, key.name, state, made, expires, used, key.scheme, may];
             table.coloured(cells, (2, colour));
         }
         if !out.json {
@@ -185,6 +194,7 @@ fn key_json(key: &KeyInfo) -> Value {
         "state": state(key.state).0,
         "made": written(key.made),
         "expires": key.expires.map(written),
+        "last_used": key.last_used.map(written),
         "permissions": key.permissions,
         "scheme": key.scheme,
     })
