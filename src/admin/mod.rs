@@ -57,7 +57,7 @@ mod path;
 mod refusals;
 #[cfg(test)]
 mod tests;
-mod written;
+pub(crate) mod written;
 
 use path::Route;
 

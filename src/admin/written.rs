@@ -16,7 +16,7 @@ use crate::policy::resolve::Resolved;
 use crate::store::StoreErrorKind;
 use crate::wire::{PROBLEM_JSON, Reply, rfc3339};
 
-pub(super) fn json(status: u16, body: &Value) -> Reply {
+pub(crate) fn json(status: u16, body: &Value) -> Reply {
     let headers = vec![
         ("content-type", "application/json".to_owned()),
         ("cache-control", "no-store".to_owned()),
@@ -74,7 +74,7 @@ fn exception(it: &Override) -> Value {
     })
 }
 
-pub(super) fn key(key: &KeyInfo) -> Value {
+pub(crate) fn key(key: &KeyInfo) -> Value {
     let state = match key.state {
         KeyState::Active => "active",
         KeyState::Revoked => "revoked",
@@ -108,7 +108,7 @@ pub(super) fn entry(entry: &HistoryEntry) -> Value {
 }
 
 /// The answer to a repeated request for a key: the first one's had it, and nothing has it now.
-pub(super) fn made_already(id: &str) -> Reply {
+pub(crate) fn made_already(id: &str) -> Reply {
     let body = json!({
         "type": "about:blank",
         "title": "Key made already",
@@ -123,7 +123,7 @@ pub(super) fn made_already(id: &str) -> Reply {
 }
 
 /// Status and title for an error of the library; `None`: the store's.
-pub(super) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
+pub(crate) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
     Some(match error {
         Error::NoTenant(_) | Error::Directory(DirectoryError::NoTenant) => (404, "No such tenant"),
         Error::Directory(DirectoryError::NoKey(_)) => (404, "No such key"),
@@ -147,7 +147,7 @@ pub(super) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
 }
 
 /// An error as a sentence.
-pub(super) fn sentence(error: &Error) -> String {
+pub(crate) fn sentence(error: &Error) -> String {
     let mut text = error.to_string();
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();

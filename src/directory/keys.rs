@@ -141,7 +141,7 @@ impl Directory {
         hash: &CredentialHash,
     ) -> Result<String, DirectoryError> {
         let (name, expires) = (options.name.clone(), options.expires_ms);
-        let permissions = options.permissions.as_str().to_owned();
+        let permissions = options.permissions.as_ref().map(|it| it.as_str().to_owned());
         let made = Edit::KeyMade { id: id.to_owned(), name, expires, permissions };
         self.announce_key(tenant, made).await?;
         if let Some(until_ms) = expires {
@@ -188,7 +188,8 @@ impl Directory {
             let last_used = held.and_then(|held| held.used_ms).map(time_at);
             let scheme = listed.hash.scheme.to_string();
             let (made, expires) = (time_at(listed.made_ms), listed.until_ms.map(time_at));
-            let permissions = listed.permissions.iter().map(str::to_owned).collect();
+            let permissions = listed.permissions.iter().flat_map(Permissions::iter);
+            let permissions = permissions.map(str::to_owned).collect();
             let (role, name) = (listed.role, listed.name);
             let key = KeyInfo { id, name, scheme, made, expires, permissions, last_used, state };
             keys.push((key, role));
@@ -473,8 +474,8 @@ impl KeyOptions {
     fn more(&self) -> impl Iterator<Item = Change> {
         let role = self.role.map(|role| Value::Text(role.as_str().to_owned()));
         let role = role.map(|role| Change::Set(ROLE.into(), role));
-        let may = Some(self.permissions.as_str()).filter(|names| !names.is_empty());
-        let may = may.map(|names| Change::Set(MAY.into(), Value::Text(names.to_owned())));
+        let may = self.permissions.as_ref().map(|may| Value::Text(may.as_str().to_owned()));
+        let may = may.map(|may| Change::Set(MAY.into(), may));
         self.expires_ms.map(set_until).into_iter().chain(role).chain(may)
     }
 }
@@ -522,7 +523,7 @@ pub(super) struct KeyItem {
     made_ms: i64,
     pub(super) until_ms: Option<i64>,
     pub(super) role: Option<Role>,
-    permissions: Permissions,
+    permissions: Option<Permissions>,
     pub(super) revoked: bool,
 }
 
@@ -553,7 +554,7 @@ impl KeyItem {
                 made_ms: item.int(MADE)?,
                 until_ms: item.int(UNTIL),
                 role: item.text(ROLE).and_then(Role::parse),
-                permissions: item.text(MAY).map(Permissions::of).unwrap_or_default(),
+                permissions: item.text(MAY).map(Permissions::of),
                 revoked: item.int(REVOKED).is_some(),
             })
         };

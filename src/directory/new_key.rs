@@ -26,7 +26,8 @@ use crate::identity::{ApiKey, MAX_PERMISSIONS, Permissions};
 pub struct KeyOptions {
     pub(super) name: String,
     pub(super) expires_ms: Option<i64>,
-    pub(super) permissions: Permissions,
+    /// `None`: the service file says what it may do.
+    pub(super) permissions: Option<Permissions>,
     /// The idempotency key of the request that makes it.
     pub(super) once: Option<String>,
     /// An operator's, if it is no tenant's key.
@@ -36,8 +37,7 @@ pub struct KeyOptions {
 impl KeyOptions {
     /// A key of this name, which is for lists: at most 64 characters. It has no end.
     pub fn new(name: impl Into<String>) -> Self {
-        let permissions = Permissions::default();
-        Self { name: name.into(), expires_ms: None, permissions, once: None, role: None }
+        Self { name: name.into(), expires_ms: None, permissions: None, once: None, role: None }
     }
 
     /// Sets the first instant at which it no longer works.
@@ -58,8 +58,13 @@ impl KeyOptions {
     /// ```
     #[must_use]
     pub fn permission(mut self, name: impl AsRef<str>) -> Self {
-        self.permissions = self.permissions.and(name.as_ref());
+        self.permissions = Some(self.permissions.unwrap_or_default().and(name.as_ref()));
         self
+    }
+
+    /// Sets all that it may do, which may be nothing, whatever the service file says.
+    pub(crate) fn only(self, permissions: Permissions) -> Self {
+        Self { permissions: Some(permissions), ..self }
     }
 
     /// Makes the key once for the request with this idempotency key, of 1 to 255 visible characters
@@ -77,10 +82,11 @@ impl KeyOptions {
     pub(super) fn check(&self, now_ms: i64) -> Result<(), DirectoryError> {
         check_text(&self.name, "a key's name", MAX_NAME)?;
         self.once.as_deref().map_or(Ok(()), once::check)?;
-        if let Some(wrong) = self.permissions.iter().find(|name| !is_permission(name)) {
+        let names = || self.permissions.iter().flat_map(Permissions::iter);
+        if let Some(wrong) = names().find(|name| !is_permission(name)) {
             return Err(DirectoryError::Permission(wrong.to_owned()));
         }
-        if self.permissions.iter().count() > MAX_PERMISSIONS {
+        if names().count() > MAX_PERMISSIONS {
             return Err(DirectoryError::TooManyPermissions { most: MAX_PERMISSIONS });
         }
         match self.expires_ms {

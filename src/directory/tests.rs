@@ -685,7 +685,7 @@ async fn history_shows_edits_in_order_and_keys() {
     let edits: Vec<_> = history.iter().flat_map(|entry| entry.edits.clone()).collect();
     let (id, name) = (key.id.clone(), "ci".to_owned());
     let plan = Edit::Plan(Some("pro".into()));
-    let made = Edit::KeyMade { id: id.clone(), name, expires: None, permissions: String::new() };
+    let made = Edit::KeyMade { id: id.clone(), name, expires: None, permissions: None };
     assert_eq!(edits, [Edit::Created, plan, made, Edit::KeyRevoked { id }]);
     assert!(history.iter().all(|entry| entry.outcome == ChangeOutcome::Happened));
 }
