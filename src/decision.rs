@@ -121,6 +121,8 @@ pub enum Reason {
     PaymentRequired(Payment),
     /// The plan lacks this feature (403).
     FeatureMissing(Arc<str>),
+    /// The caller lacks this permission, which the route asks for with `needs-permission` (403).
+    PermissionMissing(Arc<str>),
     /// A limit uses this scope and the caller has no value for it, with `no-scope = "refuse"` in
     /// the service file (403).
     ScopeMissing(Arc<str>),
@@ -141,9 +143,9 @@ pub enum Reason {
 
 impl Reason {
     /// Whether shadow mode admits requests refused for this reason: all but those of unknown
-    /// callers and of tenants that an operator has suspended.
+    /// callers, of callers without a permission, and of tenants that an operator has suspended.
     pub(crate) fn yields_to_shadow(&self) -> bool {
-        !matches!(self, Self::Unidentified | Self::Suspended)
+        !matches!(self, Self::Unidentified | Self::PermissionMissing(_) | Self::Suspended)
     }
 }
 

@@ -311,12 +311,17 @@ impl Gate {
         {
             return Step::Wait(counted(pending, waited.rounds));
         }
+        let needed = rules.and_then(|route| route.needs_permission.as_ref());
+        let lacked = needed.filter(|permission| !seen.may(permission));
         let sheet = seen.into_sheet(&live, now);
         check.of(&sheet.tenant.id, &sheet.policy.plan.name);
         let ip = inner.credentials.ip_scope(&sheet, view);
 
         // 3 decide: all limits at once, or none.
         let of = HoldContext { sheet, route, ip, work: None };
+        if let Some(permission) = lacked {
+            return self.not_permitted(permission, &of);
+        }
         let mut hold = HoldBox::new(Hold::new(of, now, view.body_length().or(ahead)));
         let may_have_body = hold.length != Some(0);
         let reads = ahead.is_some() || view.counts_reads();
@@ -335,6 +340,14 @@ impl Gate {
             Some(Denied::Refuse(refusal)) => refuse(refusal),
             Some(Denied::Wait(pending)) => Step::Wait(pending),
         }
+    }
+
+    /// A request whose caller lacks the permission that its route asks for. It is no limit: neither
+    /// `shadow` nor an outage of the store admits it.
+    #[cold]
+    fn not_permitted(&self, permission: &Arc<str>, of: &HoldContext) -> Step {
+        let reason = Reason::PermissionMissing(permission.clone());
+        refuse(self.inner.turn_away(reason, Some(of), &About::request(None)))
     }
 
     /// A request that goes no further, with its route; and its tenant, where that is known.

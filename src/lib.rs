@@ -112,6 +112,9 @@ pub mod ingest;
 
 pub mod admin;
 
+#[doc(hidden)]
+pub mod own_keys;
+
 #[cfg_attr(
     not(feature = "stripe"),
     allow(dead_code, unreachable_pub, reason = "Stripe is the one service that is billed into")

@@ -41,7 +41,7 @@ const CLOCKS: [(&str, &str); 16] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 49] = [
+const ORDER: [&str; 50] = [
     "overrides",
     "amount",
     "clock",
@@ -89,6 +89,7 @@ const ORDER: [&str; 49] = [
     "adapter",
     "ingest",
     "admin",
+    "own_keys",
     "middleware",
     "testing",
 ];

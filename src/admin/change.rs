@@ -58,6 +58,8 @@ struct NewReset {
 struct NewKey {
     name: String,
     expires: Option<String>,
+    #[serde(default)]
+    permissions: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -81,7 +83,7 @@ impl Admin {
         request: AdminRequest<'_>,
     ) -> Result<Option<Reply>, Reply> {
         let directory = self.gate.directory().by(operator.name.as_str());
-        let body = Body(request.body);
+        let (body, once) = (Body(request.body), once(request.once)?);
         Ok(Some(match (request.method, route) {
             ("POST", Route::Tenants) => self.make(&directory, body.read()?).await?,
             ("PATCH", Route::Tenant(id)) => {
@@ -113,12 +115,14 @@ impl Admin {
                 let options = KeyOptions::new(key.name);
                 let end = key.expires.as_deref().map(instant).transpose()?;
                 let options = end.into_iter().fold(options, KeyOptions::expires);
+                let options = key.permissions.iter().fold(options, KeyOptions::permission);
+                let options = once.into_iter().fold(options, KeyOptions::once);
                 self.shown(tenant.new_key(options).await)?
             }
             ("POST", Route::Rotation(id, key)) => {
                 let (tenant, rotation) = (self.of(&directory, id).await?, body.read::<Rotation>()?);
                 let overlap = Duration::from_secs(rotation.overlap_seconds);
-                self.shown(tenant.rotate_key(key, overlap).await)?
+                self.shown(tenant.rotate_key_once(key, overlap, once).await)?
             }
             ("DELETE", Route::Key(id, key)) => {
                 let revoked = self.of(&directory, id).await?.revoke_key(key).await;
@@ -173,10 +177,21 @@ impl Admin {
         &self,
         made: Result<crate::directory::NewKey, DirectoryError>,
     ) -> Result<Reply, Reply> {
-        let made = made.map_err(|error| self.refused(&error.into()))?;
+        let made = match made {
+            Err(DirectoryError::MadeAlready(id)) => return Err(written::made_already(&id)),
+            made => made.map_err(|error| self.refused(&error.into()))?,
+        };
         let body = json!({ "id": made.id, "name": made.name, "key": made.expose() });
         Ok(written::json(201, &body))
     }
+}
+
+/// The idempotency key of a request, as text.
+fn once(header: Option<&[u8]>) -> Result<Option<&str>, Reply> {
+    let detail = "Idempotency-Key has 1 to 255 visible characters of ASCII.";
+    let text = |header| std::str::from_utf8(header).ok();
+    let bad = || plain_problem(400, "Bad Idempotency-Key", detail);
+    header.map(|header| text(header).ok_or_else(bad)).transpose()
 }
 
 fn patch(edit: TenantEdit, change: ChangedTenant) -> Result<TenantEdit, Reply> {

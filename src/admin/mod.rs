@@ -23,7 +23,7 @@
 //! | `DELETE /tenants/{id}/overrides/{override}` | end an exception: `reason` |
 //! | `POST /tenants/{id}/resets` | begin a quota anew: `limit`, `reason` |
 //! | `GET /tenants/{id}/keys` | its API keys |
-//! | `POST /tenants/{id}/keys` | make one, in plain text this once: `name`, `expires` |
+//! | `POST /tenants/{id}/keys` | make one, in plain text this once: `name`, `expires`, `permissions` |
 //! | `POST /tenants/{id}/keys/{key}/rotation` | replace one: `overlap-seconds` |
 //! | `DELETE /tenants/{id}/keys/{key}` | revoke one |
 //!
@@ -35,7 +35,7 @@
 //!    console's page alone is served without one: it is the same for all, and holds no data.
 //! 2. **Every change has its actor**, in the tenant's history, and all but those of keys a reason.
 //! 3. **Made twice is made once**: a grant by its id, an override by what it says, a reset by what
-//!    it gives back. Only a new key is another each time.
+//!    it gives back, a key by the header `Idempotency-Key`. Without that it is another each time.
 //! 4. Errors are problems (RFC 9457) that say what to write instead.
 
 use std::sync::Arc;
@@ -57,7 +57,7 @@ mod path;
 mod refusals;
 #[cfg(test)]
 mod tests;
-mod written;
+pub(crate) mod written;
 
 use path::Route;
 
@@ -99,6 +99,8 @@ pub struct AdminRequest<'a> {
     pub query: &'a str,
     /// The body; `None` for one longer than [`MAX_BODY`].
     pub body: Option<&'a [u8]>,
+    /// The header `Idempotency-Key`, by which a key is made once.
+    pub once: Option<&'a [u8]>,
 }
 
 impl Gate {

@@ -68,13 +68,23 @@ async fn bed_of(plans: &str) -> Bed {
 }
 
 async fn call(gate: &Gate, token: &str, line: &str, body: &[u8]) -> (u16, Value) {
+    call_once(gate, token, line, body, None).await
+}
+
+async fn call_once(
+    gate: &Gate,
+    token: &str,
+    line: &str,
+    body: &[u8],
+    once: Option<&[u8]>,
+) -> (u16, Value) {
     let (method, target) = line.split_once(' ').unwrap();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let admin = gate.admin();
     let authorization = format!("Bearer {token}");
     let reply = match admin.known(Some(authorization.as_bytes()), None).await {
         Ok(operator) => {
-            let request = AdminRequest { method, path, query, body: Some(body) };
+            let request = AdminRequest { method, path, query, body: Some(body), once };
             admin.reply(&operator, request).await
         }
         Err(refused) => refused,
@@ -202,6 +212,30 @@ async fn plan_suspension_override_and_grant_are_changed_and_ended() {
     assert_eq!(tenant["grants"][0]["reason"], "launch");
     let (_, tenant) = bed.send(&format!("DELETE {at}/grants/gift"), json!({"reason": "x"})).await;
     assert_eq!(tenant["grants"], json!([]));
+}
+
+#[tokio::test]
+async fn a_repeated_request_for_a_key_makes_no_second_one() {
+    let bed = bed().await;
+    bed.send("POST /tenants", json!({ "id": "acme", "reason": "new" })).await;
+    let ask = async |line: &str, body: &str, once: &[u8]| {
+        call_once(&bed.gate, &bed.write, line, body.as_bytes(), Some(once)).await
+    };
+    let keys = "POST /tenants/acme/keys";
+    let (status, made) = ask(keys, r#"{"name":"ci"}"#, b"r-1").await;
+    assert_eq!(status, 201);
+    let (status, again) = ask(keys, r#"{"name":"ci"}"#, b"r-1").await;
+    assert_eq!((status, &again["key"]), (409, &made["id"]));
+    assert!(again["detail"].as_str().unwrap().contains("Rotate"), "{again}");
+    let rotate = format!("{keys}/{}/rotation", made["id"].as_str().unwrap());
+    let (status, other) = ask(&rotate, r#"{"overlap-seconds":60}"#, b"r-2").await;
+    assert_eq!(status, 201);
+    let (status, again) = ask(&rotate, r#"{"overlap-seconds":60}"#, b"r-2").await;
+    assert_eq!((status, &again["key"]), (409, &other["id"]));
+    assert_eq!(ask(keys, r#"{"name":"ci"}"#, b"\xff").await.0, 400);
+    assert_eq!(ask(keys, r#"{"name":"ci"}"#, b"a b").await.0, 422);
+    let (_, listed) = bed.get("/tenants/acme/keys").await;
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -507,7 +541,7 @@ async fn while_the_store_is_away_each_route_says_so_or_answers_from_memory() {
     let status = async |line: &str, body: &str| {
         let (method, target) = line.split_once(' ').unwrap();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = AdminRequest { method, path, query, body: Some(body.as_bytes()) };
+        let request = AdminRequest { method, path, query, body: Some(body.as_bytes()), once: None };
         admin.reply(&operator, request).await.status
     };
     faulty.outage(true);

@@ -14,9 +14,9 @@ use crate::error::Error;
 use crate::gate::status_word;
 use crate::policy::resolve::Resolved;
 use crate::store::StoreErrorKind;
-use crate::wire::{Reply, rfc3339};
+use crate::wire::{PROBLEM_JSON, Reply, rfc3339};
 
-pub(super) fn json(status: u16, body: &Value) -> Reply {
+pub(crate) fn json(status: u16, body: &Value) -> Reply {
     let headers = vec![
         ("content-type", "application/json".to_owned()),
         ("cache-control", "no-store".to_owned()),
@@ -74,7 +74,7 @@ fn exception(it: &Override) -> Value {
     })
 }
 
-pub(super) fn key(key: &KeyInfo) -> Value {
+pub(crate) fn key(key: &KeyInfo) -> Value {
     let state = match key.state {
         KeyState::Active => "active",
         KeyState::Revoked => "revoked",
@@ -86,6 +86,8 @@ pub(super) fn key(key: &KeyInfo) -> Value {
         "name": key.name,
         "made": at(key.made),
         "expires": key.expires.map(at),
+        "permissions": key.permissions,
+        "last-used": key.last_used.map(at),
         "state": state,
     })
 }
@@ -105,8 +107,23 @@ pub(super) fn entry(entry: &HistoryEntry) -> Value {
     })
 }
 
+/// The answer to a repeated request for a key: the first one's had it, and nothing has it now.
+pub(crate) fn made_already(id: &str) -> Reply {
+    let body = json!({
+        "type": "about:blank",
+        "title": "Key made already",
+        "status": 409,
+        "detail": "A request with this Idempotency-Key has made the key, which was shown with its \
+                   answer alone. Rotate the key if it was lost.",
+        "key": id,
+    });
+    let headers =
+        vec![("content-type", PROBLEM_JSON.to_owned()), ("cache-control", "no-store".to_owned())];
+    Reply { status: 409, headers, body: body.to_string().into_bytes() }
+}
+
 /// Status and title for an error of the library; `None`: the store's.
-pub(super) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
+pub(crate) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
     Some(match error {
         Error::NoTenant(_) | Error::Directory(DirectoryError::NoTenant) => (404, "No such tenant"),
         Error::Directory(DirectoryError::NoKey(_)) => (404, "No such key"),
@@ -130,7 +147,7 @@ pub(super) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
 }
 
 /// An error as a sentence.
-pub(super) fn sentence(error: &Error) -> String {
+pub(crate) fn sentence(error: &Error) -> String {
     let mut text = error.to_string();
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();

@@ -98,6 +98,7 @@ static ROUTE: Shape = Shape {
             "The reported meters that concern it. Default: those of no route.",
         ),
         key("needs", Form::Text, "The feature a plan must have, else 403."),
+        key("needs-permission", Form::Text, "The permission a caller must have, else 403."),
         key("free", Form::Flag, "Identified, but neither limited nor counted."),
         key(
             "auth",

@@ -29,6 +29,7 @@ mod model;
 mod numbers;
 mod offers;
 mod pattern;
+mod permission;
 mod plans;
 mod rates;
 mod router;
@@ -46,6 +47,7 @@ pub(crate) use model::*;
 pub use model::{Feature, Plan};
 pub(crate) use numbers::gcd as common_divisor;
 #[doc(hidden)]
+pub(crate) use permission::{NOT_A_PERMISSION, is_permission};
 pub use router::Reads;
 pub(crate) use router::Routes;
 pub(crate) use window::{Zone, local_day};

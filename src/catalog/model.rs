@@ -116,6 +116,8 @@ pub(crate) struct Route {
     pub meters: Vec<MeterId>,
     /// The feature that it requires of a plan.
     pub needs: Option<Arc<str>>,
+    /// The permission that it requires of a caller.
+    pub needs_permission: Option<Arc<str>>,
     /// Identified, but neither limited nor counted.
     pub free: bool,
     /// Whether callers are identified.

@@ -155,7 +155,9 @@ impl Routes {
         }
         let needs = |of: Option<&Route>| of.and_then(|route| route.needs.clone());
         let needs_more = needs(other).is_none() || needs(other) == needs(found);
-        needs_more && costs_as_much(found, other) && counts_alike(found, other)
+        let asks = |of: Option<&Route>| of.and_then(|route| route.needs_permission.clone());
+        let asks_more = asks(other).is_none() || asks(other) == asks(found);
+        needs_more && asks_more && costs_as_much(found, other) && counts_alike(found, other)
     }
 
     /// Marks the routes that have a rate of their own.
@@ -490,6 +492,7 @@ mod tests {
             cost: Vec::new(),
             meters: Vec::new(),
             needs: None,
+            needs_permission: None,
             free: false,
             auth: Auth::Required,
             once_by: None,
@@ -630,6 +633,8 @@ mod tests {
         let literal = || Some("literal".to_owned());
         assert_eq!(strict(|route| route.cost = vec![(MeterId(0), 25)]), literal());
         assert_eq!(strict(|route| route.needs = Some("search".into())), literal());
+        let asks = |route: &mut Route| route.needs_permission = Some("write".into());
+        assert_eq!(strict(asks), literal());
         assert_eq!(strict(|route| route.once_by = Some("key".into())), literal());
         let any = || Some("any".to_owned());
         assert_eq!(strict(|_| ()), any());

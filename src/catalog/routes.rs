@@ -8,6 +8,7 @@ use super::limits::Scene;
 use super::meters::amount_of;
 use super::meters::limit_number;
 use super::model::{Auth, ChargeOn, Enforce, MeterId, MeterSource, Route};
+use super::permission::{NOT_A_PERMISSION, is_permission};
 use super::router::{self, Routes};
 use super::words;
 use crate::toml_file::{Findings, Text, TomlTable};
@@ -61,6 +62,7 @@ fn route(report: &mut Findings<'_>, scene: &Scene<'_>, name: &str, table: TomlTa
         cost: table.table("cost").map(|cost| costs(report, scene, cost)).unwrap_or_default(),
         meters: concerning(report, scene, table),
         needs: table.text("needs").map(|needs| Arc::from(needs.text)),
+        needs_permission: table.text("needs-permission").and_then(|it| permission(report, &it)),
         free: table.flag("free").unwrap_or(false),
         auth: auth(table.text("auth")),
         once_by: table.text("once-by").and_then(|header| header_name(report, &header)),
@@ -68,7 +70,16 @@ fn route(report: &mut Findings<'_>, scene: &Scene<'_>, name: &str, table: TomlTa
         enforce: enforce(table),
     };
     let idle: &[&str] = match (route.auth, route.free) {
-        (Auth::None, _) => &["cost", "meters", "needs", "free", "once-by", "charge-on", "enforce"],
+        (Auth::None, _) => &[
+            "cost",
+            "meters",
+            "needs",
+            "needs-permission",
+            "free",
+            "once-by",
+            "charge-on",
+            "enforce",
+        ],
         (_, true) => &["cost", "meters", "once-by", "charge-on"],
         _ => &[],
     };
@@ -147,6 +158,14 @@ fn concerning(report: &mut Findings<'_>, scene: &Scene<'_>, table: TomlTable<'_>
         }
     }
     named
+}
+
+fn permission(report: &mut Findings<'_>, name: &Text<'_>) -> Option<Arc<str>> {
+    if !is_permission(name.text) {
+        report.error(name.span.clone(), NOT_A_PERMISSION, "as in \"invoices:write\"");
+        return None;
+    }
+    Some(name.text.into())
 }
 
 fn header_name(report: &mut Findings<'_>, text: &Text<'_>) -> Option<String> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::tables::network;
 use super::*;
+use crate::catalog::{NOT_A_PERMISSION, is_permission};
 use crate::toml_file::{Text, TomlNode, TomlTable, items, looks_secret};
 
 /// Most characters of the prefix of keys.
@@ -19,7 +20,8 @@ pub(super) fn identify_list(
     let Some(node) = top.node("identify") else {
         let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
         let peppers = vec![default_pepper()];
-        return vec![IdentifyTable::ApiKey { headers, peppers, prefix: None, is_default: true }];
+        let (prefix, permissions, is_default) = (None, Vec::new(), true);
+        return vec![IdentifyTable::ApiKey { headers, peppers, prefix, permissions, is_default }];
     };
     let tables = items(node).iter().filter_map(TomlTable::of);
     tables.filter_map(|table| identify(report, table, trusted)).collect()
@@ -33,9 +35,11 @@ fn identify(
     let belongs = [
         ("pepper", "api-key"),
         ("prefix", "api-key"),
+        ("permissions", "api-key"),
         ("user-header", "header"),
         ("user-claim", "claim"),
         ("plan-claim", "claim"),
+        ("permissions-claim", "claim"),
         ("tenant", "network"),
     ];
     for (key, of) in belongs {
@@ -59,7 +63,8 @@ fn identify(
     }
     let claim = |key| table.filled(key).map(|claim| claim.text.to_owned());
     let (user, plan) = (claim("user-claim"), claim("plan-claim"));
-    claim("claim").map(|tenant| IdentifyTable::Claim { tenant, user, plan })
+    let permissions = claim("permissions-claim");
+    claim("claim").map(|tenant| IdentifyTable::Claim { tenant, user, plan, permissions })
 }
 
 fn by_network(
@@ -95,7 +100,18 @@ fn api_key(report: &mut Findings<'_>, table: TomlTable<'_>) -> IdentifyTable {
     };
     let headers = headers.iter().filter_map(|name| header(report, name)).collect();
     let prefix = table.filled("prefix").and_then(|prefix| key_prefix(report, &prefix));
-    IdentifyTable::ApiKey { headers, peppers, prefix, is_default: false }
+    let permissions = permissions(report, table.texts("permissions"));
+    IdentifyTable::ApiKey { headers, peppers, prefix, permissions, is_default: false }
+}
+
+/// What keys may do that were made without permissions.
+fn permissions(report: &mut Findings<'_>, texts: Vec<Text<'_>>) -> Vec<String> {
+    for text in &texts {
+        if !is_permission(text.text) {
+            report.error(text.span.clone(), NOT_A_PERMISSION, "as in \"invoices:write\"");
+        }
+    }
+    texts.into_iter().map(|text| text.text.to_owned()).collect()
 }
 
 /// The beginning of keys: it reads as a word of its own, in a log as in a search for leaked keys.
@@ -185,7 +201,8 @@ fn jwt_config(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<JwtConf
         None => JwtKeys::Secret(secret(report, table, "secret", "identify.jwt.secret")?),
     };
     let (issuer, tenant) = (text("issuer")?, text("tenant")?);
-    Some(JwtConfig { keys, issuer, audience, tenant, user: text("user"), plan: text("plan") })
+    let (user, plan, permissions) = (text("user"), text("plan"), text("permissions"));
+    Some(JwtConfig { keys, issuer, audience, tenant, user, plan, permissions })
 }
 
 /// The reference under a key.

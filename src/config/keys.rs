@@ -60,12 +60,15 @@ static IDENTIFY: Shape = Shape {
             .like("[{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]")
             .secret(),
         key("prefix", Form::Filled, "The beginning of the keys that are made. Default: tg_."),
+        key("permissions", Form::Texts(0), "What a key may do that was made without permissions.")
+            .like("[\"read\"]"),
         key("jwt", Form::Table(&JWT), "Signed tokens."),
         key("header", Form::Filled, "The header in which a trusted gateway names the tenant."),
         key("user-header", Form::Filled, "The header in which it names the user."),
         key("claim", Form::Filled, "The verified claim with the tenant."),
         key("user-claim", Form::Filled, "The verified claim with the user."),
         key("plan-claim", Form::Filled, "The verified claim with the tenant's plan."),
+        key("permissions-claim", Form::Filled, "The verified claim with what the caller may do."),
         key(
             "network",
             Form::Texts(1),
@@ -111,6 +114,11 @@ static JWT: Shape = Shape {
         key("tenant", Form::Filled, "The claim that holds the tenant."),
         key("user", Form::Filled, "The claim that holds the user, for limits `per user`."),
         key("plan", Form::Filled, "The claim that holds the plan that the tenant is on."),
+        key(
+            "permissions",
+            Form::Filled,
+            "The claim that holds what the caller may do. Default: scope, else scp.",
+        ),
     ],
 };
 

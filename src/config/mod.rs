@@ -194,6 +194,8 @@ pub(crate) enum IdentifyTable {
         peppers: Vec<PepperConfig>,
         /// `prefix`: the beginning of the keys that the service makes.
         prefix: Option<String>,
+        /// `permissions`: what a key may do that was made without any of its own.
+        permissions: Vec<String>,
         /// Whether the file names no way of identifying callers: this is the default one.
         is_default: bool,
     },
@@ -222,6 +224,8 @@ pub(crate) enum IdentifyTable {
         user: Option<String>,
         /// `plan-claim`: the name of the claim with the tenant's plan.
         plan: Option<String>,
+        /// `permissions-claim`: the name of the claim with what the caller may do.
+        permissions: Option<String>,
     },
 }
 
@@ -251,6 +255,8 @@ pub(crate) struct JwtConfig {
     pub user: Option<String>,
     /// `plan`: the claim that holds the tenant's plan.
     pub plan: Option<String>,
+    /// `permissions`: the claim that holds what the caller may do; `None`: `scope`, else `scp`.
+    pub permissions: Option<String>,
 }
 
 /// The verification keys of tokens.

@@ -80,7 +80,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.store.kind, StoreKind::Redb { path: "data/tallygate.redb".into() });
     assert_eq!(config.store.space, "eu-1");
     let [
-        IdentifyTable::ApiKey { headers, peppers, prefix, is_default: false },
+        IdentifyTable::ApiKey { headers, peppers, prefix, is_default: false, .. },
         IdentifyTable::Jwt(jwt),
         IdentifyTable::Jwt(shared),
         IdentifyTable::Header { tenant, user },
@@ -138,7 +138,7 @@ fn an_empty_file_is_a_file_of_defaults() {
     assert_eq!(config.identity.unknown, OnUnknown::Reject);
     assert_eq!(config.stripe, None);
     assert_eq!(config.flush.every, DEFAULT_FLUSH_EVERY);
-    let [IdentifyTable::ApiKey { headers, peppers, prefix: None, is_default: true }] =
+    let [IdentifyTable::ApiKey { headers, peppers, prefix: None, is_default: true, .. }] =
         &*config.identify
     else {
         panic!("{:?}", config.identify);
@@ -370,8 +370,8 @@ fn an_unknown_key_is_answered_with_each_key_once() {
     let help = error(text).help;
     assert_eq!(
         help,
-        "write one of `api-key`, `pepper`, `prefix`, `jwt`, `header`, `user-header`, `claim`, \
-         `user-claim`, `plan-claim`, `network`, `tenant`"
+        "write one of `api-key`, `pepper`, `prefix`, `permissions`, `jwt`, `header`, `user-header`, \
+         `claim`, `user-claim`, `plan-claim`, `permissions-claim`, `network`, ..."
     );
 }
 
@@ -554,18 +554,22 @@ fn reads_claims_and_what_events_may_name() {
         claim      = "custom:tenant"
         user-claim = "sub"
         plan-claim = "plan"
+        permissions-claim = "scope"
         [ingest]
         token    = { env = "TOKEN" }
         products = { "prod-1" = "calls" }
     "#;
     let config = Config::parse("tallygate.toml", text, []).unwrap();
     let (tenant, user) = ("custom:tenant".into(), Some("sub".into()));
-    let claims = IdentifyTable::Claim { tenant, user, plan: Some("plan".into()) };
+    let (plan, permissions) = (Some("plan".into()), Some("scope".into()));
+    let claims = IdentifyTable::Claim { tenant, user, plan, permissions };
     assert_eq!(config.identify, [claims]);
     assert_eq!(config.ingest.products["prod-1"], "calls");
     assert_eq!(config.ingest.token.unwrap().source, SecretSource::Env("TOKEN".into()));
     for wrong in [
         "[[identify]]\nclaim = \"a\"\nuser-header = \"b\"",
+        "[[identify]]\nclaim = \"a\"\npermissions = [\"b\"]",
+        "[[identify]]\napi-key = [\"a\"]\npermissions = [\"b c\"]",
         "[[identify]]\nheader = \"a\"\nplan-claim = \"b\"\n[proxy]\ntrust = [\"10.0.0.0/8\"]",
         "[ingest]\ntoken = \"s3cret\"",
         "[ingest.products]\np = 1",

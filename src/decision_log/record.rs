@@ -184,6 +184,7 @@ impl DecisionRecord {
         let about: Option<Cow<'static, str>> = match reason {
             Reason::PaymentRequired(payment) => Some(wire::payment_word(*payment).into()),
             Reason::FeatureMissing(name)
+            | Reason::PermissionMissing(name)
             | Reason::ScopeMissing(name)
             | Reason::NotMetered(name) => Some(name.to_string().into()),
             _ => None,

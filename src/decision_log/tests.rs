@@ -289,6 +289,7 @@ fn each_reason_has_a_word_of_its_own() {
         (Reason::Concurrency, "concurrency-exceeded"),
         (Reason::PaymentRequired(payment), "payment-required"),
         (Reason::FeatureMissing("x".into()), "feature-not-in-plan"),
+        (Reason::PermissionMissing("x".into()), "permission-missing"),
         (Reason::ScopeMissing("user".into()), "scope-missing"),
         (Reason::Suspended, "suspended"),
         (Reason::Unavailable, "temporary-reduced-capacity"),

@@ -80,6 +80,9 @@ pub enum Edit {
         /// The first instant at which it no longer works, Unix milliseconds; `None`: no end.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<i64>,
+        /// What it may do, with spaces between; `None`: as the service file says of such keys.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        permissions: Option<String>,
     },
     /// A key was given an end.
     KeyEnds {

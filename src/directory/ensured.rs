@@ -88,9 +88,7 @@ impl Directory {
         options: &KeyOptions,
         id: &str,
     ) -> Result<Attempt, DirectoryError> {
-        let pepper = self.inner.peppers.newest().ok_or(DirectoryError::NoPepper)?;
-        let key = self.inner.key_form.draw()?;
-        let hash = pepper.hash(key.expose().as_bytes());
+        let (key, hash) = self.draw_key()?;
         match self.list_and_make(tenant, id, options, &hash).await {
             Ok(id) => Ok(Attempt::Made(NewKey { id, name: options.name.clone(), key })),
             // Another process was listed first, or has revoked ours before it worked.

@@ -89,6 +89,24 @@ pub enum DirectoryError {
     /// The end of a new key is not in the future.
     #[error("the end of this key is past already: it would never work")]
     EndIsPast,
+    /// This cannot be the name of a permission.
+    #[error("{0:?} is no permission: 1 to 64 visible characters of ASCII, without `\"` and `\\`")]
+    Permission(String),
+    /// A key has too many permissions.
+    #[error("a key has at most {most} permissions: make two keys, or fewer permissions")]
+    TooManyPermissions {
+        /// Most permissions.
+        most: usize,
+    },
+    /// This cannot be an idempotency key.
+    #[error("an idempotency key has 1 to {most} visible characters of ASCII")]
+    Once {
+        /// Most characters.
+        most: usize,
+    },
+    /// A request with this idempotency key has made the key with this id.
+    #[error("the key {0} was made already for this idempotency key: rotate it if it was lost")]
+    MadeAlready(String),
     /// The imported credential belongs to another tenant, was revoked, or has expired.
     #[error("this credential is in use by another tenant, was revoked, or has expired")]
     CredentialTaken,

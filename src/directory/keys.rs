@@ -12,7 +12,7 @@ use super::new_key::{KeyOptions, NewKey};
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Edit, Found, News, Role, Surrogate};
 use crate::clock::time_at;
-use crate::identity::{CredentialHash, hex};
+use crate::identity::{ApiKey, CredentialHash, Permissions, hex};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
@@ -32,6 +32,12 @@ const MADE: &str = "made";
 const REVOKED: &str = "revoked";
 /// The first instant at which it no longer works, in both items; missing without an end.
 const UNTIL: &str = "until";
+/// What it may do, in both items; missing where no permissions were given.
+const MAY: &str = "may";
+/// Start of the hour in which it was last used, in the credential alone.
+const USED: &str = "used";
+/// Uses are on record to the hour: a key that is always in use costs a write an hour.
+const HOUR_MS: i64 = 60 * 60 * 1_000;
 /// An operator's role, in both items; missing in those of tenants' keys.
 const ROLE: &str = "role";
 
@@ -50,6 +56,11 @@ pub struct KeyInfo {
     pub made: SystemTime,
     /// First instant at which it no longer works, if it has an end.
     pub expires: Option<SystemTime>,
+    /// What it may do, by name; empty: as `[[identify]] permissions` of the service file says.
+    pub permissions: Vec<String>,
+    /// Start of the hour, in UTC, in which it was last used; `None`: never. A use is on record within
+    /// half a minute or so, in the hour in which it was looked up for it.
+    pub last_used: Option<SystemTime>,
     /// Whether it works.
     pub state: KeyState,
 }
@@ -74,11 +85,21 @@ impl Directory {
         tenant: Surrogate,
         options: KeyOptions,
     ) -> Result<NewKey, DirectoryError> {
+        if let Some(once) = &options.once {
+            options.check(self.now_ms())?;
+            return self.make_key_once(tenant, &options, once).await;
+        }
+        let (key, hash) = self.draw_key()?;
+        let id = self.add_key(tenant, &options, &hash).await?;
+        Ok(NewKey { id, name: options.name, key })
+    }
+
+    /// A fresh key, and its hash under the newest pepper.
+    pub(super) fn draw_key(&self) -> Result<(ApiKey, CredentialHash), DirectoryError> {
         let pepper = self.inner.peppers.newest().ok_or(DirectoryError::NoPepper)?;
         let key = self.inner.key_form.draw()?;
         let hash = pepper.hash(key.expose().as_bytes());
-        let id = self.add_key(tenant, &options, &hash).await?;
-        Ok(NewKey { id, name: options.name, key })
+        Ok((key, hash))
     }
 
     /// Assigns the credential to this tenant and returns the id of its key.
@@ -93,16 +114,22 @@ impl Directory {
         if let Some(held) = self.read_credential(hash).await? {
             return held.adopt(tenant, now_ms);
         }
+        self.check_room(tenant).await?;
+        let id = format!("k{:016x}", crate::random::u64()?);
+        self.list_and_make(tenant, &id, options, hash).await
+    }
+
+    /// Whether the tenant may have another key.
+    pub(super) async fn check_room(&self, tenant: Surrogate) -> Result<(), DirectoryError> {
         let listed = self.query_all(self.list_key(tenant, "").pk).await?;
-        let mut working = 0;
+        let (now_ms, mut working) = (self.now_ms(), 0);
         for (_, item) in &listed {
             working += usize::from(!KeyItem::read(item)?.has_ended(now_ms));
         }
-        if working >= MAX_KEYS {
-            return Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS });
+        match working >= MAX_KEYS {
+            true => Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS }),
+            false => Ok(()),
         }
-        let id = format!("k{:016x}", crate::random::u64()?);
-        self.list_and_make(tenant, &id, options, hash).await
     }
 
     /// Lists the key under this id, then makes its credential. Returns the id under which it works.
@@ -114,7 +141,9 @@ impl Directory {
         hash: &CredentialHash,
     ) -> Result<String, DirectoryError> {
         let (name, expires) = (options.name.clone(), options.expires_ms);
-        self.announce_key(tenant, Edit::KeyMade { id: id.to_owned(), name, expires }).await?;
+        let permissions = options.permissions.as_ref().map(|it| it.as_str().to_owned());
+        let made = Edit::KeyMade { id: id.to_owned(), name, expires, permissions };
+        self.announce_key(tenant, made).await?;
         if let Some(until_ms) = expires {
             self.raise_key(tenant, (id, &options.name), until_ms).await?;
         }
@@ -154,12 +183,16 @@ impl Directory {
         let mut keys = Vec::with_capacity(listed.len());
         for (id, item) in listed {
             let listed = KeyItem::read(&item)?;
-            let state = self.key_state(tenant, &id, &listed).await?;
+            let held = self.held(tenant, &id, &listed).await?;
+            let state = listed.state(held.as_ref(), self.now_ms());
+            let last_used = held.and_then(|held| held.used_ms).map(time_at);
             let scheme = listed.hash.scheme.to_string();
             let (made, expires) = (time_at(listed.made_ms), listed.until_ms.map(time_at));
-            let role = listed.role;
-            let name = listed.name;
-            keys.push((KeyInfo { id, name, scheme, made, expires, state }, role));
+            let permissions = listed.permissions.iter().flat_map(Permissions::iter);
+            let permissions = permissions.map(str::to_owned).collect();
+            let (role, name) = (listed.role, listed.name);
+            let key = KeyInfo { id, name, scheme, made, expires, permissions, last_used, state };
+            keys.push((key, role));
         }
         Ok(keys)
     }
@@ -174,13 +207,28 @@ impl Directory {
         if listed.revoked {
             return Ok(KeyState::Revoked);
         }
-        Ok(match self.read_credential(&listed.hash).await? {
-            Some(held) if held.tenant != tenant || held.key != id => KeyState::Incomplete,
-            Some(held) if held.revoked => KeyState::Revoked,
-            Some(held) if held.has_ended(self.now_ms()) => KeyState::Expired,
-            Some(_) => KeyState::Active,
-            None => KeyState::Incomplete,
-        })
+        let held = self.held(tenant, id, listed).await?;
+        Ok(listed.state(held.as_ref(), self.now_ms()))
+    }
+
+    /// The credential of a listed key, if it is this key's.
+    async fn held(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        listed: &KeyItem,
+    ) -> Result<Option<CredentialItem>, StoreError> {
+        let held = self.read_credential(&listed.hash).await?;
+        Ok(held.filter(|held| held.tenant == tenant && held.key == id))
+    }
+
+    pub(super) async fn write_use(&self, hash: &CredentialHash) -> Result<(), StoreError> {
+        let note = Write {
+            key: self.credential_key(hash),
+            when: vec![When::Exists, When::Missing(REVOKED.into())],
+            change: vec![Change::Set(USED.into(), Value::Int(hour_of(self.now_ms())))],
+        };
+        make(&*self.inner.store, note).await.map(|_| ())
     }
 
     pub(super) async fn revoke(&self, tenant: Surrogate, id: &str) -> Result<(), DirectoryError> {
@@ -237,21 +285,29 @@ impl Directory {
         }
     }
 
-    /// Makes a key of the same name, and ends the old one after `overlap`.
+    /// Makes a key of the same name that may do the same, and ends the old one after `overlap`.
     pub(super) async fn rotate_key(
         &self,
         tenant: Surrogate,
         id: &str,
         overlap: Duration,
+        once: Option<&str>,
     ) -> Result<NewKey, DirectoryError> {
         let listed = self.listed_key(tenant, id).await?;
         if self.key_state(tenant, id, &listed).await? != KeyState::Active {
             return Err(DirectoryError::NoKey(id.to_owned()));
         }
-        let made = self.make_key(tenant, KeyOptions::new(listed.name)).await?;
+        let permissions = listed.permissions;
+        let options = KeyOptions { permissions, ..KeyOptions::new(listed.name) };
+        let options = once.into_iter().fold(options, KeyOptions::once);
+        let made = match self.make_key(tenant, options).await {
+            // The request before this one may have been cut off here.
+            Err(error @ DirectoryError::MadeAlready(_)) => Err(error),
+            made => Ok(made?),
+        };
         let overlap_ms = i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX);
         self.end_key(tenant, id, self.now_ms().saturating_add(overlap_ms)).await?;
-        Ok(made)
+        made
     }
 
     /// Ends a key at this instant, unless it ends before.
@@ -341,7 +397,12 @@ impl Directory {
                 let works = !held.revoked && !held.has_ended(self.now_ms());
                 let expires_ms = held.until_ms.unwrap_or(i64::MAX);
                 let (surrogate, key_id) = (held.tenant, held.key.into());
-                return Ok(works.then_some(Found { surrogate, key_id, expires_ms }));
+                let unlisted = || self.inner.key_form.unlisted.clone();
+                let permissions = held.permissions.unwrap_or_else(unlisted);
+                let is_noted = held.used_ms.is_some_and(|used| used >= hour_of(self.now_ms()));
+                let unnoted = (!is_noted).then(|| hash.clone());
+                let found = Found { surrogate, key_id, permissions, expires_ms, unnoted };
+                return Ok(works.then_some(found));
             }
         }
         Ok(None)
@@ -355,7 +416,7 @@ impl Directory {
         item.map(|item| CredentialItem::read(&item)).transpose()
     }
 
-    async fn unlist(&self, tenant: Surrogate, id: &str) -> Result<(), StoreError> {
+    pub(super) async fn unlist(&self, tenant: Surrogate, id: &str) -> Result<(), StoreError> {
         let key = self.list_key(tenant, id);
         let gone = Write { key, when: Vec::new(), change: vec![Change::Delete] };
         self.inner.store.write(gone).await.map(|_| ())
@@ -390,6 +451,11 @@ fn listing(key: Key, options: &KeyOptions, hash: &CredentialHash, now_ms: i64) -
     Write { key, when: vec![When::Absent], change }
 }
 
+/// Start of the hour of an instant.
+fn hour_of(at_ms: i64) -> i64 {
+    at_ms - at_ms.rem_euclid(HOUR_MS)
+}
+
 fn set_until(at_ms: i64) -> Change {
     Change::Set(UNTIL.into(), Value::Int(at_ms))
 }
@@ -408,7 +474,9 @@ impl KeyOptions {
     fn more(&self) -> impl Iterator<Item = Change> {
         let role = self.role.map(|role| Value::Text(role.as_str().to_owned()));
         let role = role.map(|role| Change::Set(ROLE.into(), role));
-        self.expires_ms.map(set_until).into_iter().chain(role)
+        let may = self.permissions.as_ref().map(|may| Value::Text(may.as_str().to_owned()));
+        let may = may.map(|may| Change::Set(MAY.into(), may));
+        self.expires_ms.map(set_until).into_iter().chain(role).chain(may)
     }
 }
 
@@ -419,6 +487,8 @@ pub(super) struct CredentialItem {
     pub(super) revoked: bool,
     pub(super) role: Option<Role>,
     pub(super) until_ms: Option<i64>,
+    permissions: Option<Permissions>,
+    used_ms: Option<i64>,
 }
 
 impl CredentialItem {
@@ -428,7 +498,9 @@ impl CredentialItem {
         let (tenant, key) = tenant.zip(item.text(KEY)).ok_or_else(|| damaged("a credential"))?;
         let (revoked, until_ms) = (item.int(REVOKED).is_some(), item.int(UNTIL));
         let role = item.text(ROLE).and_then(Role::parse);
-        Ok(Self { tenant, key: key.to_owned(), revoked, role, until_ms })
+        let permissions = item.text(MAY).map(Permissions::of);
+        let (key, used_ms) = (key.to_owned(), item.int(USED));
+        Ok(Self { tenant, key, revoked, role, until_ms, permissions, used_ms })
     }
 
     pub(super) fn has_ended(&self, now_ms: i64) -> bool {
@@ -451,6 +523,7 @@ pub(super) struct KeyItem {
     made_ms: i64,
     pub(super) until_ms: Option<i64>,
     pub(super) role: Option<Role>,
+    permissions: Option<Permissions>,
     pub(super) revoked: bool,
 }
 
@@ -458,6 +531,17 @@ impl KeyItem {
     /// Whether it was revoked, or is past its end.
     pub(super) fn has_ended(&self, now_ms: i64) -> bool {
         self.revoked || self.until_ms.is_some_and(|until| until <= now_ms)
+    }
+
+    /// Whether it works, by its credential.
+    fn state(&self, held: Option<&CredentialItem>, now_ms: i64) -> KeyState {
+        match held {
+            _ if self.revoked => KeyState::Revoked,
+            Some(held) if held.revoked => KeyState::Revoked,
+            Some(held) if held.has_ended(now_ms) => KeyState::Expired,
+            Some(_) => KeyState::Active,
+            None => KeyState::Incomplete,
+        }
     }
 
     pub(super) fn read(item: &Item) -> Result<Self, StoreError> {
@@ -470,6 +554,7 @@ impl KeyItem {
                 made_ms: item.int(MADE)?,
                 until_ms: item.int(UNTIL),
                 role: item.text(ROLE).and_then(Role::parse),
+                permissions: item.text(MAY).map(Permissions::of),
                 revoked: item.int(REVOKED).is_some(),
             })
         };

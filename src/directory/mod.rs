@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Clock, unix_ms};
-use crate::identity::{CredentialHash, KeyForm, Peppers};
+use crate::identity::{CredentialHash, KeyForm, Peppers, Permissions};
 use crate::notify::AlertQueue;
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Page, Query, Store, StoreError, StoreErrorKind};
@@ -46,6 +46,7 @@ mod listing;
 mod listing_tests;
 mod names;
 mod new_key;
+mod once;
 mod operators;
 mod record;
 mod source;
@@ -139,8 +140,12 @@ pub(crate) struct Found {
     pub surrogate: Surrogate,
     /// The key's id, which is the caller's scope `key`.
     pub key_id: Arc<str>,
+    /// What it may do.
+    pub permissions: Permissions,
     /// First instant at which it no longer works, Unix milliseconds.
     pub expires_ms: i64,
+    /// The credential, if no use of it within this hour is on record.
+    pub unnoted: Option<CredentialHash>,
 }
 
 impl Directory {
@@ -265,6 +270,15 @@ impl Directory {
     ) -> impl Future<Output = Result<Option<Found>, StoreError>> + Send + use<> {
         let this = self.clone();
         async move { this.find_credential(&hashes).await }
+    }
+
+    /// Records that a credential is in use within this hour.
+    pub(crate) fn note_use(
+        &self,
+        hash: CredentialHash,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let this = self.clone();
+        async move { this.write_use(&hash).await }
     }
 
     /// A tenant's record. `None` if its creation was cut short.
@@ -472,7 +486,17 @@ impl Tenant {
     /// [`new_key`](Self::new_key). If ending the old key fails, the new one is not returned: it is
     /// in the list, and another call makes another.
     pub async fn rotate_key(&self, id: &str, overlap: Duration) -> Result<NewKey, DirectoryError> {
-        self.directory.rotate_key(self.record.surrogate, id, overlap).await
+        self.directory.rotate_key(self.record.surrogate, id, overlap, None).await
+    }
+
+    /// The same for a request with this idempotency key, if it has one.
+    pub(crate) async fn rotate_key_once(
+        &self,
+        id: &str,
+        overlap: Duration,
+        once: Option<&str>,
+    ) -> Result<NewKey, DirectoryError> {
+        self.directory.rotate_key(self.record.surrogate, id, overlap, once).await
     }
 
     /// Has a key end at this instant; one that ends before that stays so. For an end at once use

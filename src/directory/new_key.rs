@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use super::error::{MAX_NAME, check_text};
-use super::{DirectoryError, Role};
+use super::{DirectoryError, Role, once};
+use crate::catalog::is_permission;
 use crate::clock::unix_ms;
-use crate::identity::ApiKey;
+use crate::identity::{ApiKey, MAX_PERMISSIONS, Permissions};
 
 /// What a new key is to be: its name, and its end if it has one. A name alone will do where a key
 /// is made:
@@ -25,6 +26,10 @@ use crate::identity::ApiKey;
 pub struct KeyOptions {
     pub(super) name: String,
     pub(super) expires_ms: Option<i64>,
+    /// `None`: the service file says what it may do.
+    pub(super) permissions: Option<Permissions>,
+    /// The idempotency key of the request that makes it.
+    pub(super) once: Option<String>,
     /// An operator's, if it is no tenant's key.
     pub(super) role: Option<Role>,
 }
@@ -32,7 +37,7 @@ pub struct KeyOptions {
 impl KeyOptions {
     /// A key of this name, which is for lists: at most 64 characters. It has no end.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), expires_ms: None, role: None }
+        Self { name: name.into(), expires_ms: None, permissions: None, once: None, role: None }
     }
 
     /// Sets the first instant at which it no longer works.
@@ -42,8 +47,48 @@ impl KeyOptions {
         self
     }
 
+    /// Adds a permission, which routes ask for with `needs-permission` in the plan file: at most 64
+    /// visible characters of ASCII, without a space, `"` and `\`. A key has at most 32. One without
+    /// any may do what `[[identify]] permissions` of the service file says: nothing, by default.
+    ///
+    /// ```
+    /// use tallygate::directory::KeyOptions;
+    ///
+    /// let ci = KeyOptions::new("ci").permission("reports:read").permission("reports:write");
+    /// ```
+    #[must_use]
+    pub fn permission(mut self, name: impl AsRef<str>) -> Self {
+        self.permissions = Some(self.permissions.unwrap_or_default().and(name.as_ref()));
+        self
+    }
+
+    /// Sets all that it may do, which may be nothing, whatever the service file says.
+    pub(crate) fn only(self, permissions: Permissions) -> Self {
+        Self { permissions: Some(permissions), ..self }
+    }
+
+    /// Makes the key once for the request with this idempotency key, of 1 to 255 visible characters
+    /// of ASCII: [`new_key`](super::Tenant::new_key) makes it for one of several equal requests, in
+    /// any process, and the others get [`DirectoryError::MadeAlready`] with its id. The key was
+    /// shown, or lost, with the first answer; where it was lost,
+    /// [`rotate_key`](super::Tenant::rotate_key) makes another in its place. The idempotency key is
+    /// never forgotten.
+    #[must_use]
+    pub fn once(mut self, id: impl Into<String>) -> Self {
+        self.once = Some(id.into());
+        self
+    }
+
     pub(super) fn check(&self, now_ms: i64) -> Result<(), DirectoryError> {
         check_text(&self.name, "a key's name", MAX_NAME)?;
+        self.once.as_deref().map_or(Ok(()), once::check)?;
+        let names = || self.permissions.iter().flat_map(Permissions::iter);
+        if let Some(wrong) = names().find(|name| !is_permission(name)) {
+            return Err(DirectoryError::Permission(wrong.to_owned()));
+        }
+        if names().count() > MAX_PERMISSIONS {
+            return Err(DirectoryError::TooManyPermissions { most: MAX_PERMISSIONS });
+        }
         match self.expires_ms {
             Some(at_ms) if at_ms <= now_ms => Err(DirectoryError::EndIsPast),
             _ => Ok(()),

@@ -444,6 +444,91 @@ fn active(keys: &[KeyInfo]) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn a_request_makes_its_key_once_however_often_it_is_repeated() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let request = |once: &str| tenant.new_key(KeyOptions::new("ci").once(once));
+    let first = request("r-1").await.unwrap();
+    assert_eq!(*find(&bed, first.expose()).await.unwrap().key_id, *first.id);
+    for _ in 0..2 {
+        let again = request("r-1").await;
+        assert!(matches!(again, Err(DirectoryError::MadeAlready(id)) if id == first.id));
+    }
+    tenant.revoke_key(&first.id).await.unwrap();
+    assert!(matches!(request("r-1").await, Err(DirectoryError::MadeAlready(_))), "never again");
+    request("r-2").await.unwrap();
+    let other = bed.directory.tenant("globex").save().await.unwrap();
+    other.new_key(KeyOptions::new("ci").once("r-1")).await.unwrap();
+    assert_eq!(tenant.keys().await.unwrap().len(), 2);
+    for wrong in ["", "a b", "\u{e9}", &"r".repeat(256)] {
+        assert!(matches!(request(wrong).await, Err(DirectoryError::Once { most: 255 })));
+    }
+}
+
+/// The request dies before each of its writes, or loses the reply, and is sent again.
+#[tokio::test]
+async fn a_request_that_was_cut_off_leaves_one_key_that_works_and_its_repetition_says_which() {
+    for fault in [Fault::Request, Fault::Reply] {
+        for at in 0..8 {
+            let bed = bed();
+            let tenant = bed.directory.tenant("acme").save().await.unwrap();
+            bed.store.fail(&[(at, fault)]);
+            let request = || tenant.new_key(KeyOptions::new("ci").once("r-1"));
+            let shown = request().await.ok();
+            bed.store.fail(&[]);
+            match (shown, request().await) {
+                (Some(shown), Err(DirectoryError::MadeAlready(id))) => assert_eq!(id, shown.id),
+                (None, Ok(shown)) => assert!(find(&bed, shown.expose()).await.is_some()),
+                (None, Err(DirectoryError::MadeAlready(_))) => {}
+                (first, second) => panic!("{fault:?} at {at}: {first:?}, then {second:?}"),
+            }
+            assert_eq!(active(&tenant.keys().await.unwrap()).len(), 1, "{fault:?} at {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_one_request_in_many_processes_at_once_one_gets_the_key() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let directory = open(&bed.store, &bed.clock, &bed.peppers);
+        requests.spawn(async move {
+            let tenant = directory.find("acme").await.unwrap().unwrap();
+            tenant.new_key(KeyOptions::new("ci").once("r-1")).await
+        });
+    }
+    let made = requests.join_all().await;
+    let shown: Vec<_> = made.iter().filter_map(|made| made.as_ref().ok()).collect();
+    assert_eq!(shown.len(), 1, "{made:?}");
+    assert_eq!(active(&tenant.keys().await.unwrap()), [&*shown[0].id]);
+}
+
+#[tokio::test]
+async fn a_use_is_to_be_put_on_record_once_an_hour() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let key = tenant.new_key("ci").await.unwrap();
+    let unnoted = async || find(&bed, key.expose()).await.unwrap().unnoted;
+    let hash = unnoted().await.expect("no use is on record");
+    bed.directory.note_use(hash.clone()).await.unwrap();
+    assert_eq!(unnoted().await, None);
+    let hour = Duration::from_secs(3_600);
+    bed.clock.advance(hour);
+    assert_eq!(unnoted().await, Some(hash.clone()));
+    bed.directory.note_use(hash.clone()).await.unwrap();
+    assert_eq!(unnoted().await, None);
+    let used = || async { tenant.keys().await.unwrap()[0].last_used };
+    let before = used().await;
+    assert_eq!(before, Some(time_at(NOW + 3_600_000 - NOW.rem_euclid(3_600_000))));
+    tenant.revoke_key(&key.id).await.unwrap();
+    bed.clock.advance(hour);
+    bed.directory.note_use(hash).await.unwrap();
+    assert_eq!(used().await, before, "a revoked key is not used");
+}
+
+#[tokio::test]
 async fn a_key_is_ensured_once_until_it_is_revoked() {
     let bed = bed();
     let tenant = bed.directory.tenant("acme").save().await.unwrap();
@@ -600,7 +685,7 @@ async fn history_shows_edits_in_order_and_keys() {
     let edits: Vec<_> = history.iter().flat_map(|entry| entry.edits.clone()).collect();
     let (id, name) = (key.id.clone(), "ci".to_owned());
     let plan = Edit::Plan(Some("pro".into()));
-    let made = Edit::KeyMade { id: id.clone(), name, expires: None };
+    let made = Edit::KeyMade { id: id.clone(), name, expires: None, permissions: None };
     assert_eq!(edits, [Edit::Created, plan, made, Edit::KeyRevoked { id }]);
     assert!(history.iter().all(|entry| entry.outcome == ChangeOutcome::Happened));
 }

@@ -142,8 +142,9 @@ impl Gate {
                     Err(_) => Identification::Refused(Reason::Unidentified),
                 }
             }
-            Presented::Tenant { id, user, plan, .. } => {
-                match named_caller(&id, user.as_deref(), plan.as_deref()) {
+            Presented::Tenant { id, user, plan, permissions, .. } => {
+                let (user, permissions) = (user.as_deref(), permissions.as_deref());
+                match named_caller(&id, user, plan.as_deref(), permissions) {
                     Ok(caller) => {
                         let whose = name_tag(caller.tenant.as_bytes());
                         let wanted = Wanted::Named { caller, expires_ms: i64::MAX };

@@ -77,6 +77,9 @@ impl Credentials {
         // Callers that name a plan are apart from those that do not: these may be unknown, and
         // those are not. The plan itself is no part of the name: it may change at any time.
         caller.plan.iter().for_each(|_| push(5, ""));
+        if !caller.permissions.is_empty() {
+            push(6, caller.permissions.as_str());
+        }
         for (scope, value) in &caller.named {
             push(3, scope);
             push(4, value);

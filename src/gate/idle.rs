@@ -20,7 +20,7 @@ use crate::ids::Surrogate;
 use crate::quota::lease::Lease;
 use crate::renewal::{self, RenewerContext};
 use crate::tenants::MAX_AGE;
-use crate::tenants::caller::KnownCaller;
+use crate::tenants::caller::{KnownCaller, Named};
 use crate::tenants::compact::{CompactCaller, CompactTenant};
 use crate::tenants::tenant::LiveTenant;
 
@@ -85,7 +85,7 @@ impl Tenants {
     pub(super) fn wake_caller(&self, probe: CredentialKey) -> Option<Arc<KnownCaller>> {
         let (_, compact) = self.idle.callers.remove(&probe.0)?;
         let looked_up_ns = compact.looked_up_ns();
-        let (surrogate, values, expires_ms, as_of) = compact.wake();
+        let (surrogate, values, expires_ms, as_of, permissions) = compact.wake();
         let tenant = self.tenant_in_memory(surrogate)?;
         let sheet = tenant.last_sheet();
         Some(Arc::new(KnownCaller {
@@ -93,7 +93,7 @@ impl Tenants {
             tenant,
             sheet,
             values,
-            named: None,
+            named: Named::with_permissions(permissions),
             looked_up_ns: looked_up_ns.into(),
             expires_ms,
             refreshing: AtomicBool::new(false),

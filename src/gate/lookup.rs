@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::tenants::{Refresh, Tenants, Wanted};
 use crate::catalog::Scope;
 use crate::clock::{Now, nanos};
-use crate::directory::{DirectoryError, Tenant, TenantEdit, TenantRecord, check_plan_name};
-use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
+use crate::directory::{
+    DirectoryError, Tenant, TenantEdit, TenantRecord, check_plan_name, credential_tag,
+};
+use crate::identity::{ANONYMOUS, Caller, CredentialHash, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
 use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
@@ -50,7 +52,12 @@ impl Tenants {
         let (tenant, caller, expires_ms) = match wanted {
             Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
                 Some(found) => {
-                    let caller = Caller::new("").key(found.key_id);
+                    if let Some(hash) = found.unnoted {
+                        // Where the queue is full the next look-up asks again.
+                        let _ = self.refreshes.try_send(Refresh::Use(hash));
+                    }
+                    let permissions = found.permissions;
+                    let caller = Caller { permissions, ..Caller::new("").key(found.key_id) };
                     (self.load_tenant(found.surrogate).await?, caller, found.expires_ms)
                 }
                 None => (None, Caller::new(""), i64::MAX),
@@ -102,6 +109,11 @@ impl Tenants {
                     None => tenant.unwant_refresh(),
                 }
             }
+            Refresh::Use(hash) => {
+                if let Some(_place) = self.reads.place(credential_tag(&hash)).await {
+                    self.note_use(hash).await;
+                }
+            }
             Refresh::Caller(probe, wanted) => {
                 let known = self.callers.get(&probe.0).map(|it| it.clone());
                 let whose = known.as_ref().map(|it| it.tenant.core.surrogate.as_u128());
@@ -112,6 +124,17 @@ impl Tenants {
                     }
                 }
             }
+        }
+    }
+
+    /// Puts the hour of a key's use on record. One that fails is asked for again by the next look-up.
+    async fn note_use(&self, hash: CredentialHash) {
+        if self.hub.reach.is_away() {
+            return;
+        }
+        if let Err(error) = self.directory.note_use(hash).await {
+            let now_ms = self.clock.now().wall_ms;
+            repeated!(warn, now_ms, "the last use of a key could not be recorded"; %error);
         }
     }
 

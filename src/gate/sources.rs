@@ -7,7 +7,9 @@ use crate::config::{
     Config, DEFAULT_PEPPER_ENV, IdentifyTable as Way, PepperConfig, Secret, SecretSource,
 };
 use crate::error::Error;
-use crate::identity::{CredentialSource, Identifier, KeyForm, Pepper, Peppers, Proxies};
+use crate::identity::{
+    ClaimNames, CredentialSource, Identifier, KeyForm, Pepper, Peppers, Permissions, Proxies,
+};
 
 /// What ends the help about a secret that only requests need.
 pub(super) const WORK_ONLY: &str =
@@ -39,10 +41,11 @@ pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Er
     let env = |name: &str| std::env::var(name).ok();
     let wrong = |message: String| Error::Config(message);
     let (mut peppers, mut made_pepper, mut keys_are_off) = (Vec::new(), None, false);
-    let (mut sources, mut key_form) = (Vec::new(), None);
+    let (mut sources, mut key_form, mut unlisted) = (Vec::new(), None, Permissions::default());
     for way in &config.identify {
         match way {
-            Way::ApiKey { headers, peppers: own, prefix, is_default } => {
+            Way::ApiKey { headers, peppers: own, prefix, permissions, is_default } => {
+                unlisted = unlisted.and(&permissions.join(" "));
                 let form = prefix.as_deref().map(KeyForm::with_prefix);
                 key_form = key_form.or(form);
                 for pepper in own {
@@ -76,9 +79,15 @@ pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Er
                 let networks = networks.map_err(wrong)?;
                 sources.push(CredentialSource::Network { networks, tenant: tenant.clone() });
             }
-            Way::Claim { tenant, user, plan } => {
+            Way::Claim { tenant, user, plan, permissions } => {
                 let (tenant, user, plan) = (tenant.clone(), user.clone(), plan.clone());
-                sources.push(CredentialSource::Claim { tenant, user, plan });
+                let permissions = permissions.clone();
+                sources.push(CredentialSource::Claim(ClaimNames {
+                    tenant,
+                    user,
+                    plan,
+                    permissions,
+                }));
             }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
@@ -88,7 +97,7 @@ pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Er
     let peppers = Peppers::new(peppers).map_err(wrong)?;
     let identifier =
         Identifier::new(sources, peppers, proxies).map_err(|e| wrong(e.to_string()))?;
-    let identifier = identifier.with_key_form(key_form.unwrap_or_default());
+    let identifier = identifier.with_key_form(key_form.unwrap_or_default().unlisted(unlisted));
     Ok(Sources { identifier, made_pepper, keys_are_off })
 }
 
@@ -128,6 +137,7 @@ fn jwt_source(
         tenant: jwt.tenant.clone(),
         user: jwt.user.clone(),
         plan: jwt.plan.clone(),
+        permissions: jwt.permissions.clone(),
     };
     let verifier = match &jwt.keys {
         JwtKeys::Jwks(place) => {

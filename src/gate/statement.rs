@@ -12,7 +12,7 @@ use crate::amount::Amount;
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::clock::time_at;
 use crate::decision::{Payment, Reason, Refusal};
-use crate::identity::RequestView;
+use crate::identity::{Permissions, RequestView};
 use crate::payers::late;
 use crate::policy::resolve::Standing as TenantStanding;
 use crate::policy::scoped::{ScopesOf, WithoutValue};
@@ -26,7 +26,7 @@ use crate::report::{
 use crate::sheets::sheet::Sheet;
 use crate::sheets::use_row::RowAtoms;
 use crate::store::{StoreError, StoreErrorKind};
-use crate::tenants::caller::KnownCaller;
+use crate::tenants::caller::{KnownCaller, Named};
 use crate::wire::{self, Reply};
 
 /// Longest wait of a reply for the store: as long as an opening waits for it. A browser or a client
@@ -326,6 +326,20 @@ impl Identified {
     /// The tenant.
     pub fn tenant(&self) -> &TenantHandle {
         &self.tenant
+    }
+
+    fn named(&self) -> Option<&Named> {
+        self.caller.as_ref()?.named.as_deref()
+    }
+
+    /// The id of its key, if it presented one.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.named()?.key.as_deref()
+    }
+
+    /// What it may do.
+    pub(crate) fn permissions(&self) -> Permissions {
+        self.named().map(|named| named.permissions.clone()).unwrap_or_default()
     }
 }
 

@@ -167,6 +167,8 @@ impl Guests {
 /// A cached value that is to be reread before it is outdated.
 #[derive(Debug)]
 pub(crate) enum Refresh {
+    /// The hour of a key's use is to be put on record.
+    Use(CredentialHash),
     Tenant(Arc<LiveTenant>),
     Caller(CredentialKey, Wanted),
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::Permissions;
+
 /// Prefix of our keys where a service has none of its own: greppable, and recognised by secret
 /// scanners.
 pub(crate) const KEY_PREFIX: &str = "tg_";
@@ -30,6 +32,8 @@ pub struct ApiKey(String);
 #[derive(Clone, Debug)]
 pub(crate) struct KeyForm {
     prefix: Arc<str>,
+    /// What a key may do that was made without permissions of its own.
+    pub(crate) unlisted: Permissions,
 }
 
 impl Default for KeyForm {
@@ -40,7 +44,12 @@ impl Default for KeyForm {
 
 impl KeyForm {
     pub(crate) fn with_prefix(prefix: &str) -> Self {
-        Self { prefix: prefix.into() }
+        Self { prefix: prefix.into(), unlisted: Permissions::default() }
+    }
+
+    /// The same where a key without permissions of its own has these.
+    pub(crate) fn unlisted(self, unlisted: Permissions) -> Self {
+        Self { unlisted, ..self }
     }
 
     /// Generates a key. Fails if the system has no randomness.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::RequestView;
+use super::{Permissions, RequestView};
 
 /// The host's own identification of callers, tried before the `[[identify]]` tables. Pass it to
 /// [`GateBuilder::identify`](crate::GateBuilder::identify).
@@ -62,13 +62,16 @@ pub struct Caller {
     pub plan: Option<Arc<str>>,
     /// Scopes with host-defined names: `("workspace", "7")`.
     pub named: Vec<(Arc<str>, Arc<str>)>,
+    /// What it may do, where a route asks for a permission.
+    pub(crate) permissions: Permissions,
 }
 
 impl Caller {
     /// A caller of this tenant, without a narrower scope.
     pub fn new(tenant: impl AsRef<str>) -> Self {
         let tenant = tenant.as_ref().into();
-        Self { tenant, key: None, user: None, plan: None, named: Vec::new() }
+        let (named, permissions) = (Vec::new(), Permissions::default());
+        Self { tenant, key: None, user: None, plan: None, named, permissions }
     }
 
     /// Sets the credential's id, for limits of scope `key`.
@@ -111,6 +114,28 @@ impl Caller {
         self.named.retain(|(other, _)| **other != *name);
         self.named.push((name.into(), value.as_ref().into()));
         self
+    }
+
+    /// Adds a permission, or several with spaces between them, as a token's `scope` has them. A
+    /// route with `needs-permission` in the plan file refuses a caller without the one that it
+    /// names; a caller has none unless they are added here.
+    ///
+    /// ```
+    /// use tallygate::identity::Caller;
+    ///
+    /// let scope = "reports:read reports:write"; // of a verified token
+    /// let caller = Caller::new("acme").user("7").permission(scope);
+    /// assert!(caller.may("reports:write") && !caller.may("reports"));
+    /// ```
+    #[must_use]
+    pub fn permission(mut self, name: impl AsRef<str>) -> Self {
+        self.permissions = self.permissions.and(name.as_ref());
+        self
+    }
+
+    /// Whether it has this permission.
+    pub fn may(&self, permission: &str) -> bool {
+        self.permissions.has(permission)
     }
 }
 

@@ -30,6 +30,7 @@ mod digest;
 #[cfg(feature = "jwt")]
 pub(crate) mod jwt;
 mod named_header;
+mod permissions;
 mod present;
 mod probe;
 mod proxies;
@@ -48,12 +49,13 @@ pub use decided::Decided;
 pub use digest::BodyDigest;
 #[doc(hidden)]
 pub use named_header::NamedHeader;
+pub(crate) use permissions::{MAX_PERMISSIONS, Permissions};
 pub use present::Malformed;
 pub(crate) use present::{Identifier, Presented, named_caller};
 pub(crate) use probe::{CredentialHasher, CredentialKey};
 pub(crate) use proxies::Proxies;
 pub(crate) use scopes::{ScopeHash, Scopes, line};
-pub(crate) use source::CredentialSource;
+pub(crate) use source::{ClaimNames, CredentialSource};
 pub(crate) use unknown::UnknownCache;
 
 /// The anonymous tenant. Callers cannot name it; a directory may set limits for it as for any other

@@ -15,8 +15,8 @@ use super::api_key::KeyForm;
 #[cfg(feature = "jwt")]
 use super::jwt;
 use super::{
-    Caller, CredentialHash, CredentialHasher, CredentialKey, CredentialSource, NamedHeader,
-    Peppers, Proxies, RequestView, is_tenant_id,
+    Caller, ClaimNames, CredentialHash, CredentialHasher, CredentialKey, CredentialSource,
+    NamedHeader, Peppers, Proxies, RequestView, is_tenant_id,
 };
 
 /// Longest API key read: hashing a longer one would be wasted work.
@@ -57,6 +57,8 @@ pub(crate) enum Presented<'a> {
         user: Option<Cow<'a, [u8]>>,
         /// The plan that it is on.
         plan: Option<Cow<'a, str>>,
+        /// What its caller may do.
+        permissions: Option<Cow<'a, str>>,
     },
     /// Nothing.
     Nothing,
@@ -192,13 +194,11 @@ impl Identifier {
                 CredentialSource::Network { networks, tenant } => match self.proxies.peer(view) {
                     Some(peer) if networks.trusts(peer) => {
                         let id = Cow::Borrowed(tenant.as_bytes());
-                        Presented::Tenant { source: n as u16, id, user: None, plan: None }
+                        Presented::tenant(n as u16, id, None)
                     }
                     _ => Presented::Nothing,
                 },
-                CredentialSource::Claim { tenant, user, plan } => {
-                    claimed(n as u16, tenant, user.as_deref(), plan.as_deref(), view)
-                }
+                CredentialSource::Claim(names) => claimed(n as u16, names, view),
             };
             if !matches!(presented, Presented::Nothing) {
                 return Ok(presented);
@@ -214,8 +214,9 @@ impl Identifier {
             Presented::ApiKey { source, key } => Some(self.prober.probe(*source, key)),
             #[cfg(feature = "jwt")]
             Presented::Jwt { source, token } => Some(self.prober.probe(*source, token)),
-            Presented::Tenant { source, id, user, .. } => {
-                Some(self.prober.probe_named(*source, id, user.as_deref()))
+            Presented::Tenant { source, id, user, permissions, .. } => {
+                let permissions = permissions.as_deref();
+                Some(self.prober.probe_named(*source, id, user.as_deref(), permissions))
             }
             Presented::Nothing => None,
         }
@@ -371,29 +372,30 @@ impl Identifier {
             None => None,
         };
         let user = user.filter(|user| !user.is_empty()).map(Cow::Borrowed);
-        Ok(Presented::Tenant { source, id: id.trim_ascii().into(), user, plan: None })
+        Ok(Presented::tenant(source, id.trim_ascii().into(), user))
     }
 }
 
-fn claimed<'a>(
-    source: u16,
-    tenant: &str,
-    user: Option<&str>,
-    plan: Option<&str>,
-    view: &'a dyn RequestView,
-) -> Presented<'a> {
+impl<'a> Presented<'a> {
+    /// A tenant and its user, of which no more is said.
+    fn tenant(source: u16, id: Cow<'a, [u8]>, user: Option<Cow<'a, [u8]>>) -> Self {
+        Self::Tenant { source, id, user, plan: None, permissions: None }
+    }
+}
+
+fn claimed<'a>(source: u16, names: &ClaimNames, view: &'a dyn RequestView) -> Presented<'a> {
     let bytes = |claim: Cow<'a, str>| match claim {
         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     };
-    let Some(id) = view.claim(tenant) else {
+    let Some(id) = view.claim(&names.tenant) else {
         return Presented::Nothing;
     };
-    let filled = |name: Option<&str>| {
-        name.and_then(|name| view.claim(name)).filter(|claim| !claim.is_empty())
+    let filled = |name: &Option<String>| {
+        name.as_ref().and_then(|name| view.claim(name)).filter(|claim| !claim.is_empty())
     };
-    let (user, plan) = (filled(user).map(bytes), filled(plan));
-    Presented::Tenant { source, id: bytes(id), user, plan }
+    let (user, plan) = (filled(&names.user).map(bytes), filled(&names.plan));
+    Presented::Tenant { source, id: bytes(id), user, plan, permissions: filled(&names.permissions) }
 }
 
 /// The caller named by a trusted party, if the id is valid. Called on cache misses: cached callers
@@ -402,6 +404,7 @@ pub(crate) fn named_caller(
     id: &[u8],
     user: Option<&[u8]>,
     plan: Option<&str>,
+    permissions: Option<&str>,
 ) -> Result<Caller, Malformed> {
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Malformed::TenantId);
     let id = text(id)?;
@@ -411,6 +414,9 @@ pub(crate) fn named_caller(
     let mut caller = Caller::new(id);
     if let Some(user) = user {
         caller = caller.user(text(user)?);
+    }
+    if let Some(permissions) = permissions {
+        caller = caller.permission(permissions);
     }
     Ok(match plan {
         Some(plan) => caller.plan(plan),
@@ -583,7 +589,7 @@ mod tests {
     fn believes_a_tenant_header_only_from_a_trusted_proxy() {
         let view = || View::default().with("x-tenant", "acme").with("x-user", "7");
         let (id, user) = (b"acme"[..].into(), Some(b"7"[..].into()));
-        let presented = Presented::Tenant { source: 0, id, user, plan: None };
+        let presented = Presented::tenant(0, id, user);
         assert_eq!(by_header().present(&view().peered("10.1.1.1")), Ok(presented));
         for forged in [view().peered("203.0.113.9"), view()] {
             assert_eq!(by_header().present(&forged), Ok(Presented::Nothing));
@@ -596,21 +602,24 @@ mod tests {
             let Ok(Presented::Tenant { id, .. }) = identifier.present(&view) else {
                 panic!("the header counts")
             };
-            assert_eq!(named_caller(&id, None, None), Err(Malformed::TenantId));
+            assert_eq!(named_caller(&id, None, None, None), Err(Malformed::TenantId));
         }
-        assert_eq!(named_caller(b"acme", Some(b"\xff"), None), Err(Malformed::TenantId));
-        assert_eq!(named_caller(b"acme", Some(b"7"), None), Ok(Caller::new("acme").user("7")));
+        assert_eq!(named_caller(b"acme", Some(b"\xff"), None, None), Err(Malformed::TenantId));
+        let (user, scope) = (Some(&b"7"[..]), Some("read write"));
+        let caller = Caller::new("acme").user("7").permission("write").permission("read");
+        assert_eq!(named_caller(b"acme", user, None, scope), Ok(caller));
     }
 
     #[test]
     fn the_first_source_that_presents_something_decides() {
-        let claim =
-            CredentialSource::Claim { tenant: "org".into(), user: Some("sub".into()), plan: None };
+        let user = Some("sub".into());
+        let names = ClaimNames { tenant: "org".into(), user, ..ClaimNames::default() };
+        let claim = CredentialSource::Claim(names);
         let identifier = identifier(vec![claim, api_key(&["x-api-key"])]);
         let view = View::default().with("x-api-key", "k").claiming("org", "acme");
         let presented = identifier.present(&view).unwrap();
         let id = b"acme"[..].into();
-        assert_eq!(presented, Presented::Tenant { source: 0, id, user: None, plan: None });
+        assert_eq!(presented, Presented::tenant(0, id, None));
         let view = View::default().with("x-api-key", "acme").claiming("sub", "7");
         let by_key = identifier.present(&view).unwrap();
         assert_eq!(by_key, Presented::ApiKey { source: 1, key: b"acme" });

@@ -39,20 +39,26 @@ impl CredentialHasher {
         of_source(source, self.hasher.hash(presented).as_u128())
     }
 
-    /// The same for a tenant's id with a user's. A byte that occurs in no text separates them.
+    /// The same for a tenant's id with a user's and what they may do. A byte that occurs in no text
+    /// separates them.
     pub(crate) fn probe_named(
         &self,
         source: u16,
         tenant: &[u8],
         user: Option<&[u8]>,
+        permissions: Option<&str>,
     ) -> CredentialKey {
-        let Some(user) = user else {
+        if user.is_none() && permissions.is_none() {
             return self.probe(source, tenant);
-        };
+        }
         let mut hasher = self.hasher;
         hasher.write(tenant);
         hasher.write_u8(0xFF);
-        hasher.write(user);
+        hasher.write(user.unwrap_or_default());
+        if let Some(permissions) = permissions {
+            hasher.write_u8(0xFF);
+            hasher.write(permissions.as_bytes());
+        }
         of_source(source, hasher.finish128().as_u128())
     }
 }
@@ -81,5 +87,15 @@ mod tests {
         assert_ne!(probe, prober.probe(1, b"key"));
         assert_ne!(probe, prober.probe(0, b"kez"));
         assert_ne!(probe, CredentialHasher::new().unwrap().probe(0, b"key"));
+    }
+
+    #[test]
+    fn a_name_differs_by_its_user_and_permissions() {
+        let prober = CredentialHasher::new().unwrap();
+        let (some, none) = (Some(&b"x"[..]), None);
+        let names = [(none, None), (some, None), (none, Some("x")), (some, Some("x"))];
+        let probes: std::collections::BTreeSet<_> =
+            names.map(|(user, may)| prober.probe_named(0, b"acme", user, may)).into();
+        assert_eq!(probes.len(), names.len());
     }
 }

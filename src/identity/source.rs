@@ -30,14 +30,20 @@ pub(crate) enum CredentialSource {
         tenant: String,
     },
     /// A tenant id among the claims verified by the host.
-    Claim {
-        /// Name of the claim with the tenant.
-        tenant: String,
-        /// Name of the claim with the user.
-        user: Option<String>,
-        /// Name of the claim with the tenant's plan.
-        plan: Option<String>,
-    },
+    Claim(ClaimNames),
+}
+
+/// The names of the claims that say who is calling.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClaimNames {
+    /// The one with the tenant.
+    pub(crate) tenant: String,
+    /// The one with the user.
+    pub(crate) user: Option<String>,
+    /// The one with the tenant's plan.
+    pub(crate) plan: Option<String>,
+    /// The one with what the caller may do.
+    pub(crate) permissions: Option<String>,
 }
 
 impl CredentialSource {

@@ -27,9 +27,9 @@ mod query;
 pub(crate) use history::MAX_ROWS;
 pub use history::{Granularity, History, HistoryQuery, HistoryRow};
 pub use page::page;
-#[doc(hidden)]
-pub use page::page_reply;
 pub(crate) use page::{html_reply, policy_of};
+#[doc(hidden)]
+pub use page::{page_reply, page_with_keys_reply};
 pub(crate) use query::{instant_of, percent_decoded};
 
 /// A caller's limits and usage, the body of `GET /usage`.

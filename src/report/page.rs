@@ -2,7 +2,7 @@
 //! shows them.
 //!
 //! It must be served beside `usage` (`/usage-page` next to `/usage`), because its requests are
-//! relative to its own address. Laws: it loads nothing but those two; its policy allows only its
+//! relative to its own address. Laws: it loads nothing but those two, and `usage/keys` where that is served; its policy allows only its
 //! one style and its one script, by their hashes; a pasted key is kept in `sessionStorage` only,
 //! until the tab is closed.
 
@@ -13,6 +13,10 @@ use sha2::{Digest, Sha256};
 use crate::wire::{Reply, base64};
 
 const HTML: &str = include_str!("page.html");
+
+/// Where the page says what is served beside it. Neither its style nor its script is touched.
+const PLAIN: &str = "<html lang=\"en\">";
+const WITH_KEYS: &str = "<html lang=\"en\" data-keys>";
 
 static POLICY: LazyLock<String> =
     LazyLock::new(|| format!("{}; frame-ancestors 'self'", policy_of(HTML)));
@@ -25,6 +29,12 @@ pub fn page() -> (&'static [u8], &'static str) {
 /// The page as a response.
 pub fn page_reply() -> Reply {
     html_reply(HTML, &POLICY)
+}
+
+/// The same with its tab for keys, where `usage/keys` is served beside it.
+#[doc(hidden)]
+pub fn page_with_keys_reply() -> Reply {
+    html_reply(&HTML.replacen(PLAIN, WITH_KEYS, 1), &POLICY)
 }
 
 /// A page as a response, with this `Content-Security-Policy`.

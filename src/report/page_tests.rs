@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{
     GrantReport, Granularity, History, HistoryRow, LimitReport, MeterReport, Period, RateReport,
-    UsageReport, page_reply,
+    UsageReport, page_reply, page_with_keys_reply,
 };
 use crate::amount::Amount;
 use crate::catalog::Feature;
@@ -100,6 +100,23 @@ fn asks_for_a_key_and_tells_errors_in_words() {
 }
 
 #[test]
+fn shows_keys_in_a_tab_of_their_own_where_they_are_served() {
+    let Some(browser) = browser() else { return };
+    let server = serve();
+    let (with, log) = dom(&browser, &format!("http://{server}/keys/usage-page#keys"));
+    for told in ["laptop (this one)", "Never", "Revoke", "&lt;b&gt;ci&lt;/b&gt;"] {
+        assert!(with.contains(told), "{told} is not on the page:\n{with}");
+    }
+    assert!(with.contains(r#"<div id="report" hidden="">"#), "{with}");
+    assert_eq!(with.matches("Revoke laptop, k1").count(), 1);
+    assert!(!with.contains("Revoke &lt;b&gt;"), "a revoked key is revoked no more");
+    assert!(!log.contains("CONSOLE"), "the browser complains:\n{log}");
+    let (without, _) = dom(&browser, &format!("http://{server}/open/usage-page#keys"));
+    assert!(without.contains(r#"id="tabs" hidden"#), "{without}");
+    assert!(!without.contains("laptop"), "{without}");
+}
+
+#[test]
 fn a_foreign_script_does_not_run() {
     let Some(browser) = browser() else { return };
     let server = serve();
@@ -177,11 +194,13 @@ fn answer(mut stream: TcpStream) {
     let (mode, rest) = path[1..].split_once('/').unwrap_or(("", ""));
     let reply = match (mode, rest) {
         ("injected", "usage-page") => injected(),
+        ("keys", "usage-page") => page_with_keys_reply(),
+        ("keys", "usage/keys") => keys(),
         (_, "usage-page") => page_reply(),
         ("gone", _) => return,
         ("locked", "usage") => plain(401),
         ("broken", "usage") => plain(503),
-        ("open", "usage") => report().reply(None),
+        ("open" | "keys", "usage") => report().reply(None),
         (status, "usage") => UsageReport { status: status.into(), ..report() }.reply(None),
         (_, "usage/history") => history(query).reply(),
         (_, frame) if frame.starts_with("frame/") => framed(&frame["frame/".len()..]),
@@ -198,6 +217,21 @@ fn answer(mut stream: TcpStream) {
 
 fn plain(status: u16) -> Reply {
     Reply { status, headers: Vec::new(), body: Vec::new() }
+}
+
+/// The keys of a tenant, of which the caller's own is the first.
+fn keys() -> Reply {
+    let key = |id: &str, name: &str, used: Option<&str>, state: &str| {
+        serde_json::json!({
+            "id": id, "name": name, "made": "2026-11-20T10:00:00Z", "expires": null,
+            "permissions": ["read"], "last-used": used, "state": state,
+        })
+    };
+    let used = Some("2026-11-21T10:00:00Z");
+    let keys = [key("k1", "laptop", used, "active"), key("k2", "<b>ci</b>", None, "revoked")];
+    let body = serde_json::json!({ "keys": keys, "own": "k1", "permissions": ["read"] });
+    let headers = vec![("content-type", "application/json".to_owned())];
+    Reply { status: 200, headers, body: body.to_string().into_bytes() }
 }
 
 /// The page with a foreign script.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::clock::{Now, nanos};
 use crate::decision::Refusal;
-use crate::identity::Caller;
+use crate::identity::{Caller, Permissions};
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
 use crate::sheets::sheet::Sheet;
@@ -40,15 +40,27 @@ pub(crate) struct Named {
     pub(crate) user: Option<Arc<str>>,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) plan: Option<NamedPlan>,
+    /// What it may do.
+    pub(crate) permissions: Permissions,
 }
 
 impl Named {
+    /// A caller that is known by nothing but what it may do.
+    pub(crate) fn with_permissions(permissions: Permissions) -> Option<Box<Self>> {
+        let named = Self { user: None, key: None, plan: None, permissions };
+        (!named.permissions.is_empty()).then(|| Box::new(named))
+    }
+
     /// What this caller of this tenant names, if anything.
     pub(crate) fn of(caller: &Caller, tenant: &LiveTenant) -> Option<Box<Self>> {
         let since = |name| NamedPlan { name, since: tenant.plans() };
         let (user, key) = (caller.user.clone(), caller.key.clone());
-        let named = Self { user, key, plan: caller.plan.clone().map(since) };
-        let is_any = named.user.is_some() || named.key.is_some() || named.plan.is_some();
+        let (plan, permissions) = (caller.plan.clone().map(since), caller.permissions.clone());
+        let named = Self { user, key, plan, permissions };
+        let is_any = named.user.is_some()
+            || named.key.is_some()
+            || named.plan.is_some()
+            || !named.permissions.is_empty();
         is_any.then(|| Box::new(named))
     }
 }
@@ -126,6 +138,18 @@ impl KnownCaller {
             as_of: 0,
             refreshing: AtomicBool::new(true),
         }
+    }
+
+    /// What it may do, if anything.
+    #[inline]
+    pub(crate) fn permissions(&self) -> Option<&Permissions> {
+        self.named.as_ref().map(|named| &named.permissions)
+    }
+
+    /// Whether it has a permission.
+    #[inline]
+    pub(crate) fn may(&self, permission: &str) -> bool {
+        self.permissions().is_some_and(|held| held.has(permission))
     }
 
     /// When this was looked up, on the monotonic clock.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Now;
 use crate::directory::PackedRecord;
 use crate::holders::{Holder, is_held_only_by};
+use crate::identity::Permissions;
 use crate::ids::{Surrogate, WriterId};
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
@@ -128,20 +129,22 @@ impl CompactTenant {
 #[derive(Debug)]
 pub(crate) struct CompactCaller(Box<[u8]>);
 
-type CallerParts<'a> = (Surrogate, Cow<'a, ScopeValues>, i64, u64);
+type CallerParts<'a> = (Surrogate, Cow<'a, ScopeValues>, i64, u64, &'a str);
 
 impl CompactCaller {
     pub(crate) fn of(caller: &KnownCaller) -> Self {
         let (surrogate, values) = (caller.tenant.core.surrogate, Cow::Borrowed(&caller.values));
-        let parts: CallerParts<'_> = (surrogate, values, caller.expires_ms, caller.as_of);
+        let permissions = caller.permissions().map_or("", Permissions::as_str);
+        let parts: CallerParts<'_> =
+            (surrogate, values, caller.expires_ms, caller.as_of, permissions);
         Self(packed(&caller.looked_up_ns().to_le_bytes(), &parts))
     }
 
-    /// Whose credential it is, in which scopes, when it ends by itself, and how many changes had
-    /// been heard of when it was looked up.
-    pub(crate) fn wake(self) -> (Surrogate, ScopeValues, i64, u64) {
+    /// Whose credential it is, in which scopes, when it ends by itself, how many changes had been
+    /// heard of when it was looked up, and what it may do.
+    pub(crate) fn wake(self) -> (Surrogate, ScopeValues, i64, u64, Permissions) {
         let parts: CallerParts<'_> = unpacked(&self.0[8..]);
-        (parts.0, parts.1.into_owned(), parts.2, parts.3)
+        (parts.0, parts.1.into_owned(), parts.2, parts.3, Permissions::of(parts.4))
     }
 
     /// When it was looked up, on the monotonic clock.

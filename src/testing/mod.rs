@@ -33,7 +33,8 @@ pub use simulated::{
 pub const START_MS: i64 = 1_773_748_800_000;
 
 /// A gate over these plans, without files or ports: an in-memory store and a manual clock. Callers
-/// name their tenant in the header `x-tenant` (and a user in `x-user`); an unknown tenant is
+/// name their tenant in the header `x-tenant` (a user in `x-user`, what
+/// it may do in `x-permission`); an unknown tenant is
 /// created on first sight. Must be called within a tokio runtime.
 ///
 /// ```
@@ -151,7 +152,7 @@ const SERVICE: &str = r#"
     mode = "fast"
 "#;
 
-/// Trusts `x-tenant` and `x-user` from any caller: for tests.
+/// Trusts `x-tenant`, `x-user` and `x-permission` from any caller: for tests.
 #[derive(Clone, Copy, Debug)]
 struct ByHeader;
 
@@ -161,6 +162,7 @@ impl Identify for ByHeader {
         match text("x-tenant") {
             Some(tenant) => {
                 let caller = Caller::new(tenant);
+                let caller = text("x-permission").into_iter().fold(caller, Caller::permission);
                 Identity::Tenant(match text("x-user") {
                     Some(user) => caller.user(user),
                     None => caller,

@@ -144,6 +144,7 @@ pub fn jwt(data: &[u8]) {
             tenant: "org_id".into(),
             user: Some("sub".into()),
             plan: Some("plan".into()),
+            permissions: None,
         };
         let Ok(verifier) = Verifier::hs256(claims, SECRET) else { return };
         let _ = verifier.verify(&String::from_utf8_lossy(data), START_MS);

@@ -160,6 +160,7 @@ fn error_info(refusal: &Refusal) -> Option<Message> {
             payment_word(*payment).to_ascii_uppercase().replace('-', "_")
         }
         Reason::FeatureMissing(_) => "FEATURE_NOT_IN_PLAN".to_owned(),
+        Reason::PermissionMissing(_) => "PERMISSION_MISSING".to_owned(),
         Reason::ScopeMissing(_) => "SCOPE_MISSING".to_owned(),
         Reason::Suspended => "SUSPENDED".to_owned(),
         Reason::LengthRequired => "LENGTH_REQUIRED".to_owned(),
@@ -170,6 +171,9 @@ fn error_info(refusal: &Refusal) -> Option<Message> {
     info.text(2, DOMAIN);
     if let Reason::FeatureMissing(feature) = &refusal.reason {
         info.pair(3, "feature", feature);
+    }
+    if let Reason::PermissionMissing(permission) = &refusal.reason {
+        info.pair(3, "permission", permission);
     }
     if let Some(plan) = &refusal.plan {
         info.pair(3, "plan", plan);
@@ -307,6 +311,7 @@ mod tests {
             Reason::Concurrency,
             Reason::PaymentRequired(crate::decision::Payment::Unpaid),
             Reason::FeatureMissing("x".into()),
+            Reason::PermissionMissing("x".into()),
             Reason::Suspended,
             Reason::Unavailable,
             Reason::LengthRequired,
@@ -314,6 +319,6 @@ mod tests {
             Reason::NotMetered("x".into()),
         ];
         let codes = reasons.map(|reason| code(Mapping::of(&reason).grpc));
-        assert_eq!(codes, [16, 8, 8, 9, 7, 7, 14, 9, 6, 13]);
+        assert_eq!(codes, [16, 8, 8, 9, 7, 7, 7, 14, 9, 6, 13]);
     }
 }

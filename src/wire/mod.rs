@@ -156,6 +156,13 @@ impl Mapping {
                 "Feature not in plan",
                 false,
             ),
+            Reason::PermissionMissing(_) => (
+                403,
+                "PERMISSION_DENIED",
+                "/problems/permission-missing",
+                "Permission missing",
+                false,
+            ),
             Reason::ScopeMissing(_) => (
                 403,
                 "PERMISSION_DENIED",
@@ -279,6 +286,9 @@ impl Serialize for Problem<'_> {
                 map.serialize_entry("reason", payment_word(*payment))?;
             }
             Reason::FeatureMissing(feature) => map.serialize_entry("feature", feature)?,
+            Reason::PermissionMissing(permission) => {
+                map.serialize_entry("permission", permission)?;
+            }
             _ => {}
         }
         if let Some(plan) = &refusal.plan {
@@ -346,6 +356,9 @@ pub(crate) fn detail(refusal: &Refusal) -> String {
             Some(plan) => format!("Plan {plan} does not include {feature}."),
             None => format!("The plan does not include {feature}."),
         },
+        (Reason::PermissionMissing(permission), _) => {
+            format!("The credential lacks the permission {permission}, which this call needs.")
+        }
         (Reason::ScopeMissing(scope), _) => {
             format!("Requests are limited per {scope}, and this one has none.")
         }

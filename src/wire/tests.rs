@@ -202,6 +202,22 @@ cache-control: no-store
 }
 
 #[test]
+fn a_missing_permission_is_403_and_named() {
+    let refused =
+        Refusal { key: Some("k1".into()), ..refused(Reason::PermissionMissing("write".into())) };
+    assert_eq!(
+        sent(&refused),
+        r#"403
+content-type: application/problem+json
+cache-control: no-store
+{"type":"/problems/permission-missing","title":"Permission missing","status":403,"#
+            .to_owned()
+            + r#""detail":"The credential lacks the permission write, which this call needs.","#
+            + r#""permission":"write","plan":"free"}"#
+    );
+}
+
+#[test]
 fn a_suspended_tenant_is_403() {
     assert_eq!(
         sent(&refused(Reason::Suspended)),

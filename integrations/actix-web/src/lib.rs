@@ -78,7 +78,7 @@ pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use future::ResponseFuture;
 pub use middleware::{GateMiddleware, Gated};
 pub use refused::Refused;
-pub use routes::{admin_routes, ingest_routes, usage_routes};
+pub use routes::{admin_routes, ingest_routes, usage_routes, usage_routes_with_keys};
 pub use tallygate::identity::{Caller, Claims};
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_routes;

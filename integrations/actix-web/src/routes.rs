@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, Route};
 use tallygate::adapter::{IdentifyStep, Waited};
 use tallygate::admin::{self, Admin, AdminRequest};
 use tallygate::ingest::MAX_BODY;
+use tallygate::own_keys::{self, KeysRequest};
 use tallygate::wire::Reply;
 use tallygate::{Gate, Identified, report};
 
@@ -17,10 +18,15 @@ use crate::view::View;
 
 const USAGE: &str = "/usage";
 const HISTORY: &str = "/usage/history";
+const KEYS: &str = "/usage/keys";
+const KEY: &str = "/usage/keys/{key}";
 const PAGE: &str = "/usage-page";
 
 /// Marker that [`usage_routes`] leaves in the `App` for the middleware around it.
 struct UsageRoutes;
+
+/// The same for the keys of [`usage_routes_with_keys`].
+struct KeysRoutes;
 
 /// The same marker for [`ingest_routes`].
 struct IngestRoutes;
@@ -30,6 +36,9 @@ struct AdminRoutes(String);
 
 /// What a browser says about the page that sends a request (Fetch Metadata, W3C).
 const SEC_FETCH_SITE: header::HeaderName = header::HeaderName::from_static("sec-fetch-site");
+
+/// By which a key is made once.
+const IDEMPOTENCY_KEY: header::HeaderName = header::HeaderName::from_static("idempotency-key");
 
 /// The routes that show a tenant its own usage: `GET /usage` (JSON, with `ETag`), `GET
 /// /usage/history?meter=..` and `GET /usage-page` (an HTML page that asks for a key and shows the
@@ -80,6 +89,67 @@ pub fn usage_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + us
             .route(HISTORY, look().to(move |request| show_history(history.clone(), request)))
             .route(PAGE, look().to(async || response(report::page_reply())));
     }
+}
+
+/// The same where a tenant may also manage its own API keys: `GET` and `POST /usage/keys`, `DELETE
+/// /usage/keys/{key}`, and a tab for them on the page. A key that is made so may do what its caller
+/// may, or less. Leave it to [`usage_routes`] where keys are the operator's alone.
+///
+/// ```
+/// # fn app(gate: &tallygate::Gate) {
+/// use actix_web::App;
+/// use tallygate_actix_web::{GateMiddleware, usage_routes_with_keys};
+///
+/// let app = App::new().wrap(GateMiddleware::new(gate)).configure(usage_routes_with_keys(gate));
+/// # let _ = app;
+/// # }
+/// ```
+pub fn usage_routes_with_keys(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + use<> {
+    let (usage, history) = (gate.clone(), gate.clone());
+    let (all, one) = (gate.clone(), gate.clone());
+    move |config| {
+        let page = async || response(report::page_with_keys_reply());
+        let all = move |request, body| manage_keys(all.clone(), request, body);
+        let one = move |request, body| manage_keys(one.clone(), request, body);
+        config
+            .app_data(UsageRoutes)
+            .app_data(KeysRoutes)
+            .route(USAGE, look().to(move |request| show_usage(usage.clone(), request)))
+            .route(HISTORY, look().to(move |request| show_history(history.clone(), request)))
+            .route(PAGE, look().to(page))
+            .route(KEYS, web::to(all))
+            .route(KEY, web::to(one));
+    }
+}
+
+async fn manage_keys(gate: Gate, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let who = match identify(&gate, &request).await {
+        Ok(who) => who,
+        Err(refused) => return response(refused), // nothing of the body is read
+    };
+    let body = body.to_bytes_limited(own_keys::MAX_BODY).await.ok().and_then(Result::ok);
+    let header = |name| request.headers().get(name).map(header::HeaderValue::as_bytes);
+    let asked = KeysRequest {
+        method: request.method().as_str(),
+        key: request.path().rsplit_once("/usage/keys/").map(|(_, key)| key),
+        query: request.query_string(),
+        content_type: header(header::CONTENT_TYPE),
+        site: header(SEC_FETCH_SITE),
+        once: header(IDEMPOTENCY_KEY),
+        body: body.as_deref(),
+    };
+    response(gate.keys_reply(&who, asked).await)
+}
+
+/// Whether this is a request for its own `App`'s routes for keys.
+fn is_keys(request: &ServiceRequest) -> bool {
+    let below = request.path().strip_prefix(KEYS);
+    let is_there = below.is_some_and(|below| {
+        below
+            .strip_prefix('/')
+            .map_or(below.is_empty(), |key| !key.is_empty() && !key.contains('/'))
+    });
+    is_there && request.app_data::<KeysRoutes>().is_some()
 }
 
 /// The route `POST /usage`: takes usage reported by your other services, with the token of
@@ -143,7 +213,8 @@ async fn operate(admin: Admin, request: HttpRequest, body: web::Payload) -> Http
         Err(refused) => return response(refused), // nothing of the body is read
     };
     let body = body.to_bytes_limited(admin::MAX_BODY).await.ok().and_then(Result::ok);
-    let asked = AdminRequest { method, path, query: request.query_string(), body: body.as_deref() };
+    let (query, once) = (request.query_string(), header(IDEMPOTENCY_KEY));
+    let asked = AdminRequest { method, path, query, body: body.as_deref(), once };
     response(admin.reply(&operator, asked).await)
 }
 
@@ -182,7 +253,7 @@ pub(crate) fn is_own(request: &ServiceRequest) -> bool {
     if crate::webhook::is_webhook(request) {
         return true;
     }
-    if is_ingest(request) || is_admin(request) {
+    if is_ingest(request) || is_admin(request) || is_keys(request) {
         return true;
     }
     matches!(request.path(), USAGE | HISTORY | PAGE)

@@ -68,7 +68,7 @@ pub use digest::{DigestBodies, DigestFuture, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::GateLayer;
 pub use refused::Refused;
-pub use routes::{admin_router, ingest_router, usage_router};
+pub use routes::{admin_router, ingest_router, usage_router, usage_router_with_keys};
 #[cfg(feature = "tokio")]
 pub use serve::{ServeError, serve};
 pub use service::{GateService, ResponseFuture};

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum_core::body::Body;
 use axum_core::response::Response;
 use http::request::Parts;
@@ -17,6 +17,7 @@ use tallygate::adapter::{IdentifyStep, Waited};
 use tallygate::admin::{self, Admin, AdminRequest};
 use tallygate::ingest::MAX_BODY;
 use tallygate::middleware::HttpView;
+use tallygate::own_keys::{self, KeysRequest};
 use tallygate::wire::Reply;
 use tallygate::{Admitted, Gate, Identified, report};
 use tower_layer::Layer;
@@ -26,6 +27,9 @@ use crate::{GateLayer, GateService};
 
 /// What a browser says about the page that sends a request (Fetch Metadata, W3C).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// By which a key is made once.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The routes that show a tenant its own usage: `GET /usage` (JSON, with `ETag`), `GET
 /// /usage/history?meter=..` and `GET /usage-page` (an HTML page that asks for a key and shows the
@@ -54,6 +58,53 @@ pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: impl Into<GateLayer>
         .route("/usage", get(move |request| show_usage(usage, request)))
         .route("/usage/history", get(move |request| show_history(history, request)))
         .route("/usage-page", get(async || response(report::page_reply())))
+}
+
+/// The same where a tenant may also manage its own API keys: `GET` and `POST /usage/keys`, `DELETE
+/// /usage/keys/{key}`, and a tab for them on the page. A key that is made so may do what its caller
+/// may, or less. Leave it to [`usage_router`] where keys are the operator's alone.
+///
+/// ```
+/// # use axum::Router;
+/// # use tallygate_axum::{GateLayer, usage_router_with_keys};
+/// # fn app(gate: &tallygate::Gate, api: Router) -> Router {
+/// api.layer(GateLayer::new(gate)).merge(usage_router_with_keys(gate))
+/// # }
+/// ```
+pub fn usage_router_with_keys<S: Clone + Send + Sync + 'static>(
+    gate: impl Into<GateLayer>,
+) -> Router<S> {
+    let layer = gate.into();
+    let (usage, history) = (layer.clone(), layer.clone());
+    let (all, one) = (layer.clone(), layer.clone());
+    gated_fallback(layer)
+        .route("/usage", get(move |request| show_usage(usage, request)))
+        .route("/usage/history", get(move |request| show_history(history, request)))
+        .route("/usage-page", get(async || response(report::page_with_keys_reply())))
+        .route("/usage/keys", any(move |request| manage_keys(all, request)))
+        .route("/usage/keys/{key}", any(move |request| manage_keys(one, request)))
+}
+
+async fn manage_keys(layer: GateLayer, mut request: Request) -> Response {
+    layer.name_caller(&mut request);
+    let (parts, body) = request.into_parts();
+    let who = match identify(layer.gate(), &parts).await {
+        Ok(who) => who,
+        Err(refused) => return response(refused), // nothing of the body is read
+    };
+    let body = axum::body::to_bytes(body, own_keys::MAX_BODY).await.ok();
+    let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
+    let path = parts.uri.path();
+    let request = KeysRequest {
+        method: parts.method.as_str(),
+        key: path.rsplit_once("/usage/keys/").map(|(_, key)| key),
+        query: parts.uri.query().unwrap_or_default(),
+        content_type: header(header::CONTENT_TYPE),
+        site: header(SEC_FETCH_SITE),
+        once: header(IDEMPOTENCY_KEY),
+        body: body.as_deref(),
+    };
+    response(layer.gate().keys_reply(&who, request).await)
 }
 
 /// The route `POST /usage`: takes usage reported by your other services, with the token of
@@ -108,6 +159,7 @@ async fn operate(admin: Admin, request: Request) -> Response {
         path: parts.uri.path(),
         query: parts.uri.query().unwrap_or_default(),
         body: body.as_deref(),
+        once: header(IDEMPOTENCY_KEY),
     };
     response(admin.reply(&operator, request).await)
 }

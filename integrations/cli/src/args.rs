@@ -332,6 +332,9 @@ pub(crate) enum Key {
         /// The end of the key; it has none if this is left out
         #[arg(long, value_name = "WHEN", value_parser = when::instant)]
         expires: Option<When>,
+        /// What it may do, for routes with `needs-permission`; several times for several
+        #[arg(long, value_name = "NAME")]
+        permission: Vec<String>,
         #[command(flatten)]
         write: KeyWrite,
     },
@@ -388,6 +391,9 @@ pub(crate) enum Key {
         /// The end of the key; it has none if this is left out
         #[arg(long, value_name = "WHEN", value_parser = when::instant)]
         expires: Option<When>,
+        /// What it may do, for routes with `needs-permission`; several times for several
+        #[arg(long, value_name = "NAME")]
+        permission: Vec<String>,
         #[command(flatten)]
         write: KeyWrite,
     },

@@ -102,9 +102,11 @@ impl From<DirectoryError> for Failure {
                 Self::not_found(text)
             }
             E::UnknownLimit { .. } => Self::not_found(text),
-            E::Busy | E::CredentialTaken | E::CustomerTaken | E::GrantDiffers(_) => {
-                Self::conflict(text)
-            }
+            E::Busy
+            | E::MadeAlready(_)
+            | E::CredentialTaken
+            | E::CustomerTaken
+            | E::GrantDiffers(_) => Self::conflict(text),
             E::NotLimited { .. } | E::TooMany { .. } => Self::conflict(text),
             E::NoPepper => Self::new(code::FILE, format!("{text} in the service file")),
             E::NoteNeeded => Self::usage("an override needs a reason: write --reason \"..\""),

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Caller, is_tenant_id};
+use super::{Caller, Permissions, is_tenant_id};
 
 mod jwk;
 mod key;
@@ -33,6 +33,8 @@ pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
 
 /// Longest user id or name of a plan accepted.
 const MAX_NAME: usize = 1_024;
+/// Where identity providers put what a caller may do: RFC 9068 (section 2.2.3), and others.
+const SCOPE_CLAIMS: [&str; 2] = ["scope", "scp"];
 
 /// Requirements on a token, and its claims for tenant and user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(crate) struct TokenRules {
     pub user: Option<String>,
     /// The claim with the plan that the tenant is on.
     pub plan: Option<String>,
+    /// The claim with what the caller may do; `None`: the one where identity providers put it.
+    pub permissions: Option<String>,
 }
 
 /// Verifies the tokens of one issuer. Clones share the keys.
@@ -71,6 +75,8 @@ pub(crate) struct Verified {
     pub user: Option<String>,
     /// The plan that the tenant is on.
     pub plan: Option<String>,
+    /// What the caller may do.
+    pub permissions: Permissions,
     /// End of its cache lifetime, Unix milliseconds.
     pub until_ms: i64,
 }
@@ -78,7 +84,7 @@ pub(crate) struct Verified {
 impl Verified {
     /// The caller named by the token.
     pub(crate) fn caller(self) -> Caller {
-        let mut caller = Caller::new(self.tenant);
+        let mut caller = Caller { permissions: self.permissions, ..Caller::new(self.tenant) };
         if let Some(user) = self.user {
             caller = caller.user(user);
         }
@@ -207,8 +213,28 @@ impl TokenRules {
             tenant: tenant.ok_or(JwtError::NoTenant)?,
             user: filled(&self.user),
             plan: filled(&self.plan),
+            permissions: self.permissions(token),
             until_ms,
         })
+    }
+
+    /// What the token lets its caller do: a text with spaces (RFC 8693, section 4.2) or a list.
+    fn permissions(&self, token: &Map<String, Value>) -> Permissions {
+        let usual = || SCOPE_CLAIMS.iter().find_map(|claim| token.get(*claim));
+        let claim = match &self.permissions {
+            Some(claim) => token.get(claim),
+            None => usual(),
+        };
+        match claim {
+            Some(Value::String(text)) => Permissions::of(text),
+            Some(Value::Array(names)) => {
+                let names = names.iter().filter_map(Value::as_str);
+                // A name with a space in it would be two others.
+                let names = names.filter(|name| !name.contains(char::is_whitespace));
+                names.fold(Permissions::default(), |all, name| all.and(name))
+            }
+            _ => Permissions::default(),
+        }
     }
 }
 

@@ -34,6 +34,7 @@ fn claims() -> TokenRules {
         tenant: "org_id".into(),
         user: Some("sub".into()),
         plan: Some("plan".into()),
+        permissions: None,
     }
 }
 
@@ -138,6 +139,7 @@ async fn verifies_each_algorithm_with_its_key() {
         tenant: "acme".into(),
         user: Some("7".into()),
         plan: None,
+        permissions: Permissions::default(),
         until_ms: (NOW_S + 60 + 30) * 1_000,
     };
     for (alg, kid, signer) in [
@@ -570,4 +572,23 @@ fn a_place_is_a_url_or_a_path() {
     assert!(Jwks::new("keys/jwks.json").is_ok());
     assert!(Jwks::new("ftp://id.example.com/jwks.json").is_err());
     assert!(Jwks::new("https://").is_err());
+}
+
+#[test]
+fn a_token_says_what_its_caller_may_do() {
+    let of = |rules: TokenRules, claim: &str, value: Value| {
+        let mut payload = payload();
+        payload[claim] = value;
+        let verifier = Verifier::hs256(rules, SECRET).unwrap();
+        verifier.verify(&hs256(&payload), NOW_MS).unwrap().permissions
+    };
+    let both = || Permissions::of("read write");
+    assert_eq!(of(claims(), "scope", json!("write read")), both());
+    assert_eq!(of(claims(), "scp", json!("write read")), both());
+    assert_eq!(of(claims(), "scp", json!(["write", "read", 7])), both());
+    assert_eq!(of(claims(), "scp", json!(["write read"])), Permissions::default(), "one name");
+    assert_eq!(of(claims(), "permissions", json!(["write"])), Permissions::default());
+    let own = TokenRules { permissions: Some("permissions".into()), ..claims() };
+    assert_eq!(of(own.clone(), "permissions", json!(["read", "write"])), both());
+    assert_eq!(of(own, "scope", json!("read write")), Permissions::default());
 }

@@ -39,6 +39,9 @@ pub const PLANS: &str = r#"
     [route.spend]
     match = "POST /v1/spend"
     cost = { tokens = 0 }
+    [route.sealed]
+    match = "GET /sealed"
+    needs-permission = "unseal"
     [route.open]
     match = "GET /healthz"
     auth = "none"
@@ -86,6 +89,11 @@ impl Request {
     /// Where it comes from, if a page of another origin asks: some tenants have a web application.
     pub fn origin(&self) -> Option<&'static str> {
         matches!(self.tenant, Some("solo" | "late")).then_some("https://app.example")
+    }
+
+    /// What its caller may do, in `x-permission`: those of some tenants read what is sealed.
+    pub fn permission(&self) -> Option<&'static str> {
+        matches!(self.tenant, Some("solo")).then_some("read unseal")
     }
 }
 

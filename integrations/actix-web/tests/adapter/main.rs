@@ -12,6 +12,7 @@ mod layers;
 mod once;
 mod over_http2;
 mod over_sockets;
+mod own_keys;
 mod routes;
 mod support;
 mod upgrades;

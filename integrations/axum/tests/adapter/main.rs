@@ -13,6 +13,7 @@ mod meters;
 mod named_routes;
 mod once;
 mod over_sockets;
+mod own_keys;
 mod routes;
 mod support;
 mod upgrades;

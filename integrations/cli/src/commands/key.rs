@@ -39,8 +39,9 @@ enum Done {
 pub(super) async fn run(out: Output, settings: &Settings, what: Key) -> Ran {
     let (id, how, change) = match what {
         Key::List { id } => return list(out, settings, &id).await,
-        Key::Create { id, name, expires, write } => {
-            (id, write, Change::Create(options(name, expires)?))
+        Key::Create { id, name, expires, permission, write } => {
+            let options = permitted(options(name, expires)?, &permission);
+            (id, write, Change::Create(options))
         }
         Key::Rotate { id, key, overlap, write } => (id, write, Change::Rotate(key, overlap)),
         Key::Expire { id, key, at, write } => (id, write, Change::Expire(key, instant(at)?)),
@@ -50,8 +51,9 @@ pub(super) async fn run(out: Output, settings: &Settings, what: Key) -> Ran {
             allowed(&format!("revoke the key {key:?} of {id:?}"), &how)?;
             (id, write, Change::Revoke(key))
         }
-        Key::ImportSha256 { id, hash, name, expires, write } => {
-            (id, write, Change::Import(options(name, expires)?, sha256(&hash)?))
+        Key::ImportSha256 { id, hash, name, expires, permission, write } => {
+            let options = permitted(options(name, expires)?, &permission);
+            (id, write, Change::Import(options, sha256(&hash)?))
         }
     };
     let opened = match change {
@@ -152,7 +154,16 @@ async fn known(tenant: &Tenant, key: &str) -> Result<String, Failure> {
 async fn list(out: Output, settings: &Settings, id: &str) -> Ran {
     with_gate(settings, For::Tenants, async |gate| {
         let tenant = find(gate.directory(), id).await?;
-        let mut table = Table::new(["ID", "NAME", "STATE", "MADE", "EXPIRES", "SCHEME"]);
+        let mut table = Table::new([
+            "ID",
+            "NAME",
+            "STATE",
+            "MADE",
+            "EXPIRES",
+            "LAST USED",
+            "SCHEME",
+            "PERMISSIONS",
+        ]);
         let mut keys = tenant.keys().await?;
         // By their ids, which are random, they would be in no order that means anything.
         keys.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
@@ -163,7 +174,9 @@ async fn list(out: Output, settings: &Settings, id: &str) -> Ran {
             }
             let (state, colour) = state(key.state);
             let (made, expires) = (written(key.made), written_or(key.expires, "no end"));
-            let cells = [key.id, key.name, state.to_owned(), made, expires, key.scheme];
+            let (used, may) = (written_or(key.last_used, "never"), key.permissions.join(" "));
+            let state = state.to_owned();
+            let cells = [key.id, key.name, state, made, expires, used, key.scheme, may];
             table.coloured(cells, (2, colour));
         }
         if !out.json {
@@ -181,6 +194,8 @@ fn key_json(key: &KeyInfo) -> Value {
         "state": state(key.state).0,
         "made": written(key.made),
         "expires": key.expires.map(written),
+        "last_used": key.last_used.map(written),
+        "permissions": key.permissions,
         "scheme": key.scheme,
     })
 }
@@ -203,6 +218,10 @@ pub(super) fn options(name: String, expires: Option<When>) -> Result<KeyOptions,
         Some(end) => options.expires(instant(end)?),
         None => options,
     })
+}
+
+fn permitted(options: KeyOptions, permissions: &[String]) -> KeyOptions {
+    permissions.iter().fold(options, KeyOptions::permission)
 }
 
 fn instant(end: When) -> Result<SystemTime, Failure> {

@@ -158,6 +158,20 @@ async fn a_refusal_of_any_kind_is_a_status() {
 }
 
 #[tokio::test]
+async fn a_method_may_need_a_permission() {
+    let needs = PLANS.replace("Health/Check\"", "Health/Check\"\nneeds-permission = \"check\"");
+    let (gate, _clock) = testing::gate(&needs);
+    let mut acme = client(&gate).await;
+    let refused = acme.check(about("")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let info = refused.get_details_error_info().unwrap();
+    assert_eq!((&*info.reason, &*info.metadata["permission"]), ("PERMISSION_MISSING", "check"));
+    let mut permitted = Request::new(about(""));
+    permitted.metadata_mut().insert("x-permission", MetadataValue::from_static("check"));
+    acme.check(permitted).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_stream_takes_as_it_goes_and_ends_with_the_refusal() {
     let (gate, _clock) = testing::gate(PLANS);
     let mut acme = client(&gate).await;

@@ -79,6 +79,27 @@ fn a_path_that_no_route_has_is_gated_alike() {
     assert!(axum.ledger[1].contains("\"used\":6"), "{:?}", &axum.ledger[..2]);
 }
 
+/// No adapter serves it: who gets past the gate gets a 404.
+#[test]
+fn a_permission_is_asked_for_alike() {
+    let steps: Vec<Step> = [Some("acme"), Some("solo"), None]
+        .into_iter()
+        .map(|tenant| Request { method: "GET", target: "/sealed".into(), tenant, body: Body::None })
+        .map(|request| Step { wait: Duration::from_secs(1), act: Act::Send(request) })
+        .collect();
+    let plain = front::run(plain::Plain::new, &steps);
+    let statuses: Vec<u16> = plain.answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [403, 404, 401]);
+    assert!(plain.answers[0].body.contains("\"permission\":\"unseal\""), "{:?}", plain.answers);
+    for theirs in [
+        front::run(axum::Axum::new, &steps),
+        front::run(actix::Actix::new, &steps),
+        front::run(lambda::Lambda::new, &steps),
+    ] {
+        equal(&plain, &theirs);
+    }
+}
+
 #[test]
 fn the_same_trace_twice_is_the_same() {
     same(&front::run(plain::Plain::new, &TRACE));

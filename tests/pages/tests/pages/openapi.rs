@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tallygate::directory::Role;
 use tallygate::{Ask, Gate, GateBuilder};
-use tallygate_axum::{admin_router, ingest_router, usage_router};
+use tallygate_axum::{admin_router, ingest_router, usage_router_with_keys};
 use tower::ServiceExt;
 
 const PAGE: &str = include_str!("../../../../docs/openapi.yaml");
@@ -91,6 +91,7 @@ impl Described {
         let request = axum::http::Request::builder()
             .method(method)
             .uri(&call.target)
+            .header("content-type", "application/json")
             .header("authorization", format!("Bearer {}", call.token));
         let mut sent = Body::empty();
         if let Some(body) = &call.body {
@@ -153,7 +154,7 @@ impl Bed {
         let app = Router::new()
             .nest("/admin", admin_router(&gate))
             .merge(ingest_router(&gate))
-            .merge(usage_router(&gate));
+            .merge(usage_router_with_keys(&gate));
         let (token, key) = (operator.expose().to_owned(), key.expose().to_owned());
         Self { gate, app, token, key, described: Described::read(), _folder: folder }
     }
@@ -268,6 +269,13 @@ async fn callers(bed: &mut Bed) {
     bed.other("GET /usage", "/usage", &key, Value::Null).await;
     let at = "/usage/history?meter=credits&granularity=month";
     bed.other("GET /usage/history", at, &key, Value::Null).await;
+    let own = "/usage/keys";
+    let (operation, target, body) = ("POST /usage/keys", own.to_owned(), json!({ "name": "mine" }));
+    let call = Call { operation, target, token: &key, body: Some(body), status: 201 };
+    let made = bed.described.send(&bed.app, call).await;
+    let at = format!("{own}/{}", made["id"].as_str().unwrap());
+    bed.other("DELETE /usage/keys/{key}", &at, &key, Value::Null).await;
+    bed.other("GET /usage/keys", own, &key, Value::Null).await;
 }
 
 /// A problem on each of them.

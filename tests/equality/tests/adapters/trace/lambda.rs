@@ -117,6 +117,9 @@ fn event(request: &Request) -> Value {
     if let Some(tenant) = request.tenant {
         headers["x-tenant"] = tenant.into();
     }
+    if let Some(permission) = request.permission() {
+        headers["x-permission"] = permission.into();
+    }
     if let Some(origin) = request.origin() {
         headers["origin"] = origin.into();
     }

@@ -139,6 +139,9 @@ fn http_request(request: &Request) -> http::Request<Body> {
     if let Some(tenant) = request.tenant {
         built = built.header("x-tenant", tenant);
     }
+    if let Some(permission) = request.permission() {
+        built = built.header("x-permission", permission);
+    }
     if let Some(origin) = request.origin() {
         built = built.header("origin", origin);
     }

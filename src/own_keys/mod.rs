@@ -1,0 +1,225 @@
+//! The routes by which a tenant manages its own API keys, over JSON: nothing is served until an
+//! adapter mounts them, which is the host's permission.
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET /usage/keys` | the tenant's keys, without their text, and which one the request came with |
+//! | `POST /usage/keys` | make one, in plain text this once: `name`, `expires`, `permissions` |
+//! | `DELETE /usage/keys/{key}` | revoke one; `?itself=yes` for that of the request |
+//!
+//! # Laws
+//!
+//! 1. **No caller gives more than it has.** A key that is made here may do what its caller may, or
+//!    less: without `permissions`, just what its caller may.
+//! 2. **A page of another site does nothing.** A request that a browser sends from one is refused, and
+//!    a body must be JSON, which no form of another site can send.
+//! 3. **Bounded**: a tenant makes no key here beyond [`MOST_WORKING`] that work, or [`MOST_LISTED`]
+//!    in its list.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::admin::written;
+use crate::directory::{DirectoryError, KeyOptions, KeyState, Tenant};
+use crate::error::Error;
+use crate::gate::{Gate, Identified};
+use crate::identity::{Permissions, is_own_id};
+use crate::patience;
+use crate::report::instant_of;
+use crate::wire::{Reply, plain_problem};
+
+#[cfg(test)]
+mod tests;
+
+/// Longest body of a request, in bytes: a name, an end and 32 permissions.
+#[doc(hidden)]
+pub const MAX_BODY: usize = 4 * 1024;
+
+/// Most working keys of a tenant that makes them here: a tenth of what it may have at all, so that
+/// the operator can still give it some.
+const MOST_WORKING: usize = 100;
+
+/// Most keys in the list of a tenant that makes them here, ended ones included, which stay listed: a
+/// caller that makes and revokes keys without end fills no table.
+const MOST_LISTED: usize = 1_000;
+
+/// Longest wait for the store to answer one request.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What the routes need of a request besides its caller.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct KeysRequest<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// What follows `/usage/keys/`, still percent-encoded; `None` at `/usage/keys` itself.
+    pub key: Option<&'a str>,
+    /// The query, still percent-encoded, without its `?`.
+    pub query: &'a str,
+    /// The header `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
+    /// The header `Sec-Fetch-Site`.
+    pub site: Option<&'a [u8]>,
+    /// The header `Idempotency-Key`.
+    pub once: Option<&'a [u8]>,
+    /// The body; `None` for one longer than [`MAX_BODY`].
+    pub body: Option<&'a [u8]>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    name: String,
+    expires: Option<String>,
+    permissions: Option<Vec<String>>,
+}
+
+impl Gate {
+    /// The answer to a tenant's request about its own keys. For adapters.
+    #[doc(hidden)]
+    pub async fn keys_reply(&self, who: &Identified, request: KeysRequest<'_>) -> Reply {
+        match patience::within(PATIENCE, self.own_keys(who, request)).await {
+            Some(Ok(reply) | Err(reply)) => reply,
+            None => unavailable(),
+        }
+    }
+
+    async fn own_keys(&self, who: &Identified, request: KeysRequest<'_>) -> Result<Reply, Reply> {
+        refuse_other_sites(&request)?;
+        let tenant = self.tenant_of_keys(who).await?;
+        match (request.method, request.key) {
+            ("GET" | "HEAD", None) => list(&tenant, who).await,
+            ("POST", None) => make(&tenant, who, &request).await,
+            ("DELETE", Some(key)) => revoke(&tenant, who, key, request.query).await,
+            (_, key) => {
+                let methods = if key.is_none() { "GET, POST" } else { "DELETE" };
+                let detail = format!("Here it may be {methods}.");
+                let mut reply = plain_problem(405, "Method not allowed", &detail);
+                reply.headers.push(("allow", methods.into()));
+                Err(reply)
+            }
+        }
+    }
+
+    /// The tenant whose keys these are, with the caller as the actor in its history.
+    async fn tenant_of_keys(&self, who: &Identified) -> Result<Tenant, Reply> {
+        if is_own_id(who.tenant().id()) {
+            let detail = "A caller without a tenant of its own has no keys.";
+            return Err(plain_problem(403, "No keys here", detail));
+        }
+        let actor = match who.key() {
+            Some(key) => format!("key {key}"),
+            None => "a caller".to_owned(),
+        };
+        let found = self.directory().by(actor).find(who.tenant().id()).await;
+        let found = found.and_then(|found| found.ok_or(DirectoryError::NoTenant));
+        found.map_err(refused)
+    }
+}
+
+/// A page of another site may not act for its visitor.
+fn refuse_other_sites(request: &KeysRequest<'_>) -> Result<(), Reply> {
+    if request.site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+        let detail = "A page of another site has sent this request.";
+        return Err(plain_problem(403, "Cross-site request", detail));
+    }
+    let is_json = |content: &[u8]| {
+        let kind = content.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    };
+    if request.method == "POST" && !request.content_type.is_some_and(is_json) {
+        let detail = "Send the body as `Content-Type: application/json`.";
+        return Err(plain_problem(415, "Not JSON", detail));
+    }
+    Ok(())
+}
+
+async fn list(tenant: &Tenant, who: &Identified) -> Result<Reply, Reply> {
+    let mut keys = tenant.keys().await.map_err(refused)?;
+    keys.sort_by(|a, b| (b.made, &b.id).cmp(&(a.made, &a.id)));
+    let keys: Vec<_> = keys.iter().map(written::key).collect();
+    let permissions: Vec<_> = who.permissions().iter().map(str::to_owned).collect();
+    let body = json!({ "keys": keys, "own": who.key(), "permissions": permissions });
+    Ok(written::json(200, &body))
+}
+
+async fn make(
+    tenant: &Tenant,
+    who: &Identified,
+    request: &KeysRequest<'_>,
+) -> Result<Reply, Reply> {
+    let options = options(who, request)?;
+    let listed = tenant.keys().await.map_err(refused)?;
+    let working = listed.iter().filter(|key| key.state == KeyState::Active).count();
+    for (count, most) in [(working, MOST_WORKING), (listed.len(), MOST_LISTED)] {
+        if count >= most {
+            return Err(refused(DirectoryError::TooMany { what: "keys", most }));
+        }
+    }
+    match tenant.new_key(options).await {
+        Ok(made) => {
+            let body = json!({ "id": made.id, "name": made.name, "key": made.expose() });
+            Ok(written::json(201, &body))
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// The key that a request asks for, within what its caller may do.
+fn options(who: &Identified, request: &KeysRequest<'_>) -> Result<KeyOptions, Reply> {
+    let bad = |detail: &str| plain_problem(400, "Bad request", detail);
+    let body = request.body.ok_or_else(|| {
+        plain_problem(413, "Body too long", &format!("It has at most {MAX_BODY} bytes."))
+    })?;
+    let new: NewKey =
+        serde_json::from_slice(body).map_err(|error| bad(&format!("The body: {error}.")))?;
+    let mut options = KeyOptions::new(new.name);
+    if let Some(end) = &new.expires {
+        let end = instant_of(end).ok_or_else(|| {
+            bad("expires is an instant (2026-12-31T00:00:00Z) or a date (2026-12-31).")
+        })?;
+        options = options.expires(end);
+    }
+    if let Some(once) = request.once {
+        let once = std::str::from_utf8(once);
+        let once = once.map_err(|_| bad("Idempotency-Key is text of visible ASCII."))?;
+        options = options.once(once);
+    }
+    let held = who.permissions();
+    let Some(names) = new.permissions else { return Ok(options.only(held.clone())) };
+    if let Some(beyond) = names.iter().find(|name| !held.has(name)) {
+        let detail = format!("The caller lacks the permission {beyond}, and cannot give it.");
+        return Err(plain_problem(403, "Permission missing", &detail));
+    }
+    Ok(options.only(Permissions::of(&names.join(" "))))
+}
+
+async fn revoke(tenant: &Tenant, who: &Identified, key: &str, query: &str) -> Result<Reply, Reply> {
+    if who.key() == Some(key) && query != "itself=yes" {
+        let detail = "This request came with the key itself, which would be its last. Add \
+                      `?itself=yes` to revoke it all the same.";
+        return Err(plain_problem(409, "The key of this request", detail));
+    }
+    tenant.revoke_key(key).await.map_err(refused)?;
+    Ok(written::json(200, &json!({ "id": key, "state": "revoked" })))
+}
+
+/// The answer where the directory has refused.
+fn refused(error: DirectoryError) -> Reply {
+    if let DirectoryError::MadeAlready(id) = &error {
+        return written::made_already(id);
+    }
+    let error = Error::from(error);
+    match written::problem_of(&error) {
+        Some((status, title)) => plain_problem(status, title, &written::sentence(&error)),
+        None => unavailable(),
+    }
+}
+
+fn unavailable() -> Reply {
+    let detail =
+        "The store did not answer in time. A change may have been made: look, or repeat it.";
+    let mut reply = plain_problem(503, "Store unavailable", detail);
+    reply.headers.push(("retry-after", "1".into()));
+    reply
+}

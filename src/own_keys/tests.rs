@@ -1,0 +1,164 @@
+//! The routes over a gate in memory, as callers with keys of their own use them.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{GateBuilder, ManualClock, testing};
+
+const PLANS: &str = "default-plan = \"free\"\n[plan.free]\n";
+
+/// The first key of `acme`, that may read and write, and what it may be asked with.
+struct Bed {
+    gate: Gate,
+    acme: Tenant,
+    first: crate::directory::NewKey,
+}
+
+async fn bed() -> Bed {
+    let clock = ManualClock::at_unix_ms(testing::START_MS);
+    let service = "store.kind = \"memory\"\nflush.mode = \"fast\""; // a pepper is drawn
+    let builder = GateBuilder::from_text(service).plans(PLANS).clock(clock);
+    let gate = builder.open().await.unwrap();
+    let acme = gate.directory().tenant("acme").note("new").save().await.unwrap();
+    let options = KeyOptions::new("first").permission("read").permission("write");
+    let first = acme.new_key(options).await.unwrap();
+    Bed { gate, acme, first }
+}
+
+fn request<'a>(method: &'a str, key: Option<&'a str>, body: &'a [u8]) -> KeysRequest<'a> {
+    let (query, content_type) = ("", Some(&b"application/json; charset=utf-8"[..]));
+    KeysRequest { method, key, query, content_type, site: None, once: None, body: Some(body) }
+}
+
+impl Bed {
+    async fn ask(&self, key: &str, request: KeysRequest<'_>) -> (u16, Value) {
+        let authorization = format!("Bearer {key}");
+        let who = testing::identified_by(&self.gate, &[("authorization", &authorization)]).await;
+        let reply = self.gate.keys_reply(&who, request).await;
+        (reply.status, serde_json::from_slice(&reply.body).unwrap())
+    }
+
+    async fn by_first(&self, request: KeysRequest<'_>) -> (u16, Value) {
+        self.ask(self.first.expose(), request).await
+    }
+
+    async fn make(&self, body: Value) -> (u16, Value) {
+        self.by_first(request("POST", None, body.to_string().as_bytes())).await
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_made_listed_used_and_revoked_by_its_tenant() {
+    let bed = bed().await;
+    let (status, made) = bed.make(json!({ "name": "ci", "permissions": ["read"] })).await;
+    assert_eq!(status, 201, "{made}");
+    let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    let (status, listed) = bed.ask(key, request("GET", None, b"")).await;
+    assert_eq!((status, &listed["own"]), (200, &made["id"]));
+    assert_eq!(listed["permissions"], json!(["read"]));
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
+    assert!(!listed.to_string().contains(key), "it is not shown again");
+    assert_eq!(bed.by_first(request("DELETE", Some(id), b"")).await.0, 200);
+    let states = bed.acme.keys().await.unwrap();
+    assert_eq!(states.iter().find(|it| it.id == id).unwrap().state, KeyState::Revoked);
+    let history = bed.acme.history().await.unwrap();
+    let actor = format!("key {}", bed.first.id);
+    assert_eq!(history.last().unwrap().actor.as_deref(), Some(&*actor));
+    let other = bed.gate.directory().tenant("other").note("new").save().await.unwrap();
+    let theirs = other.new_key("theirs").await.unwrap();
+    let (status, _) = bed.by_first(request("DELETE", Some(&theirs.id), b"")).await;
+    assert_eq!(status, 404, "another tenant's key");
+}
+
+#[tokio::test]
+async fn a_key_gives_no_more_than_it_has_and_just_that_by_default() {
+    let bed = bed().await;
+    let (status, problem) = bed.make(json!({ "name": "x", "permissions": ["admin"] })).await;
+    assert_eq!(status, 403);
+    assert!(problem["detail"].as_str().unwrap().contains("admin"), "{problem}");
+    for (asked, given) in [
+        (json!({ "name": "all" }), &["read", "write"][..]),
+        (json!({ "name": "one", "permissions": ["write"] }), &["write"]),
+        (json!({ "name": "none", "permissions": [] }), &[]),
+    ] {
+        let (status, made) = bed.make(asked).await;
+        assert_eq!(status, 201, "{made}");
+        let keys = bed.acme.keys().await.unwrap();
+        let key = keys.iter().find(|key| made["id"] == *key.id).unwrap();
+        assert_eq!(key.permissions, given);
+    }
+}
+
+#[tokio::test]
+async fn a_key_revokes_itself_only_where_that_is_said() {
+    let bed = bed().await;
+    let own = || request("DELETE", Some(&bed.first.id), b"");
+    assert_eq!(bed.by_first(own()).await.0, 409);
+    assert_eq!(bed.by_first(KeysRequest { query: "itself=no", ..own() }).await.0, 409);
+    assert_eq!(bed.acme.keys().await.unwrap()[0].state, KeyState::Active);
+    assert_eq!(bed.by_first(KeysRequest { query: "itself=yes", ..own() }).await.0, 200);
+    assert_eq!(bed.acme.keys().await.unwrap()[0].state, KeyState::Revoked);
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_and_a_form_make_and_revoke_nothing() {
+    let bed = bed().await;
+    let make = || request("POST", None, br#"{"name":"x"}"#);
+    for site in ["cross-site", "same-site"] {
+        let forged = KeysRequest { site: Some(site.as_bytes()), ..make() };
+        assert_eq!(bed.by_first(forged).await.0, 403, "{site}");
+        let forged = request("DELETE", Some(&bed.first.id), b"");
+        let forged = KeysRequest { site: Some(site.as_bytes()), query: "itself=yes", ..forged };
+        assert_eq!(bed.by_first(forged).await.0, 403, "{site}");
+    }
+    for kind in [None, Some(&b"text/plain"[..]), Some(b"application/x-www-form-urlencoded")] {
+        assert_eq!(bed.by_first(KeysRequest { content_type: kind, ..make() }).await.0, 415);
+    }
+    assert_eq!(bed.acme.keys().await.unwrap().len(), 1);
+    for site in ["same-origin", "none"] {
+        let own = KeysRequest { site: Some(site.as_bytes()), ..make() };
+        assert_eq!(bed.by_first(own).await.0, 201, "{site}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_no_second_key() {
+    let bed = bed().await;
+    let make = || KeysRequest { once: Some(b"r-1"), ..request("POST", None, br#"{"name":"x"}"#) };
+    let (status, made) = bed.by_first(make()).await;
+    assert_eq!(status, 201);
+    let (status, again) = bed.by_first(make()).await;
+    assert_eq!((status, &again["key"]), (409, &made["id"]));
+    assert_eq!(bed.acme.keys().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_tenant_makes_no_more_keys_than_the_bound() {
+    let bed = bed().await;
+    for n in 1..MOST_WORKING {
+        bed.acme.new_key(format!("k{n}")).await.unwrap();
+    }
+    let (status, problem) = bed.make(json!({ "name": "one too many" })).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("100 keys"), "{problem}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_a_problem_that_says_what_to_write() {
+    let bed = bed().await;
+    for (body, status, words) in [
+        ("", 400, "The body"),
+        (r#"{"name":"x","role":"write"}"#, 400, "role"),
+        (r#"{"name":""}"#, 422, "name"),
+        (r#"{"name":"x","expires":"soon"}"#, 400, "2026-12-31"),
+        (r#"{"name":"x","expires":"1999-01-01"}"#, 422, "past"),
+    ] {
+        let (answered, problem) = bed.by_first(request("POST", None, body.as_bytes())).await;
+        assert_eq!(answered, status, "{body}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+    }
+    let long = KeysRequest { body: None, ..request("POST", None, b"") };
+    assert_eq!(bed.by_first(long).await.0, 413);
+    assert_eq!(bed.by_first(request("PATCH", None, b"")).await.0, 405);
+    assert_eq!(bed.by_first(request("GET", Some("k1"), b"")).await.0, 405);
+}
