@@ -49,8 +49,8 @@ const KEEP_DEAD_MS: i64 = 40 * 86_400_000;
 /// Most characters kept of why an alert was refused.
 const MAX_WORDS: usize = 200;
 
-/// Alerts that this process has raised of late, each with its time, so that a repetition is the same
-/// entry: more than fail to be written or noted at once.
+/// Alerts that this process has raised of late, each with its time, so that a repetition is the
+/// same entry: more than fail to be written or noted at once.
 const MAX_RAISED: usize = 256;
 
 /// Alerts that are due, moved in one look; the rest follow with the next, a minute later.

@@ -163,11 +163,11 @@ async fn a_receiver_says_for_how_long_it_takes_none() {
             NotBefore(Duration::from_secs(90), why(429)),
         ),
         (
-            "HTTP/1.1 503 Service Unavailable\r\nRetry-After: Sun, 28 Feb 2021 15:02:10 GMT\r\n\r\n",
+            "HTTP/1.1 503 Busy\r\nRetry-After: Sun, 28 Feb 2021 15:02:10 GMT\r\n\r\n",
             NotBefore(Duration::from_millis(3 * 86_400_000 - 500), why(503)),
         ),
         (
-            "HTTP/1.1 503 Service Unavailable\r\nretry-after: Thu, 25 Feb 2021 09:00:00 GMT\r\n\r\n",
+            "HTTP/1.1 503 Busy\r\nretry-after: Thu, 25 Feb 2021 09:00:00 GMT\r\n\r\n",
             NotBefore(Duration::ZERO, why(503)),
         ),
         ("HTTP/1.1 503 Service Unavailable\r\nretry-after: soon\r\n\r\n", Later(why(503))),
