@@ -389,9 +389,11 @@ impl Gate {
         };
         match decide::decide(&question, || &mut hold.list.open().taken) {
             Ok(drawn) => {
-                #[cfg(feature = "metrics")]
-                self.inner.count_admitted(&hold.of.sheet, hold.of.route, policy);
+                // First: what follows calls the host's recorder of metrics, which may panic, and an
+                // open hold gives back what it has drawn.
                 hold.open(drawn);
+                #[cfg(feature = "metrics")]
+                self.inner.count_admitted(&hold.of.sheet, hold.of.route, hold.of.rules());
                 if self.inner.decisions.takes_admission() {
                     self.inner.log_admitted(hold, now);
                 }

@@ -151,11 +151,14 @@ metrics! {
     /// Calls with a meter that the plan file does not have, or that is a sum, whose units were not
     /// counted; `call` is `add`, `take` or `admit`.
     UnknownMeter = Counter "tallygate_unknown_meter_total" "count" ["call"];
-    /// Decisions that are missing in the log of decisions: the queue was full, or the disk failed.
+    /// Decisions that are missing in the log of decisions: the queue was full, the disk
+    /// failed, or the gate was closing.
     DecisionsUnlogged = Counter "tallygate_decisions_unlogged_total" "count" ["cause"];
-    /// Deliveries of alerts: `delivered`, `failed` (tried again), `given-up`.
+    /// Deliveries of alerts: `delivered`, `failed` (tried again), `refused` (set aside, and tried
+    /// again), `given-up`.
     Alerts = Counter "tallygate_alerts_total" "count" ["result"];
-    /// Alerts that wait for a destination that fails; counted by the process that sends.
+    /// Alerts that wait for a destination that fails, is slow, or has refused them; counted by the
+    /// process that sends.
     AlertsWaiting = Gauge "tallygate_alerts_waiting" "count" [];
     /// Age of the oldest of them.
     AlertsAge = Gauge "tallygate_alerts_oldest_seconds" "seconds" [];

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 
 use crate::config::DecisionsConfig;
@@ -69,6 +69,8 @@ struct Losing {
     is: AtomicBool,
     /// How many were lost so far.
     lines: AtomicU64,
+    /// Lines in the queue or being written.
+    in_hand: AtomicU64,
 }
 
 impl Losing {
@@ -86,6 +88,16 @@ impl Losing {
                  again"
             );
         }
+    }
+
+    /// Counts what is in hand as lost: it will not be written.
+    fn cut(&self) -> u64 {
+        let lines = self.in_hand.swap(0, Ordering::Relaxed);
+        if lines > 0 {
+            let why = "the gate has ended before they were written";
+            self.lost(usize::try_from(lines).unwrap_or(usize::MAX), "closing", &why);
+        }
+        lines
     }
 
     /// Lines are written again.
@@ -142,8 +154,14 @@ impl DecisionLog {
             self.recent.note(record.clone());
         }
         let Some(on) = &self.on else { return };
-        if on.queue.try_send(record).is_err() {
-            on.losing.lost(1, "queue", &format_args!("more than {QUEUE} wait to be written"));
+        on.losing.in_hand.fetch_add(1, Ordering::Relaxed);
+        let Err(full) = on.queue.try_send(record) else { return };
+        on.losing.in_hand.fetch_sub(1, Ordering::Relaxed);
+        match full {
+            TrySendError::Full(_) => {
+                on.losing.lost(1, "queue", &format_args!("more than {QUEUE} wait to be written"));
+            }
+            TrySendError::Closed(_) => on.losing.lost(1, "closing", &"the log has ended"),
         }
     }
 
@@ -157,12 +175,19 @@ impl DecisionLog {
         self.recent.last(of, most)
     }
 
-    /// Writes what is in hand and ends the log, within 3 s.
+    /// Writes what is in hand and ends the log, within 3 s; counts what is not written by then.
     pub(crate) async fn close(&self, deadline: Instant, now: Instant) {
         let Some(on) = &self.on else { return };
         on.task.stop();
         if on.task.ended_by(deadline.min(now + CLOSE_WITHIN)).await.is_err() {
-            tracing::warn!("the log of decisions was not written to its end in time");
+            let lines = on.losing.cut();
+            tracing::warn!(lines, "the log of decisions was not written to its end in time");
         }
+    }
+}
+
+impl Drop for On {
+    fn drop(&mut self) {
+        self.losing.cut();
     }
 }

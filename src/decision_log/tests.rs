@@ -165,6 +165,29 @@ async fn what_a_full_queue_does_not_take_is_counted() {
     assert_eq!(newest.at_ms, QUEUE as i64 + 6, "memory has those that the file lacks");
 }
 
+#[tokio::test]
+async fn what_a_close_cannot_write_in_time_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = DecisionLog::open(Some(&config(folder.path(), 1, 1 << 30))).await.unwrap();
+    (0..5).for_each(|n| log.take(refused("acme", n)));
+    let now = Instant::now();
+    log.close(now - Duration::from_secs(1), now).await; // the task has had no turn
+    assert_eq!(lost(&log), 5);
+    tokio::task::yield_now().await; // it is aborted here
+    log.take(refused("acme", 6));
+    assert_eq!(lost(&log), 6, "nor what comes after it");
+}
+
+#[tokio::test]
+async fn what_a_log_without_a_close_has_in_hand_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = DecisionLog::open(Some(&config(folder.path(), 1, 1 << 30))).await.unwrap();
+    (0..5).for_each(|n| log.take(refused("acme", n)));
+    let losing = log.on.as_ref().unwrap().losing.clone();
+    drop(log);
+    assert_eq!(losing.lines.load(Ordering::Relaxed), 5);
+}
+
 fn lost(log: &DecisionLog) -> u64 {
     log.on.as_ref().unwrap().losing.lines.load(Ordering::Relaxed)
 }

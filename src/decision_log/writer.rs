@@ -1,6 +1,7 @@
 //! The task that writes the log, in batches, on a thread beside the runtime.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,13 +66,10 @@ pub(super) async fn write(
         }
     }
     queue.close();
-    while let Ok(record) = queue.try_recv() {
-        batch.push(record);
-        if batch.len() == BATCH {
-            files.append(std::mem::take(&mut batch), &losing).await;
-        }
+    // Until each record that is being handed over is there.
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        files.append(std::mem::take(&mut batch), &losing).await;
     }
-    files.append(batch, &losing).await;
 }
 
 impl Files {
@@ -90,6 +88,7 @@ impl Files {
             Ok(()) => losing.is_over(),
             Err(error) => losing.lost(lines, "disk", &error),
         }
+        losing.in_hand.fetch_sub(lines as u64, Ordering::Relaxed);
     }
 }
 

@@ -12,6 +12,10 @@ use crate::store::StoreError;
 /// The name of operators' keys in alerts: they belong to no tenant.
 const OPERATORS: &str = "operators";
 
+/// A key whose alert falls due while its end is still being written has that end so long after at
+/// the latest.
+const WRITTEN_WITHIN_MS: i64 = 600_000;
+
 impl Directory {
     /// Writes the alerts of a change that has been announced under this id and is not made yet.
     pub(super) async fn raise_change(
@@ -77,12 +81,17 @@ impl Directory {
         key: &str,
         until_ms: i64,
     ) -> Result<Verdict, StoreError> {
-        let Some(listed) = self.find_key(tenant, key).await? else { return Ok(Verdict::Never) };
+        let due_ms = until_ms.saturating_sub(KEY_NOTICE_MS);
+        let not_so = match self.now_ms() < due_ms.saturating_add(WRITTEN_WITHIN_MS) {
+            true => Verdict::Pending,
+            false => Verdict::Never,
+        };
+        let Some(listed) = self.find_key(tenant, key).await? else { return Ok(not_so) };
         let works = self.key_state(tenant, key, &listed).await? == KeyState::Active;
         // The credential is the truth about its end.
         let held = self.read_credential(&listed.hash).await?;
         let ends_then = held.is_some_and(|held| held.until_ms == Some(until_ms));
-        Ok(if works && ends_then { Verdict::Happened } else { Verdict::Never })
+        Ok(if works && ends_then { Verdict::Happened } else { not_so })
     }
 }
 

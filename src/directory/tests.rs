@@ -855,3 +855,18 @@ proptest! {
         })?;
     }
 }
+
+/// The end of a key may be written just after its alert falls due.
+#[tokio::test]
+async fn the_alert_of_a_key_that_is_not_there_yet_is_pending_for_some_minutes() {
+    use crate::notify::{About, Judge, Verdict, kinds::KEY_NOTICE_MS};
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap().record().surrogate;
+    let until_ms = NOW + KEY_NOTICE_MS;
+    let about = About::Key { tenant, key: "k1".to_owned(), until_ms };
+    for (seconds, verdict) in [(0, Verdict::Pending), (599, Verdict::Pending), (1, Verdict::Never)]
+    {
+        bed.clock.advance(Duration::from_secs(seconds));
+        assert_eq!(bed.directory.judge(&about).await.unwrap(), verdict, "{seconds} s later");
+    }
+}

@@ -35,8 +35,8 @@ const LATE: Duration = Duration::from_secs(30);
 #[cfg(feature = "stripe")]
 const DAY_MS: i64 = 86_400_000;
 
-/// How long a close waits for the delivery under way.
-const END_WITHIN: Duration = Duration::from_secs(2);
+/// Kept of a close's time for the end of the store.
+const FOR_THE_STORE: Duration = Duration::from_millis(500);
 
 /// Most alerts of a destination in one list.
 const MAX_LISTED: usize = 1_000;
@@ -96,9 +96,12 @@ impl Found {
         let mut troubles = Vec::new();
         inner.troubles(&mut troubles);
         for trouble in &troubles {
-            let text = trouble.to_string();
+            // In words of ours: an error of the store or of Stripe is for the log of this process,
+            // and not for a channel.
             match trouble {
                 Trouble::NotWritten { oldest, .. } if *oldest >= LATE => {
+                    let seconds = oldest.as_secs();
+                    let text = format!("usage has not been written for {seconds} s: see the log");
                     let data = json!({"oldest_seconds": oldest.as_secs()});
                     self.note(kinds::USAGE_LATE, now_ms, PERIOD_MS, text, data);
                 }
@@ -106,11 +109,13 @@ impl Found {
                 Trouble::NotReported { succeeded, .. } if self.is_late(inner, now_ms) => {
                     let since = succeeded.map(|at| crate::clock::unix_ms(at).div_euclid(1_000));
                     let data = json!({"reported_until": since});
+                    let text = "reports to Stripe fail: see the log".to_owned();
                     self.note(kinds::BILLING_LATE, now_ms, PERIOD_MS, text, data);
                 }
                 #[cfg(feature = "stripe")]
                 Trouble::BillingWaits { items } => {
                     let data = json!({"items": items});
+                    let text = trouble.to_string();
                     self.note(kinds::BILLING_WAITS, now_ms, DAY_MS, text, data);
                 }
                 _ => {}
@@ -156,11 +161,18 @@ impl Found {
 }
 
 impl Inner {
-    /// Ends the tasks that send.
-    pub(super) async fn close_alerts(&self, deadline: Instant) {
-        let until = deadline.min(Instant::now() + END_WITHIN);
+    /// Signals the tasks that send to end, all of them before the first is waited for: each has the
+    /// whole time for its delivery under way.
+    pub(super) fn stop_alerts(&self, deadline: Instant) {
         for sender in self.alerts.senders.get().into_iter().flatten() {
-            sender.close(until).await;
+            sender.stop(deadline - FOR_THE_STORE);
+        }
+    }
+
+    /// Waits for their end.
+    pub(super) async fn close_alerts(&self, deadline: Instant) {
+        for sender in self.alerts.senders.get().into_iter().flatten() {
+            sender.ended_by(deadline - FOR_THE_STORE).await;
         }
     }
 
@@ -206,18 +218,20 @@ impl Gate {
         all
     }
 
-    /// Alerts that wait to be delivered, each with the name of its destination, the oldest first;
-    /// at most 1,000 for each destination. It reads the store.
+    /// Alerts that wait to be delivered, each with the name of its destination and, where that has
+    /// refused it, why; the oldest first, at most 1,000 for each destination. It reads the store.
     ///
     /// # Errors
     ///
     /// The store's error.
-    pub async fn waiting_alerts(&self) -> Result<Vec<(String, Notification)>, Error> {
+    pub async fn waiting_alerts(
+        &self,
+    ) -> Result<Vec<(String, Notification, Option<String>)>, Error> {
         let queue = &self.inner.alerts.queue;
         let mut all = Vec::new();
         for to in &queue.destinations {
             for (_, entry) in queue.waiting(to.name(), MAX_LISTED).await? {
-                all.push((to.name().to_owned(), entry.notification));
+                all.push((to.name().to_owned(), entry.notification, entry.refused));
             }
         }
         Ok(all)

@@ -1,6 +1,7 @@
 //! The gate's destinations of alerts: those of the service file and those of the host.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::health::Trouble;
 use crate::clock::Clock;
@@ -9,6 +10,9 @@ use crate::error::Error;
 use crate::notify::NotifierFuture;
 use crate::notify::kinds;
 use crate::notify::{AlertDelivery, AlertQueue, Destination, NotDelivered, Notification, Notifier};
+
+/// Alerts that wait for so long are trouble, though none fails.
+const LATE: Duration = Duration::from_secs(900);
 
 /// The gate's parts for alerts.
 pub(crate) struct Alerts {
@@ -25,7 +29,8 @@ impl Alerts {
     pub(super) fn troubles(&self, troubles: &mut Vec<Trouble>) {
         for to in &self.queue.destinations {
             let state = to.state();
-            if let Some(error) = state.error {
+            let late = || (state.oldest >= LATE).then(|| "it takes them slowly".to_owned());
+            if let Some(error) = state.error.or_else(late) {
                 troubles.push(Trouble::AlertsWait {
                     destination: to.name().to_owned(),
                     waiting: state.waiting,

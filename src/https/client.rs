@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 #[cfg(feature = "notify")]
-use http::StatusCode;
+use http::response::Parts;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -15,7 +15,7 @@ use super::HttpsError;
 use super::connector::HttpsConnector;
 use super::environment::Environment;
 
-/// How long the rest of an answer is waited for whose status is all that is asked.
+/// How long the rest of an answer is waited for whose head is all that is asked.
 #[cfg(feature = "notify")]
 const REST_WITHIN: Duration = Duration::from_millis(500);
 
@@ -49,7 +49,7 @@ impl HttpsClient {
 
     #[cfg_attr(
         not(any(feature = "jwt", feature = "stripe")),
-        allow(dead_code, reason = "of an alert only the status is read")
+        allow(dead_code, reason = "of an alert's answer only the head is read")
     )]
     /// Sends a request and reads its answer to the end: within this time, connection and body
     /// together, and up to so many bytes. The error names its causes, and no part of the request
@@ -76,21 +76,21 @@ impl HttpsClient {
 
 #[cfg(feature = "notify")]
 impl HttpsClient {
-    /// Sends a request and returns the status of its answer, within this time. What follows the
-    /// head is read as far as it is short and there, so that the connection serves again, and
+    /// Sends a request and returns the head of its answer, within this time. What follows the head
+    /// is read as far as it is short and there, so that the connection serves again, and
     /// decides nothing.
-    pub(crate) async fn status_of(
+    pub(crate) async fn head_of(
         &self,
         request: Request<Full<Bytes>>,
         within: Duration,
         max_body: usize,
-    ) -> Result<StatusCode, String> {
+    ) -> Result<Parts, String> {
         match tokio::time::timeout(within, self.0.request(request)).await {
             Ok(Ok(answer)) => {
-                let status = answer.status();
-                let rest = Limited::new(answer.into_body(), max_body).collect();
+                let (head, body) = answer.into_parts();
+                let rest = Limited::new(body, max_body).collect();
                 let _ = tokio::time::timeout(REST_WITHIN, rest).await;
-                Ok(status)
+                Ok(head)
             }
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err(format!("no answer within {within:?}")),

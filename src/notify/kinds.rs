@@ -174,7 +174,7 @@ fn entry(
         text,
         payload: payload.to_string(),
     };
-    Entry { notification, about: on }
+    Entry { notification, about: on, refused: None }
 }
 
 /// As in a document; an end that is none is `null`.

@@ -10,7 +10,8 @@
 //!    examined, never one that is lost. What was written in advance is sent once its effect has
 //!    happened, and dropped once that never will.
 //! 3. Each destination has its own queue, ordered by time. One process sends from it, an alert at a
-//!    time, the oldest first; while that fails, those behind it wait.
+//!    time, the oldest first; while that fails, those behind it wait. One that the destination
+//!    itself refuses is set aside, and those behind it go on.
 //! 4. An alert leaves the queue after it was noted as sent. If the process dies in between, or does
 //!    not run for longer than it holds the queue's lock, another sends the alert once more under
 //!    the same id, by which a receiver can tell; nothing else sends one twice.
@@ -27,6 +28,7 @@ use std::time::{Duration, SystemTime};
 mod delivery;
 pub(crate) mod kinds;
 pub(crate) mod queue;
+mod set_aside;
 #[cfg(feature = "notify")]
 mod signature;
 #[cfg(feature = "notify")]
@@ -67,15 +69,19 @@ pub struct Notification {
 pub enum NotDelivered {
     /// The destination does not take any now. It is sent again later.
     Later(String),
-    /// The destination does not want this one. It is sent again for a day, in case that was a
-    /// mistake, and then given up, so that those behind it go on.
+    /// The same, and it has said for how long. At most an hour of that is waited out.
+    NotBefore(Duration, String),
+    /// The destination does not want this one. Those behind it go on; it is offered again, after
+    /// pauses of 5 min to 6 h, for a week, in case that was a mistake. A destination that refuses
+    /// three one after another is taken to refuse everything, and is offered few until it takes
+    /// one.
     Refused(String),
 }
 
 impl fmt::Display for NotDelivered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Later(text) | Self::Refused(text) => f.write_str(text),
+            Self::Later(text) | Self::NotBefore(_, text) | Self::Refused(text) => f.write_str(text),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! its id alone: so a second entry of the same alert, which another process or another time has
 //! written, is known as the same, whichever comes first.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ const TENANT: &str = "tenant";
 const CHANGE: &str = "change";
 const KEY: &str = "key";
 const UNTIL: &str = "until_ms";
+/// Why the destination has refused it.
+const REFUSED: &str = "refused";
 
 /// An entry outlives the time for which it is tried by a day; then no destination of its name is
 /// in any service file.
@@ -42,6 +45,13 @@ const REMEMBER_MS: i64 = 80 * 86_400_000;
 
 /// How long an alert that was given up is kept for inspection.
 const KEEP_DEAD_MS: i64 = 40 * 86_400_000;
+
+/// Most characters kept of why an alert was refused.
+const MAX_WORDS: usize = 200;
+
+/// Alerts that this process has raised of late, each with its time, so that a repetition is the
+/// same entry: more than fail to be written or noted at once.
+const MAX_RAISED: usize = 256;
 
 /// Alerts that are due, moved in one look; the rest follow with the next, a minute later.
 const DUE_AT_ONCE: usize = 256;
@@ -79,6 +89,8 @@ pub(crate) trait Judge: Send + Sync + 'static {
 pub(crate) struct Entry {
     pub(crate) notification: Notification,
     pub(crate) about: About,
+    /// Why its destination has refused it.
+    pub(crate) refused: Option<String>,
 }
 
 /// A destination, and what this process knows of its queue.
@@ -133,6 +145,8 @@ pub(crate) struct AlertQueue {
     pub(crate) destinations: Vec<Arc<Destination>>,
     /// The time of the last entry: those of one process are in order within a millisecond, too.
     last_ms: AtomicI64,
+    /// The latest at the end.
+    raised: Mutex<VecDeque<Entry>>,
 }
 
 impl AlertQueue {
@@ -143,7 +157,8 @@ impl AlertQueue {
         destinations: Vec<Destination>,
     ) -> Self {
         let destinations = destinations.into_iter().map(Arc::new).collect();
-        Self { store, space, clock, destinations, last_ms: AtomicI64::new(i64::MIN) }
+        let (last_ms, raised) = (AtomicI64::new(i64::MIN), Mutex::default());
+        Self { store, space, clock, destinations, last_ms, raised }
     }
 
     /// Whether any destination takes alerts of this kind.
@@ -159,12 +174,14 @@ impl AlertQueue {
         last.map_or(now_ms, |last| now_ms.max(last.saturating_add(1)))
     }
 
-    /// Writes an alert for each destination that takes its kind.
+    /// Writes an alert for each destination that takes its kind. Raised again by this process it is
+    /// the entry that it was the first time, in the same place.
     ///
     /// # Errors
     ///
     /// The store's error: it is not written for all of them, and is to be raised again.
     pub(crate) async fn raise(&self, entry: &Entry) -> Result<(), StoreError> {
+        let entry = &self.first_of(entry);
         for to in &self.destinations {
             if !to.notifier.wants(&entry.notification.kind) {
                 continue;
@@ -175,6 +192,20 @@ impl AlertQueue {
             to.woken.notify_one();
         }
         Ok(())
+    }
+
+    /// The entry under which an alert was raised the first time.
+    fn first_of(&self, entry: &Entry) -> Entry {
+        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |known: &&Entry| known.notification.id == entry.notification.id;
+        if let Some(first) = raised.iter().find(is_it) {
+            return first.clone();
+        }
+        if raised.len() == MAX_RAISED {
+            raised.pop_front();
+        }
+        raised.push_back(entry.clone());
+        entry.clone()
     }
 
     /// Writes an alert that is due at its own time.
@@ -284,6 +315,23 @@ impl AlertQueue {
         self.delete(Key { pk, sk: sk.to_owned() }).await
     }
 
+    /// Notes that a destination has refused an alert, for lists of what waits.
+    pub(super) async fn mark_refused(
+        &self,
+        to: &str,
+        sk: &str,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let Key { pk, .. } = self.space.waiting_alert(to, 0, "");
+        let why = why.chars().take(MAX_WORDS).collect();
+        let write = Write {
+            key: Key { pk, sk: sk.to_owned() },
+            when: vec![When::Exists],
+            change: vec![Change::Set(REFUSED.into(), Value::Text(why))],
+        };
+        until_known_at_once(&*self.store, write).await.map(|_| ())
+    }
+
     /// Gives an alert up: it is kept for inspection, and sent no more.
     pub(super) async fn bury(&self, to: &str, sk: &str, entry: &Entry) -> Result<(), StoreError> {
         let Notification { id, at, .. } = &entry.notification;
@@ -325,6 +373,9 @@ fn changes(entry: &Entry, ends_ms: i64) -> Vec<Change> {
         words(PAYLOAD, payload),
         ttl(ends_ms),
     ];
+    if let Some(why) = &entry.refused {
+        all.push(words(REFUSED, why));
+    }
     match &entry.about {
         About::Fact => {}
         About::Change { tenant, change } => all.extend([
@@ -362,7 +413,7 @@ pub(super) fn read(item: &Item) -> Result<Entry, StoreError> {
             text: text(TEXT)?,
             payload: text(PAYLOAD)?,
         };
-        Some(Entry { notification, about })
+        Some(Entry { notification, about, refused: text(REFUSED) })
     };
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "an alert cannot be read");
     entry().ok_or_else(damaged)

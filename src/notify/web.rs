@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode, Uri};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::response::Parts;
+use http::{Request, Uri};
 use http_body_util::Full;
+use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::json;
 
 use super::kinds::word;
@@ -27,6 +29,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(9);
 
 /// Idle connections kept: one alert is under way at a time.
 const IDLE: usize = 1;
+
+/// Pause after an answer of 410: the receiver is gone for good, as far as it knows.
+const GONE: Duration = Duration::from_secs(3_600);
 
 const AGENT: &str = concat!("tallygate/", env!("CARGO_PKG_VERSION"));
 
@@ -101,8 +106,8 @@ impl Inner {
         let request = self
             .request(notification)
             .ok_or_else(|| NotDelivered::Refused("the alert makes no valid request".to_owned()))?;
-        match self.client.status_of(request, ANSWER_WITHIN, MAX_ANSWER).await {
-            Ok(status) => judge(status),
+        match self.client.head_of(request, ANSWER_WITHIN, MAX_ANSWER).await {
+            Ok(head) => judge(&head, self.clock.now().wall_ms),
             Err(why) => Err(NotDelivered::Later(why)),
         }
     }
@@ -134,15 +139,34 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn judge(status: StatusCode) -> Result<(), NotDelivered> {
-    let why = || format!("the receiver answered {}", status.as_u16());
-    match status.as_u16() {
+/// What an answer says about the alert (`Refused`) or about the receiver.
+fn judge(head: &Parts, now_ms: i64) -> Result<(), NotDelivered> {
+    let status = head.status.as_u16();
+    let why = format!("the receiver answered {status}");
+    match status {
         200..300 => Ok(()),
-        // About this alert; anything else is about the receiver.
-        400 | 413 | 415 | 422 => Err(NotDelivered::Refused(why())),
-        300..400 => Err(NotDelivered::Later(format!("{}: redirects are not followed", why()))),
-        _ => Err(NotDelivered::Later(why())),
+        400 | 413 | 415 | 422 => Err(NotDelivered::Refused(why)),
+        300..400 => Err(NotDelivered::Later(format!("{why}: redirects are not followed"))),
+        410 => {
+            let why = format!("{why}: it wants no more, so take it out of the service file");
+            Err(NotDelivered::NotBefore(GONE, why))
+        }
+        _ => Err(match retry_after(&head.headers, now_ms) {
+            Some(pause) => NotDelivered::NotBefore(pause, why),
+            None => NotDelivered::Later(why),
+        }),
     }
+}
+
+/// The pause that a receiver asks for, in seconds or until a date.
+fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTimeParser::new().parse_timestamp(text).ok()?;
+    let ms = date.as_millisecond().saturating_sub(now_ms);
+    Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
 }
 
 impl std::fmt::Debug for HttpNotifier {

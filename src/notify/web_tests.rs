@@ -116,7 +116,7 @@ async fn a_slack_message_is_the_sentence_alone_and_mentions_no_channel() {
 
 #[tokio::test]
 async fn an_answer_is_judged_by_its_status_alone() {
-    use NotDelivered::{Later, Refused};
+    use NotDelivered::{Later, NotBefore, Refused};
     // What comes after the head, or does not, decides nothing.
     for taken in [
         "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
@@ -145,11 +145,40 @@ async fn an_answer_is_judged_by_its_status_alone() {
         let failed = webhook(port).deliver(alert()).await.unwrap_err();
         match &failed {
             Refused(_) => assert!(is_refused, "{answer}"),
-            Later(_) => assert!(!is_refused, "{answer}"),
+            Later(_) | NotBefore(..) => assert!(!is_refused, "{answer}"),
         }
         let text = failed.to_string();
         assert!(!text.contains("hush") && !text.contains("whsec"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_receiver_says_for_how_long_it_takes_none() {
+    use NotDelivered::{Later, NotBefore};
+    let why = |status: u16| format!("the receiver answered {status}");
+    // It is 2021-02-25T15:02:10.5Z.
+    for (answer, expected) in [
+        (
+            "HTTP/1.1 429 Too Many Requests\r\nretry-after: 90\r\n\r\n",
+            NotBefore(Duration::from_secs(90), why(429)),
+        ),
+        (
+            "HTTP/1.1 503 Busy\r\nRetry-After: Sun, 28 Feb 2021 15:02:10 GMT\r\n\r\n",
+            NotBefore(Duration::from_millis(3 * 86_400_000 - 500), why(503)),
+        ),
+        (
+            "HTTP/1.1 503 Busy\r\nretry-after: Thu, 25 Feb 2021 09:00:00 GMT\r\n\r\n",
+            NotBefore(Duration::ZERO, why(503)),
+        ),
+        ("HTTP/1.1 503 Service Unavailable\r\nretry-after: soon\r\n\r\n", Later(why(503))),
+        ("HTTP/1.1 429 Too Many Requests\r\nretry-after: -1\r\n\r\n", Later(why(429))),
+    ] {
+        let (port, _got) = receiver(Some(answer)).await;
+        assert_eq!(webhook(port).deliver(alert()).await, Err(expected), "{answer}");
+    }
+    let (port, _got) = receiver(Some("HTTP/1.1 410 Gone\r\n\r\n")).await;
+    let gone = webhook(port).deliver(alert()).await.unwrap_err();
+    assert!(matches!(gone, NotBefore(GONE, _)) && gone.to_string().contains("take it out"));
 }
 
 #[tokio::test]

@@ -327,7 +327,7 @@ async fn a_destination_that_fails_is_trouble_and_its_alerts_can_be_listed() {
     assert_eq!((&**destination, &**error), ("inbox", "503"));
     assert!(health.is_ready() && *oldest > HOUR - Duration::from_secs(400), "{health}");
     let waiting = gate.waiting_alerts().await.unwrap();
-    let kinds: Vec<_> = waiting.iter().map(|(to, of)| (&**to, &*of.kind)).collect();
+    let kinds: Vec<_> = waiting.iter().map(|(to, of, _)| (&**to, &*of.kind)).collect();
     let (near, end) = ("tallygate.quota.threshold", "tallygate.quota.exhausted");
     assert_eq!(kinds, [("inbox", near), ("inbox", end)]);
     let tested = gate.test_alerts().await;

@@ -187,3 +187,59 @@ async fn without_a_log_memory_has_the_refusals_with_their_reasons() {
     assert!(gate.refusals_of(Some("globex"), 9).is_empty());
     assert!(gate.refusals_of(None, 9).is_empty());
 }
+
+/// A recorder of metrics of the host's, which panics once it is armed.
+#[cfg(feature = "metrics")]
+mod recorder {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+
+    #[derive(Default)]
+    pub(super) struct Panics(pub(super) AtomicBool);
+
+    impl metrics::Recorder for Panics {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            assert!(!self.0.swap(false, Ordering::Relaxed), "the host's own code");
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn a_recorder_that_panics_leaves_nothing_held() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::Ordering;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (gate, _clock) = runtime.block_on(opened(""));
+    let acme = runtime.block_on(gate.tenant("acme")).unwrap();
+    // Its leases are there, and the handle of the other route is not.
+    drop(runtime.block_on(gate.admit(Ask::new(&acme, "scan"))).unwrap());
+    let recorder = recorder::Panics::default();
+    metrics::with_local_recorder(&recorder, || {
+        recorder.0.store(true, Ordering::Relaxed);
+        let admit = || runtime.block_on(gate.admit(Ask::new(&acme, "chat"))).map(drop);
+        assert!(catch_unwind(AssertUnwindSafe(admit)).is_err());
+        assert!(!recorder.0.load(Ordering::Relaxed));
+    });
+    let all: Vec<_> = (0..4)
+        .map(|_| runtime.block_on(gate.admit(Ask::new(&acme, "chat"))))
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(all.len(), 4, "as many as may run at once");
+    drop(all);
+    runtime.block_on(gate.close()).unwrap();
+}

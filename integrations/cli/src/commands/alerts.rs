@@ -61,14 +61,18 @@ async fn list(out: Output, settings: &Settings) -> Ran {
             say("no alert waits");
             return Ok(code::OK);
         }
-        let mut table = Table::new(["DESTINATION", "FOUND", "KIND", "TEXT"]);
-        for (to, of) in waiting {
+        let mut table = Table::new(["DESTINATION", "STATE", "FOUND", "KIND", "TEXT"]);
+        for (to, of, refused) in waiting {
             let at = written(of.at);
             match out.json {
                 true => out.document(&json!({
-                    "destination": to, "found": at, "id": of.id, "kind": of.kind, "text": of.text
+                    "destination": to, "found": at, "id": of.id, "kind": of.kind, "text": of.text,
+                    "refused": refused
                 }))?,
-                false => table.row([to, at, of.kind, of.text]),
+                false => {
+                    let state = refused.map_or("waits".to_owned(), |why| format!("refused: {why}"));
+                    table.row([to, state, at, of.kind, of.text]);
+                }
             }
         }
         if !out.json {
