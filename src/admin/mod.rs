@@ -23,7 +23,7 @@
 //! | `DELETE /tenants/{id}/overrides/{override}` | end an exception: `reason` |
 //! | `POST /tenants/{id}/resets` | begin a quota anew: `limit`, `reason` |
 //! | `GET /tenants/{id}/keys` | its API keys |
-//! | `POST /tenants/{id}/keys` | make one, in plain text this once: `name`, `expires`, `permissions` |
+//! | `POST /tenants/{id}/keys` | make one, shown this once: `name`, `expires`, `permissions` |
 //! | `POST /tenants/{id}/keys/{key}/rotation` | replace one: `overlap-seconds` |
 //! | `DELETE /tenants/{id}/keys/{key}` | revoke one |
 //!

@@ -370,8 +370,8 @@ fn an_unknown_key_is_answered_with_each_key_once() {
     let help = error(text).help;
     assert_eq!(
         help,
-        "write one of `api-key`, `pepper`, `prefix`, `permissions`, `jwt`, `header`, `user-header`, \
-         `claim`, `user-claim`, `plan-claim`, `permissions-claim`, `network`, ..."
+        "write one of `api-key`, `pepper`, `prefix`, `permissions`, `jwt`, `header`, \
+         `user-header`, `claim`, `user-claim`, `plan-claim`, `permissions-claim`, `network`, ..."
     );
 }
 

@@ -58,8 +58,8 @@ pub struct KeyInfo {
     pub expires: Option<SystemTime>,
     /// What it may do, by name; empty: as `[[identify]] permissions` of the service file says.
     pub permissions: Vec<String>,
-    /// Start of the hour, in UTC, in which it was last used; `None`: never. A use is on record within
-    /// half a minute or so, in the hour in which it was looked up for it.
+    /// Start of the hour, in UTC, in which it was last used; `None`: never. A use is on
+    /// record within half a minute.
     pub last_used: Option<SystemTime>,
     /// Whether it works.
     pub state: KeyState,

@@ -127,7 +127,7 @@ impl Tenants {
         }
     }
 
-    /// Puts the hour of a key's use on record. One that fails is asked for again by the next look-up.
+    /// Puts the hour of a key's use on record. Where that fails the next look-up asks again.
     async fn note_use(&self, hash: CredentialHash) {
         if self.hub.reach.is_away() {
             return;

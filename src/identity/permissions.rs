@@ -6,9 +6,10 @@ use std::sync::Arc;
 /// Most permissions of a key: a request compares its route's with each.
 pub(crate) const MAX_PERMISSIONS: usize = 32;
 
-/// The permissions of a caller, which one text holds: in order, each once, with a space between.
+/// The permissions of a caller, which one text holds: in order, each once, with a space between. It
+/// is one word in the memory of each caller, of which most have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Permissions(Option<Arc<str>>);
+pub(crate) struct Permissions(Option<Arc<Box<str>>>);
 
 impl Permissions {
     /// Those of a text with spaces between them, as in the claim `scope` of a token.
@@ -20,7 +21,7 @@ impl Permissions {
         let mut names: Vec<&str> = names.collect();
         names.sort_unstable();
         names.dedup();
-        Self((!names.is_empty()).then(|| names.join(" ").into()))
+        Self((!names.is_empty()).then(|| Arc::new(names.join(" ").into())))
     }
 
     /// The same and those of another text.
@@ -46,7 +47,7 @@ impl Permissions {
 
     /// All of them in one text; empty for none.
     pub(crate) fn as_str(&self) -> &str {
-        self.0.as_deref().unwrap_or_default()
+        self.0.as_ref().map(|names| &***names).unwrap_or_default()
     }
 }
 

@@ -3,16 +3,16 @@
 //!
 //! | route | what |
 //! |---|---|
-//! | `GET /usage/keys` | the tenant's keys, without their text, and which one the request came with |
-//! | `POST /usage/keys` | make one, in plain text this once: `name`, `expires`, `permissions` |
+//! | `GET /usage/keys` | its keys, without their text, and which the request came with |
+//! | `POST /usage/keys` | make one, shown this once: `name`, `expires`, `permissions` |
 //! | `DELETE /usage/keys/{key}` | revoke one; `?itself=yes` for that of the request |
 //!
 //! # Laws
 //!
 //! 1. **No caller gives more than it has.** A key that is made here may do what its caller may, or
 //!    less: without `permissions`, just what its caller may.
-//! 2. **A page of another site does nothing.** A request that a browser sends from one is refused, and
-//!    a body must be JSON, which no form of another site can send.
+//! 2. **A page of another site does nothing.** A request that a browser sends from one is refused,
+//!    and a body must be JSON, which no form of another site can send.
 //! 3. **Bounded**: a tenant makes no key here beyond [`MOST_WORKING`] that work, or [`MOST_LISTED`]
 //!    in its list.
 
@@ -39,8 +39,8 @@ pub const MAX_BODY: usize = 4 * 1024;
 /// the operator can still give it some.
 const MOST_WORKING: usize = 100;
 
-/// Most keys in the list of a tenant that makes them here, ended ones included, which stay listed: a
-/// caller that makes and revokes keys without end fills no table.
+/// Most keys in the list of a tenant that makes them here, with the ended ones, which stay listed:
+/// a caller that makes and revokes keys without end fills no table.
 const MOST_LISTED: usize = 1_000;
 
 /// Longest wait for the store to answer one request.

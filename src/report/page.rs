@@ -2,9 +2,9 @@
 //! shows them.
 //!
 //! It must be served beside `usage` (`/usage-page` next to `/usage`), because its requests are
-//! relative to its own address. Laws: it loads nothing but those two, and `usage/keys` where that is served; its policy allows only its
-//! one style and its one script, by their hashes; a pasted key is kept in `sessionStorage` only,
-//! until the tab is closed.
+//! relative to its own address. Laws: it loads nothing but those two, and `usage/keys` where that
+//! is served; its policy allows only its one style and its one script, by their hashes; a pasted
+//! key is kept in `sessionStorage` only, until the tab is closed.
 
 use std::sync::LazyLock;
 

@@ -27,6 +27,9 @@ fn rest(request: &Request) -> String {
     if let Some(tenant) = request.tenant {
         out.push_str(&format!("x-tenant: {tenant}\r\n"));
     }
+    if let Some(permission) = request.permission() {
+        out.push_str(&format!("x-permission: {permission}\r\n"));
+    }
     if let Some(origin) = request.origin() {
         out.push_str(&format!("origin: {origin}\r\n"));
     }

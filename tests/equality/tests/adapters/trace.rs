@@ -91,12 +91,23 @@ fn a_permission_is_asked_for_alike() {
     let statuses: Vec<u16> = plain.answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [403, 404, 401]);
     assert!(plain.answers[0].body.contains("\"permission\":\"unseal\""), "{:?}", plain.answers);
-    for theirs in [
+    let all = [
         front::run(axum::Axum::new, &steps),
         front::run(actix::Actix::new, &steps),
         front::run(lambda::Lambda::new, &steps),
-    ] {
-        equal(&plain, &theirs);
+    ];
+    for theirs in all {
+        let others: Vec<u16> = theirs.answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(others, statuses);
+        // The 404 is the framework's own.
+        for refused in [0, 2] {
+            let ours = &plain.answers[refused];
+            assert_eq!(
+                (&theirs.answers[refused].body, theirs.answers[refused].headers.len()),
+                (&ours.body, ours.headers.len())
+            );
+        }
+        assert_eq!(theirs.ledger, plain.ledger);
     }
 }
 
