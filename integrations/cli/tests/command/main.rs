@@ -9,6 +9,7 @@ mod dry_run;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod exit_codes;
+mod explain;
 mod home;
 mod hostile;
 mod session;
