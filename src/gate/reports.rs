@@ -21,7 +21,7 @@ use crate::billing::audit::Audit;
 use crate::billing::due::{DueUse, RecordedUse};
 use crate::billing::result::{Report, ReportError, StoppedEntry};
 use crate::billing::terms::terms;
-use crate::billing::{ItemId, SentSinceCopy};
+use crate::billing::{ItemId, OutboxRow, SentSinceCopy};
 use crate::directory::News;
 use crate::ids::Surrogate;
 use crate::repeated::repeated;
@@ -107,6 +107,27 @@ impl Gate {
     ) -> Result<bool, ReportError> {
         let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
         Ok(billing.reporter.decide(entry, counts).await?)
+    }
+
+    /// The entries for Stripe whose outcome is not final, with their tenants. Stripe is not asked.
+    /// For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// The service file has no `[stripe]`, or the store fails.
+    #[doc(hidden)]
+    pub async fn outbox(&self) -> Result<Vec<OutboxRow>, ReportError> {
+        let inner = &self.inner;
+        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let items: BTreeSet<ItemId> =
+            billing.reporter.used().await?.into_iter().filter_map(|used| used.id).collect();
+        let mut rows = billing.reporter.rows(items.iter()).await?;
+        let mut records = HashMap::new();
+        for row in &mut rows {
+            let record = inner.record_of(row.entry.item.tenant, &mut records).await?;
+            row.tenant = record.map(|record| record.id.as_str().into());
+        }
+        Ok(rows)
     }
 
     /// Compares what was recorded, what is owed, what was sent and what Stripe counts, after a

@@ -1,4 +1,7 @@
-//! `report` and `audit`: usage into Stripe's meters, and whether all of it arrived.
+//! `report` and `audit`: usage into Stripe's meters, and whether all of it arrived. What lies
+//! between is in files of its own.
+
+mod outbox;
 
 use serde_json::{Value, json};
 use tallygate::billing::audit::{Audit, Gap, Line};
@@ -11,6 +14,8 @@ use crate::output::{Colour, Output, Table, say};
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::written;
+
+pub(super) use outbox::run as outbox;
 
 /// `report`.
 pub(super) async fn report(out: Output, settings: &Settings, how: &Report) -> Ran {
