@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Entries on their way to Stripe: list, decide about those that wait for an operator
     #[command(subcommand)]
     Outbox(Outbox),
+    /// Stripe's events: apply one from a file
+    #[command(subcommand)]
+    Event(Event),
     /// Messages of a queue that could not be counted: list, show, replay, drop
     #[command(subcommand)]
     Dlq(Dlq),
@@ -572,6 +575,20 @@ pub(crate) struct Decision {
     /// Say what would be decided, and decide nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `event`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Event {
+    /// Apply an event as its webhook would be, and say what it changes
+    Apply {
+        /// The event as Stripe shows it, in JSON
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// Say what the event is and whose, and apply nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// `dlq`.

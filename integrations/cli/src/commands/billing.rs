@@ -1,6 +1,7 @@
 //! `report` and `audit`: usage into Stripe's meters, and whether all of it arrived. What lies
 //! between is in files of its own.
 
+mod event;
 mod outbox;
 
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::written;
 
+pub(super) use event::run as event;
 pub(super) use outbox::run as outbox;
 
 /// `report`.

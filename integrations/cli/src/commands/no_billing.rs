@@ -1,7 +1,7 @@
 //! `report`, `audit` and the commands beside them, of a build without the feature `stripe`.
 
 use super::Ran;
-use crate::args::{Outbox, Report};
+use crate::args::{Event, Outbox, Report};
 use crate::failure::{Failure, code};
 use crate::output::Output;
 use crate::settings::Settings;
@@ -11,6 +11,10 @@ pub(super) async fn report(_: Output, _: &Settings, _: &Report) -> Ran {
 }
 
 pub(super) async fn audit(_: Output, _: &Settings) -> Ran {
+    none().await
+}
+
+pub(super) async fn event(_: Output, _: &Settings, _: Event) -> Ran {
     none().await
 }
 

@@ -16,5 +16,7 @@ mod hostile;
 mod session;
 mod sessions;
 mod simulate;
+#[cfg(feature = "stripe")]
+mod stripe_events;
 #[cfg(target_os = "linux")]
 mod terminal;

@@ -1,0 +1,90 @@
+//! `event apply`: an event from a file does what its webhook does, and says it.
+
+use serde_json::Value;
+use stripe_sim::{Settings, Sim};
+
+use crate::home::Home;
+
+const PLANS: &str = "default-plan = \"free\"\n\
+                     [plan.free]\nquota.requests = \"9/day\"\n\
+                     [plan.pro]\nstripe = { price = \"pro_monthly\" }\nquota.requests = \"99/day\"\n";
+
+fn home(sim: &Sim) -> Home {
+    let mut home = Home::empty();
+    let service = "[stripe]\nkey = { env = \"STRIPE_SECRET_KEY\" }\napi-base = \"BASE\"\n";
+    home.write("plans.toml", PLANS);
+    home.write("tallygate.toml", &service.replace("BASE", &sim.url()));
+    home.set("STRIPE_SECRET_KEY", "sk_test_x");
+    home.run(&["tenant", "create", "acme"]).ok();
+    home
+}
+
+/// A customer with a subscription, and the event of that.
+fn subscribed(sim: &Sim) -> (String, Value) {
+    let id = |it: &Value| it["id"].as_str().unwrap().to_owned();
+    let customer = id(&sim.call("POST", "/v1/customers", "name=acme"));
+    sim.call(
+        "POST",
+        &format!("/v1/customers/{customer}"),
+        "invoice_settings[default_payment_method]=pm_card_visa",
+    );
+    let price = "currency=usd&unit_amount=500&recurring[interval]=month&product_data[name]=x\
+                 &lookup_key=pro_monthly";
+    let price = id(&sim.call("POST", "/v1/prices", price));
+    let form = format!("customer={customer}&items[0][price]={price}");
+    let subscription = sim.call("POST", "/v1/subscriptions", &form);
+    (customer, sim.emit("customer.subscription.created", &subscription))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_from_a_file_says_what_it_changes() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    let home = home(&sim);
+    let (customer, event) = subscribed(&sim);
+    home.write("event.json", &event.to_string());
+    let session = serde_json::json!({
+        "object": "checkout.session", "id": "cs_1", "customer": customer, "mode": "subscription",
+        "metadata": { "tallygate_tenant": "acme" },
+    });
+    let checkout = sim.emit("checkout.session.completed", &session);
+    home.write("checkout.json", &checkout.to_string());
+
+    let apply =
+        |file: &str, more: &[&str]| home.run(&[&["event", "apply", "--file", file], more].concat());
+    // Whose it is is not known yet; the checkout says it, and what was said before is in force.
+    let first = apply("event.json", &["--json"]).json();
+    assert_eq!((&first["outcome"], &first["tenant"]), (&"applied".into(), &Value::Null), "{first}");
+    let dry = apply("checkout.json", &["--dry-run"]);
+    assert!(dry.stderr.contains("nothing was applied"), "{}", dry.stderr);
+    assert!(dry.ok().contains("tenant    acme"));
+    assert_eq!(home.run(&["tenant", "show", "acme", "--json"]).json()["account"], Value::Null);
+
+    let linked = apply("checkout.json", &["--json"]).json();
+    assert_eq!((&linked["outcome"], &linked["tenant"]), (&"applied".into(), &"acme".into()));
+    let fields = linked["differences"].as_array().unwrap();
+    let of = |name: &str| fields.iter().find(|it| it["field"] == name);
+    assert_eq!(of("plan").map(|it| &it["new"]), Some(&"pro".into()), "{linked}");
+    assert_eq!(of("account").unwrap()["new"], *customer, "{linked}");
+    assert_eq!(home.run(&["tenant", "show", "acme", "--json"]).json()["plan"], "pro");
+
+    // Once more it changes nothing.
+    let again = apply("checkout.json", &["--json"]).json();
+    assert_eq!(again["outcome"], "applied before");
+    let none = serde_json::json!([]);
+    assert_eq!((&again["differences"], &again["changes"]), (&none, &none), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_event_of_this_account_changes_nothing() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    let home = home(&sim);
+    let (_, mut event) = subscribed(&sim);
+    home.write("none.json", "{\"hello\": 1}");
+    let args = ["event", "apply", "--file", "none.json"];
+    assert!(home.run(&args).fails(2).contains("stripe events retrieve"));
+    home.run(&["event", "apply", "--file", "missing.json"]).fails(4);
+    event["livemode"] = true.into();
+    home.write("live.json", &event.to_string());
+    let live = home.run(&["event", "apply", "--file", "live.json"]);
+    assert!(live.code == 6 && live.stdout.contains("other mode"), "{}", live.stdout);
+}
