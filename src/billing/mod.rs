@@ -53,3 +53,6 @@ pub use outbox::Stopped;
 pub use restored::SentSinceCopy;
 #[doc(hidden)]
 pub use sink::SinkError;
+#[cfg(feature = "stripe")]
+#[doc(hidden)]
+pub use stripe::{ObjectKind, StripeObject};

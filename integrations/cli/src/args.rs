@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Entries on their way to Stripe: list, decide about those that wait for an operator
     #[command(subcommand)]
     Outbox(Outbox),
+    /// Meters and prices at Stripe: compare them with the plan file, make what is missing
+    #[command(subcommand)]
+    Stripe(Stripe),
     /// Stripe's events: apply one from a file
     #[command(subcommand)]
     Event(Event),
@@ -575,6 +578,19 @@ pub(crate) struct Decision {
     /// Say what would be decided, and decide nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `stripe`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Stripe {
+    /// Compare meters and prices at Stripe with the plan file; exits with 7 if they differ
+    Verify,
+    /// Make the meters that are missing; nothing that is there is changed
+    Sync {
+        /// Say what would be made, and make nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// `event`.

@@ -8,7 +8,10 @@ use std::fmt::Write as _;
 
 use http::Method;
 use stripe_billing::InvoiceStatus;
-use stripe_billing::billing_meter::ListBillingMeter;
+use stripe_billing::billing_meter::{
+    CreateBillingMeter, CreateBillingMeterDefaultAggregation,
+    CreateBillingMeterDefaultAggregationFormula, ListBillingMeter,
+};
 use stripe_billing::billing_meter_event::CreateBillingMeterEvent;
 use stripe_billing::billing_meter_event_summary::ListIdBillingMeterEventSummary;
 use stripe_billing::invoice::{ListInvoice, RetrieveInvoice};
@@ -65,6 +68,13 @@ impl ApiCall {
             Some(after) => request.starting_after(after),
             None => request,
         })
+    }
+
+    /// Stripe's defaults for the rest are where our events have their customer and value.
+    pub(super) fn make_meter(event: &str) -> Self {
+        let sum = CreateBillingMeterDefaultAggregationFormula::Sum;
+        let sum = CreateBillingMeterDefaultAggregation::new(sum);
+        Self::of(&CreateBillingMeter::new(sum, event, event))
     }
 
     pub(super) fn sums(meter: &str, sum: &Sum) -> Result<Self, SinkError> {

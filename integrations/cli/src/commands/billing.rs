@@ -3,6 +3,7 @@
 
 mod event;
 mod outbox;
+mod stripe;
 
 use serde_json::{Value, json};
 use tallygate::billing::audit::{Audit, Gap, Line};
@@ -18,6 +19,7 @@ use crate::when::written;
 
 pub(super) use event::run as event;
 pub(super) use outbox::run as outbox;
+pub(super) use stripe::run as stripe;
 
 /// `report`.
 pub(super) async fn report(out: Output, settings: &Settings, how: &Report) -> Ran {

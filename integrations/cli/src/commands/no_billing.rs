@@ -1,7 +1,7 @@
 //! `report`, `audit` and the commands beside them, of a build without the feature `stripe`.
 
 use super::Ran;
-use crate::args::{Event, Outbox, Report};
+use crate::args::{Event, Outbox, Report, Stripe};
 use crate::failure::{Failure, code};
 use crate::output::Output;
 use crate::settings::Settings;
@@ -15,6 +15,10 @@ pub(super) async fn audit(_: Output, _: &Settings) -> Ran {
 }
 
 pub(super) async fn event(_: Output, _: &Settings, _: Event) -> Ran {
+    none().await
+}
+
+pub(super) async fn stripe(_: Output, _: &Settings, _: Stripe) -> Ran {
     none().await
 }
 

@@ -88,3 +88,53 @@ async fn what_is_no_event_of_this_account_changes_nothing() {
     let live = home.run(&["event", "apply", "--file", "live.json"]);
     assert!(live.code == 6 && live.stdout.contains("other mode"), "{}", live.stdout);
 }
+
+/// Meters and prices of the plan file: missing, made, and as they should not be.
+#[tokio::test(flavor = "multi_thread")]
+async fn stripe_is_compared_with_the_plan_file_and_missing_meters_are_made() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    let home = home(&sim);
+    let more = "[meter.calls]\nstripe = { event = \"calls\", send = \"all\" }\n\
+                [meter.scans]\nstripe = { event = \"scans\", send = \"all\" }\n\
+                [topup.pack]\nstripe = { price = \"pack\" }\nadds = { requests = \"5\" }\n";
+    home.write("plans.toml", &format!("{PLANS}{more}"));
+    let scans = "display_name=x&event_name=scans&default_aggregation[formula]=count";
+    sim.call("POST", "/v1/billing/meters", scans);
+    let price = "currency=usd&unit_amount=500&product_data[name]=x&recurring[interval]=month";
+    sim.call("POST", "/v1/prices", &format!("{price}&lookup_key=pack"));
+
+    let states = |args: &[&str], code: i32| {
+        let ran = home.run(&[args, &["--json"]].concat());
+        assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
+        let read = |line: &str| {
+            let it: Value = serde_json::from_str(line).unwrap();
+            format!("{} {}", it["name"].as_str().unwrap(), it["state"].as_str().unwrap())
+        };
+        ran.stdout.lines().map(read).collect::<Vec<_>>()
+    };
+    let before = ["calls missing", "scans differs", "pro_monthly missing", "pack differs"];
+    assert_eq!(states(&["stripe", "verify"], 7), before);
+    let table = home.run(&["stripe", "verify"]).stdout;
+    for said in [
+        "`tallygate stripe sync` makes it",
+        "default_aggregation.formula is count, not sum",
+        "make a price with this lookup key, recurring price",
+        "type is recurring, not one_time",
+    ] {
+        assert!(table.contains(said), "{said}: {table}");
+    }
+    assert_eq!(states(&["stripe", "sync", "--dry-run"], 7), before);
+
+    let made = home.run(&["stripe", "sync"]);
+    assert!(made.stderr.contains("meter calls: was made") && !made.stderr.contains("scans"));
+    // What is there stays as it is; a price has an amount that no plan file says.
+    let after = ["calls ok", "scans differs", "pro_monthly missing", "pack differs"];
+    assert_eq!(states(&["stripe", "verify"], 7), after);
+    assert_eq!(sim.call("GET", "/v1/billing/meters", "")["data"].as_array().unwrap().len(), 2);
+    home.run(&["stripe", "sync"]);
+    assert_eq!(sim.call("GET", "/v1/billing/meters", "")["data"].as_array().unwrap().len(), 2);
+
+    home.write("plans.toml", PLANS);
+    sim.call("POST", "/v1/prices", &format!("{price}&lookup_key=pro_monthly"));
+    assert_eq!(states(&["stripe", "verify"], 0), ["pro_monthly ok"]);
+}
