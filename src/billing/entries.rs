@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::due::DueUse;
 use super::item::ItemId;
 use super::outbox::{Outbox, OutboxEntry, PendingEntry, SentEntry, Stopped};
 use super::report::Reporter;
 use super::result::StoppedEntry;
+use crate::amount::{Amount, Atoms};
 use crate::clock::time_at;
 use crate::store::StoreError;
 
@@ -44,7 +46,40 @@ pub struct OutboxRow {
     pub state: EntryState,
 }
 
+/// A tenant's usage of a meter in a billing period, and what was sent of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BilledPeriod {
+    /// The item.
+    pub item: ItemId,
+    /// The event name of the meter at the service.
+    pub event: String,
+    /// On record.
+    pub recorded: Amount,
+    /// Owed of that.
+    pub owed: Amount,
+    /// Whole units of the service that it has accepted.
+    pub sent: u64,
+}
+
 impl Reporter {
+    /// This use, with what was sent of it.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "Stripe alone has an outbox"))]
+    pub(crate) async fn billed(&self, due: Vec<DueUse>) -> Result<Vec<BilledPeriod>, StoreError> {
+        let mut periods = Vec::new();
+        for due in due {
+            let sent = self.outbox(&due.id).await?.value_sent();
+            let amount = |atoms: Atoms| Amount::new(atoms.0, due.id.scale);
+            let (recorded, owed) = (amount(due.used), amount(due.owed()));
+            let (item, event) = (due.id, due.terms.event);
+            periods.push(BilledPeriod { item, event, recorded, owed, sent });
+        }
+        Ok(periods)
+    }
+
     /// The entries of these items whose outcome is not final, item by item.
     ///
     /// # Errors

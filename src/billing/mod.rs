@@ -46,7 +46,7 @@ pub mod webhook;
 #[cfg(feature = "stripe")]
 pub use crate::config::StripeConfig;
 #[doc(hidden)]
-pub use entries::{EntryState, OutboxRow};
+pub use entries::{BilledPeriod, EntryState, OutboxRow};
 #[doc(hidden)]
 pub use item::ItemId;
 pub use outbox::Stopped;
@@ -55,4 +55,4 @@ pub use restored::SentSinceCopy;
 pub use sink::SinkError;
 #[cfg(feature = "stripe")]
 #[doc(hidden)]
-pub use stripe::{ObjectKind, StripeObject};
+pub use stripe::{ObjectKind, StripeInvoice, StripeObject};

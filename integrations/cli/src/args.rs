@@ -69,6 +69,11 @@ pub(crate) enum Command {
     /// Entries on their way to Stripe: list, decide about those that wait for an operator
     #[command(subcommand)]
     Outbox(Outbox),
+    /// A tenant's invoices at Stripe, and its usage by period against them
+    Invoices {
+        /// The tenant
+        id: String,
+    },
     /// Meters and prices at Stripe: compare them with the plan file, make what is missing
     #[command(subcommand)]
     Stripe(Stripe),

@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_command_sees_the_tables_that_it_needs() {
-        let file = "[ingest]\ntoken = \"x\"\nproducts = {}\n[stripe]\nmode = \"test\"\n[[identify]]\n\
+        let file = "[ingest]\ntoken = \"x\"\nproducts = {}\n[stripe]\nmode = \"test\"\n\
+                    [[identify]]\n\
                     header = \"x\"\n[[identify]]\napi-key = \"x-api-key\"\n";
         let table: Table = file.parse().unwrap();
         let keys = table_for(&table, For::Keys);

@@ -129,6 +129,11 @@ impl ApiCall {
         Self::of(&request.limit(PAGE))
     }
 
+    /// The newest ones, in any state.
+    pub(super) fn invoices(customer: &str) -> Self {
+        Self::of(&ListInvoice::new().customer(customer).limit(PAGE))
+    }
+
     pub(super) fn lines(invoice: &str, after: Option<&str>) -> Result<Self, SinkError> {
         let request = ListInvoiceInvoiceLineItem::new(checked(invoice)?).limit(PAGE);
         Ok(Self::of(&match after {

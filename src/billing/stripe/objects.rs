@@ -88,7 +88,7 @@ impl Stripe {
         made(self.inner.http.post_once(&ApiCall::make_meter(event), &key).await).map(drop)
     }
 
-    async fn all_meters(&self) -> Result<Vec<Value>, SinkError> {
+    pub(super) async fn all_meters(&self) -> Result<Vec<Value>, SinkError> {
         let mut all: Vec<Value> = Vec::new();
         let mut call = ApiCall::meters(None);
         for _ in 0..MAX_PAGES {

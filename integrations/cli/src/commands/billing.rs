@@ -2,6 +2,7 @@
 //! between is in files of its own.
 
 mod event;
+mod invoices;
 mod outbox;
 mod stripe;
 
@@ -18,6 +19,7 @@ use crate::settings::Settings;
 use crate::when::written;
 
 pub(super) use event::run as event;
+pub(super) use invoices::run as invoices;
 pub(super) use outbox::run as outbox;
 pub(super) use stripe::run as stripe;
 

@@ -63,6 +63,7 @@ async fn run(cli: Cli) -> Ran {
         Command::Report(how) => billing::report(out, &settings(&global)?, &how).await,
         Command::Audit => billing::audit(out, &settings(&global)?).await,
         Command::Outbox(what) => billing::outbox(out, &settings(&global)?, what).await,
+        Command::Invoices { id } => billing::invoices(out, &settings(&global)?, &id).await,
         Command::Stripe(what) => billing::stripe(out, &settings(&global)?, what).await,
         Command::Event(what) => billing::event(out, &settings(&global)?, what).await,
         Command::Dlq(what) => dlq::run(out, &settings(&global)?, what).await,

@@ -22,6 +22,10 @@ pub(super) async fn stripe(_: Output, _: &Settings, _: Stripe) -> Ran {
     none().await
 }
 
+pub(super) async fn invoices(_: Output, _: &Settings, _: &str) -> Ran {
+    none().await
+}
+
 pub(super) async fn outbox(_: Output, _: &Settings, _: Outbox) -> Ran {
     none().await
 }

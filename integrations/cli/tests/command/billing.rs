@@ -107,8 +107,7 @@ async fn other_commands_need_no_key() {
 /// A tenant that has been a customer for an hour: there are minutes for several entries.
 async fn customer_for_an_hour(home: &Home, sim: &Sim) {
     let customer = sim.call("POST", "/v1/customers", "name=globex");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let then_ms = i64::try_from(now.as_millis()).unwrap() - 3_600_000;
+    let then_ms = (sim.now() - 3_600) * 1_000;
     let store = home.path("tallygate.redb");
     let text = format!("identify = []\n[store]\npath = {:?}\n", store.to_str().unwrap());
     let builder = tallygate::GateBuilder::from_text(&text).plans(PLANS);

@@ -221,7 +221,8 @@ fn the_last_refusals_are_kept_and_no_others() {
     let line = |at: u32| {
         format!(
             "{{\"at\":\"2026-11-24T10:00:{at:02}Z\",\"kind\":\"request\",\"verdict\":\"refused\",\
-             \"tenant\":\"acme\",\"user\":null,\"key\":null,\"route\":\"default\",\"plan\":\"free\",\
+             \"tenant\":\"acme\",\"user\":null,\"key\":null,\"route\":\"default\",\
+             \"plan\":\"free\",\
              \"revision\":1,\"reason\":\"suspended\",\"limit\":null,\"status\":403,\
              \"retry_after_seconds\":null,\"cost\":{{}}}}\n"
         )

@@ -7,7 +7,8 @@ use crate::home::Home;
 
 const PLANS: &str = "default-plan = \"free\"\n\
                      [plan.free]\nquota.requests = \"9/day\"\n\
-                     [plan.pro]\nstripe = { price = \"pro_monthly\" }\nquota.requests = \"99/day\"\n";
+                     [plan.pro]\nstripe = { price = \"pro_monthly\" }\n\
+                     quota.requests = \"99/day\"\n";
 
 fn home(sim: &Sim) -> Home {
     let mut home = Home::empty();
@@ -137,4 +138,58 @@ async fn stripe_is_compared_with_the_plan_file_and_missing_meters_are_made() {
     home.write("plans.toml", PLANS);
     sim.call("POST", "/v1/prices", &format!("{price}&lookup_key=pro_monthly"));
     assert_eq!(states(&["stripe", "verify"], 0), ["pro_monthly ok"]);
+}
+
+/// An invoice of a month in which Stripe counted less than is on record.
+#[tokio::test(flavor = "multi_thread")]
+async fn invoices_are_shown_beside_the_usage_of_their_period() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    let home = home(&sim);
+    let meter = "[meter.calls]\nstripe = { event = \"calls\", send = \"all\" }\n";
+    home.write("plans.toml", &format!("{PLANS}{meter}"));
+    let none = home.run(&["invoices", "acme"]);
+    assert!(none.code == 0 && none.stderr.contains("no customer"), "{}", none.stderr);
+    home.run(&["invoices", "hooli"]).fails(4);
+
+    let id = |it: &Value| it["id"].as_str().unwrap().to_owned();
+    let meter = id(&sim.create_meter("calls").unwrap());
+    let customer = id(&sim.call("POST", "/v1/customers", "name=acme"));
+    let pays = "invoice_settings[default_payment_method]=pm_card_visa";
+    sim.call("POST", &format!("/v1/customers/{customer}"), pays);
+    let price = format!(
+        "currency=usd&unit_amount=5&product_data[name]=x&lookup_key=pro_monthly\
+         &recurring[interval]=month&recurring[usage_type]=metered&recurring[meter]={meter}"
+    );
+    let price = id(&sim.call("POST", "/v1/prices", &price));
+    let form = format!("customer={customer}&items[0][price]={price}");
+    let subscription = sim.call("POST", "/v1/subscriptions", &form);
+    let event = sim.emit("customer.subscription.created", &subscription);
+    home.write("event.json", &event.to_string());
+    home.run(&["event", "apply", "--file", "event.json"]).ok();
+    let session = serde_json::json!({
+        "object": "checkout.session", "id": "cs_1", "customer": customer, "mode": "subscription",
+        "metadata": { "tallygate_tenant": "acme" },
+    });
+    let checkout = sim.emit("checkout.session.completed", &session);
+    home.write("checkout.json", &checkout.to_string());
+    home.run(&["event", "apply", "--file", "checkout.json"]).ok();
+
+    home.run(&["usage", "record", "acme", "calls", "4", "--id", "e1"]).ok();
+    let sent = format!(
+        "event_name=calls&payload[stripe_customer_id]={customer}&payload[value]=3&timestamp={}",
+        sim.now() + 1
+    );
+    sim.advance(2);
+    sim.call("POST", "/v1/billing/meter_events", &sent);
+    let before = home.run(&["invoices", "acme", "--json"]).json();
+    assert_eq!(before["usage"][0]["invoiced"], Value::Null, "{before}");
+    sim.advance(32 * 86_400);
+
+    let after = home.run(&["invoices", "acme", "--json"]).json();
+    assert_eq!(after["invoices"][0]["total"], 15, "{after}");
+    let usage = &after["usage"][0];
+    assert_eq!((&usage["meter"], &usage["recorded"]), (&"calls".into(), &"4".into()), "{after}");
+    assert_eq!((&usage["sent"], &usage["invoiced"]), (&0.into(), &3.into()), "{after}");
+    let table = home.run(&["invoices", "acme"]).ok();
+    assert!(table.contains("15 usd") && table.contains("INVOICED"), "{table}");
 }

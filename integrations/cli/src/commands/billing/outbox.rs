@@ -1,5 +1,5 @@
-//! `outbox`: what is on its way to Stripe, and the decisions that it waits for. Stripe is not asked,
-//! and nothing is sent: the next report sends what was decided to be owed.
+//! `outbox`: what is on its way to Stripe, and the decisions that it waits for. Stripe is not
+//! asked, and nothing is sent: the next report sends what was decided to be owed.
 
 use serde_json::{Value, json};
 use tallygate::Gate;
