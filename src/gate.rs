@@ -63,6 +63,8 @@ mod nearest;
 mod news;
 mod once;
 mod open;
+#[cfg(feature = "stripe")]
+mod operator_events;
 mod peppers;
 mod pools_read;
 mod promises;
@@ -98,6 +100,8 @@ pub use entitlements::Entitlements;
 pub use health::{Health, Trouble};
 pub use meter_name::MeterName;
 pub use open::GateBuilder;
+#[cfg(feature = "stripe")]
+pub use operator_events::{EventApplied, EventRead};
 pub use restore::{Restored, SinceCopy};
 pub use settings::OnRefusal;
 pub use statement::{Identified, IdentifyStep};

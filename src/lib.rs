@@ -181,5 +181,8 @@ pub use gate::{
 };
 #[doc(hidden)]
 pub use gate::{CLOSE_WITHIN, LEASE_WAIT, LEASE_WAITERS};
+#[cfg(feature = "stripe")]
+#[doc(hidden)]
+pub use gate::{EventApplied, EventRead};
 pub use ledger::flush::FlushError;
 pub use quota::alert::Alert;

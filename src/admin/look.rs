@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::origin::origins;
 use super::path::Route;
 use super::{Admin, KnownOperator, written};
 use crate::directory::Tenant;
@@ -104,8 +103,8 @@ impl Admin {
         let (inner, record) = (&self.gate.inner, tenant.record());
         let (live, now_ms) = (inner.catalogs.live.load(), inner.clock.now().wall_ms);
         let holds = live.resolve(record, now_ms);
-        let origins = origins(&live.catalog, record, &holds.policy.plan, now_ms);
-        written::tenant(record, &holds, &origins)
+        let origins = live.origins(record, &holds.policy.plan, now_ms);
+        written::tenant(record, &holds, &origins.limits)
     }
 
     /// The tenant with this id, or a 404.

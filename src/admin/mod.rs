@@ -52,7 +52,6 @@ use crate::wire::{Reply, plain_problem};
 mod change;
 mod console;
 mod look;
-mod origin;
 mod path;
 mod refusals;
 #[cfg(test)]

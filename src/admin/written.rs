@@ -12,7 +12,8 @@ use crate::directory::{
 };
 use crate::error::Error;
 use crate::gate::status_word;
-use crate::policy::resolve::Resolved;
+use crate::policy::origin::Origin;
+use crate::policy::resolve::{Resolved, SetBy};
 use crate::store::StoreErrorKind;
 use crate::wire::{PROBLEM_JSON, Reply, rfc3339};
 
@@ -31,7 +32,7 @@ fn at(time: SystemTime) -> String {
 pub(super) fn tenant(
     record: &TenantRecord,
     holds: &Resolved,
-    origins: &BTreeMap<Arc<str>, &str>,
+    origins: &BTreeMap<Arc<str>, Origin>,
 ) -> Value {
     json!({
         "id": record.id,
@@ -48,9 +49,18 @@ pub(super) fn tenant(
         "addons": record.addons,
         "grants": record.grants.iter().map(grant).collect::<Vec<_>>(),
         "overrides": record.overrides.iter().map(exception).collect::<Vec<_>>(),
-        "origins": origins.iter().map(|(id, of)| (&**id, *of)).collect::<BTreeMap<_, _>>(),
+        "origins": origins.iter().map(|(id, of)| (&**id, origin(of))).collect::<BTreeMap<_, _>>(),
         "version": record.version,
     })
+}
+
+/// Where a limit comes from that is not its plan's alone.
+fn origin(of: &Origin) -> &'static str {
+    match of.by {
+        SetBy::Override(_) => "override",
+        SetBy::Exception => "exception",
+        SetBy::Plan => "addon",
+    }
 }
 
 pub(super) fn grant(grant: &Grant) -> Value {

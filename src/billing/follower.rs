@@ -28,7 +28,7 @@ mod act;
 mod events;
 mod record;
 
-pub(crate) use events::EventsOf;
+pub(crate) use events::{CHECKOUT_TENANT, EventsOf};
 
 /// How often a tenant is brought in step anew because its customer's facts changed meanwhile.
 const ROUNDS: usize = 8;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `sink` | the service as billing sees it: send, sum, time |
 //! | `outbox` | the amount owed for one account, tenant, meter and period, without I/O |
+//! | `entries` | the outbox as an operator sees it |
 //! | [`report`] | the reporter: from the ledger through the outbox to the service |
 //! | `audit` (feature `stripe`) | whether use, debt, sends and the service's counts agree |
 //! | `webhook` | authenticity and content of webhooks |
@@ -20,6 +21,7 @@ pub mod audit;
 pub(crate) mod customers;
 mod dates;
 pub(crate) mod due;
+mod entries;
 #[cfg(feature = "stripe")]
 pub(crate) mod follower;
 mod item;
@@ -44,8 +46,13 @@ pub mod webhook;
 #[cfg(feature = "stripe")]
 pub use crate::config::StripeConfig;
 #[doc(hidden)]
+pub use entries::{BilledPeriod, EntryState, OutboxRow};
+#[doc(hidden)]
 pub use item::ItemId;
 pub use outbox::Stopped;
 pub use restored::SentSinceCopy;
 #[doc(hidden)]
 pub use sink::SinkError;
+#[cfg(feature = "stripe")]
+#[doc(hidden)]
+pub use stripe::{ObjectKind, StripeInvoice, StripeObject};

@@ -203,7 +203,7 @@ fn unhex(text: &str) -> Option<[u8; SIGNATURE]> {
 }
 
 impl WebhookEvent {
-    fn parse(body: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let mut event: Value = serde_json::from_slice(body).ok()?;
         let text = |name: &str| event[name].as_str().map(str::to_owned);
         let (id, kind) = (text("id")?, text("type")?);

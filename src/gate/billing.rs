@@ -132,9 +132,7 @@ impl Gate {
                 return plain_problem(error.status(), "Webhook refused", &error.to_string());
             }
         };
-        let (mode, stripe, reporter) = (billing.mode, &billing.stripe, &billing.reporter);
-        let account = EventsOf { mode, stripe, reporter };
-        match inner.follower().take_event(&account, &event, body).await {
+        match inner.follower().take_event(&billing.events(), &event, body).await {
             Ok(mark) => {
                 telemetry::webhook_event("taken");
                 tracing::info!(event = %event.id, kind = %event.kind, ?mark, "webhook accepted");
@@ -162,6 +160,11 @@ impl Gate {
 }
 
 impl Billing {
+    /// Whose events are taken in.
+    pub(super) fn events(&self) -> EventsOf<'_> {
+        EventsOf { mode: self.mode, stripe: &self.stripe, reporter: &self.reporter }
+    }
+
     /// Once for each type and version, in this process: Stripe repeats each for days.
     fn log_unreadable(&self, event: &WebhookEvent) {
         let mut logged = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);

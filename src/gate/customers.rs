@@ -1,6 +1,7 @@
 //! Tenants and their customers at Stripe, as hosts link them.
 
 use super::{Gate, Inner};
+use crate::billing::StripeObject;
 use crate::billing::customers::Customers;
 use crate::billing::follower::{EffectFailed, Follower};
 use crate::directory::DirectoryError;
@@ -49,6 +50,32 @@ impl Gate {
         let customer = billing.stripe.customer_for(&name, tenant).await?;
         self.link_customer(tenant, &customer).await?;
         Ok(customer)
+    }
+}
+
+impl Gate {
+    /// The objects at Stripe that the plan file in force names, as they stand. For the operator's
+    /// command.
+    ///
+    /// # Errors
+    ///
+    /// The service file has no `[stripe]`, or Stripe does not answer.
+    #[doc(hidden)]
+    pub async fn stripe_objects(&self) -> Result<Vec<StripeObject>, Error> {
+        let billing = self.inner.billing.as_ref().ok_or(Error::NoStripe)?;
+        let catalog = self.inner.catalogs.live.load().catalog.clone();
+        Ok(billing.stripe.objects(&catalog).await?)
+    }
+
+    /// Makes the meter of this event name at Stripe. The caller has seen that there is none.
+    ///
+    /// # Errors
+    ///
+    /// The service file has no `[stripe]`, or Stripe refuses.
+    #[doc(hidden)]
+    pub async fn make_stripe_meter(&self, event: &str) -> Result<(), Error> {
+        let billing = self.inner.billing.as_ref().ok_or(Error::NoStripe)?;
+        Ok(billing.stripe.make_meter(event).await?)
     }
 }
 

@@ -12,7 +12,9 @@ use crate::catalog::{Auth, Catalog, OnDirectoryError, OnLeaseError, Reads};
 use crate::config::NoScope;
 use crate::decision::{Payment, Reason};
 use crate::decision_log::{LimitAsked, reason_word};
-use crate::policy::resolve::Standing;
+use crate::directory::{Grant, Override, TenantRecord};
+use crate::policy::origin::{CONCURRENCY, Origin, Origins};
+use crate::policy::resolve::{SetBy, Standing};
 use crate::policy::taken::Limit;
 use crate::policy::{CounterHome, RoutePolicy};
 use crate::sheets::sheet::Sheet;
@@ -40,10 +42,8 @@ impl Gate {
             read.await;
         }
         let now = inner.clock.now();
-        let (sheet, revision) = {
-            let live = inner.catalogs.live.load();
-            (who.tenant().0.sheet(&live, now), live.revision)
-        };
+        let live = inner.catalogs.live.load_full();
+        let sheet = who.tenant().0.sheet(&live, now);
         let catalog = &sheet.catalog;
         let path = inner.strip_prefix(path);
         let route = catalog.routes.find_at(method, path, Reads::AsItCame, || None);
@@ -60,8 +60,12 @@ impl Gate {
         let asked = reader.asked_of_all(call, Drawn::No);
         let asked: Vec<_> =
             in_flight.into_iter().map(|it| (Limit::None, it)).chain(asked).collect();
+        let record = who.tenant().0.record();
+        let origins = live.origins(&record, &sheet.policy.plan, now.wall_ms);
+        let from = (&*record, &origins);
         let limits: Vec<_> =
-            asked.iter().map(|(limit, asked)| shown(&reader, *limit, asked)).collect();
+            asked.iter().map(|(limit, asked)| shown(&reader, *limit, asked, from)).collect();
+        let in_force = origins.overrides.iter().filter_map(|at| record.overrides.get(*at));
         let verdict = match auth {
             Auth::None => json!({ "verdict": "passed", "reason": "the route has auth = \"none\"" }),
             _ => verdict(&reader, rules, &asked),
@@ -72,10 +76,11 @@ impl Gate {
             "route": route_name(&sheet, route),
             "plan": sheet.policy.plan.name,
             "status": super::status_word(&sheet.standing),
-            "revision": revision,
+            "revision": live.revision,
             "timezone": catalog.timezone.name(),
             "cost": reader.cost(call),
             "limits": limits,
+            "overrides": in_force.map(Override::id).collect::<Vec<_>>(),
             "fail_policy": fail_policy(catalog, &sheet, inner.settings.identity.no_scope),
         });
         merge(&mut all, verdict);
@@ -89,8 +94,13 @@ fn merge(into: &mut Value, more: Value) {
     }
 }
 
-/// A limit with its window, and where its counter is.
-fn shown(reader: &LimitReader<'_>, limit: Limit, asked: &LimitAsked) -> Value {
+/// A limit with its window, where its counter is, and what sets it.
+fn shown(
+    reader: &LimitReader<'_>,
+    limit: Limit,
+    asked: &LimitAsked,
+    (record, origins): (&TenantRecord, &Origins),
+) -> Value {
     let sheet = reader.sheet;
     let mut shown = serde_json::to_value(asked).unwrap_or_default();
     let more = match limit {
@@ -116,6 +126,38 @@ fn shown(reader: &LimitReader<'_>, limit: Limit, asked: &LimitAsked) -> Value {
         Limit::None => json!({ "scope": "tenant", "counter": "process" }),
     };
     merge(&mut shown, more);
+    let id = match limit {
+        Limit::Rate(index) => sheet.policy.rates[index].id.clone(),
+        Limit::Quota(_) | Limit::Granted(_) => asked.name.clone(),
+        Limit::None => CONCURRENCY.into(),
+    };
+    shown["origin"] = origin(record, origins.limits.get(&id));
+    if let Limit::Granted(meter) = limit {
+        let name = &*sheet.catalog.meters[usize::from(meter.0)].name;
+        let now = reader.now.wall();
+        let lasts = |it: &Grant| it.expires_at().is_none_or(|end| now < end);
+        let own = record.grants.iter().filter(|it| it.meter == name && lasts(it));
+        shown["origin"]["grants"] = own.map(|it| &*it.id).collect();
+    }
+    shown
+}
+
+/// What sets a limit: the plan, the plan file's table of the tenant, or an override by its id; and
+/// the addons that enlarge it.
+fn origin(record: &TenantRecord, of: Option<&Origin>) -> Value {
+    let Some(of) = of else { return json!({ "from": "plan" }) };
+    let mut shown = match of.by {
+        SetBy::Plan => json!({ "from": "plan" }),
+        SetBy::Exception => json!({ "from": "exception" }),
+        SetBy::Override(at) => {
+            let id = record.overrides.get(at).map(Override::id);
+            json!({ "from": "override", "override": id })
+        }
+    };
+    if !of.addons.is_empty() {
+        let addons = of.addons.iter().map(|(name, n)| (name.to_string(), json!(n)));
+        shown["addons"] = Value::Object(addons.collect());
+    }
     shown
 }
 

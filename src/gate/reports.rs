@@ -21,8 +21,8 @@ use crate::billing::audit::Audit;
 use crate::billing::due::{DueUse, RecordedUse};
 use crate::billing::result::{Report, ReportError, StoppedEntry};
 use crate::billing::terms::terms;
-use crate::billing::{ItemId, SentSinceCopy};
-use crate::directory::News;
+use crate::billing::{BilledPeriod, ItemId, OutboxRow, SentSinceCopy, SinkError, StripeInvoice};
+use crate::directory::{News, TenantRecord};
 use crate::ids::Surrogate;
 use crate::repeated::repeated;
 use crate::store::StoreError;
@@ -107,6 +107,56 @@ impl Gate {
     ) -> Result<bool, ReportError> {
         let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
         Ok(billing.reporter.decide(entry, counts).await?)
+    }
+
+    /// The entries for Stripe whose outcome is not final, with their tenants. Stripe is not asked.
+    /// For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// The service file has no `[stripe]`, or the store fails.
+    #[doc(hidden)]
+    pub async fn outbox(&self) -> Result<Vec<OutboxRow>, ReportError> {
+        let inner = &self.inner;
+        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let items: BTreeSet<ItemId> =
+            billing.reporter.used().await?.into_iter().filter_map(|used| used.id).collect();
+        let mut rows = billing.reporter.rows(items.iter()).await?;
+        let mut records = HashMap::new();
+        for row in &mut rows {
+            let record = inner.record_of(row.entry.item.tenant, &mut records).await?;
+            row.tenant = record.map(|record| record.id.as_str().into());
+        }
+        Ok(rows)
+    }
+
+    /// A tenant's billed usage by meter and period, the latest period first, and the invoices of
+    /// its customer at Stripe. For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// The service file has no `[stripe]`, or the store or Stripe does not answer.
+    #[doc(hidden)]
+    pub async fn invoices_of(
+        &self,
+        tenant: &TenantRecord,
+    ) -> Result<(Vec<BilledPeriod>, Vec<StripeInvoice>), ReportError> {
+        let inner = &self.inner;
+        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let mut used = billing.reporter.used().await?;
+        used.retain(|used| used.tenant == tenant.surrogate);
+        let failed = |items: FailedItems| {
+            let why = items.into_iter().next().map(|(_, why)| why);
+            ReportError::Sink(SinkError(why.unwrap_or_else(|| "its usage cannot be read".into())))
+        };
+        let due = inner.due_of(used).await.map_err(failed)?;
+        let mut periods = billing.reporter.billed(due).await?;
+        periods.sort_by_key(|it| std::cmp::Reverse(it.item.period()));
+        let invoices = match &tenant.account {
+            Some(customer) => billing.stripe.invoices(customer).await?,
+            None => Vec::new(),
+        };
+        Ok((periods, invoices))
     }
 
     /// Compares what was recorded, what is owed, what was sent and what Stripe counts, after a

@@ -19,6 +19,7 @@ use crate::wire::{HeaderItem, PolicyText};
 
 pub(crate) mod bucket;
 mod lower;
+pub(crate) mod origin;
 pub(crate) mod resolve;
 pub(crate) mod scoped;
 pub(crate) mod taken;

@@ -38,6 +38,33 @@ pub(crate) struct Resolved {
     pub(crate) rev: i64,
 }
 
+/// What a tenant's policy is made of.
+pub(super) struct Parts {
+    /// Weakest first.
+    pub(super) layers: Vec<Layer>,
+    /// The plan beneath them, by the payment state.
+    plan: PlanId,
+    standing: Standing,
+    /// Addons by their place in the catalog, and how many of each.
+    pub(super) addons: Vec<(usize, u64)>,
+}
+
+/// An exception over a plan.
+pub(super) struct Layer {
+    pub(super) by: SetBy,
+    pub(super) changes: PlanChanges,
+}
+
+/// What sets a limit of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SetBy {
+    Plan,
+    /// The `[tenant.x]` table.
+    Exception,
+    /// An operator's override, by its place in the record.
+    Override(usize),
+}
+
 /// A catalog in force, with the policies that tenants without exceptions share.
 #[derive(Debug)]
 pub(crate) struct LiveCatalog {
@@ -89,14 +116,9 @@ impl LiveCatalog {
     pub(crate) fn resolve(&self, record: &TenantRecord, now_ms: i64) -> Resolved {
         let mut edges = Edges::at(now_ms);
         edges.pass_grants(record);
-        let layers = self.layers(record, &mut edges);
-        let assigned = self.assigned(record, now_ms);
-        let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(assigned);
-        let (paid, mut standing) = self.paid(record, base, &mut edges);
-        let term = layers.iter().rev().find_map(|layer| layer.term);
-        // Addons belong to the plan that was bought, not to what is left of it without payment.
-        let addons = if paid == base { self.addons(record, base, &mut edges) } else { Vec::new() };
-        let policy = self.policy(record, paid, layers, &addons, now_ms);
+        let Parts { layers, plan, mut standing, addons } = self.parts(record, &mut edges);
+        let term = layers.iter().rev().find_map(|layer| layer.changes.term);
+        let policy = self.policy(record, plan, layers, &addons, now_ms);
         if let Some(life) = policy.plan.expires {
             let from = record.first_request_ms.unwrap_or(now_ms);
             if !edges.before(from.saturating_add(millis(life))) {
@@ -117,21 +139,34 @@ impl LiveCatalog {
         }
     }
 
+    /// What a tenant's policy is made of.
+    pub(super) fn parts(&self, record: &TenantRecord, edges: &mut Edges) -> Parts {
+        let layers = self.layers(record, edges);
+        let assigned = self.assigned(record, edges.now_ms);
+        let base = layers.iter().rev().find_map(|layer| layer.changes.plan).unwrap_or(assigned);
+        let (plan, standing) = self.paid(record, base, edges);
+        // Addons belong to the plan that was bought, not to what is left of it without payment.
+        let addons = if plan == base { self.addons(record, base, edges) } else { Vec::new() };
+        Parts { layers, plan, standing, addons }
+    }
+
     /// Exceptions in force, weakest first.
-    fn layers(&self, record: &TenantRecord, edges: &mut Edges) -> Vec<PlanChanges> {
+    fn layers(&self, record: &TenantRecord, edges: &mut Edges) -> Vec<Layer> {
         let mut layers = Vec::new();
         let exception = self.catalog.exception(&record.id);
         match exception.filter(|e| e.until_ms.is_none_or(|end| edges.before(end))) {
-            Some(exception) => layers.push(exception.changes.clone()),
+            Some(exception) => {
+                layers.push(Layer { by: SetBy::Exception, changes: exception.changes.clone() });
+            }
             // An exception that has ended is a past edge, even if it ended before the start.
             None => edges.passed += u32::from(exception.is_none()),
         }
-        for own in &record.overrides {
+        for (at, own) in record.overrides.iter().enumerate() {
             if own.until_ms.is_some_and(|end| !edges.before(end)) {
                 continue;
             }
             match self.catalog.parse_changes(&own.changes) {
-                Ok(changes) => layers.push(changes),
+                Ok(changes) => layers.push(Layer { by: SetBy::Override(at), changes }),
                 // Checked when it was made; the plan file has lost a name since.
                 Err(errors) => {
                     let now_ms = edges.now_ms;
@@ -206,7 +241,7 @@ impl LiveCatalog {
         &self,
         record: &TenantRecord,
         base: PlanId,
-        layers: Vec<PlanChanges>,
+        layers: Vec<Layer>,
         addons: &[(usize, u64)],
         now_ms: i64,
     ) -> Arc<Policy> {
@@ -221,8 +256,9 @@ impl LiveCatalog {
             return shared.get_or_init(make).clone();
         }
         // The payment rule has chosen the base: an exception's own `plan` only suggested one.
+        let layers = layers.into_iter();
         let layers: Vec<PlanChanges> =
-            layers.into_iter().map(|layer| PlanChanges { plan: None, ..layer }).collect();
+            layers.map(|layer| PlanChanges { plan: None, ..layer.changes }).collect();
         let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
         let plan = self.catalog.with_addons(plan, addons);
         Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.together))
@@ -267,7 +303,7 @@ fn rule_at(
 }
 
 /// The instants at which a tenant's policy changes by itself.
-struct Edges {
+pub(super) struct Edges {
     now_ms: i64,
     /// The latest past edge.
     last_ms: i64,
@@ -278,7 +314,7 @@ struct Edges {
 }
 
 impl Edges {
-    fn at(now_ms: i64) -> Self {
+    pub(super) fn at(now_ms: i64) -> Self {
         Self { now_ms, last_ms: i64::MIN, next_ms: i64::MAX, passed: 0 }
     }
 

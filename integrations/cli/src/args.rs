@@ -66,6 +66,23 @@ pub(crate) enum Command {
     Report(Report),
     /// Compare what was recorded, owed and sent with what Stripe counts; exits with 7 on gaps
     Audit,
+    /// Entries on their way to Stripe: list, decide about those that wait for an operator
+    #[command(subcommand)]
+    Outbox(Outbox),
+    /// A tenant's invoices at Stripe, and its usage by period against them
+    Invoices {
+        /// The tenant
+        id: String,
+    },
+    /// Meters and prices at Stripe: compare them with the plan file, make what is missing
+    #[command(subcommand)]
+    Stripe(Stripe),
+    /// Stripe's events: apply one from a file
+    #[command(subcommand)]
+    Event(Event),
+    /// Messages of a queue that could not be counted: list, show, replay, drop
+    #[command(subcommand)]
+    Dlq(Dlq),
     /// Alerts: test the destinations, list what waits
     #[command(subcommand)]
     Alerts(Alerts),
@@ -530,6 +547,109 @@ impl By {
             Self::Month => "month",
         }
     }
+}
+
+/// `outbox`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Outbox {
+    /// List the entries whose outcome is not final; exits with 7 if one waits for an operator
+    List,
+    /// Decide about an entry that waits for an operator
+    Decide {
+        /// The entry's identifier, as `outbox list` has it, or its beginning
+        entry: String,
+        /// Its units count: they were billed by other means, or are forgiven
+        #[arg(long, required_unless_present = "owed")]
+        settled: bool,
+        /// Its units do not count: they are owed, and sent anew by the next report
+        #[arg(long, conflicts_with = "settled")]
+        owed: bool,
+        #[command(flatten)]
+        how: Decision,
+    },
+    /// Let the next report send anew what Stripe has refused; not what may have counted
+    Retry {
+        /// The entry's identifier, or its beginning
+        #[arg(required_unless_present = "all")]
+        entry: Option<String>,
+        /// All that were refused
+        #[arg(long, conflicts_with = "entry")]
+        all: bool,
+        #[command(flatten)]
+        how: Decision,
+    },
+}
+
+/// What a decision takes: it is in no history.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Decision {
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Say what would be decided, and decide nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `stripe`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Stripe {
+    /// Compare meters and prices at Stripe with the plan file; exits with 7 if they differ
+    Verify,
+    /// Make the meters that are missing; nothing that is there is changed
+    Sync {
+        /// Say what would be made, and make nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// `event`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Event {
+    /// Apply an event as its webhook would be, and say what it changes
+    Apply {
+        /// The event as Stripe shows it, in JSON
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// Say what the event is and whose, and apply nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// `dlq`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// List the letters, in the order of their ids
+    List {
+        /// Only ids after this one
+        #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+        after: String,
+        /// Most letters
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
+    /// Show a letter with its message
+    Show {
+        /// The letter
+        id: String,
+    },
+    /// Count a letter after all, and remove it
+    Replay {
+        /// The letter
+        id: String,
+        /// Check the message, the tenant and the meter, and count nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Remove a letter: its usage is never counted
+    Drop {
+        /// The letter
+        id: String,
+        #[command(flatten)]
+        how: Destroy,
+    },
 }
 
 /// `alerts`.

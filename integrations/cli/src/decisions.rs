@@ -1,11 +1,12 @@
-//! The files of a log of decisions (`[decisions]` in the service file), and their lines.
+//! The files of a log of decisions (`[decisions]` in the service file), and their records.
 
-use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use tallygate::DecisionRecord;
 
 use crate::failure::{Failure, code};
+use crate::line_reader::{Line, LineReader};
 use crate::output::say;
 use crate::settings::Settings;
 
@@ -15,21 +16,34 @@ const OLDER: usize = 3;
 /// Processes that log side by side.
 const PROCESSES: usize = 64;
 
-/// The records of a log, of all its processes, the oldest first. Torn lines are left out, and
-/// their number said.
+/// The records of a log, of all its processes, the oldest first.
 pub(crate) fn read(log: &Path) -> Result<Vec<DecisionRecord>, Failure> {
-    let (mut records, mut torn, mut found) = (Vec::new(), 0_u64, false);
+    let mut records = Vec::new();
+    each(log, |record| records.push(record))?;
+    // Each process writes in the order of its decisions; a stable sort keeps that.
+    records.sort_by_key(DecisionRecord::at);
+    Ok(records)
+}
+
+/// Takes the records of a log one by one, those of each process the oldest first. Torn lines are
+/// left out, and their number said.
+pub(crate) fn each(log: &Path, mut take: impl FnMut(DecisionRecord)) -> Result<(), Failure> {
+    let (mut torn, mut found) = (0_u64, false);
     for file in files(log) {
-        let file = match std::fs::File::open(&file) {
-            Ok(file) => file,
+        let opened = match std::fs::File::open(&file) {
+            Ok(opened) => opened,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(Failure::of_file(&file, &error)),
         };
         found = true;
-        for line in BufReader::new(file).split(b'\n') {
-            let line = line.map_err(|error| Failure::of_file(log, &error))?;
-            match serde_json::from_slice(&line) {
-                Ok(record) => records.push(record),
+        let mut lines = LineReader::new(BufReader::new(opened));
+        while let Some(line) = lines.next().map_err(|error| Failure::of_file(&file, &error))? {
+            let Line::Whole(line) = line else {
+                torn += 1;
+                continue;
+            };
+            match serde_json::from_slice(line) {
+                Ok(record) => take(record),
                 Err(_) if line.trim_ascii().is_empty() => {}
                 Err(_) => torn += 1,
             }
@@ -42,9 +56,7 @@ pub(crate) fn read(log: &Path) -> Result<Vec<DecisionRecord>, Failure> {
     if torn > 0 {
         say(&format!("{torn} lines are torn, and were left out"));
     }
-    // Each process writes in the order of its decisions; a stable sort keeps that.
-    records.sort_by_key(DecisionRecord::at);
-    Ok(records)
+    Ok(())
 }
 
 /// The log of the command line, else of the service file.

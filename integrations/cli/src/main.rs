@@ -6,7 +6,8 @@
 //! | `args` | the command line |
 //! | `settings`, `service` | the service file with the environment over it; a gate opened from it |
 //! | `rehearsal` | what a change would do, on a copy in memory (`--dry-run`) |
-//! | `decisions` | the files of a log of decisions, and their lines |
+//! | `line_reader` | the lines of a log, within bounds |
+//! | `decisions` | the files of a log of decisions, and their records |
 //! | `output` | tables, JSON, instants; nothing reaches a terminal unescaped |
 //! | `failure` | errors, what to write instead, and the exit codes |
 //! | `commands` | a file for each subject |
@@ -16,6 +17,7 @@ mod ask;
 mod commands;
 mod decisions;
 mod failure;
+mod line_reader;
 mod log;
 mod output;
 mod rehearsal;

@@ -17,7 +17,7 @@ use crate::directory::DirectoryError;
 use crate::repeated::repeated;
 
 /// Where a Checkout Session's metadata names the tenant it was made for.
-const CHECKOUT_TENANT: &str = "tallygate_tenant";
+pub(crate) const CHECKOUT_TENANT: &str = "tallygate_tenant";
 
 /// The account whose events are taken in, and who hears of those that a report has caused.
 pub(crate) struct EventsOf<'a> {

@@ -8,7 +8,10 @@ use std::fmt::Write as _;
 
 use http::Method;
 use stripe_billing::InvoiceStatus;
-use stripe_billing::billing_meter::ListBillingMeter;
+use stripe_billing::billing_meter::{
+    CreateBillingMeter, CreateBillingMeterDefaultAggregation,
+    CreateBillingMeterDefaultAggregationFormula, ListBillingMeter,
+};
 use stripe_billing::billing_meter_event::CreateBillingMeterEvent;
 use stripe_billing::billing_meter_event_summary::ListIdBillingMeterEventSummary;
 use stripe_billing::invoice::{ListInvoice, RetrieveInvoice};
@@ -67,6 +70,13 @@ impl ApiCall {
         })
     }
 
+    /// Stripe's defaults for the rest are where our events have their customer and value.
+    pub(super) fn make_meter(event: &str) -> Self {
+        let sum = CreateBillingMeterDefaultAggregationFormula::Sum;
+        let sum = CreateBillingMeterDefaultAggregation::new(sum);
+        Self::of(&CreateBillingMeter::new(sum, event, event))
+    }
+
     pub(super) fn sums(meter: &str, sum: &Sum) -> Result<Self, SinkError> {
         let Sum { customer, from_s, until_s, .. } = sum;
         let meter = checked(meter)?;
@@ -117,6 +127,11 @@ impl ApiCall {
     pub(super) fn paid_invoices(customer: &str) -> Self {
         let request = ListInvoice::new().customer(customer).status(InvoiceStatus::Paid);
         Self::of(&request.limit(PAGE))
+    }
+
+    /// The newest ones, in any state.
+    pub(super) fn invoices(customer: &str) -> Self {
+        Self::of(&ListInvoice::new().customer(customer).limit(PAGE))
     }
 
     pub(super) fn lines(invoice: &str, after: Option<&str>) -> Result<Self, SinkError> {

@@ -137,7 +137,7 @@ impl Stripe {
 }
 
 /// The created object, if it was created.
-fn made(called: Called) -> Result<HttpResponse, SinkError> {
+pub(super) fn made(called: Called) -> Result<HttpResponse, SinkError> {
     match called {
         Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => Ok(answer),
         Called::Answer(answer) => Err(SinkError(answer.words())),

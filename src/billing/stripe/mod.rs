@@ -20,11 +20,15 @@ use crate::https::HttpsError;
 mod calls;
 mod customers;
 mod http;
+mod invoices;
+mod objects;
 mod pace;
 
 use calls::ApiCall;
 pub(crate) use customers::Dated;
 use http::{Called, Http, HttpResponse, Paces};
+pub use invoices::StripeInvoice;
+pub use objects::{ObjectKind, StripeObject};
 
 /// Meter events a second in live mode: including the catch-up burst of the schedule, below the
 /// 1,000 that Stripe accepts there.

@@ -1,4 +1,10 @@
-//! `report` and `audit`: usage into Stripe's meters, and whether all of it arrived.
+//! `report` and `audit`: usage into Stripe's meters, and whether all of it arrived. What lies
+//! between is in files of its own.
+
+mod event;
+mod invoices;
+mod outbox;
+mod stripe;
 
 use serde_json::{Value, json};
 use tallygate::billing::audit::{Audit, Gap, Line};
@@ -11,6 +17,11 @@ use crate::output::{Colour, Output, Table, say};
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::written;
+
+pub(super) use event::run as event;
+pub(super) use invoices::run as invoices;
+pub(super) use outbox::run as outbox;
+pub(super) use stripe::run as stripe;
 
 /// `report`.
 pub(super) async fn report(out: Output, settings: &Settings, how: &Report) -> Ran {

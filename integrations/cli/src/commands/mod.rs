@@ -7,6 +7,7 @@ mod billing;
 #[cfg(not(feature = "stripe"))]
 #[path = "no_billing.rs"]
 mod billing;
+mod dlq;
 mod doctor;
 mod env;
 mod init;
@@ -61,6 +62,11 @@ async fn run(cli: Cli) -> Ran {
         Command::Operator(what) => operator::run(out, &settings(&global)?, what).await,
         Command::Report(how) => billing::report(out, &settings(&global)?, &how).await,
         Command::Audit => billing::audit(out, &settings(&global)?).await,
+        Command::Outbox(what) => billing::outbox(out, &settings(&global)?, what).await,
+        Command::Invoices { id } => billing::invoices(out, &settings(&global)?, &id).await,
+        Command::Stripe(what) => billing::stripe(out, &settings(&global)?, what).await,
+        Command::Event(what) => billing::event(out, &settings(&global)?, what).await,
+        Command::Dlq(what) => dlq::run(out, &settings(&global)?, what).await,
         Command::Alerts(what) => alerts::run(out, &settings(&global)?, what).await,
         Command::Doctor => doctor::run(out, &global).await,
         Command::Env => env::run(out, &settings(&global)?),

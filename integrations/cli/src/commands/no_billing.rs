@@ -1,7 +1,7 @@
-//! `report` and `audit` of a build without the feature `stripe`.
+//! `report`, `audit` and the commands beside them, of a build without the feature `stripe`.
 
 use super::Ran;
-use crate::args::Report;
+use crate::args::{Event, Outbox, Report, Stripe};
 use crate::failure::{Failure, code};
 use crate::output::Output;
 use crate::settings::Settings;
@@ -11,6 +11,22 @@ pub(super) async fn report(_: Output, _: &Settings, _: &Report) -> Ran {
 }
 
 pub(super) async fn audit(_: Output, _: &Settings) -> Ran {
+    none().await
+}
+
+pub(super) async fn event(_: Output, _: &Settings, _: Event) -> Ran {
+    none().await
+}
+
+pub(super) async fn stripe(_: Output, _: &Settings, _: Stripe) -> Ran {
+    none().await
+}
+
+pub(super) async fn invoices(_: Output, _: &Settings, _: &str) -> Ran {
+    none().await
+}
+
+pub(super) async fn outbox(_: Output, _: &Settings, _: Outbox) -> Ran {
     none().await
 }
 

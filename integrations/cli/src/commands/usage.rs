@@ -32,7 +32,7 @@ pub(super) async fn run(out: Output, settings: &Settings, what: Usage) -> Ran {
 
 /// A tenant as the gate knows it. It is looked up in the directory first, because a gate may create
 /// a tenant that it does not know.
-async fn tenant(gate: &Gate, id: &str) -> Result<Identified, Failure> {
+pub(super) async fn tenant(gate: &Gate, id: &str) -> Result<Identified, Failure> {
     if gate.directory().find(id).await?.is_none() {
         return Err(Failure::no_tenant(id));
     }
@@ -200,19 +200,26 @@ async fn record(
         document["counted"] = json!(word);
         match out.json {
             true => out.document(&document)?,
-            false => out.line(match word {
-                "now" => "counted",
-                "before" => "counted before",
-                _ => "would be counted, unless it was before",
-            })?,
+            false => out.line(counted_words(word))?,
         }
         Ok(code::OK)
     })
     .await
 }
 
+/// That word for people.
+pub(super) fn counted_words(word: &str) -> &'static str {
+    match word {
+        "now" => "counted",
+        "before" => "counted before",
+        _ => "would be counted, unless it was before",
+    }
+}
+
 /// Whether an event was counted, in a word.
-fn counted(answer: Option<Result<Counted, NotCounted>>) -> Result<&'static str, Failure> {
+pub(super) fn counted(
+    answer: Option<Result<Counted, NotCounted>>,
+) -> Result<&'static str, Failure> {
     let why = match answer {
         Some(Ok(Counted::Before)) => return Ok("before"),
         Some(Ok(_)) => return Ok("now"),

@@ -103,3 +103,75 @@ async fn other_commands_need_no_key() {
     assert!(doctor.code == 3 && doctor.stdout.contains("live key"), "{}", doctor.stdout);
     assert!(!doctor.stdout.contains("sk_live_x"), "{}", doctor.stdout);
 }
+
+/// A tenant that has been a customer for an hour: there are minutes for several entries.
+async fn customer_for_an_hour(home: &Home, sim: &Sim) {
+    let customer = sim.call("POST", "/v1/customers", "name=globex");
+    let then_ms = (sim.now() - 3_600) * 1_000;
+    let store = home.path("tallygate.redb");
+    let text = format!("identify = []\n[store]\npath = {:?}\n", store.to_str().unwrap());
+    let builder = tallygate::GateBuilder::from_text(&text).plans(PLANS);
+    let clock = tallygate::ManualClock::at_unix_ms(then_ms);
+    let gate = builder.clock(clock).open().await.unwrap();
+    let account = customer["id"].as_str().unwrap().to_owned();
+    gate.directory().tenant("globex").account(Some(account)).save().await.unwrap();
+    gate.close().await.unwrap();
+    home.run(&["usage", "record", "globex", "calls", "3", "--id", "e1"]).ok();
+}
+
+/// Stripe has no meter of this name yet: it refuses the entry, which waits for an operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stripe_refused_is_listed_and_decided_about() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    let home = home(&sim);
+    assert!(home.run(&["outbox", "list"]).stderr.contains("nothing is on its way"));
+    customer_for_an_hour(&home, &sim).await;
+    home.run(&["report"]).ok();
+
+    let list = home.run(&["outbox", "list", "--json"]);
+    assert_eq!(list.code, 7, "{}", list.stderr);
+    let row: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
+    assert_eq!((&row["tenant"], &row["units"]), (&"globex".into(), &3.into()), "{row}");
+    assert_eq!(row["state"], "stopped");
+    assert!(row["why"].as_str().unwrap().starts_with("refused: "), "{row}");
+    let entry = row["entry"].as_str().unwrap();
+    assert!(home.run(&["outbox", "list"]).stdout.contains(entry));
+
+    // Without a decision it stays; a dry run decides nothing.
+    home.run(&["outbox", "decide", entry, "--settled"]).fails(5);
+    home.run(&["outbox", "decide", entry]).fails(2);
+    home.run(&["outbox", "decide", "tg_x", "--owed", "--yes"]).fails(4);
+    let dry = home.run(&["outbox", "retry", "--all", "--dry-run"]);
+    assert!(dry.stderr.contains("nothing was decided"), "{}", dry.stderr);
+    assert_eq!(home.run(&["outbox", "list"]).code, 7);
+
+    // Owed anew, it is sent once the meter is there; what was accepted needs no decision.
+    sim.create_meter("calls").unwrap();
+    let retried = home.run(&["outbox", "retry", &entry[..12], "--yes"]).ok();
+    assert_eq!(retried, format!("{entry}: 3 units are owed\n"));
+    assert!(sim.totals().is_empty(), "a decision sends nothing");
+    let report = home.run(&["report", "--json"]).json();
+    assert_eq!(report["units"], 3, "{report}");
+    let sent = home.run(&["outbox", "list", "--json"]).json();
+    assert_eq!(sent["state"], "sent", "{sent}");
+    assert_ne!(sent["entry"], entry, "under an identifier of its own");
+    let sent = sent["entry"].as_str().unwrap();
+    assert!(home.run(&["outbox", "decide", sent, "--owed", "--yes"]).fails(6).contains("reports"));
+    home.run(&["outbox", "retry", sent, "--yes"]).fails(6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_settled_is_never_sent() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    let home = home(&sim);
+    customer_for_an_hour(&home, &sim).await;
+    home.run(&["report"]).ok();
+    let row: serde_json::Value =
+        serde_json::from_str(&home.run(&["outbox", "list", "--json"]).stdout).unwrap();
+    let entry = row["entry"].as_str().unwrap();
+    let done = home.run(&["outbox", "decide", entry, "--settled", "--yes", "--json"]).json();
+    assert_eq!(done["decided"], "settled");
+    sim.create_meter("calls").unwrap();
+    assert_eq!(home.run(&["report", "--json"]).json()["units"], 0);
+    assert!(sim.totals().is_empty() && home.run(&["outbox", "list"]).code == 0);
+}

@@ -5,14 +5,18 @@
 #[cfg(feature = "stripe")]
 mod billing;
 mod conflicts;
+mod dlq;
 mod dry_run;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod exit_codes;
+mod explain;
 mod home;
 mod hostile;
 mod session;
 mod sessions;
 mod simulate;
+#[cfg(feature = "stripe")]
+mod stripe_events;
 #[cfg(target_os = "linux")]
 mod terminal;

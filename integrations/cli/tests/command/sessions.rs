@@ -20,6 +20,12 @@ fn plans() {
     plays(&Home::empty(), &file("plans.txt"));
 }
 
+/// Where each number in force was written.
+#[test]
+fn explain() {
+    plays(&Home::empty(), &file("explain.txt"));
+}
+
 #[test]
 fn tenants() {
     plays(&Home::empty(), &file("tenants.txt"));

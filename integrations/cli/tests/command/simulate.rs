@@ -194,3 +194,47 @@ fn an_access_log_is_decided_by_its_users_and_paths() {
     assert_eq!(found[0]["files"][0]["refused"], 7);
     assert_eq!(found[1]["files"][0]["admitted"], 12, "8 and one each 2 seconds: {found:?}");
 }
+
+/// A log of a server that writes what it was sent: it is read by lines, and each is within a bound.
+#[test]
+fn lines_that_cannot_be_read_are_counted_and_left_out() {
+    let home = Home::empty();
+    home.write("plans.toml", PLANS);
+    let line = "192.0.2.1 - acme [24/Nov/2026:10:00:01 +0000] \"GET /else HTTP/1.1\" 200 1\n";
+    let mut log = line.as_bytes().to_vec();
+    log.extend(b"192.0.2.1 - acme [24/Nov/2026:10:00:01 +0000] \"GET /\xff HTTP/1.1\" 400 1\n");
+    log.extend(vec![b'x'; 200_000]);
+    log.push(b'\n');
+    log.extend(line.as_bytes());
+    std::fs::write(home.path("access.log"), log).unwrap();
+    let ran = home.run(&["plans", "simulate", "--json", "--access-log", "access.log"]);
+    let said = "left out: 1 lines: more than 64 KiB\nleft out: 1 lines: not UTF-8\n";
+    assert!(ran.stderr.ends_with(said), "{}", ran.stderr);
+    assert_eq!(ran.json()["files"][0]["calls"], 2);
+}
+
+/// The newest of all processes, whichever file they are in.
+#[test]
+fn the_last_refusals_are_kept_and_no_others() {
+    let home = Home::empty();
+    home.run(&["init"]).ok();
+    let line = |at: u32| {
+        format!(
+            "{{\"at\":\"2026-11-24T10:00:{at:02}Z\",\"kind\":\"request\",\"verdict\":\"refused\",\
+             \"tenant\":\"acme\",\"user\":null,\"key\":null,\"route\":\"default\",\
+             \"plan\":\"free\",\
+             \"revision\":1,\"reason\":\"suspended\",\"limit\":null,\"status\":403,\
+             \"retry_after_seconds\":null,\"cost\":{{}}}}\n"
+        )
+    };
+    home.write("d.ndjson", &[5, 6, 50].map(line).concat());
+    home.write("d.ndjson.1", &[1, 2, 3].map(line).concat());
+    home.write("d-2.ndjson", &[4, 51, 7].map(line).concat());
+    let args = ["tenant", "refusals", "acme", "--log", "d.ndjson", "--limit", "3", "--json"];
+    let printed = home.run(&args).ok();
+    let seconds = printed.lines().map(|line| {
+        let record: Value = serde_json::from_str(line).unwrap();
+        record["at"].as_str().unwrap()[17..19].to_owned()
+    });
+    assert_eq!(seconds.collect::<Vec<_>>(), ["51", "50", "07"], "{printed}");
+}

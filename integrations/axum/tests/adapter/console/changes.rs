@@ -6,14 +6,8 @@ use super::*;
 /// Presses a button by the beginning of its name, fills the fields of the dialog by their labels,
 /// and sends it.
 #[track_caller]
-fn change(browser: &mut Browser, button: &str, fields: &[(&str, &str)]) {
-    let named = "it.getAttribute('aria-label') || it.textContent";
-    browser.eval(&format!(
-        "[...document.querySelectorAll('main button')]
-         .find(it => ({named}).startsWith({})).click()",
-        json!(button)
-    ));
-    browser.until("document.querySelector('dialog').open");
+pub(super) fn change(browser: &mut Browser, button: &str, fields: &[(&str, &str)]) {
+    open(browser, button);
     for (label, value) in fields {
         browser.eval(&format!(
             "(it => {{ it.value = {}; }})([...document.querySelectorAll('dialog label')]
@@ -23,6 +17,18 @@ fn change(browser: &mut Browser, button: &str, fields: &[(&str, &str)]) {
         ));
     }
     browser.eval("document.querySelector('dialog form').requestSubmit()");
+}
+
+/// Presses a button by the beginning of its name, which opens the dialog.
+#[track_caller]
+pub(super) fn open(browser: &mut Browser, button: &str) {
+    let named = "it.getAttribute('aria-label') || it.textContent";
+    browser.eval(&format!(
+        "[...document.querySelectorAll('main button')]
+         .find(it => ({named}).startsWith({})).click()",
+        json!(button)
+    ));
+    browser.until("document.querySelector('dialog').open");
 }
 
 /// The same, and waits for what it says then.

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 mod changes;
+mod corners;
 mod day;
 mod hostile;
 mod keyboard;
@@ -52,10 +53,14 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
+        Self::of(|builder| builder.plans(PLANS))
+    }
+
+    fn of(plans: impl FnOnce(GateBuilder) -> GateBuilder) -> Self {
         let runtime = Runtime::new().unwrap();
         let (gate, address, write, read) = runtime.block_on(async {
             let service = "store.kind = \"memory\"\nflush.mode = \"fast\"";
-            let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
+            let gate = plans(GateBuilder::from_text(service)).open().await.unwrap();
             let token = async |name: &str, role| {
                 gate.directory().new_operator(name, role).await.unwrap().expose().to_owned()
             };

@@ -1,9 +1,9 @@
 //! `plans explain`: how a request of a tenant would be decided now. The library decides; this says
-//! where each part of it is written.
+//! where each part of it was written: a line of the plan file, or an override of the directory.
 
 use serde_json::{Value, json};
 use tallygate::Identified;
-use tallygate::directory::TenantRecord;
+use tallygate::directory::{Edit, Override, Tenant, TenantRecord};
 
 use super::lines::Lines;
 use super::read;
@@ -12,6 +12,7 @@ use crate::failure::{Failure, code};
 use crate::output::{Colour, Output, Table};
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
+use crate::when::written;
 
 pub(super) async fn run(out: Output, settings: &Settings, id: &str, request: &str) -> Ran {
     let (method, path) = request
@@ -29,11 +30,14 @@ pub(super) async fn run(out: Output, settings: &Settings, id: &str, request: &st
         let text = read(&file)?.map(|file| file.text);
         let text = text.map_err(|errors| Failure::new(code::FILE, errors.to_string()))?;
         let file = file.display().to_string();
-        add_places(&mut all, &file, Lines::of(&text).as_ref());
+        let overrides = overrides(&tenant, &all).await?;
+        if let Some(lines) = Lines::of(&text) {
+            Places { file: &file, lines, overrides: &overrides }.add(&mut all);
+        }
         all["request"] = json!(format!("{method} {path}"));
         all["identified_by"] = json!(ways(settings));
         all["plan_from"] = json!(plan_from(tenant.record(), &all));
-        all["overrides"] = json!(overrides(tenant.record()));
+        all["overrides"] = overrides.iter().map(Made::json).collect();
         match out.json {
             true => out.document(&all)?,
             false => print(out, &all)?,
@@ -43,17 +47,86 @@ pub(super) async fn run(out: Output, settings: &Settings, id: &str, request: &st
     .await
 }
 
-/// Adds file and line of the plan, the route and each limit.
-fn add_places(all: &mut Value, file: &str, lines: Option<&Lines<'_>>) {
-    let Some(lines) = lines else { return };
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (tenant, plan, route) = (text(&all["tenant"]), text(&all["plan"]), text(&all["route"]));
-    let place = |line: Option<usize>| line.map(|line| format!("{file}:{line}"));
-    all["plan_at"] = json!(place(lines.plan(&plan)));
-    all["route_at"] = json!(place(lines.route(&route)));
-    for limit in all["limits"].as_array_mut().into_iter().flatten() {
-        let (kind, name) = (text(&limit["kind"]), text(&limit["name"]));
-        limit["at"] = json!(place(lines.limit(&tenant, &plan, &kind, &name)));
+/// An override in force, as the directory has it.
+struct Made {
+    id: String,
+    changes: String,
+    at: String,
+    by: Option<String>,
+}
+
+impl Made {
+    fn json(&self) -> Value {
+        json!({ "id": self.id, "changes": self.changes, "at": self.at, "by": self.by })
+    }
+
+    /// Where it was written.
+    fn place(&self) -> String {
+        let by = self.by.as_ref().map(|by| format!(" by {by}"));
+        format!("override {} of {}{}", self.id, self.at, by.unwrap_or_default())
+    }
+}
+
+/// The overrides in force, with their actors out of the history.
+async fn overrides(tenant: &Tenant, all: &Value) -> Result<Vec<Made>, Failure> {
+    let in_force = |it: &&Override| {
+        let ids = all["overrides"].as_array().into_iter().flatten();
+        ids.filter_map(Value::as_str).any(|id| id == it.id())
+    };
+    let own: Vec<_> = tenant.record().overrides.iter().filter(in_force).collect();
+    // A history is read from its beginning: only where it says something.
+    let history = if own.is_empty() { Vec::new() } else { tenant.history().await? };
+    let made = own.into_iter().map(|it| {
+        let is_it = |edit: &Edit| matches!(edit, Edit::Override(other) if other == it);
+        let entry = history.iter().rev().find(|entry| entry.edits.iter().any(is_it));
+        let by = entry.and_then(|entry| entry.actor.clone());
+        Made { id: it.id(), changes: it.changes.trim().to_owned(), at: written(it.at()), by }
+    });
+    Ok(made.collect())
+}
+
+/// Where what is in force was written.
+struct Places<'a> {
+    file: &'a str,
+    lines: Lines<'a>,
+    overrides: &'a [Made],
+}
+
+impl Places<'_> {
+    /// Adds the places of the plan, the route and each limit.
+    fn add(&self, all: &mut Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (tenant, plan, route) = (text(&all["tenant"]), text(&all["plan"]), text(&all["route"]));
+        all["plan_at"] = json!(self.line(self.lines.plan(&plan)));
+        all["route_at"] = json!(self.line(self.lines.route(&route)));
+        for limit in all["limits"].as_array_mut().into_iter().flatten() {
+            limit["at"] = json!(self.of_limit(&tenant, &plan, limit));
+        }
+    }
+
+    fn line(&self, line: Option<usize>) -> Option<String> {
+        line.map(|line| format!("{}:{line}", self.file))
+    }
+
+    /// Where the number of a limit was written, with what enlarges it.
+    fn of_limit(&self, tenant: &str, plan: &str, limit: &Value) -> Option<String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (kind, name, origin) = (text(&limit["kind"]), text(&limit["name"]), &limit["origin"]);
+        let first = match origin["from"].as_str() {
+            Some("override") => {
+                self.overrides.iter().find(|it| origin["override"] == *it.id).map(Made::place)
+            }
+            Some("exception") => self.line(self.lines.of_exception(tenant, &kind, &name)),
+            _ => self.line(self.lines.of_limit(plan, &kind, &name)),
+        };
+        let addons = origin["addons"].as_object().into_iter().flatten().map(|(name, n)| {
+            let place = self.line(self.lines.addon(name)).map(|at| format!(" ({at})"));
+            format!("addon {name} x {n}{}", place.unwrap_or_default())
+        });
+        let grants = origin["grants"].as_array().into_iter().flatten();
+        let grants = grants.filter_map(Value::as_str).map(|id| format!("grant {id}"));
+        let all: Vec<String> = first.into_iter().chain(addons).chain(grants).collect();
+        (!all.is_empty()).then(|| all.join(" + "))
     }
 }
 
@@ -77,10 +150,6 @@ fn plan_from(record: &TenantRecord, all: &Value) -> &'static str {
         Some(_) => "an exception, a subscription or the payment state, over the assigned one",
         None => "the default plan, or an exception",
     }
-}
-
-fn overrides(record: &TenantRecord) -> Vec<String> {
-    record.overrides.iter().map(|it| format!("{} {}", it.id(), it.changes.trim())).collect()
 }
 
 fn print(out: Output, all: &Value) -> Result<(), Failure> {
@@ -108,7 +177,11 @@ fn print(out: Output, all: &Value) -> Result<(), Failure> {
     head.pair("plan", format!("{}{}", text(&all["plan"]), at(&all["plan_at"])));
     head.pair("plan from", text(&all["plan_from"]));
     head.pair("status", text(&all["status"]));
-    head.pair("overrides", list(&all["overrides"]));
+    let made = all["overrides"].as_array().into_iter().flatten();
+    let made: Vec<_> =
+        made.map(|it| format!("{} {}", text(&it["id"]), text(&it["changes"]))).collect();
+    let made = if made.is_empty() { "none".to_owned() } else { made.join(", ") };
+    head.pair("overrides", made);
     head.pair("route", format!("{}{}", text(&all["route"]), at(&all["route_at"])));
     head.pair("cost", pairs(&all["cost"], " "));
     head.pair("without the store", pairs(&all["fail_policy"], " = "));

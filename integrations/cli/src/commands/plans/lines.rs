@@ -27,17 +27,20 @@ impl<'a> Lines<'a> {
         self.line(&["plan", name])
     }
 
-    /// The line that gives a tenant on this plan a limit of this kind (`quota`, `rate` or
-    /// `concurrency`) by this id (`requests/month`): in its `[tenant.x]`, or in its plan or what
-    /// that extends.
-    pub(super) fn limit(&self, tenant: &str, plan: &str, kind: &str, id: &str) -> Option<usize> {
-        let name = id.split('/').next().unwrap_or(id);
-        let keys: &[&str] = match kind {
-            "concurrency" => &["concurrency"],
-            kind => &[kind, name],
-        };
-        let own = self.line(&[&["tenant", tenant], keys].concat());
-        own.or_else(|| self.of_plan(plan, keys, 0))
+    /// The line of `[addon.NAME]`.
+    pub(super) fn addon(&self, name: &str) -> Option<usize> {
+        self.line(&["addon", name])
+    }
+
+    /// The line that gives a plan a limit of this kind (`quota`, `rate` or `concurrency`) by this
+    /// id (`requests/month`): its own, or that of what it extends.
+    pub(super) fn of_limit(&self, plan: &str, kind: &str, id: &str) -> Option<usize> {
+        self.of_plan(plan, &keys(kind, id), 0)
+    }
+
+    /// The line of `[tenant.x]` that sets a limit.
+    pub(super) fn of_exception(&self, tenant: &str, kind: &str, id: &str) -> Option<usize> {
+        self.line(&[&["tenant", tenant], &*keys(kind, id)].concat())
     }
 
     fn of_plan(&self, plan: &str, keys: &[&str], deep: usize) -> Option<usize> {
@@ -76,21 +79,30 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// The keys of a limit within its plan.
+fn keys<'a>(kind: &'a str, id: &'a str) -> Vec<&'a str> {
+    match kind {
+        "concurrency" => vec!["concurrency"],
+        kind => vec![kind, id.split('/').next().unwrap_or(id)],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_where_the_tenant_its_plan_or_what_that_extends_has_it() {
+    fn a_limit_is_where_a_plan_what_that_extends_or_an_exception_has_it() {
         let text = "[plan.free]\nquota.requests = \"1/day\"\nrate.all = \"1/s\"\n[plan.pro]\n\
                     extends = \"free\"\nconcurrency = 5\n[tenant.acme]\nnote = \"x\"\n\
                     quota.requests = \"9/day\"\n[route.chat]\n";
         let lines = Lines::of(text).unwrap();
-        assert_eq!(lines.limit("acme", "pro", "quota", "requests/day"), Some(9));
-        assert_eq!(lines.limit("globex", "pro", "quota", "requests/day"), Some(2));
-        assert_eq!(lines.limit("globex", "pro", "rate", "all/s"), Some(3));
-        assert_eq!(lines.limit("globex", "pro", "concurrency", "concurrency"), Some(6));
-        assert_eq!(lines.limit("globex", "free", "concurrency", "concurrency"), None);
+        assert_eq!(lines.of_exception("acme", "quota", "requests/day"), Some(9));
+        assert_eq!(lines.of_exception("globex", "quota", "requests/day"), None);
+        assert_eq!(lines.of_limit("pro", "quota", "requests/day"), Some(2));
+        assert_eq!(lines.of_limit("pro", "rate", "all/s"), Some(3));
+        assert_eq!(lines.of_limit("pro", "concurrency", "concurrency"), Some(6));
+        assert_eq!(lines.of_limit("free", "concurrency", "concurrency"), None);
         assert_eq!((lines.plan("pro"), lines.route("chat")), (Some(4), Some(10)));
     }
 }

@@ -1,6 +1,7 @@
 //! The traffic that `simulate` decides again: from a log of decisions, or from an access log.
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::path::Path;
 
 use serde_json::Value;
@@ -8,6 +9,7 @@ use tallygate::DecisionRecord;
 
 use crate::args::Simulate;
 use crate::failure::{Failure, code};
+use crate::line_reader::{self, Line, LineReader};
 
 /// One decision to make.
 #[derive(Clone, Debug)]
@@ -87,19 +89,34 @@ impl Traffic {
         traffic
     }
 
+    /// Takes a line of an access log.
+    fn take(&mut self, line: &[u8], how: &Simulate) {
+        let Ok(line) = std::str::from_utf8(line) else { return self.leave_out("not UTF-8") };
+        let line = line.trim();
+        let read = match line.bytes().next() {
+            None => return,
+            Some(b'{') => of_json(line, how),
+            Some(_) => of_common(line),
+        };
+        match read {
+            Some(call) if call.tenant == "-" => self.leave_out("no tenant"),
+            Some(call) => self.calls.push(call),
+            None => self.leave_out("not understood"),
+        }
+    }
+
     /// The traffic of an access log.
     pub(super) fn of_access_log(path: &Path, how: &Simulate) -> Result<Self, Failure> {
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::of_file(path, &error))?;
+        let of_file = |error: std::io::Error| Failure::of_file(path, &error);
+        let file = std::fs::File::open(path).map_err(of_file)?;
+        let mut lines = LineReader::new(BufReader::new(file));
         let mut traffic = Self { one_in: 1, ..Self::default() };
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let read = match line.trim_start().starts_with('{') {
-                true => of_json(line, how),
-                false => of_common(line),
-            };
-            match read {
-                Some(call) if call.tenant == "-" => traffic.leave_out("no tenant"),
-                Some(call) => traffic.calls.push(call),
-                None => traffic.leave_out("not understood"),
+        while let Some(line) = lines.next().map_err(of_file)? {
+            match line {
+                Line::Whole(line) => traffic.take(line, how),
+                Line::TooLong => {
+                    traffic.leave_out(format!("more than {} KiB", line_reader::MOST / 1024));
+                }
             }
         }
         if traffic.calls.is_empty() {

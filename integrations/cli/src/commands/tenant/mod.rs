@@ -7,6 +7,8 @@ mod refusals;
 mod shown;
 
 pub(super) use read::print_history;
+#[cfg(feature = "stripe")]
+pub(super) use shown::{changes, json_of};
 
 use super::{Ran, actor};
 use crate::args::Tenant;

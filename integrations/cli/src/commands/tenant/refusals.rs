@@ -1,7 +1,9 @@
 //! `tenant refusals`: why a tenant was refused, from the log of decisions. The store is not opened,
 //! so the service may run.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use tallygate::DecisionRecord;
 
@@ -19,28 +21,41 @@ pub(super) fn run(
     limit: u64,
     log: Option<PathBuf>,
 ) -> Ran {
-    let records = decisions::read(&decisions::named(settings, log)?)?;
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let own = records.iter().rev();
-    let own = own.filter(|it| it.is_refusal() && it.tenant.as_deref() == Some(id));
+    let last = last(&decisions::named(settings, log)?, id, limit)?;
     let mut table = Table::new([
         "AT", "ROUTE", "REASON", "LIMIT", "ASKED", "LEFT", "STATUS", "RETRY", "PLAN", "USER", "KEY",
     ]);
-    let mut found = 0_usize;
-    for record in own.take(most) {
-        found += 1;
+    for record in last.values().rev() {
         match out.json {
             true => out.document(&serde_json::to_value(record).map_err(no_json)?)?,
             false => table.row(row(record)),
         }
     }
-    if found == 0 {
+    if last.is_empty() {
         say(&format!("no refusal of {id:?} is in the log"));
     } else if !out.json {
         out.table(&table)?;
     }
     Ok(code::OK)
 }
+
+/// The last refusals of a tenant, by their instants and then as the log has them. No more are kept.
+fn last(log: &Path, id: &str, most: u64) -> Result<Newest, Failure> {
+    let (mut newest, mut number) = (Newest::new(), 0_u64);
+    decisions::each(log, |record| {
+        if record.is_refusal() && record.tenant.as_deref() == Some(id) {
+            newest.insert((record.at(), number), record);
+            number += 1;
+            if newest.len() as u64 > most {
+                newest.pop_first();
+            }
+        }
+    })?;
+    Ok(newest)
+}
+
+/// Records by instant, and by their number in the log.
+type Newest = BTreeMap<(SystemTime, u64), DecisionRecord>;
 
 fn no_json(error: serde_json::Error) -> Failure {
     Failure::new(code::FAILURE, error.to_string())

@@ -12,7 +12,7 @@ use crate::when::{written, written_or};
 const DEFAULT: &str = "(default)";
 
 /// A tenant as JSON.
-pub(super) fn json_of(record: &TenantRecord) -> Value {
+pub(in crate::commands) fn json_of(record: &TenantRecord) -> Value {
     let exception = |it: &Override| {
         json!({
             "id": it.id(),
@@ -131,7 +131,7 @@ pub(super) fn outcome(outcome: ChangeOutcome) -> &'static str {
 }
 
 /// Changes in words.
-pub(super) fn changes(edits: &[Edit]) -> Vec<String> {
+pub(in crate::commands) fn changes(edits: &[Edit]) -> Vec<String> {
     edits.iter().map(change).collect()
 }
 

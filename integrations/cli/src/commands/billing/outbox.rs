@@ -1,0 +1,183 @@
+//! `outbox`: what is on its way to Stripe, and the decisions that it waits for. Stripe is not
+//! asked, and nothing is sent: the next report sends what was decided to be owed.
+
+use serde_json::{Value, json};
+use tallygate::Gate;
+use tallygate::billing::{EntryState, OutboxRow, Stopped};
+
+use crate::args::{Decision, Destroy, Outbox, Write};
+use crate::ask;
+use crate::commands::Ran;
+use crate::failure::{Failure, code};
+use crate::output::{Colour, Output, Table, say};
+use crate::service::{For, with_gate};
+use crate::settings::Settings;
+use crate::when::written;
+
+pub(in crate::commands) async fn run(out: Output, settings: &Settings, what: Outbox) -> Ran {
+    with_gate(settings, For::Audit, async |gate| {
+        let rows = gate.outbox().await?;
+        match what {
+            Outbox::List => list(out, &rows),
+            Outbox::Decide { entry, settled, owed: _, how } => {
+                let row = found(&rows, &entry)?;
+                if !matches!(row.state, EntryState::Stopped(_)) {
+                    return Err(not_stopped(row));
+                }
+                decide(out, gate, &[row], settled, how).await
+            }
+            Outbox::Retry { entry: Some(entry), all: _, how } => {
+                let row = found(&rows, &entry)?;
+                if !was_refused(row) {
+                    return Err(not_refused(row));
+                }
+                decide(out, gate, &[row], false, how).await
+            }
+            Outbox::Retry { entry: None, all: _, how } => {
+                let refused: Vec<_> = rows.iter().filter(|row| was_refused(row)).collect();
+                decide(out, gate, &refused, false, how).await
+            }
+        }
+    })
+    .await
+}
+
+fn list(out: Output, rows: &[OutboxRow]) -> Ran {
+    let mut table = Table::new(["ENTRY", "TENANT", "METER", "PERIOD", "UNITS", "STATE", "WHY"]);
+    for row in rows {
+        if out.json {
+            out.document(&json_of(row))?;
+            continue;
+        }
+        let (state, why) = state(row);
+        let colour = match row.state {
+            EntryState::Stopped(_) | EntryState::Doubtful(_) => Colour::Red,
+            _ => Colour::Plain,
+        };
+        let cells = [
+            row.identifier.clone(),
+            tenant(row),
+            row.entry.item.meter.to_string(),
+            written(row.entry.item.period()),
+            row.units.to_string(),
+            state.to_owned(),
+            why.unwrap_or_else(|| "-".to_owned()),
+        ];
+        table.coloured(cells, (5, colour));
+    }
+    match rows.is_empty() {
+        true => say("nothing is on its way: all that was sent is verified"),
+        false if !out.json => out.table(&table)?,
+        false => {}
+    }
+    let waits = rows.iter().any(|row| matches!(row.state, EntryState::Stopped(_)));
+    Ok(if waits { code::DIFFERENCES } else { code::OK })
+}
+
+/// Decides about entries, after the question; what is no longer stopped is a conflict.
+async fn decide(
+    out: Output,
+    gate: &Gate,
+    rows: &[&OutboxRow],
+    settled: bool,
+    how: Decision,
+) -> Ran {
+    let verdict = if settled { "settled" } else { "owed" };
+    let units: u64 = rows.iter().map(|row| row.units).sum();
+    let what = match settled {
+        true => format!("settle {} entries of {units} units: they are never sent", rows.len()),
+        false => format!("owe {units} units of {} entries: they are sent anew", rows.len()),
+    };
+    if rows.is_empty() {
+        say("no entry was refused");
+        return Ok(code::OK);
+    }
+    let write = Write { dry_run: how.dry_run, actor: None, reason: None };
+    ask::allowed(&what, &Destroy { yes: how.yes, write })?;
+    if how.dry_run {
+        say("dry run: nothing was decided");
+    }
+    for row in rows {
+        if !how.dry_run && !gate.decide_stopped(&row.entry, settled).await? {
+            let text = format!("{}: it does not wait any more: look again", row.identifier);
+            return Err(Failure::conflict(text));
+        }
+        match out.json {
+            true => out.document(&json!({
+                "dry_run": how.dry_run, "entry": row.identifier, "units": row.units,
+                "decided": verdict,
+            }))?,
+            false => {
+                out.line(&format!("{}: {} units are {verdict}", row.identifier, row.units))?;
+            }
+        }
+    }
+    Ok(code::OK)
+}
+
+/// The one entry whose identifier begins so.
+fn found<'a>(rows: &'a [OutboxRow], begins: &str) -> Result<&'a OutboxRow, Failure> {
+    let mut all = rows.iter().filter(|row| row.identifier.starts_with(begins));
+    match (all.next(), all.next()) {
+        (Some(row), None) => Ok(row),
+        (Some(_), Some(_)) => {
+            Err(Failure::usage(format!("several entries begin with {begins:?}: write more of it")))
+        }
+        (None, _) => {
+            let help = "`tallygate outbox list` shows those that are not final";
+            Err(Failure::not_found(format!("there is no entry {begins:?}\nhelp: {help}")))
+        }
+    }
+}
+
+fn was_refused(row: &OutboxRow) -> bool {
+    matches!(row.state, EntryState::Stopped(Stopped::Refused(_)))
+}
+
+fn not_stopped(row: &OutboxRow) -> Failure {
+    let text = format!("{}: it does not wait for a decision", row.identifier);
+    Failure::conflict(text + "\nhelp: the next reports resolve it by themselves")
+}
+
+fn not_refused(row: &OutboxRow) -> Failure {
+    let text = format!("{}: Stripe has not refused it, and may have counted it", row.identifier);
+    Failure::conflict(text + "\nhelp: look at Stripe, and then `tallygate outbox decide`")
+}
+
+/// The state in a word, and its reason.
+fn state(row: &OutboxRow) -> (&'static str, Option<String>) {
+    let sum = |sum: &i64| Some(format!("the sum of its minute is {sum}"));
+    match &row.state {
+        EntryState::Waits => ("waits", None),
+        EntryState::Uncertain => ("uncertain", Some("there was no answer".to_owned())),
+        EntryState::Stopped(Stopped::Refused(words)) => {
+            ("stopped", Some(format!("refused: {words}")))
+        }
+        EntryState::Stopped(Stopped::Sum(it)) => ("stopped", sum(it)),
+        EntryState::Sent => ("sent", None),
+        EntryState::Doubtful(it) => ("doubtful", sum(it)),
+    }
+}
+
+/// The tenant's id, else its surrogate.
+fn tenant(row: &OutboxRow) -> String {
+    let id = row.tenant.as_deref().map(str::to_owned);
+    id.unwrap_or_else(|| row.entry.item.tenant.to_string())
+}
+
+fn json_of(row: &OutboxRow) -> Value {
+    let (state, why) = state(row);
+    let item = &row.entry.item;
+    json!({
+        "entry": row.identifier,
+        "tenant": tenant(row),
+        "account": &*item.account,
+        "meter": &*item.meter,
+        "event": row.event,
+        "period": written(item.period()),
+        "minute": written(row.minute),
+        "units": row.units,
+        "state": state,
+        "why": why,
+    })
+}
