@@ -95,7 +95,7 @@ impl Gate {
         let Ok(hashes) = self.inner.credentials.identifier.hashes(key) else {
             return;
         };
-        let refresh = Refresh::Caller(probe, Wanted::Credential(hashes));
+        let refresh = Refresh::Caller(probe, Box::new(Wanted::Credential(hashes)));
         if self.inner.tenants.refreshes.try_send(refresh).is_err() {
             known.refreshing.store(false, Ordering::Release);
         }
@@ -276,8 +276,10 @@ impl Gate {
                 }
                 // It goes on in the background, for the next request.
                 Some(Err(LoadFailed::Silent)) | None if is_known => {
-                    let _ =
-                        inner.tenants.refreshes.try_send(Refresh::Caller(probe, wanted.clone()));
+                    let _ = inner
+                        .tenants
+                        .refreshes
+                        .try_send(Refresh::Caller(probe, Box::new(wanted.clone())));
                 }
                 Some(Err(LoadFailed::Silent)) | None => {}
             }

@@ -118,7 +118,7 @@ impl Tenants {
                 let known = self.callers.get(&probe.0).map(|it| it.clone());
                 let whose = known.as_ref().map(|it| it.tenant.core.surrogate.as_u128());
                 match self.reads.place(whose.unwrap_or_default()).await {
-                    Some(_place) => self.refresh_caller(probe, wanted).await,
+                    Some(_place) => self.refresh_caller(probe, *wanted).await,
                     None => {
                         known.inspect(|it| it.refreshing.store(false, Ordering::Release));
                     }

@@ -170,7 +170,8 @@ pub(crate) enum Refresh {
     /// The hour of a key's use is to be put on record.
     Use(CredentialHash),
     Tenant(Arc<LiveTenant>),
-    Caller(CredentialKey, Wanted),
+    /// Boxed: each place in the queue is as large as the largest of these.
+    Caller(CredentialKey, Box<Wanted>),
 }
 
 /// The subject of a look-up in the directory.
