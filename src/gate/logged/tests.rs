@@ -231,15 +231,12 @@ fn a_recorder_that_panics_leaves_nothing_held() {
     let recorder = recorder::Panics::default();
     metrics::with_local_recorder(&recorder, || {
         recorder.0.store(true, Ordering::Relaxed);
-        let admit = || runtime.block_on(gate.admit(Ask::new(&acme, "chat"))).map(drop);
+        let admit = || drop(runtime.block_on(gate.admit(Ask::new(&acme, "chat"))));
         assert!(catch_unwind(AssertUnwindSafe(admit)).is_err());
         assert!(!recorder.0.load(Ordering::Relaxed));
     });
-    let all: Vec<_> = (0..4)
-        .map(|_| runtime.block_on(gate.admit(Ask::new(&acme, "chat"))))
-        .collect::<Result<_, _>>()
-        .unwrap();
-    assert_eq!(all.len(), 4, "as many as may run at once");
+    let admit = |_| runtime.block_on(gate.admit(Ask::new(&acme, "chat"))).unwrap();
+    let all: Vec<_> = (0..4).map(admit).collect(); // as many as may run at once
     drop(all);
     runtime.block_on(gate.close()).unwrap();
 }
