@@ -9,6 +9,8 @@ mod billing;
 mod billing;
 mod doctor;
 mod env;
+mod found;
+mod infra;
 mod init;
 mod key;
 mod operator;
@@ -64,6 +66,7 @@ async fn run(cli: Cli) -> Ran {
         Command::Alerts(what) => alerts::run(out, &settings(&global)?, what).await,
         Command::Doctor => doctor::run(out, &global).await,
         Command::Env => env::run(out, &settings(&global)?),
+        Command::Infra(what) => infra::run(out, &settings(&global)?, what).await,
         Command::Completions { shell } => shell::completions(out, shell),
         Command::Man { dir } => shell::man(&dir),
     }

@@ -11,6 +11,7 @@ mod dynamodb;
 mod exit_codes;
 mod home;
 mod hostile;
+mod infra;
 mod session;
 mod sessions;
 mod simulate;
