@@ -12,6 +12,10 @@ use crate::failure::code;
 use crate::output::{self, Output};
 use crate::when::{self, When};
 
+mod infra;
+
+pub(crate) use infra::{Iam, IamRole, Infra, OfTable, TemplateFormat};
+
 /// Tenants, keys, plans, usage and billing of a service with tallygate.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong command line, 3 plan or service file wrong, 4 not found, 5
@@ -90,6 +94,9 @@ pub(crate) enum Command {
     Doctor,
     /// Show the configuration in force, without secrets, and where each value comes from
     Env,
+    /// What stands around a service: its table, and rights to it
+    #[command(subcommand)]
+    Infra(Infra),
     /// Print the completions of a shell
     Completions {
         /// The shell

@@ -3,7 +3,7 @@
 //! # Laws
 //!
 //! 1. A command that has nothing to do with Stripe opens the gate without `[stripe]`: it needs no
-//!    key of Stripe's. Nothing is sent to Stripe but by `report`.
+//!    key of Stripe's. No usage is sent to Stripe but by `report`.
 //! 2. A command that makes no key opens it without the ways of identifying callers: no pepper, no
 //!    secret of a JWT.
 //! 3. A command writes the alerts of what it does, and the service sends them: it needs no secret
@@ -143,24 +143,35 @@ fn table_for(table: &Table, what: For) -> Table {
 #[cfg(feature = "dynamodb")]
 async fn hand_in(builder: GateBuilder, store: &StoreAt) -> Result<GateBuilder, Failure> {
     let StoreAt::Dynamodb(table) = store else { return Ok(builder) };
-    let version = aws_config::BehaviorVersion::v2026_01_12();
-    let client = aws_sdk_dynamodb::Client::new(&aws_config::load_defaults(version).await);
-    let store = tallygate::store::DynamoDb::new(client, table.clone());
+    let store = tallygate::store::DynamoDb::new(dynamodb_client().await, table.clone());
     // A process of a moment does not join those that share the rates.
     Ok(builder.store(store).strict_rates(true))
+}
+
+/// A client with region, endpoint and credentials from where the AWS tools look for them.
+#[cfg(feature = "dynamodb")]
+pub(crate) async fn dynamodb_client() -> aws_sdk_dynamodb::Client {
+    let version = aws_config::BehaviorVersion::v2026_01_12();
+    aws_sdk_dynamodb::Client::new(&aws_config::load_defaults(version).await)
 }
 
 #[cfg(not(feature = "dynamodb"))]
 #[allow(clippy::unused_async, reason = "it waits where the feature is on")]
 async fn hand_in(builder: GateBuilder, store: &StoreAt) -> Result<GateBuilder, Failure> {
     match store {
-        StoreAt::Dynamodb(_) => Err(Failure::new(
-            code::FILE,
-            "store.kind is \"dynamodb\", which this build does not have\nhelp: cargo install \
-             tallygate-cli --features dynamodb",
-        )),
+        StoreAt::Dynamodb(_) => Err(no_dynamodb()),
         _ => Ok(builder),
     }
+}
+
+/// What is said where a build lacks the feature.
+#[cfg(not(feature = "dynamodb"))]
+pub(crate) fn no_dynamodb() -> Failure {
+    Failure::new(
+        code::FILE,
+        "store.kind is \"dynamodb\", which this build does not have\nhelp: cargo install \
+         tallygate-cli --features dynamodb",
+    )
 }
 
 /// No request reaches a command.

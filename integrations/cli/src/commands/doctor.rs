@@ -5,13 +5,13 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use serde_json::json;
 use tallygate::{Gate, GateBuilder};
 
+use super::found::{Found, print};
 use super::{Ran, plans};
 use crate::args::Global;
 use crate::failure::{Failure, code};
-use crate::output::{Colour, Output, Table};
+use crate::output::Output;
 use crate::service::{For, is_made, open};
 use crate::settings::{Settings, StoreAt};
 use crate::when::{now, written};
@@ -22,42 +22,8 @@ const AHEAD: Duration = Duration::from_secs(60);
 /// No release is older.
 const FIRST: u64 = 1_767_225_600;
 
-/// What came of a check.
-enum Found {
-    Ok(String),
-    /// The trouble, and what to do.
-    Trouble(Failure),
-    /// It does not apply, or cannot be made after the trouble before it.
-    Left(String),
-}
-
 pub(super) async fn run(out: Output, global: &Global) -> Ran {
-    let checks = checks(global).await;
-    let mut table = Table::new(["CHECK", "STATE", "DETAIL"]);
-    let mut worst = code::OK;
-    for (name, found) in checks {
-        let (state, colour, text) = match found {
-            Found::Ok(text) => ("ok", Colour::Green, text),
-            Found::Left(text) => ("left out", Colour::Yellow, text),
-            Found::Trouble(failure) => {
-                // The first is the cause of the others.
-                worst = if worst == code::OK { failure.code } else { worst };
-                ("trouble", Colour::Red, failure.text)
-            }
-        };
-        if out.json {
-            out.document(&json!({ "check": name, "state": state, "detail": text }))?;
-            continue;
-        }
-        let mut lines = text.lines();
-        let first = lines.next().unwrap_or_default().to_owned();
-        table.coloured([name.to_owned(), state.to_owned(), first], (1, colour));
-        lines.for_each(|line| table.row([String::new(), String::new(), line.to_owned()]));
-    }
-    if !out.json {
-        out.table(&table)?;
-    }
-    Ok(worst)
+    print(out, checks(global).await)
 }
 
 async fn checks(global: &Global) -> Vec<(&'static str, Found)> {

@@ -10,6 +10,8 @@ mod billing;
 mod dlq;
 mod doctor;
 mod env;
+mod found;
+mod infra;
 mod init;
 mod key;
 mod operator;
@@ -70,6 +72,7 @@ async fn run(cli: Cli) -> Ran {
         Command::Alerts(what) => alerts::run(out, &settings(&global)?, what).await,
         Command::Doctor => doctor::run(out, &global).await,
         Command::Env => env::run(out, &settings(&global)?),
+        Command::Infra(what) => infra::run(out, &settings(&global)?, what).await,
         Command::Completions { shell } => shell::completions(out, shell),
         Command::Man { dir } => shell::man(&dir),
     }

@@ -35,4 +35,10 @@ async fn tenants_and_usage_are_in_the_table() {
     assert_eq!(usage["meters"][0]["used"], 5, "{usage}");
     assert!(home.run(&["tenant", "list"]).ok().contains("acme"));
     assert!(home.run(&["doctor"]).ok().contains("the DynamoDB table cli"));
+    let status = home.run(&["infra", "status"]);
+    assert!(status.stdout.contains("a gate opens on cli"), "{}{}", status.stdout, status.stderr);
+    assert!(status.stdout.contains("by the attribute ttl"), "{}", status.stdout);
+    home.set("TALLYGATE__STORE__TABLE", "missing");
+    let missing = home.run(&["infra", "status"]);
+    assert_eq!(missing.code, 4, "{}{}", missing.stdout, missing.stderr);
 }

@@ -13,6 +13,7 @@ mod exit_codes;
 mod explain;
 mod home;
 mod hostile;
+mod infra;
 mod session;
 mod sessions;
 mod simulate;

@@ -1,0 +1,92 @@
+//! `infra`: what stands around a service in production, as texts for other tools, and whether its
+//! table is as it should be.
+//!
+//! | file | has |
+//! |---|---|
+//! | `template` | the table and the schedule of reports, as templates of three tools |
+//! | `iam` | policies with the rights that a role uses |
+//! | `status` | the table, compared with the template |
+
+mod iam;
+#[cfg(feature = "dynamodb")]
+mod status;
+#[cfg(not(feature = "dynamodb"))]
+#[path = "no_status.rs"]
+mod status;
+mod template;
+
+use serde_json::Value;
+
+use super::Ran;
+use crate::args::{Infra, OfTable};
+use crate::failure::{Failure, code};
+use crate::output::Output;
+use crate::settings::{Settings, StoreAt};
+
+pub(super) async fn run(out: Output, settings: &Settings, what: Infra) -> Ran {
+    match what {
+        Infra::Template { format, of } => template::run(out, &names(settings, &of), format),
+        Infra::Iam(how) => iam::run(out, &names(settings, &how.of), &how),
+        Infra::Status => status::run(out, settings).await,
+    }
+}
+
+/// The names that texts are about.
+struct Names {
+    /// The table's name, or its ARN.
+    table: String,
+    space: String,
+}
+
+fn names(settings: &Settings, of: &OfTable) -> Names {
+    let in_file = || match settings.store() {
+        StoreAt::Dynamodb(table) => table,
+        _ => "tallygate".to_owned(),
+    };
+    let table = of.table.clone().unwrap_or_else(in_file);
+    let space = settings.text("store", "space").unwrap_or("default").to_owned();
+    Names { table, space }
+}
+
+/// Refuses a name that no table can have: it would stand in a text as something else.
+fn check_name(table: &str) -> Result<(), Failure> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match (3..=255).contains(&table.len()) && table.chars().all(legal) {
+        true => Ok(()),
+        false => Err(Failure::usage(format!(
+            "no table can be called {table:?}\nhelp: 3 to 255 characters, each a letter of a-z or \
+             A-Z, a digit, `_`, `-` or `.`"
+        ))),
+    }
+}
+
+/// Refuses a text that is no ARN.
+fn check_arn(arn: &str) -> Result<(), Failure> {
+    let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '%');
+    match arn.starts_with("arn:") && arn.split(':').count() >= 6 && arn.chars().all(legal) {
+        true => Ok(()),
+        false => Err(Failure::usage(format!(
+            "{arn:?} is no ARN\n\
+             help: as in arn:aws:lambda:eu-central-1:123456789012:function:report"
+        ))),
+    }
+}
+
+/// What is said where the service has no table.
+fn no_table() -> Failure {
+    Failure::new(
+        code::FILE,
+        "the service file has no table: store.kind is not \"dynamodb\"\n\
+         help: name the service file of production with --service, or write \
+         TALLYGATE__STORE__KIND=dynamodb before the command",
+    )
+}
+
+/// Prints a text for another tool; with `--json` as a string.
+fn print(out: Output, text: &str) -> Ran {
+    match out.json {
+        true => out.document(&Value::from(text))?,
+        false => out.whole(text)?,
+    }
+    Ok(code::OK)
+}
