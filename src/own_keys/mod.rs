@@ -10,11 +10,14 @@
 //! # Laws
 //!
 //! 1. **No caller gives more than it has.** A key that is made here may do what its caller may, or
-//!    less: without `permissions`, just what its caller may.
+//!    less: without `permissions`, just what its caller may. It ends when the key that makes it
+//!    does, or earlier; and no key is revoked by one that may do less.
 //! 2. **A page of another site does nothing.** A request that a browser sends from one is refused,
 //!    and a body must be JSON, which no form of another site can send.
-//! 3. **Bounded**: a tenant makes no key here beyond [`MOST_WORKING`] that work, or [`MOST_LISTED`]
+//! 3. **Bounded**: a tenant makes no key here beyond `MOST_WORKING` that work, or `MOST_LISTED`
 //!    in its list.
+
+use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -148,8 +151,9 @@ async fn make(
     who: &Identified,
     request: &KeysRequest<'_>,
 ) -> Result<Reply, Reply> {
-    let options = options(who, request)?;
     let listed = tenant.keys().await.map_err(refused)?;
+    let own = listed.iter().find(|key| who.key() == Some(&*key.id));
+    let options = options(who, own.and_then(|key| key.expires), request)?;
     let working = listed.iter().filter(|key| key.state == KeyState::Active).count();
     for (count, most) in [(working, MOST_WORKING), (listed.len(), MOST_LISTED)] {
         if count >= most {
@@ -165,8 +169,13 @@ async fn make(
     }
 }
 
-/// The key that a request asks for, within what its caller may do.
-fn options(who: &Identified, request: &KeysRequest<'_>) -> Result<KeyOptions, Reply> {
+/// The key that a request asks for, within what its caller may do and, where that is a key with an
+/// end, until then.
+fn options(
+    who: &Identified,
+    until: Option<SystemTime>,
+    request: &KeysRequest<'_>,
+) -> Result<KeyOptions, Reply> {
     let bad = |detail: &str| plain_problem(400, "Bad request", detail);
     let body = request.body.ok_or_else(|| {
         plain_problem(413, "Body too long", &format!("It has at most {MAX_BODY} bytes."))
@@ -174,10 +183,20 @@ fn options(who: &Identified, request: &KeysRequest<'_>) -> Result<KeyOptions, Re
     let new: NewKey =
         serde_json::from_slice(body).map_err(|error| bad(&format!("The body: {error}.")))?;
     let mut options = KeyOptions::new(new.name);
-    if let Some(end) = &new.expires {
-        let end = instant_of(end).ok_or_else(|| {
+    let asked = new.expires.as_deref().map(|end| {
+        instant_of(end).ok_or_else(|| {
             bad("expires is an instant (2026-12-31T00:00:00Z) or a date (2026-12-31).")
-        })?;
+        })
+    });
+    let asked = asked.transpose()?;
+    if let (Some(asked), Some(until)) = (asked, until)
+        && asked > until
+    {
+        let detail = "The key of this request ends before that, and can make none that works \
+                      longer: leave `expires` out, or use a key without an end.";
+        return Err(plain_problem(403, "Beyond the key's end", detail));
+    }
+    if let Some(end) = asked.or(until) {
         options = options.expires(end);
     }
     if let Some(once) = request.once {
@@ -199,6 +218,12 @@ async fn revoke(tenant: &Tenant, who: &Identified, key: &str, query: &str) -> Re
         let detail = "This request came with the key itself, which would be its last. Add \
                       `?itself=yes` to revoke it all the same.";
         return Err(plain_problem(409, "The key of this request", detail));
+    }
+    let listed = tenant.keys().await.map_err(refused)?;
+    let may = listed.iter().find(|it| it.id == key).map(|it| &it.permissions);
+    if let Some(beyond) = may.into_iter().flatten().find(|name| !who.permissions().has(name)) {
+        let detail = format!("The caller lacks the permission {beyond}, which that key has.");
+        return Err(plain_problem(403, "Permission missing", &detail));
     }
     tenant.revoke_key(key).await.map_err(refused)?;
     Ok(written::json(200, &json!({ "id": key, "state": "revoked" })))

@@ -1,5 +1,7 @@
 //! The routes over a gate in memory, as callers with keys of their own use them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -87,6 +89,36 @@ async fn a_key_gives_no_more_than_it_has_and_just_that_by_default() {
         let key = keys.iter().find(|key| made["id"] == *key.id).unwrap();
         assert_eq!(key.permissions, given);
     }
+}
+
+#[tokio::test]
+async fn a_key_with_an_end_makes_none_that_works_longer() {
+    let bed = bed().await;
+    let start = std::time::UNIX_EPOCH + Duration::from_millis(testing::START_MS.unsigned_abs());
+    let end = start + Duration::from_secs(86_400);
+    let ending = bed.acme.new_key(KeyOptions::new("ending").expires(end)).await.unwrap();
+    let make = async |body: Value| {
+        let body = body.to_string();
+        bed.ask(ending.expose(), request("POST", None, body.as_bytes())).await
+    };
+    let (status, problem) = make(json!({ "name": "x", "expires": "2100-01-01" })).await;
+    assert_eq!((status, &problem["title"]), (403, &json!("Beyond the key's end")));
+    let (status, made) = make(json!({ "name": "x" })).await;
+    assert_eq!(status, 201, "{made}");
+    let keys = bed.acme.keys().await.unwrap();
+    assert_eq!(keys.iter().find(|key| made["id"] == *key.id).unwrap().expires, Some(end));
+    assert_eq!(bed.make(json!({ "name": "x", "expires": "2100-01-01" })).await.0, 201);
+}
+
+#[tokio::test]
+async fn a_key_revokes_none_that_may_do_more() {
+    let bed = bed().await;
+    let reader = bed.acme.new_key(KeyOptions::new("reader").permission("read")).await.unwrap();
+    let by_reader = |id| bed.ask(reader.expose(), request("DELETE", Some(id), b""));
+    let (status, problem) = by_reader(&bed.first.id).await;
+    assert_eq!(status, 403);
+    assert!(problem["detail"].as_str().unwrap().contains("write"), "{problem}");
+    assert_eq!(bed.by_first(request("DELETE", Some(&reader.id), b"")).await.0, 200);
 }
 
 #[tokio::test]
