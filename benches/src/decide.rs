@@ -14,7 +14,9 @@ use tallygate::testing::Drill;
 use tallygate::wire::HeaderStyle;
 use tokio::runtime::Runtime;
 
+use crate::redis::Redis;
 use crate::setup::{self, BURST, PER_SECOND};
+use crate::tollgate;
 
 /// Tenants of the shuffled benches.
 const MANY: usize = 10_000;
@@ -64,6 +66,18 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
         b.iter(|| limitador(black_box(&names[0])));
     });
 
+    let tollgate = tollgate::decision();
+    group.bench_function(BenchmarkId::new("tollgate-admission", round), |b| b.iter(&tollgate));
+    match Redis::start() {
+        Ok(mut redis) => {
+            let most = u64::from(PER_SECOND);
+            group.bench_function(BenchmarkId::new("redis", round), |b| {
+                b.iter(|| redis.admits(black_box(&names[0]), most));
+            });
+        }
+        Err(why) => println!("skipped: Redis ({why})"),
+    }
+
     for (what, which) in [("same", [0, 0]), ("distinct", [0, 1])] {
         let names = which.map(|i| names[i].clone());
         let drills: [Drill; 2] = which.map(|i| one[i].clone());
@@ -97,6 +111,14 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     });
     group.finish();
     rt.block_on(gate.close()).expect("everything counted is written");
+}
+
+/// The floor, once a call.
+pub fn floor_once() -> Box<dyn FnMut()> {
+    let (floor, name) = (floor_map(MANY), setup::name(0));
+    Box::new(move || {
+        black_box(check(&floor, black_box(&name)));
+    })
 }
 
 type Floor = DashMap<String, Arc<DefaultDirectRateLimiter>>;

@@ -19,16 +19,7 @@ use crate::setup;
 
 pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let gate = setup::gate(rt, HeaderStyle::Off);
-    let key = rt.block_on(async {
-        let acme = gate.directory().tenant(&setup::name(0)).save().await.expect("a tenant");
-        acme.new_key("bench").await.expect("a key").expose().to_owned()
-    });
-    let token = token();
-    let ways = [
-        ("header", "x-tenant", setup::name(0)),
-        ("api-key", "x-api-key", key),
-        ("jwt", "authorization", format!("Bearer {token}")),
-    ];
+    let ways = ways(rt, &gate);
     let clock = SystemClock::new();
 
     let mut group = c.benchmark_group("identify");
@@ -54,6 +45,32 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     }
     group.finish();
     rt.block_on(gate.close()).expect("everything counted is written");
+}
+
+/// Step 1 in this way, once a call.
+pub fn once(rt: &Runtime, way: &str) -> Box<dyn FnMut()> {
+    let gate = setup::gate(rt, HeaderStyle::Off);
+    let ways = ways(rt, &gate);
+    let (_, header, value) = ways.into_iter().find(|(name, ..)| *name == way).expect("a way");
+    let (request, now) = (setup::request(header, &value), SystemClock::new().now());
+    ask(rt, &gate, &request);
+    Box::new(move || {
+        let is_known = testing::is_identified(&gate, &view(black_box(&request)), now);
+        assert_eq!(is_known, Some(true), "a caller in memory");
+    })
+}
+
+/// Each way to be known, with its header and a value of it.
+fn ways(rt: &Runtime, gate: &Gate) -> [(&'static str, &'static str, String); 3] {
+    let key = rt.block_on(async {
+        let acme = gate.directory().tenant(&setup::name(0)).save().await.expect("a tenant");
+        acme.new_key("bench").await.expect("a key").expose().to_owned()
+    });
+    [
+        ("header", "x-tenant", setup::name(0)),
+        ("api-key", "x-api-key", key),
+        ("jwt", "authorization", format!("Bearer {}", token())),
+    ]
 }
 
 /// Step 1 for a caller in memory. What is in memory grows old: then it is looked up again.

@@ -7,8 +7,10 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
+use axum_governor::GovernorLayer as AxumGovernorLayer;
 use criterion::{BatchSize, BenchmarkId, Criterion};
-use http::{Request, Response};
+use governor::middleware::{NoOpMiddleware, StateInformationMiddleware};
+use http::{HeaderName, Request, Response};
 use http_body::Body as _;
 use tallygate::middleware::GateLayer;
 use tallygate::wire::HeaderStyle;
@@ -46,16 +48,15 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
         };
     let bare = service_fn(bare);
     bench("bare", &mut driven(bare), &by_header);
-    let layer = GovernorLayer::<_, _, Body>::new(governor().finish().expect("a quota"));
-    bench("tower-governor", &mut driven(layer.layer(bare)), &by_header);
+    bench("tower-governor", &mut driven(governed().layer(bare)), &by_header);
     let layer = GateLayer::new(&silent).without_extensions();
     bench("tallygate", &mut driven(layer.layer(bare)), &by_header);
-    let telling_governor =
-        || GovernorLayer::<_, _, Body>::new(governor().use_headers().finish().expect("a quota"));
-    let layer = telling_governor();
+    let layer = AxumGovernorLayer::new(axum_governor());
+    bench("axum-governor-headers", &mut driven(layer.layer(bare)), &by_header);
+    let layer = governed_with_headers();
     bench("tower-governor-headers", &mut driven(layer.layer(bare)), &by_header);
     // One holds a caller to one limit: two for as many as ours, though they tell of the last only.
-    let (outer, inner) = (telling_governor(), telling_governor());
+    let (outer, inner) = (governed_with_headers(), governed_with_headers());
     let two = outer.layer(inner.layer(bare));
     bench("two-tower-governors-headers", &mut driven(two), &by_header);
     let layer = GateLayer::new(&telling).without_extensions();
@@ -71,13 +72,13 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     }
 }
 
-async fn bare(_: Request<Nothing>) -> Result<Response<Body>, Infallible> {
+pub async fn bare(_: Request<Nothing>) -> Result<Response<Body>, Infallible> {
     Ok(Response::new(Body::from("found")))
 }
 
 /// Sends a request and reads the response to its end, by polling: there is no executor whose cost
 /// would stand in every figure.
-fn driven<S, R>(mut service: S) -> impl FnMut(Request<Nothing>)
+pub fn driven<S, R>(mut service: S) -> impl FnMut(Request<Nothing>)
 where
     S: Service<Request<Nothing>, Response = Response<R>, Error = Infallible>,
     R: http_body::Body,
@@ -100,7 +101,17 @@ where
     }
 }
 
-fn governor() -> GovernorConfigBuilder<ByTenant, governor::middleware::NoOpMiddleware> {
+/// tower_governor's layer.
+pub fn governed() -> GovernorLayer<ByTenant, NoOpMiddleware, Body> {
+    GovernorLayer::new(governor().finish().expect("a quota"))
+}
+
+/// The same with its limit headers.
+pub fn governed_with_headers() -> GovernorLayer<ByTenant, StateInformationMiddleware, Body> {
+    GovernorLayer::new(governor().use_headers().finish().expect("a quota"))
+}
+
+fn governor() -> GovernorConfigBuilder<ByTenant, NoOpMiddleware> {
     let mut builder = GovernorConfigBuilder::default();
     let mut builder = builder.key_extractor(ByTenant);
     let nanos = 1_000_000_000 / u64::from(setup::PER_SECOND);
@@ -108,9 +119,21 @@ fn governor() -> GovernorConfigBuilder<ByTenant, governor::middleware::NoOpMiddl
     builder
 }
 
+/// axum-governor by the same header: it has no way to send none.
+fn axum_governor() -> axum_governor::GovernorConfig<String> {
+    static TENANT: HeaderName = HeaderName::from_static("x-tenant");
+    let of = |n| NonZeroU32::new(n).expect("not 0");
+    let quota = axum_governor::Quota::requests_per_second(of(setup::PER_SECOND));
+    axum_governor::GovernorConfigBuilder::default()
+        .with_extractor(axum_governor::Header(&TENANT))
+        .quota_default(quota.burst(of(setup::BURST)))
+        .finish()
+        .expect("a quota")
+}
+
 /// tower_governor by the same header.
 #[derive(Clone)]
-struct ByTenant;
+pub struct ByTenant;
 
 impl KeyExtractor for ByTenant {
     type Key = String;

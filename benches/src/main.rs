@@ -7,11 +7,15 @@
 //! 10,000 tenants have left behind is not what a layer is to be measured in.
 #![forbid(unsafe_code)]
 
+mod count;
 mod decide;
 mod identify;
 mod layer;
+mod redis;
+mod route;
 mod setup;
 mod table;
+mod tollgate;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +37,7 @@ const PARTS: &[(&str, Part)] = &[
     ("decide", decide::by_store),
     ("identify", identify::run),
     ("layer", layer::run),
+    ("route", route::run),
     ("usage", usage::run),
 ];
 
@@ -40,10 +45,16 @@ const PARTS: &[(&str, Part)] = &[
 const PART: &str = "TALLYGATE_BENCH_PART";
 const ROUND: &str = "TALLYGATE_BENCH_ROUND";
 
+/// Says which path to walk alone, and how often: see `count`.
+const COUNT: &str = "TALLYGATE_BENCH_COUNT";
+
 fn main() {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     let dir = target.join("criterion");
     std::fs::create_dir_all(&dir).expect("the target directory is ours to write");
+    if let Ok(what) = std::env::var(COUNT) {
+        return count::run(&runtime(), &what);
+    }
     match (std::env::var(PART), std::env::var(ROUND)) {
         (Ok(part), Ok(round)) => run(number(&part), number(&round), &dir),
         _ => run_all(&target, &dir),
@@ -85,10 +96,14 @@ fn number(text: &str) -> usize {
     text.parse().expect("what `run_all` has written")
 }
 
+fn runtime() -> Runtime {
+    let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    rt.expect("a runtime")
+}
+
 /// One part of one round.
 fn run(part: usize, round: usize, dir: &Path) {
-    let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let rt = rt.expect("a runtime");
+    let rt = runtime();
     let mut criterion = Criterion::default()
         .without_plots()
         .output_directory(dir)

@@ -26,6 +26,10 @@ const fn overhead(what: &'static str, ours: &'static str, theirs: &'static str) 
     Ratio { less: Some("layer/bare"), ..ratio(what, ours, theirs) }
 }
 
+const fn on_a_route(what: &'static str, ours: &'static str, theirs: &'static str) -> Ratio {
+    Ratio { less: Some("route/bare"), ..ratio(what, ours, theirs) }
+}
+
 const fn within(target: f64, ratio: Ratio) -> Ratio {
     Ratio { target: Some(target), ..ratio }
 }
@@ -34,6 +38,8 @@ const RATIOS: &[Ratio] = &[
     within(2.0, ratio("decision / floor", "decide/tallygate", "decide/floor")),
     ratio("decision / governor keyed", "decide/tallygate", "decide/governor-keyed"),
     ratio("decision / limitador in memory", "decide/tallygate", "decide/limitador"),
+    ratio("decision / tollgate-admission", "decide/tallygate", "decide/tollgate-admission"),
+    ratio("decision / Redis, INCR and EXPIRE", "decide/tallygate", "decide/redis"),
     ratio("decision, DynamoDB / redb", "decide/tallygate-dynamodb", "decide/tallygate-redb"),
     ratio(
         "2 threads, one tenant / floor",
@@ -73,6 +79,11 @@ const RATIOS: &[Ratio] = &[
         ),
     ),
     overhead(
+        "layer with headers / axum-governor's",
+        "layer/tallygate-headers-one-rate",
+        "layer/axum-governor-headers",
+    ),
+    overhead(
         "  and a quota, which it has not",
         "layer/tallygate-headers",
         "layer/tower-governor-headers",
@@ -91,6 +102,12 @@ const RATIOS: &[Ratio] = &[
         "  and a quota and extractors",
         "layer/tallygate-headers-extractors",
         "layer/tower-governor-headers",
+    ),
+    on_a_route("axum route / tollgate-axum's", "route/tallygate", "route/tollgate-axum"),
+    on_a_route(
+        "  and limit headers, which it has not",
+        "route/tallygate-headers",
+        "route/tollgate-axum",
     ),
 ];
 
