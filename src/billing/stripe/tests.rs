@@ -412,12 +412,14 @@ async fn what_stripe_does_not_have_is_nothing_and_no_error() {
 }
 
 /// Every call in use; one that is missing here, in the test below or in `wire_tests.rs` fails.
-const CALLS_MADE: [&str; 15] = [
+const CALLS_MADE: [&str; 17] = [
     "cancel",
     "customers_of",
     "invoice",
+    "invoices",
     "lines",
     "make_customer",
+    "make_meter",
     "meter_event",
     "meters",
     "one_meter",
@@ -483,6 +485,8 @@ async fn stripes_own_mock_takes_every_call() {
     let invoice = stripe.invoice("in_1").await;
     let paid = stripe.paid_since("cus_1", 0).await;
     let lines = stripe.lines("in_1").await;
+    let invoices = stripe.invoices("cus_1").await;
+    let meter = stripe.make_meter("api_requests").await;
     mock.kill().unwrap();
     mock.wait().unwrap();
     assert!(customer.is_ok_and(|id| id.starts_with("cus_")));
@@ -494,6 +498,8 @@ async fn stripes_own_mock_takes_every_call() {
     assert!(matches!(invoice, Ok(Some(_))), "{invoice:?}");
     assert!(paid.is_ok(), "{paid:?}");
     assert!(lines.is_ok(), "{lines:?}");
+    assert!(invoices.is_ok(), "{invoices:?}");
+    assert!(meter.is_ok(), "{meter:?}");
     assert!(time.is_ok(), "{time:?}");
     assert_eq!((sent, sum), (Delivery::Delivered, Ok(25)));
 }
