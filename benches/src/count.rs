@@ -26,8 +26,8 @@ pub fn run(rt: &Runtime, what: &str) {
     }
     for _ in 0..times / AT_ONCE {
         walk_and_count(&mut path, AT_ONCE);
-        // Valgrind runs one thread at a time: the runtime's renews the leases meanwhile. Without this
-        // a walk that waits for one spins, and is counted doing so.
+        // Valgrind runs one thread at a time: the runtime's renews the leases meanwhile. Without
+        // this a walk that waits for one spins, and is counted doing so.
         std::thread::sleep(PAUSE);
     }
 }
