@@ -9,6 +9,7 @@ mod cookbook;
 mod existing_app;
 mod getting_started;
 mod hanging_up;
+mod many_tenants;
 mod migrating;
 mod openapi;
 mod support;
