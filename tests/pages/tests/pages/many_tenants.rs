@@ -1,8 +1,6 @@
 //! docs/admin.md: what the operator's lists cost among many tenants, in a file of redb.
 //! `TALLYGATE_TENANTS=1000000` for the figures of the page.
 
-use std::time::Instant;
-
 use axum::Router;
 use axum::body::Body;
 use http_body_util::BodyExt;
@@ -12,6 +10,7 @@ use tallygate::directory::Role;
 use tallygate::testing::START_MS;
 use tallygate::{Ask, Gate, GateBuilder, ManualClock, Reason};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 const PLANS: &str = r#"
