@@ -290,7 +290,7 @@ impl Gate {
         {
             return Step::Done(*answer);
         }
-        let auth = rules.map_or(live.catalog.default_auth, |r| r.auth);
+        let auth = rules.map_or(live.catalog.routes.default_auth, |r| r.auth);
         if auth == Auth::None {
             return Step::Done(Answer::Pass);
         }

@@ -77,8 +77,6 @@ pub struct Catalog {
     pub(crate) hash: [u8; 32],
     /// The plan of tenants without one.
     pub(crate) default_plan: PlanId,
-    /// `auth` of requests on no route of the file.
-    pub(crate) default_auth: Auth,
     /// The zone in which days and months turn over.
     pub(crate) timezone: Zone,
     /// Treatment of an uncached tenant by admission when the store does not answer.
@@ -241,6 +239,7 @@ fn lower(report: &mut Findings<'_>, top: TomlTable<'_>, now_ms: i64, hash: [u8; 
     let billing = tenants::billing(report, top, &scene, &plans, default_plan);
     offers::check_prices(report, top);
     routes.mark_rated(rated(&plans, &tenants));
+    routes.default_auth = routes::auth(top.text("default-auth"));
     let on_directory_error = match top.text("on-directory-error").map(|word| word.text) {
         Some("default-plan") => OnDirectoryError::DefaultPlan,
         _ => OnDirectoryError::Deny,
@@ -248,7 +247,6 @@ fn lower(report: &mut Findings<'_>, top: TomlTable<'_>, now_ms: i64, hash: [u8; 
     let catalog = Catalog {
         hash,
         default_plan,
-        default_auth: routes::auth(top.text("default-auth")),
         timezone,
         on_directory_error,
         meters,

@@ -141,9 +141,10 @@ impl Route {
 }
 
 /// Whether callers of a route are identified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Auth {
     /// A credential is needed.
+    #[default]
     Required,
     /// Without a credential the caller is the anonymous tenant.
     Optional,

@@ -32,6 +32,8 @@ pub(crate) struct Routes {
     routes: Vec<Route>,
     /// Those with a rate of their own in some plan or exception.
     rated: Vec<bool>,
+    /// Whether callers are identified where no route matches.
+    pub(crate) default_auth: Auth,
     /// GET first, where there is one; a handful at most.
     methods: Vec<(Box<str>, Tree)>,
     /// The patterns as the file has them, in its order.
@@ -138,26 +140,37 @@ impl Routes {
         other
     }
 
-    /// Whether a route is at least as strict as another in all respects, so that it can stand for
-    /// both.
+    /// Whether a route is at least as strict as another, so that it can stand for both. Whom it
+    /// lets in goes before what they pay.
     fn holds_against(&self, found: Option<RouteId>, other: Option<RouteId>) -> bool {
         let has_rate = |id: RouteId| self.rated.get(usize::from(id.0)).copied().unwrap_or(false);
         let is_rated = [found, other].into_iter().flatten().any(has_rate);
         let rules = |id: Option<RouteId>| id.map(|id| &self[id]);
         let (found, other) = (rules(found), rules(other));
-        match open(found).cmp(&open(other)) {
-            Ordering::Less => return true,
-            Ordering::Greater => return false,
-            Ordering::Equal => {}
-        }
-        if is_rated {
-            return false;
-        }
+        let permission = |of: Option<&Route>| of.and_then(|route| route.needs_permission.clone());
         let needs = |of: Option<&Route>| of.and_then(|route| route.needs.clone());
-        let needs_more = needs(other).is_none() || needs(other) == needs(found);
-        let asks = |of: Option<&Route>| of.and_then(|route| route.needs_permission.clone());
-        let asks_more = asks(other).is_none() || asks(other) == asks(found);
-        needs_more && asks_more && costs_as_much(found, other) && counts_alike(found, other)
+        let is_free = |of: Option<&Route>| of.is_some_and(|route| route.free);
+        // A permission first: only identified callers have one.
+        let strictness = demand(&permission(found), &permission(other))
+            .then_with(|| self.open(other).cmp(&self.open(found)))
+            .then_with(|| demand(&needs(found), &needs(other)))
+            .then_with(|| is_free(other).cmp(&is_free(found)));
+        match strictness {
+            Ordering::Less => false,
+            Ordering::Greater => true,
+            Ordering::Equal => {
+                !is_rated && costs_as_much(found, other) && counts_alike(found, other)
+            }
+        }
+    }
+
+    /// Openness of a route, or of a path that is on none: the lower, the stricter.
+    fn open(&self, route: Option<&Route>) -> u8 {
+        match route.map_or(self.default_auth, |route| route.auth) {
+            Auth::Required => 0,
+            Auth::Optional => 1,
+            Auth::None => 2,
+        }
     }
 
     /// Marks the routes that have a rate of their own.
@@ -218,18 +231,13 @@ impl Routes {
     }
 }
 
-/// Openness of a route: the lower, the stricter.
-fn open(route: Option<&Route>) -> (u8, bool) {
-    match route {
-        None => (0, false),
-        Some(route) => (
-            match route.auth {
-                Auth::Required => 0,
-                Auth::Optional => 1,
-                Auth::None => 2,
-            },
-            route.free,
-        ),
+/// Whether one route demands more of its callers than another: less where the other demands what
+/// this one does not.
+fn demand<T: PartialEq>(found: &Option<T>, other: &Option<T>) -> Ordering {
+    match (found, other) {
+        _ if found == other => Ordering::Equal,
+        (_, Some(_)) => Ordering::Less,
+        (_, None) => Ordering::Greater,
     }
 }
 
@@ -649,6 +657,36 @@ mod tests {
         open.routes[0].auth = Auth::None;
         assert_eq!(at(&open, "/%68ealthz", "/{page}"), None);
         assert_eq!(at(&open, "/%68ealthz", "/healthz"), Some("open"));
+    }
+
+    #[test]
+    fn no_spelling_lets_a_caller_in_whom_the_route_turns_away() {
+        let at = |default: Auth, change: &dyn Fn(&mut Route)| {
+            let mut routes = routes(&[("literal", "GET /v1/search")]);
+            routes.default_auth = default;
+            change(&mut routes.routes[0]);
+            at(&routes, "/v1/%73earch", "/v1/{kind}").map(str::to_owned)
+        };
+        let literal = || Some("literal".to_owned());
+        let asks = |route: &mut Route| route.needs_permission = Some("write".into());
+        let needs = |route: &mut Route| route.needs = Some("search".into());
+        for default in [Auth::Required, Auth::Optional, Auth::None] {
+            for auth in [Auth::Required, Auth::Optional] {
+                for free in [false, true] {
+                    let with = |route: &mut Route| (route.auth, route.free) = (auth, free);
+                    let asks = |route: &mut Route| (with(route), asks(route)).1;
+                    assert_eq!(at(default, &asks), literal(), "{default:?} {auth:?} {free}");
+                    if auth == default {
+                        let needs = |route: &mut Route| (with(route), needs(route)).1;
+                        assert_eq!(at(default, &needs), literal(), "{default:?} {free}");
+                    }
+                }
+            }
+        }
+        // A path on no route that anyone may call is no stricter than one.
+        assert_eq!(at(Auth::None, &|_| ()), literal());
+        assert_eq!(at(Auth::Optional, &|_| ()), literal());
+        assert_eq!(at(Auth::Required, &|route| route.auth = Auth::Optional), None);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Gate {
         let path = inner.strip_prefix(path);
         let route = catalog.routes.find_at(method, path, Reads::AsItCame, || None);
         let named = route.map(|id| &catalog.routes.as_slice()[usize::from(id.0)]);
-        let auth = named.map_or(catalog.default_auth, |route| route.auth);
+        let auth = named.map_or(catalog.routes.default_auth, |route| route.auth);
         let rules = sheet.policy.route(route);
         let scopes = who.scopes(&inner.hub.without_value);
         let here = LimitReader { inner, sheet: &sheet, scopes, now, hold: None, stored: None };
