@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bought::{SoldAddon, Subscribed};
 use super::eras::SubscriptionSpan;
-use super::error::{MAX_NAME, check_text};
+use super::error::{MAX_NAME, check_lines, check_text};
 #[cfg(feature = "stripe")]
 use super::record::MAX_ADDONS;
 use super::record::{Grant, Override, PaymentState, TenantRecord};
@@ -178,7 +178,7 @@ impl Edit {
             }
             Edit::Override(new) if new.note.trim().is_empty() => Err(DirectoryError::NoteNeeded),
             Edit::Override(new) => {
-                check_text(&new.note, "a note", MAX_NOTE)?;
+                check_lines(&new.note, "a note", MAX_NOTE)?;
                 directory.check_changes(&new.changes)
             }
             Edit::Grant(new) => {
@@ -191,7 +191,7 @@ impl Edit {
                 if new.units == 0 {
                     return Err(DirectoryError::NoUnits);
                 }
-                new.note.as_ref().map_or(Ok(()), |note| check_text(note, "a note", MAX_NOTE))?;
+                new.note.as_ref().map_or(Ok(()), |note| check_lines(note, "a note", MAX_NOTE))?;
                 if check.has_meter(&new.meter) {
                     return Ok(());
                 }
@@ -523,7 +523,7 @@ impl TenantEdit {
             return Err(DirectoryError::TooMany { what: "changes in one save", most: MAX_EDITS });
         }
         if let Some(note) = &self.note {
-            check_text(note, "a note", MAX_NOTE)?;
+            check_lines(note, "a note", MAX_NOTE)?;
         }
         self.edits.iter().try_for_each(|edit| match edit {
             Edit::Plan(Some(plan)) if self.is_named => check_plan_name(plan),
@@ -549,7 +549,7 @@ fn grants_in(edits: &[Edit]) -> impl Iterator<Item = &Grant> {
 impl Directory {
     /// Accepts the TOML of an override.
     pub(super) fn check_changes(&self, toml: &str) -> Result<(), DirectoryError> {
-        check_text(toml, "an override", MAX_CHANGES)?;
+        check_lines(toml, "an override", MAX_CHANGES)?;
         self.inner.check.changes(toml).map_err(DirectoryError::Changes)
     }
 

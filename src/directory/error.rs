@@ -130,16 +130,32 @@ impl From<crate::random::Error> for DirectoryError {
 /// Most characters of a plan's, meter's, key's or account's name.
 pub(super) const MAX_NAME: usize = 64;
 
-/// Accepts a text of 1 to `most` characters without controls.
+/// Accepts a line of 1 to `most` characters without controls.
 pub(super) fn check_text(
     text: &str,
     what: &'static str,
     most: usize,
 ) -> Result<(), DirectoryError> {
-    let legal = !text.is_empty() && text.chars().count() <= most;
-    // Tabs and line ends occur in TOML and in notes; no other invisible characters do.
-    let visible = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
-    if legal && text.chars().all(visible) {
+    check(text, what, most, |_| false)
+}
+
+/// The same for a text in which tabs and line ends occur: a note, or TOML.
+pub(super) fn check_lines(
+    text: &str,
+    what: &'static str,
+    most: usize,
+) -> Result<(), DirectoryError> {
+    check(text, what, most, |c| matches!(c, '\n' | '\r' | '\t'))
+}
+
+fn check(
+    text: &str,
+    what: &'static str,
+    most: usize,
+    passes: impl Fn(char) -> bool,
+) -> Result<(), DirectoryError> {
+    let is_short = !text.is_empty() && text.chars().count() <= most;
+    if is_short && text.chars().all(|c| !c.is_control() || passes(c)) {
         return Ok(());
     }
     Err(DirectoryError::Text { what, most })

@@ -56,7 +56,8 @@ pub struct KeyInfo {
     pub made: SystemTime,
     /// First instant at which it no longer works, if it has an end.
     pub expires: Option<SystemTime>,
-    /// What it may do, by name; empty: as `[[identify]] permissions` of the service file says.
+    /// What it may do, by name: what it was made with, or what `[[identify]] permissions` of the
+    /// service file says of keys that were made without.
     pub permissions: Vec<String>,
     /// Start of the hour, in UTC, in which it was last used; `None`: never. A use is on
     /// record within half a minute.
@@ -121,12 +122,7 @@ impl Directory {
 
     /// Whether the tenant may have another key.
     pub(super) async fn check_room(&self, tenant: Surrogate) -> Result<(), DirectoryError> {
-        let listed = self.query_all(self.list_key(tenant, "").pk).await?;
-        let (now_ms, mut working) = (self.now_ms(), 0);
-        for (_, item) in &listed {
-            working += usize::from(!KeyItem::read(item)?.has_ended(now_ms));
-        }
-        match working >= MAX_KEYS {
+        match self.count_keys(tenant).await?.working >= MAX_KEYS {
             true => Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS }),
             false => Ok(()),
         }
@@ -184,17 +180,34 @@ impl Directory {
         for (id, item) in listed {
             let listed = KeyItem::read(&item)?;
             let held = self.held(tenant, &id, &listed).await?;
-            let state = listed.state(held.as_ref(), self.now_ms());
-            let last_used = held.and_then(|held| held.used_ms).map(time_at);
-            let scheme = listed.hash.scheme.to_string();
-            let (made, expires) = (time_at(listed.made_ms), listed.until_ms.map(time_at));
-            let permissions = listed.permissions.iter().flat_map(Permissions::iter);
-            let permissions = permissions.map(str::to_owned).collect();
-            let (role, name) = (listed.role, listed.name);
-            let key = KeyInfo { id, name, scheme, made, expires, permissions, last_used, state };
-            keys.push((key, role));
+            let role = listed.role;
+            keys.push((self.info(id, listed, held.as_ref()), role));
         }
         Ok(keys)
+    }
+
+    /// The public data of a key by its two items.
+    pub(super) fn info(
+        &self,
+        id: String,
+        listed: KeyItem,
+        held: Option<&CredentialItem>,
+    ) -> KeyInfo {
+        let unlisted = match listed.role {
+            Some(_) => Permissions::default(), // an operator's token is on no route of a plan file
+            None => self.inner.key_form.unlisted.clone(),
+        };
+        let permissions = listed.permissions.as_ref().unwrap_or(&unlisted);
+        KeyInfo {
+            id,
+            scheme: listed.hash.scheme.to_string(),
+            made: time_at(listed.made_ms),
+            expires: listed.until_ms.map(time_at),
+            permissions: permissions.iter().map(str::to_owned).collect(),
+            last_used: held.and_then(|held| held.used_ms).map(time_at),
+            state: listed.state(held, self.now_ms()),
+            name: listed.name,
+        }
     }
 
     /// Whether a listed key works.
@@ -212,7 +225,7 @@ impl Directory {
     }
 
     /// The credential of a listed key, if it is this key's.
-    async fn held(
+    pub(super) async fn held(
         &self,
         tenant: Surrogate,
         id: &str,
@@ -285,7 +298,8 @@ impl Directory {
         }
     }
 
-    /// Makes a key of the same name that may do the same, and ends the old one after `overlap`.
+    /// Makes a key of the same name that may do the same until the same end, and ends the old one
+    /// after `overlap`.
     pub(super) async fn rotate_key(
         &self,
         tenant: Surrogate,
@@ -297,8 +311,8 @@ impl Directory {
         if self.key_state(tenant, id, &listed).await? != KeyState::Active {
             return Err(DirectoryError::NoKey(id.to_owned()));
         }
-        let permissions = listed.permissions;
-        let options = KeyOptions { permissions, ..KeyOptions::new(listed.name) };
+        let (permissions, expires_ms) = (listed.permissions, listed.until_ms);
+        let options = KeyOptions { permissions, expires_ms, ..KeyOptions::new(listed.name) };
         let options = once.into_iter().fold(options, KeyOptions::once);
         let made = match self.make_key(tenant, options).await {
             // The request before this one may have been cut off here.

@@ -40,6 +40,7 @@ mod error;
 mod feed;
 mod given;
 mod history;
+mod key_reads;
 mod keys;
 mod listing;
 #[cfg(test)]
@@ -468,8 +469,8 @@ impl Tenant {
     }
 
     /// Replaces a key: makes another of the same name, and has the old one work for `overlap` more,
-    /// while its users change over. The new key has no end. A process that dies in between leaves
-    /// the old key as it was.
+    /// while its users change over. The new key may do the same, and has the end that the old one
+    /// had. A process that dies in between leaves the old key as it was.
     ///
     /// ```no_run
     /// # async fn example(acme: tallygate::directory::Tenant)

@@ -28,6 +28,8 @@ pub struct KeyOptions {
     pub(super) expires_ms: Option<i64>,
     /// `None`: the service file says what it may do.
     pub(super) permissions: Option<Permissions>,
+    /// The first text that was given as a permission and is none.
+    pub(super) wrong: Option<String>,
     /// The idempotency key of the request that makes it.
     pub(super) once: Option<String>,
     /// An operator's, if it is no tenant's key.
@@ -37,7 +39,8 @@ pub struct KeyOptions {
 impl KeyOptions {
     /// A key of this name, which is for lists: at most 64 characters. It has no end.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), expires_ms: None, permissions: None, once: None, role: None }
+        let name = name.into();
+        Self { name, expires_ms: None, permissions: None, wrong: None, once: None, role: None }
     }
 
     /// Sets the first instant at which it no longer works.
@@ -58,7 +61,12 @@ impl KeyOptions {
     /// ```
     #[must_use]
     pub fn permission(mut self, name: impl AsRef<str>) -> Self {
-        self.permissions = Some(self.permissions.unwrap_or_default().and(name.as_ref()));
+        let name = name.as_ref();
+        if is_permission(name) {
+            self.permissions = Some(self.permissions.unwrap_or_default().and(name));
+        } else {
+            self.wrong.get_or_insert_with(|| name.to_owned());
+        }
         self
     }
 
@@ -80,10 +88,11 @@ impl KeyOptions {
     }
 
     pub(super) fn check(&self, now_ms: i64) -> Result<(), DirectoryError> {
-        check_text(&self.name, "a key's name", MAX_NAME)?;
         self.once.as_deref().map_or(Ok(()), once::check)?;
+        check_text(&self.name, "a key's name", MAX_NAME)?;
         let names = || self.permissions.iter().flat_map(Permissions::iter);
-        if let Some(wrong) = names().find(|name| !is_permission(name)) {
+        let wrong = self.wrong.as_deref().or_else(|| names().find(|name| !is_permission(name)));
+        if let Some(wrong) = wrong {
             return Err(DirectoryError::Permission(wrong.to_owned()));
         }
         if names().count() > MAX_PERMISSIONS {

@@ -70,7 +70,7 @@ impl Directory {
 }
 
 /// The id of the key that the request with this idempotency key makes.
-fn id(tenant: Surrogate, once: &str) -> String {
+pub(super) fn id(tenant: Surrogate, once: &str) -> String {
     let digest = Sha256::digest(format!("{tenant} once {once}"));
     format!("k{}", &hex(&digest)[..ID_DIGITS])
 }

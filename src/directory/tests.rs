@@ -380,6 +380,30 @@ async fn a_key_is_rotated_and_both_work_for_the_overlap() {
 }
 
 #[tokio::test]
+async fn a_rotated_key_may_do_what_it_might_and_no_longer() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let options = KeyOptions::new("auditor").permission("read").expires(time_at(NOW + 90_000));
+    let old = tenant.new_key(options).await.unwrap();
+    let new = tenant.rotate_key(&old.id, Duration::from_secs(60)).await.unwrap();
+    let found = find(&bed, new.expose()).await.unwrap();
+    assert_eq!((found.permissions.as_str(), found.expires_ms), ("read", NOW + 90_000));
+}
+
+#[tokio::test]
+async fn a_text_that_is_no_permission_gives_none() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    for text in ["", "read write", "a\"b", &"p".repeat(65)] {
+        let made = tenant.new_key(KeyOptions::new("ci").permission("read").permission(text)).await;
+        assert!(matches!(made, Err(DirectoryError::Permission(it)) if it == text), "{text:?}");
+    }
+    let name = tenant.new_key("two\nlines").await;
+    assert!(matches!(name, Err(DirectoryError::Text { .. })));
+    assert_eq!(tenant.keys().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn whatever_is_lost_while_a_key_ends_it_works_until_then_and_no_longer() {
     for fault in [Fault::Reply, Fault::Request, Fault::Death] {
         for at in 0..3 {

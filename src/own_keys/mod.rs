@@ -11,7 +11,8 @@
 //!
 //! 1. **No caller gives more than it has.** A key that is made here may do what its caller may, or
 //!    less: without `permissions`, just what its caller may. It ends when the key that makes it
-//!    does, or earlier; and no key is revoked by one that may do less.
+//!    does, or earlier; and no key is revoked by one that may do less. A key that was revoked
+//!    since the request began does nothing here, and one of a suspended tenant makes none.
 //! 2. **A page of another site does nothing.** A request that a browser sends from one is refused,
 //!    and a body must be JSON, which no form of another site can send.
 //! 3. **Bounded**: a tenant makes no key here beyond `MOST_WORKING` that work, or `MOST_LISTED`
@@ -23,7 +24,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::admin::written;
-use crate::directory::{DirectoryError, KeyOptions, KeyState, Tenant};
+use crate::directory::{DirectoryError, KeyInfo, KeyOptions, KeyState, Tenant};
 use crate::error::Error;
 use crate::gate::{Gate, Identified};
 use crate::identity::{Permissions, is_own_id};
@@ -90,9 +91,10 @@ impl Gate {
     async fn own_keys(&self, who: &Identified, request: KeysRequest<'_>) -> Result<Reply, Reply> {
         refuse_other_sites(&request)?;
         let tenant = self.tenant_of_keys(who).await?;
+        let own = working_key(&tenant, who).await?;
         match (request.method, request.key) {
             ("GET" | "HEAD", None) => list(&tenant, who).await,
-            ("POST", None) => make(&tenant, who, &request).await,
+            ("POST", None) => make(&tenant, who, own.as_ref(), &request).await,
             ("DELETE", Some(key)) => revoke(&tenant, who, key, request.query).await,
             (_, key) => {
                 let methods = if key.is_none() { "GET, POST" } else { "DELETE" };
@@ -137,8 +139,20 @@ fn refuse_other_sites(request: &KeysRequest<'_>) -> Result<(), Reply> {
     Ok(())
 }
 
+/// The key of the request, if it came with one of the directory's. It is read again, because its
+/// body may have taken long to arrive.
+async fn working_key(tenant: &Tenant, who: &Identified) -> Result<Option<KeyInfo>, Reply> {
+    let Some(id) = who.key() else { return Ok(None) };
+    // A key that the directory does not have is named by the host, which vouches for it.
+    let Some(own) = tenant.key(id).await.map_err(refused)? else { return Ok(None) };
+    if own.state != KeyState::Active {
+        return Err(plain_problem(401, "Unauthorized", "The key of this request has ended."));
+    }
+    Ok(Some(own))
+}
+
 async fn list(tenant: &Tenant, who: &Identified) -> Result<Reply, Reply> {
-    let mut keys = tenant.keys().await.map_err(refused)?;
+    let mut keys = tenant.own_keys().await.map_err(refused)?;
     keys.sort_by(|a, b| (b.made, &b.id).cmp(&(a.made, &a.id)));
     let keys: Vec<_> = keys.iter().map(written::key).collect();
     let permissions: Vec<_> = who.permissions().iter().map(str::to_owned).collect();
@@ -149,13 +163,24 @@ async fn list(tenant: &Tenant, who: &Identified) -> Result<Reply, Reply> {
 async fn make(
     tenant: &Tenant,
     who: &Identified,
+    own: Option<&KeyInfo>,
     request: &KeysRequest<'_>,
 ) -> Result<Reply, Reply> {
-    let listed = tenant.keys().await.map_err(refused)?;
-    let own = listed.iter().find(|key| who.key() == Some(&*key.id));
-    let options = options(who, own.and_then(|key| key.expires), request)?;
-    let working = listed.iter().filter(|key| key.state == KeyState::Active).count();
-    for (count, most) in [(working, MOST_WORKING), (listed.len(), MOST_LISTED)] {
+    if tenant.record().suspended {
+        let detail = "The account is suspended: it makes no keys.";
+        return Err(plain_problem(403, "Account suspended", detail));
+    }
+    let once = once(request)?;
+    let mut options = options(who, own.and_then(|key| key.expires), request)?;
+    if let Some(once) = once {
+        // Before the bounds: the request that is repeated may have made the last one.
+        if let Some(made) = tenant.made_once(once).await.map_err(refused)? {
+            return Err(written::made_already(&made));
+        }
+        options = options.once(once);
+    }
+    let count = tenant.count_keys().await.map_err(refused)?;
+    for (count, most) in [(count.working, MOST_WORKING), (count.listed, MOST_LISTED)] {
         if count >= most {
             return Err(refused(DirectoryError::TooMany { what: "keys", most }));
         }
@@ -169,6 +194,16 @@ async fn make(
     }
 }
 
+/// The idempotency key of a request, if it has one.
+fn once<'a>(request: &KeysRequest<'a>) -> Result<Option<&'a str>, Reply> {
+    let text = request.once.map(std::str::from_utf8).transpose();
+    text.map_err(|_| bad("Idempotency-Key is text of visible ASCII."))
+}
+
+fn bad(detail: &str) -> Reply {
+    plain_problem(400, "Bad request", detail)
+}
+
 /// The key that a request asks for, within what its caller may do and, where that is a key with an
 /// end, until then.
 fn options(
@@ -176,7 +211,6 @@ fn options(
     until: Option<SystemTime>,
     request: &KeysRequest<'_>,
 ) -> Result<KeyOptions, Reply> {
-    let bad = |detail: &str| plain_problem(400, "Bad request", detail);
     let body = request.body.ok_or_else(|| {
         plain_problem(413, "Body too long", &format!("It has at most {MAX_BODY} bytes."))
     })?;
@@ -199,11 +233,6 @@ fn options(
     if let Some(end) = asked.or(until) {
         options = options.expires(end);
     }
-    if let Some(once) = request.once {
-        let once = std::str::from_utf8(once);
-        let once = once.map_err(|_| bad("Idempotency-Key is text of visible ASCII."))?;
-        options = options.once(once);
-    }
     let held = who.permissions();
     let Some(names) = new.permissions else { return Ok(options.only(held.clone())) };
     if let Some(beyond) = names.iter().find(|name| !held.has(name)) {
@@ -219,9 +248,9 @@ async fn revoke(tenant: &Tenant, who: &Identified, key: &str, query: &str) -> Re
                       `?itself=yes` to revoke it all the same.";
         return Err(plain_problem(409, "The key of this request", detail));
     }
-    let listed = tenant.keys().await.map_err(refused)?;
-    let may = listed.iter().find(|it| it.id == key).map(|it| &it.permissions);
-    if let Some(beyond) = may.into_iter().flatten().find(|name| !who.permissions().has(name)) {
+    let revoked = tenant.key(key).await.map_err(refused)?;
+    let may = revoked.map(|it| it.permissions);
+    if let Some(beyond) = may.iter().flatten().find(|name| !who.permissions().has(name)) {
         let detail = format!("The caller lacks the permission {beyond}, which that key has.");
         return Err(plain_problem(403, "Permission missing", &detail));
     }

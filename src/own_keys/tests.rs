@@ -17,9 +17,14 @@ struct Bed {
 }
 
 async fn bed() -> Bed {
+    bed_of("").await
+}
+
+/// The same, with more in the service file.
+async fn bed_of(more: &str) -> Bed {
     let clock = ManualClock::at_unix_ms(testing::START_MS);
-    let service = "store.kind = \"memory\"\nflush.mode = \"fast\""; // a pepper is drawn
-    let builder = GateBuilder::from_text(service).plans(PLANS).clock(clock);
+    let service = format!("store.kind = \"memory\"\nflush.mode = \"fast\"\n{more}");
+    let builder = GateBuilder::from_text(&service).plans(PLANS).clock(clock); // a pepper is drawn
     let gate = builder.open().await.unwrap();
     let acme = gate.directory().tenant("acme").note("new").save().await.unwrap();
     let options = KeyOptions::new("first").permission("read").permission("write");
@@ -124,6 +129,45 @@ async fn a_key_revokes_none_that_may_do_more() {
 }
 
 #[tokio::test]
+async fn a_key_revokes_none_that_has_more_by_the_service_file() {
+    let bed =
+        bed_of("[[identify]]\napi-key = \"x-api-key\"\npermissions = [\"read\", \"write\"]").await;
+    let plain = bed.acme.new_key("plain").await.unwrap();
+    let reader = bed.acme.new_key(KeyOptions::new("reader").permission("read")).await.unwrap();
+    let who = testing::identified_by(&bed.gate, &[("x-api-key", reader.expose())]).await;
+    let reply = bed.gate.keys_reply(&who, request("DELETE", Some(&plain.id), b"")).await;
+    assert_eq!(reply.status, 403);
+    let keys = bed.acme.keys().await.unwrap();
+    let plain = keys.iter().find(|key| key.id == plain.id).unwrap();
+    assert_eq!((plain.state, &*plain.permissions.join(" ")), (KeyState::Active, "read write"));
+}
+
+#[tokio::test]
+async fn a_key_that_was_revoked_since_its_request_began_does_nothing() {
+    let bed = bed().await;
+    let authorization = format!("Bearer {}", bed.first.expose());
+    let who = testing::identified_by(&bed.gate, &[("authorization", &authorization)]).await;
+    let other = bed.acme.new_key("other").await.unwrap();
+    bed.acme.revoke_key(&bed.first.id).await.unwrap();
+    for (method, key) in [("GET", None), ("POST", None), ("DELETE", Some(&*other.id))] {
+        let reply = bed.gate.keys_reply(&who, request(method, key, br#"{"name":"x"}"#)).await;
+        assert_eq!(reply.status, 401, "{method}");
+    }
+    let keys = bed.acme.keys().await.unwrap();
+    let working = keys.iter().filter(|key| key.state == KeyState::Active);
+    assert_eq!(working.map(|key| &*key.name).collect::<Vec<_>>(), ["other"]);
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_makes_no_key_and_may_revoke_one() {
+    let bed = bed().await;
+    let other = bed.acme.new_key("other").await.unwrap();
+    bed.gate.directory().tenant("acme").suspend().note("unpaid").save().await.unwrap();
+    assert_eq!(bed.make(json!({ "name": "x" })).await.0, 403);
+    assert_eq!(bed.by_first(request("DELETE", Some(&other.id), b"")).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_key_revokes_itself_only_where_that_is_said() {
     let bed = bed().await;
     let own = || request("DELETE", Some(&bed.first.id), b"");
@@ -178,12 +222,26 @@ async fn a_tenant_makes_no_more_keys_than_the_bound() {
 }
 
 #[tokio::test]
+async fn a_repeated_request_for_the_last_key_gets_its_id() {
+    let bed = bed().await;
+    for n in 2..MOST_WORKING {
+        bed.acme.new_key(format!("k{n}")).await.unwrap();
+    }
+    let make = || KeysRequest { once: Some(b"r-1"), ..request("POST", None, br#"{"name":"x"}"#) };
+    let (status, made) = bed.by_first(make()).await;
+    assert_eq!(status, 201);
+    let (status, again) = bed.by_first(make()).await;
+    assert_eq!((status, &again["key"]), (409, &made["id"]));
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_a_problem_that_says_what_to_write() {
     let bed = bed().await;
     for (body, status, words) in [
         ("", 400, "The body"),
         (r#"{"name":"x","role":"write"}"#, 400, "role"),
         (r#"{"name":""}"#, 422, "name"),
+        (r#"{"name":"a\nb"}"#, 422, "control"),
         (r#"{"name":"x","expires":"soon"}"#, 400, "2026-12-31"),
         (r#"{"name":"x","expires":"1999-01-01"}"#, 422, "past"),
     ] {
