@@ -66,11 +66,29 @@ pub(crate) enum Mark {
     Applied,
     /// No handler knows it.
     Unknown,
+    /// It is a Checkout that could not link the tenant that it names.
+    NotLinked(NotLinked),
     /// It is of the other mode.
     OtherMode,
     /// It is of a connected account.
     OtherAccount,
 }
+
+/// Why a Checkout links no tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotLinked {
+    /// There is no such tenant.
+    NoTenant,
+    /// Its customer belongs to another tenant.
+    CustomerTaken,
+    /// It is a purchase of another customer than its tenant's.
+    OtherCustomer,
+    /// The name of the tenant, or of the customer, is none.
+    Name,
+}
+
+/// What is written of an event that took effect.
+const APPLIED: &str = "applied";
 
 impl Customers {
     pub(crate) fn new(store: Arc<dyn Store>, space: Space) -> Self {
@@ -118,13 +136,14 @@ impl Customers {
         make(&*self.store, write).await.map(|_| ())
     }
 
-    /// Whether this event was already processed.
+    /// Whether this event has taken effect. One that was only kept is taken again when it comes
+    /// again: its tenant may be there by now, its type known, the mode the other one.
     pub(crate) async fn is_marked(&self, event: &WebhookEvent) -> Result<bool, StoreError> {
         let Some(item) = self.store.read(self.space.webhook(&event.id)).await? else {
             return Ok(false);
         };
         check_format(&item, EVENT_FORMAT, "a webhook")?;
-        Ok(true)
+        Ok(item.text("was") == Some(APPLIED))
     }
 
     /// Marks an event as processed.
@@ -137,8 +156,9 @@ impl Customers {
     ) -> Result<(), StoreError> {
         let (name, version) = format(EVENT_FORMAT);
         let word = match mark {
-            Mark::Applied => "applied",
+            Mark::Applied => APPLIED,
             Mark::Unknown => "unknown",
+            Mark::NotLinked(_) => "not linked",
             Mark::OtherMode => "other mode",
             Mark::OtherAccount => "other account",
         };

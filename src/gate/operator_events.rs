@@ -1,8 +1,8 @@
 //! Stripe's events in the hand of an operator: read from a file, and applied as their webhooks are.
 
 use super::Gate;
-use crate::billing::customers::{Mark, customer_of};
-use crate::billing::follower::{CHECKOUT_TENANT, EffectFailed};
+use crate::billing::customers::{Mark, NotLinked, customer_of};
+use crate::billing::follower::{CHECKOUT_TENANT, EffectFailed, Follower};
 use crate::billing::webhook::{MAX_BODY, WebhookEvent};
 use crate::error::Error;
 
@@ -28,8 +28,12 @@ pub struct EventRead {
 pub enum EventApplied {
     /// It is in force.
     Applied,
-    /// It is of no type that changes anything here, or names no known tenant.
+    /// It is of no type that changes anything here, or names no tenant.
     Nothing,
+    /// It names a tenant that is not there. It can be applied again.
+    NoTenant,
+    /// It cannot link the tenant that it names, for this reason. It can be applied again.
+    NotLinked(&'static str),
     /// It is of the other mode, `test` or `live`.
     OtherMode,
     /// It is of a connected account.
@@ -69,24 +73,40 @@ impl Gate {
         Ok(Some(EventRead { id, kind, customer, tenant, is_known, event, body }))
     }
 
-    /// Applies an event as its webhook would be, without a signature: the operator vouches for it.
+    /// Applies an event as its webhook would be, without a signature: the operator vouches for it,
+    /// and is the actor in the history of what it changes.
     ///
     /// # Errors
     ///
     /// The service file has no `[stripe]`, or the store fails.
     #[doc(hidden)]
-    pub async fn apply_event(&self, read: &EventRead) -> Result<EventApplied, Error> {
+    pub async fn apply_event(&self, read: &EventRead, actor: &str) -> Result<EventApplied, Error> {
         let inner = &self.inner;
         let billing = inner.billing.as_ref().ok_or(Error::NoStripe)?;
         let account = billing.events();
-        match inner.follower().take_event(&account, &read.event, &read.body).await {
+        let directory = inner.tenants.directory.by(actor);
+        let follower = Follower { directory: &directory, ..inner.follower() };
+        match follower.take_event(&account, &read.event, &read.body).await {
             Ok(Mark::Applied) => Ok(EventApplied::Applied),
             Ok(Mark::Unknown) => Ok(EventApplied::Nothing),
+            Ok(Mark::NotLinked(NotLinked::NoTenant)) => Ok(EventApplied::NoTenant),
+            Ok(Mark::NotLinked(why)) => Ok(EventApplied::NotLinked(in_words(why))),
             Ok(Mark::OtherMode) => Ok(EventApplied::OtherMode),
             Ok(Mark::OtherAccount) => Ok(EventApplied::OtherAccount),
             Err(EffectFailed::Unreadable) => Ok(EventApplied::Unreadable),
             Err(EffectFailed::Store(error)) => Err(error.into()),
             Err(why) => Ok(EventApplied::Waits(why.to_string())),
         }
+    }
+}
+
+fn in_words(why: NotLinked) -> &'static str {
+    match why {
+        NotLinked::NoTenant => "it names a tenant that is not there",
+        NotLinked::CustomerTaken => "its customer belongs to another tenant",
+        NotLinked::OtherCustomer => {
+            "its tenant has another customer, and a payment does not move it: link it by hand"
+        }
+        NotLinked::Name => "it does not name a tenant and a customer as they can be named",
     }
 }

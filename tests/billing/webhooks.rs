@@ -136,6 +136,20 @@ async fn a_checkout_that_names_its_tenant_links_it() {
         let status = bench.webhook(&event(id, completed, NOW, &checkout(tenant))).await;
         assert_eq!(status, 200, "{tenant}: nothing that another attempt would change");
     }
+    // Sent again by hand, it links the tenant that has come since.
+    let later = event(
+        "evt_6",
+        completed,
+        NOW,
+        &json!({
+            "id": "cs_2", "object": "checkout.session", "customer": "cus_later",
+            "metadata": { "tallygate_tenant": "later" },
+        }),
+    );
+    assert_eq!(bench.webhook(&later).await, 200);
+    bench.tenant("later").await;
+    assert_eq!(bench.webhook(&later).await, 200);
+    assert_eq!(record(&bench, "later").await.account.as_deref(), Some("cus_later"));
     assert_eq!(bench.plan("acme").await, "team");
     // A session without a name does not concern tenants.
     let mut nameless = checkout("acme");

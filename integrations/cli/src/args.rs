@@ -622,6 +622,9 @@ pub(crate) enum Event {
         /// Say what the event is and whose, and apply nothing
         #[arg(long)]
         dry_run: bool,
+        /// Who applies it, for the history; the user of this machine if it is left out
+        #[arg(long, value_name = "NAME")]
+        actor: Option<String>,
     },
 }
 

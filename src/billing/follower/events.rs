@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{EffectFailed, Follower};
-use crate::billing::customers::{Mark, customer_of};
+use crate::billing::customers::{Mark, NotLinked, customer_of};
 use crate::billing::reducer::{EventTaken, Facts, prices};
 use crate::billing::report::Reporter;
 use crate::billing::stripe::Stripe;
@@ -61,7 +61,7 @@ impl Follower<'_> {
         };
         let found = match self.directory.find(tenant).await {
             Ok(found) => found,
-            Err(error) if is_final(&error) => None,
+            Err(error) if not_linked(&error).is_some() => None,
             Err(error) => return Err(error.into()),
         };
         let has = found.as_ref().and_then(|found| found.record().account.clone());
@@ -73,7 +73,7 @@ impl Follower<'_> {
                     %event, %tenant, %customer, %has, mode,
                     "a Checkout was paid by another customer than its tenant's: not linked; {why}"
                 );
-                return Ok(Mark::Unknown);
+                return Ok(Mark::NotLinked(NotLinked::OtherCustomer));
             }
             tracing::warn!(
                 %event, %tenant, %customer, was = %has,
@@ -83,9 +83,14 @@ impl Follower<'_> {
         }
         match self.link(tenant, customer).await {
             Ok(()) => Ok(Mark::Applied),
-            Err(EffectFailed::Directory(error)) if is_final(&error) => {
-                tracing::error!(event = %event.id, %error, "a Checkout links no tenant");
-                Ok(Mark::Unknown)
+            Err(EffectFailed::Directory(error)) => {
+                let why = not_linked(&error).ok_or(error)?;
+                tracing::error!(
+                    event = %event.id, %tenant, %customer, ?why,
+                    "a Checkout links no tenant: once that is put right, send the event again from \
+                     Stripe's dashboard, or with `tallygate event apply`"
+                );
+                Ok(Mark::NotLinked(why))
             }
             Err(error) => Err(error),
         }
@@ -184,13 +189,12 @@ impl Follower<'_> {
     }
 }
 
-/// Whether another attempt would fare no better.
-fn is_final(error: &DirectoryError) -> bool {
-    matches!(
-        error,
-        DirectoryError::NoTenant
-            | DirectoryError::CustomerTaken
-            | DirectoryError::TenantId
-            | DirectoryError::Text { .. }
-    )
+/// Why a tenant cannot be linked, where another attempt would fare no better by itself.
+fn not_linked(error: &DirectoryError) -> Option<NotLinked> {
+    match error {
+        DirectoryError::NoTenant => Some(NotLinked::NoTenant),
+        DirectoryError::CustomerTaken => Some(NotLinked::CustomerTaken),
+        DirectoryError::TenantId | DirectoryError::Text { .. } => Some(NotLinked::Name),
+        _ => None,
+    }
 }

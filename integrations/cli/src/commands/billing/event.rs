@@ -10,8 +10,8 @@ use tallygate::directory::{HistoryEntry, TenantRecord};
 use tallygate::{EventApplied, EventRead, Gate};
 
 use crate::args::Event;
-use crate::commands::Ran;
 use crate::commands::tenant::{changes, json_of};
+use crate::commands::{Ran, actor};
 use crate::failure::{Failure, code};
 use crate::output::{Output, Table, say};
 use crate::service::{For, with_gate};
@@ -24,7 +24,7 @@ const MOST: u64 = 2 << 20;
 type Known = Option<(Arc<TenantRecord>, Vec<HistoryEntry>)>;
 
 pub(in crate::commands) async fn run(out: Output, settings: &Settings, what: Event) -> Ran {
-    let Event::Apply { file, dry_run } = what;
+    let Event::Apply { file, dry_run, actor: by } = what;
     let body = body(&file)?;
     with_gate(settings, For::Audit, async |gate| {
         let event = gate.read_event(&body).await?.ok_or_else(|| {
@@ -34,7 +34,7 @@ pub(in crate::commands) async fn run(out: Output, settings: &Settings, what: Eve
         let before = known(gate, event.tenant.as_deref()).await?;
         let outcome = match dry_run {
             true => None,
-            false => Some(gate.apply_event(&event).await?),
+            false => Some(gate.apply_event(&event, &actor(by.as_ref())).await?),
         };
         // A checkout may have linked a tenant.
         let now = gate.read_event(&body).await?.and_then(|it| it.tenant);
@@ -43,7 +43,10 @@ pub(in crate::commands) async fn run(out: Output, settings: &Settings, what: Eve
         Ok(match outcome {
             Some(EventApplied::Waits(_)) => code::FAILURE,
             Some(EventApplied::Unreadable) => code::USAGE,
-            Some(EventApplied::OtherMode | EventApplied::OtherAccount) => code::CONFLICT,
+            Some(EventApplied::NoTenant) => code::NOT_FOUND,
+            Some(
+                EventApplied::OtherMode | EventApplied::OtherAccount | EventApplied::NotLinked(_),
+            ) => code::CONFLICT,
             _ => code::OK,
         })
     })
@@ -118,6 +121,12 @@ fn words(event: &EventRead, outcome: Option<&EventApplied>) -> (&'static str, Op
         None => ("not applied", None),
         Some(EventApplied::Applied) => ("applied", None),
         Some(EventApplied::Nothing) => ("nothing", Some("its type changes nothing here".into())),
+        Some(EventApplied::NoTenant) => {
+            let id = event.tenant.as_deref().unwrap_or_default();
+            let text = format!("there is no tenant {id:?}: create it, and apply the event again");
+            ("no tenant", Some(text))
+        }
+        Some(EventApplied::NotLinked(why)) => ("not linked", Some((*why).to_owned())),
         Some(EventApplied::OtherMode) => ("other mode", Some("the key is of the other one".into())),
         Some(EventApplied::OtherAccount) => {
             ("other account", Some("it is of a connected account".into()))
