@@ -317,7 +317,11 @@ impl Directory {
         never.change.push(Change::Set(REVOKED.into(), Value::Int(self.now_ms())));
         match make(&*self.inner.store, never).await? {
             Made::Yes(_) => Ok(()),
-            Made::Perhaps(Some(item)) if CredentialItem::read(&item)?.revoked => Ok(()),
+            Made::No(Some(item)) | Made::Perhaps(Some(item))
+                if CredentialItem::read(&item)?.revoked =>
+            {
+                Ok(())
+            }
             // It began to work in between: another revocation will find it.
             _ => Err(DirectoryError::Busy),
         }

@@ -308,6 +308,13 @@ pub(crate) enum Tenant {
         #[command(flatten)]
         write: Write,
     },
+    /// Erase who a tenant is; its usage and what it owes stay, under another id. It needs --reason
+    Erase {
+        /// The tenant
+        id: String,
+        #[command(flatten)]
+        how: Destroy,
+    },
     /// List every change of a tenant: when, by whom, why
     History {
         /// The tenant
