@@ -53,10 +53,7 @@ async fn person(bed: &Bed) -> (Surrogate, NewKey) {
     let old = tenant.new_key("quixote-phone").await.unwrap();
     tenant.revoke_key(&old.id).await.unwrap();
     #[cfg(feature = "stripe")]
-    directory
-        .fix_line(tenant.record().surrogate, "il_1", &[grant("il_1.credits")])
-        .await
-        .unwrap();
+    directory.fix_line(tenant.record().surrogate, "il_1", &[grant("il_1.credits")]).await.unwrap();
     let of = kinds::LimitPassed {
         surrogate: tenant.record().surrogate,
         tenant: ID,
@@ -230,12 +227,8 @@ async fn a_reason_that_names_the_tenant_and_a_live_subscription_are_refused() {
         since_ms: 0,
         anchor_ms: 0,
     };
-    let sold = SoldAddon {
-        name: "pack".to_owned(),
-        prices: Vec::new(),
-        quantity: 1,
-        past_due_ms: None,
-    };
+    let sold =
+        SoldAddon { name: "pack".to_owned(), prices: Vec::new(), quantity: 1, past_due_ms: None };
     let tenant = directory.find(ID).await.unwrap().unwrap();
     let linked = tenant.edit().account(Some("cus_1".to_owned()));
     let (ended, none) = (Edit::Subscribed(says(PaymentState::Canceled)), Edit::SoldAddons(vec![]));

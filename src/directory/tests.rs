@@ -111,7 +111,11 @@ pub(super) fn bed() -> Bed {
     Bed { directory, store, clock, peppers }
 }
 
-pub(super) fn open(store: &(impl Store + Clone), clock: &ManualClock, peppers: &Peppers) -> Directory {
+pub(super) fn open(
+    store: &(impl Store + Clone),
+    clock: &ManualClock,
+    peppers: &Peppers,
+) -> Directory {
     let (store, clock) = (Arc::new(store.clone()), Arc::new(clock.clone()));
     let known = |plan: &str| plan == "pro" || plan == "build";
     let (space, keys) = (Space::new("test"), (peppers.clone(), KeyForm::default()));
