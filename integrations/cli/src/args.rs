@@ -94,6 +94,16 @@ pub(crate) enum Command {
     Doctor,
     /// Show the configuration in force, without secrets, and where each value comes from
     Env,
+    /// Write all that the store's file holds into a new file, and check that
+    Backup {
+        /// The new file; one that is there is not replaced
+        file: PathBuf,
+        /// Read all of the store, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put a backup in the store's place and make it fit for use; or a table that was restored
+    Restore(Restore),
     /// What stands around a service: its table, and rights to it
     #[command(subcommand)]
     Infra(Infra),
@@ -681,6 +691,30 @@ pub(crate) struct Report {
     /// Say what waits to be sent, and send nothing: this is `audit`, which reads all logs
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// After a restore: what was sent to Stripe since the backup. Reports are resumed
+    #[arg(long, value_enum, value_name = "SENT", conflicts_with = "dry_run")]
+    pub(crate) resume: Option<Since>,
+}
+
+/// What was sent to Stripe since a backup.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Since {
+    /// Not known: Stripe's sums say, some hours later
+    AskStripe,
+    /// Nothing
+    Nothing,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The backup; without it, the store is one already: a table that AWS restored, a copied file
+    pub(crate) file: Option<PathBuf>,
+    /// Units that were free in the backup are free again; without it they count as used
+    #[arg(long)]
+    pub(crate) free: bool,
+    #[command(flatten)]
+    pub(crate) how: Decision,
 }
 
 /// Reads the command line of this process. Where it is wrong, or asks for help, that is said, and

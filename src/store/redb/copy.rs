@@ -88,11 +88,15 @@ pub(super) fn write(whole: &Whole, fresh: File) -> Result<StoreCopy, StoreError>
     Ok(copy)
 }
 
+/// Reads all of a file.
+pub(super) fn count(file: &StoreFile) -> Result<StoreCopy, StoreError> {
+    let whole = file.whole()?;
+    guarded(|| whole.each(|_, _| Ok(())))
+}
+
 /// Opens a copy and reads all of it.
 fn check(path: &Path) -> Result<StoreCopy, StoreError> {
-    let copy = opened(path)?.whole()?;
-    let counted = guarded(|| copy.each(|_, _| Ok(())))?;
-    drop(copy);
+    let counted = count(&opened(path)?)?;
     File::open(path).and_then(|file| file.sync_all()).map_err(|error| cannot(path, &error))?;
     Ok(counted)
 }

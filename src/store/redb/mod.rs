@@ -117,6 +117,16 @@ impl Redb {
         Self::start(StoreFile::at(path.as_ref())?)
     }
 
+    /// Reads all of it, as a backup does. Blocks. For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// An item is damaged or missing, or the store is closed.
+    #[doc(hidden)]
+    pub fn counted(&self) -> Result<StoreCopy, StoreError> {
+        copy::count(&self.0.file()?.0)
+    }
+
     /// Whether [`open`](Self::open) would make a new file.
     pub(crate) fn is_new_at(path: &Path) -> bool {
         place::is_new(path)
