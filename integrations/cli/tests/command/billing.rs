@@ -187,19 +187,15 @@ async fn nothing_is_billed_twice_over_a_restore() {
     link(&home, customer["id"].as_str().unwrap()).await;
     let billed = || sim.totals().iter().map(|total| total.total).sum::<i64>();
     record(&home, "e1", "3");
-    home.run(&["report"]).ok();
-    assert_eq!(billed(), 3);
     home.run(&["backup", "b.redb"]).ok();
-    record(&home, "e2", "4");
-    test_support::waits::past_a_minutes_end();
     home.run(&["report"]).ok();
-    assert_eq!(billed(), 7);
+    assert_eq!(billed(), 3, "of which the backup knows nothing");
 
     let restored = home.run(&["restore", "b.redb", "--yes"]);
     assert!(restored.stderr.contains("before `tallygate report --resume`"), "{}", restored.stderr);
     let waits = home.run(&["report"]).fails(6);
     assert!(waits.contains("restored"), "{waits}");
     home.run(&["report", "--resume", "ask-stripe"]).ok();
-    assert_eq!(billed(), 7, "Stripe's sums are asked for first, some hours later");
+    assert_eq!(billed(), 3, "Stripe's sums are asked for first, some hours later");
     assert_eq!(home.run(&["outbox", "list"]).code, 0);
 }
