@@ -288,8 +288,8 @@ impl Directory {
         self.keep_from_working(tenant, id, hash).await
     }
 
-    /// Revokes a key that is listed and does not work yet. [`DirectoryError::Busy`]: it has begun to
-    /// work, which its maker may have shown by now.
+    /// Revokes a key that is listed and does not work yet. [`DirectoryError::Busy`]: it has begun
+    /// to work, and its maker may have shown it by now.
     pub(super) async fn revoke_incomplete(
         &self,
         tenant: Surrogate,
@@ -304,8 +304,8 @@ impl Directory {
         self.mark_revoked(tenant, id, None).await
     }
 
-    /// Makes the credential of a key as one that is revoked: its creation was cut short, or is slow,
-    /// and it must not begin to work after this.
+    /// Makes the credential of a key as one that is revoked: its creation was cut short, or is
+    /// slow, and it must not begin to work after this.
     async fn keep_from_working(
         &self,
         tenant: Surrogate,

@@ -278,8 +278,8 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
-    /// Writes all items, as they are at one moment, into a new file, while other calls go on. Only a
-    /// store in a file of its own does, which the default is not. For `Gate::backup`.
+    /// Writes all items, as they are at one moment, into a new file, while other calls go on. Only
+    /// a store in a file of its own does, which the default is not. For `Gate::backup`.
     #[doc(hidden)]
     fn back_up(&self, to: PathBuf) -> StoreFuture<StoreCopy> {
         let message = format!(

@@ -1,4 +1,5 @@
-//! `backup` and `restore`: copies of a redb file, and what a restored store needs before it is used.
+//! `backup` and `restore`: copies of a redb file, and what a restored store needs before it is
+//! used.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +16,10 @@ use crate::service::{hand_in, is_made, no_store};
 use crate::settings::{Settings, StoreAt};
 
 /// What is said instead of a backup of a table.
-const OF_A_TABLE: &str = "a table of DynamoDB is backed up by AWS\nhelp: point-in-time recovery (`tallygate infra \
-     template` switches it on), or `aws dynamodb create-backup`; once AWS has restored it into a \
-     table, name that in the service file and run `tallygate restore --yes`";
+const OF_A_TABLE: &str = "\
+    a table of DynamoDB is backed up by AWS\nhelp: point-in-time recovery, which `tallygate infra \
+    template` switches on, or `aws dynamodb create-backup`; once AWS has restored it into a table, \
+    name that in the service file and run `tallygate restore --yes`";
 
 /// `backup`.
 pub(super) async fn backup(out: Output, settings: &Settings, to: &Path, dry_run: bool) -> Ran {
@@ -48,7 +50,9 @@ pub(super) async fn backup(out: Output, settings: &Settings, to: &Path, dry_run:
         of_copy(&mut table, copied);
         out.table(&table)?;
     }
-    say("not in it: the pepper, the plan file, the service file, and a journal of usage");
+    if !dry_run {
+        say("not in it: the pepper, the plan file, the service file, and a journal of usage");
+    }
     Ok(code::OK)
 }
 

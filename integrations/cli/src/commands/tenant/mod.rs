@@ -1,5 +1,5 @@
-//! `tenant`: list, show, change. `read` has what only reads, `change` and `erase` what writes, `shown`
-//! how a tenant and its history are printed.
+//! `tenant`: list, show, change. `read` has what only reads, `change` and `erase` what writes,
+//! `shown` how a tenant and its history are printed.
 
 mod change;
 mod erase;
