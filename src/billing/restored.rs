@@ -53,8 +53,8 @@ pub(crate) fn wait(now_ms: i64) -> [Change; 2] {
     [Change::Set(RESTORED.into(), Value::Int(now_ms)), Change::Set(SAID.into(), Value::Int(0))]
 }
 
-/// Makes a ledger whose reports wait, for a copy from before the first one: use of its customers may
-/// have been sent since.
+/// Makes a ledger whose reports wait, for a copy from before the first one: use of its customers
+/// may have been sent since.
 pub(crate) async fn begin(store: &dyn Store, space: &Space, now_ms: i64) -> Result<(), StoreError> {
     until_known(store, item::new_ledger(space, wait(now_ms))?).await.map(drop)
 }
