@@ -85,6 +85,7 @@ impl Directory {
         id: Option<&str>,
     ) -> Result<(), DirectoryError> {
         self.forget_texts(tenant).await?;
+        self.inner.alerts.forget(tenant, id).await?;
         if let Some(id) = id {
             self.remove(self.place_in_list(id), tenant).await?;
         }

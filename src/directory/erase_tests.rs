@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::time_at;
 use crate::identity::hex;
 use crate::notify::{Destination, Notification, Notifier, NotifierFuture, kinds};
-use crate::store::{Memory, Value};
+use crate::store::{Memory, Promise, StoreFuture, Value, Write, Written};
 
 /// In every text that a person has written.
 const MARK: &str = "quixote";
@@ -30,9 +30,46 @@ impl Notifier for Pager {
     }
 }
 
+/// A store to which a process is slow to write.
+struct Slow(Flaky, usize);
+
+impl Store for Slow {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        let (store, yields) = (self.0.clone(), self.1);
+        Box::pin(async move {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            store.write(write).await
+        })
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        self.0.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.0.close()
+    }
+}
+
 /// A directory of this store, with a destination of alerts.
 fn open(bed: &Bed) -> Directory {
-    let (store, clock) = (Arc::new(bed.store.clone()), Arc::new(bed.clock.clone()));
+    open_slow(bed, 0)
+}
+
+/// The same in a process that is so slow.
+fn open_slow(bed: &Bed, yields: usize) -> Directory {
+    let store = Arc::new(Slow(bed.store.clone(), yields));
+    let clock = Arc::new(bed.clock.clone());
     let (space, keys) = (Space::new("test"), (bed.peppers.clone(), KeyForm::default()));
     let pager = vec![Destination::new(Arc::new(Pager), false)];
     let alerts = AlertQueue::new(store.clone(), space.clone(), clock.clone(), pager);
@@ -173,10 +210,10 @@ async fn an_erasure_that_was_cut_short_lets_nothing_in() {
     let directory = open(&bed);
     let half = directory.find(ID).await.unwrap().unwrap();
     assert!(half.record().suspended && half.record().surrogate == surrogate);
-    let made = directory.tenant(ID).plan("pro").save().await;
-    assert!(matches!(made, Err(DirectoryError::Erased)), "not before its id is free");
     let listed = directory.list("", "", 9).await.unwrap();
     assert!(listed.is_empty(), "under neither id, and in no one's way: {listed:?}");
+    let made = directory.tenant(ID).plan("pro").save().await;
+    assert!(matches!(made, Err(DirectoryError::Erased)), "not before its id is free");
     erase(&bed).await.unwrap();
     assert!(directory.tenant(ID).plan("pro").save().await.is_ok());
 }
@@ -253,31 +290,23 @@ async fn a_reason_that_names_the_tenant_and_a_live_subscription_are_refused() {
 
 #[tokio::test]
 async fn who_is_overtaken_by_an_erasure_leaves_nothing_behind() {
-    for late in 0..60 {
+    for late in 0..200 {
         let bed = bed();
         let (surrogate, _) = person(&bed).await;
-        let directory = open(&bed).by("quixote-agent");
-        let tenant = directory.find(ID).await.unwrap().unwrap();
-        let wait = async |yields: usize| {
-            for _ in 0..yields {
+        let tenant_of = async |yields: usize| {
+            let directory = open_slow(&bed, yields).by("quixote-agent");
+            directory.find(ID).await.unwrap().unwrap()
+        };
+        let (editor, maker, ender) =
+            (tenant_of(late % 29).await, tenant_of(late % 31).await, tenant_of(late % 5).await);
+        let grant = Grant::new("more", "credits", 1).note("quixote");
+        let edit = editor.edit().plan("pro").grant(grant).note("quixote").save();
+        let key = maker.new_key("quixote-tablet");
+        let first = ender.edit().end_grant("gift").note("quixote").save();
+        let erasure = async {
+            for _ in 0..late / 4 {
                 tokio::task::yield_now().await;
             }
-        };
-        let edit = async {
-            wait(late % 12).await;
-            let grant = Grant::new("more", "credits", 1).note("quixote");
-            tenant.edit().plan("pro").grant(grant).note("quixote").save().await
-        };
-        let key = async {
-            wait(late % 17).await;
-            tenant.new_key("quixote-tablet").await
-        };
-        let first = async {
-            wait(late % 5).await;
-            tenant.edit().end_grant("gift").note("quixote").save().await
-        };
-        let erasure = async {
-            wait(late / 4).await;
             // Others may keep changing it: then it is asked for again.
             loop {
                 match erase(&bed).await {
