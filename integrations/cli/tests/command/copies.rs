@@ -1,5 +1,7 @@
 //! `backup` and `restore`: usage and billing over them, what is refused, and interruptions.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tallygate::store::{Change, Key, Redb, Store, Write};
 
@@ -142,11 +144,13 @@ async fn a_backup_that_is_killed_leaves_no_file_that_looks_complete() {
     for n in 0..8 {
         let name = format!("b{n}.redb");
         let mut running = home.start(&["backup", &name]);
-        let begun = std::time::Instant::now();
-        while names(&home, &format!("{name}.new")).is_empty() && begun.elapsed().as_secs() < 10 {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(15 * n));
+        let begins = async {
+            while names(&home, &format!("{name}.new")).is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(10), begins).await;
+        tokio::time::sleep(Duration::from_millis(15 * n)).await;
         running.kill().unwrap();
         running.wait().unwrap();
         if home.path(&name).exists() {
