@@ -29,6 +29,7 @@ mod alert_tasks;
 mod alerts;
 mod as_written;
 mod ask;
+mod backup;
 mod balances;
 #[cfg(feature = "stripe")]
 mod billing;

@@ -12,6 +12,7 @@
 //! | `POST /tenants` | make a tenant: `id`, `plan`, `reason` |
 //! | `GET /tenants/{id}` | its plan, status, grants, overrides, payment |
 //! | `PATCH /tenants/{id}` | change it: `plan`, `suspended`, `reason` |
+//! | `DELETE /tenants/{id}` | erase it: `reason`; usage stays, under another id |
 //! | `GET /tenants/{id}/usage` | as `GET /usage` answers its callers |
 //! | `GET /tenants/{id}/usage/history?meter=` | as `GET /usage/history` |
 //! | `GET /tenants/{id}/refusals?limit=` | its last refusals, by reason |

@@ -40,6 +40,7 @@ pub(super) fn tenant(
         "assigned-plan": record.plan,
         "status": &*status_word(&holds.standing),
         "suspended": record.suspended,
+        "erased": record.erased().map(at),
         "payment": record.payment,
         "payment-since": at(record.payment_since()),
         "plan-since": at(record.plan_since()),
@@ -149,6 +150,8 @@ pub(crate) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
             | DirectoryError::TooMany { .. }
             | DirectoryError::CredentialTaken
             | DirectoryError::CustomerTaken
+            | DirectoryError::Erased
+            | DirectoryError::SubscriptionLives { .. }
             | DirectoryError::NoPepper,
         ) => (409, "Conflict"),
         Error::Directory(_) => (422, "Not accepted"),

@@ -12,8 +12,12 @@ use crate::failure::code;
 use crate::output::{self, Output};
 use crate::when::{self, When};
 
+mod billing;
+mod copies;
 mod infra;
 
+pub(crate) use billing::{Decision, Event, Outbox, Report, Since, Stripe};
+pub(crate) use copies::Restore;
 pub(crate) use infra::{Iam, IamRole, Infra, OfTable, TemplateFormat};
 
 /// Tenants, keys, plans, usage and billing of a service with tallygate.
@@ -94,6 +98,16 @@ pub(crate) enum Command {
     Doctor,
     /// Show the configuration in force, without secrets, and where each value comes from
     Env,
+    /// Write all that the store's file holds into a new file, and check that
+    Backup {
+        /// The new file; one that is there is not replaced
+        file: PathBuf,
+        /// Read all of the store, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put a backup in the store's place and make it fit for use; or a table that was restored
+    Restore(Restore),
     /// What stands around a service: its table, and rights to it
     #[command(subcommand)]
     Infra(Infra),
@@ -307,6 +321,13 @@ pub(crate) enum Tenant {
         id: String,
         #[command(flatten)]
         write: Write,
+    },
+    /// Erase who a tenant is; its usage and what it owes stay, under another id. It needs --reason
+    Erase {
+        /// The tenant
+        id: String,
+        #[command(flatten)]
+        how: Destroy,
     },
     /// List every change of a tenant: when, by whom, why
     History {
@@ -556,75 +577,6 @@ impl By {
     }
 }
 
-/// `outbox`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Outbox {
-    /// List the entries whose outcome is not final; exits with 7 if one waits for an operator
-    List,
-    /// Decide about an entry that waits for an operator
-    Decide {
-        /// The entry's identifier, as `outbox list` has it, or its beginning
-        entry: String,
-        /// Its units count: they were billed by other means, or are forgiven
-        #[arg(long, required_unless_present = "owed")]
-        settled: bool,
-        /// Its units do not count: they are owed, and sent anew by the next report
-        #[arg(long, conflicts_with = "settled")]
-        owed: bool,
-        #[command(flatten)]
-        how: Decision,
-    },
-    /// Let the next report send anew what Stripe has refused; not what may have counted
-    Retry {
-        /// The entry's identifier, or its beginning
-        #[arg(required_unless_present = "all")]
-        entry: Option<String>,
-        /// All that were refused
-        #[arg(long, conflicts_with = "entry")]
-        all: bool,
-        #[command(flatten)]
-        how: Decision,
-    },
-}
-
-/// What a decision takes: it is in no history.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Decision {
-    /// Do not ask
-    #[arg(long)]
-    pub(crate) yes: bool,
-    /// Say what would be decided, and decide nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-/// `stripe`.
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub(crate) enum Stripe {
-    /// Compare meters and prices at Stripe with the plan file; exits with 7 if they differ
-    Verify,
-    /// Make the meters that are missing; nothing that is there is changed
-    Sync {
-        /// Say what would be made, and make nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// `event`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Event {
-    /// Apply an event as its webhook would be, and say what it changes
-    Apply {
-        /// The event as Stripe shows it, in JSON
-        #[arg(long, value_name = "FILE")]
-        file: PathBuf,
-        /// Say what the event is and whose, and apply nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
 /// `dlq`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
@@ -666,14 +618,6 @@ pub(crate) enum Alerts {
     Test,
     /// List the alerts that were not delivered yet, the oldest first
     List,
-}
-
-/// `report`.
-#[derive(Debug, Args)]
-pub(crate) struct Report {
-    /// Say what waits to be sent, and send nothing: this is `audit`, which reads all logs
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }
 
 /// Reads the command line of this process. Where it is wrong, or asks for help, that is said, and

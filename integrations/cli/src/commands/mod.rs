@@ -7,6 +7,11 @@ mod billing;
 #[cfg(not(feature = "stripe"))]
 #[path = "no_billing.rs"]
 mod billing;
+#[cfg(feature = "redb")]
+mod copies;
+#[cfg(not(feature = "redb"))]
+#[path = "no_copies.rs"]
+mod copies;
 mod dlq;
 mod doctor;
 mod env;
@@ -72,6 +77,10 @@ async fn run(cli: Cli) -> Ran {
         Command::Alerts(what) => alerts::run(out, &settings(&global)?, what).await,
         Command::Doctor => doctor::run(out, &global).await,
         Command::Env => env::run(out, &settings(&global)?),
+        Command::Backup { file, dry_run } => {
+            copies::backup(out, &settings(&global)?, &file, dry_run).await
+        }
+        Command::Restore(what) => copies::restore(out, &settings(&global)?, &what).await,
         Command::Infra(what) => infra::run(out, &settings(&global)?, what).await,
         Command::Completions { shell } => shell::completions(out, shell),
         Command::Man { dir } => shell::man(&dir),

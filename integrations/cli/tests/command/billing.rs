@@ -175,3 +175,27 @@ async fn an_entry_that_is_settled_is_never_sent() {
     assert_eq!(home.run(&["report", "--json"]).json()["units"], 0);
     assert!(sim.totals().is_empty() && home.run(&["outbox", "list"]).code == 0);
 }
+
+/// What was sent after a backup is not in it, and is not sent again once that was restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_billed_twice_over_a_restore() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    sim.create_meter("calls").unwrap();
+    let customer = sim.call("POST", "/v1/customers", "name=acme");
+    let home = home(&sim);
+    test_support::waits::past_a_minutes_end();
+    link(&home, customer["id"].as_str().unwrap()).await;
+    let billed = || sim.totals().iter().map(|total| total.total).sum::<i64>();
+    record(&home, "e1", "3");
+    home.run(&["backup", "b.redb"]).ok();
+    home.run(&["report"]).ok();
+    assert_eq!(billed(), 3, "of which the backup knows nothing");
+
+    let restored = home.run(&["restore", "b.redb", "--yes"]);
+    assert!(restored.stderr.contains("before `tallygate report --resume`"), "{}", restored.stderr);
+    let waits = home.run(&["report"]).fails(6);
+    assert!(waits.contains("restored"), "{waits}");
+    home.run(&["report", "--resume", "ask-stripe"]).ok();
+    assert_eq!(billed(), 3, "Stripe's sums are asked for first, some hours later");
+    assert_eq!(home.run(&["outbox", "list"]).code, 0);
+}

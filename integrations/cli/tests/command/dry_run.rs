@@ -37,6 +37,8 @@ fn nothing_is_different_after_a_dry_run() {
         &["tenant", "end-grant", "acme", "welcome"],
         &["tenant", "suspend", "acme"],
         &["tenant", "resume", "acme"],
+        &["tenant", "erase", "acme", "--reason", "x"],
+        &["backup", "b.redb"],
         &["key", "create", "acme", "--name", "other"],
         &["key", "rotate", "acme", key],
         &["key", "expire", "acme", key, "--at", "1d"],

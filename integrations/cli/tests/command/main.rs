@@ -5,6 +5,7 @@
 #[cfg(feature = "stripe")]
 mod billing;
 mod conflicts;
+mod copies;
 mod dlq;
 mod dry_run;
 #[cfg(feature = "dynamodb")]
