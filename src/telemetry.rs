@@ -125,6 +125,12 @@ macro_rules! metrics {
 metrics! {
     /// Decisions; `policy` is the limit that refused, or empty.
     Decisions = Counter "tallygate_decisions_total" "count" ["plan" "route" "outcome" "policy"];
+    /// Units that went to the log: `used` by requests and work, `reported` as events; `over`, of
+    /// both, was drawn beyond a quota that bills. By the plan at that time.
+    Units = Counter "tallygate_units_total" "count" ["meter" "plan" "outcome"];
+    /// Time for which a request waited for units of a lease, which were `answered` for, or the
+    /// store was `away`.
+    LeaseWait = Histogram "tallygate_lease_wait_seconds" "seconds" ["outcome"];
     /// Time of one call to the store for a lease or a claim.
     StoreSeconds = Histogram "tallygate_store_seconds" "seconds" ["op"];
     /// Such calls that failed, by what is known of them.
@@ -136,6 +142,13 @@ metrics! {
     FlushBatch = Histogram "tallygate_flush_batch_items" "count" [];
     /// Meter events sent to Stripe: `delivered`, `refused`, or `unknown` (sent again later).
     StripeEvents = Counter "tallygate_stripe_events_total" "count" ["result"];
+    /// Entries for Stripe without an outcome (`open`), and entries and items that an operator has to
+    /// decide about (`waits`), as of the last report; by the process that reports.
+    OutboxEntries = Gauge "tallygate_outbox_entries" "count" ["state"];
+    /// Age of the oldest usage in an entry without an outcome, as of the last report.
+    OutboxAge = Gauge "tallygate_outbox_oldest_seconds" "seconds" [];
+    /// Unix time of the last report of this process that succeeded.
+    ReportedAt = Gauge "tallygate_report_timestamp_seconds" "seconds" [];
     /// Webhooks received: `taken`, `refused`, or `waits` (Stripe sends it again).
     WebhookEvents = Counter "tallygate_webhook_events_total" "count" ["result"];
     /// Logins whose token was to say what the tenant has, by result.
@@ -237,6 +250,56 @@ pub(crate) fn decision(
     Decisions::new(plan, route, outcome, policy).count();
 }
 
+/// Where counted units come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
+pub(crate) enum UnitsOutcome {
+    /// Used by requests and work.
+    Used,
+    /// Reported as events.
+    Reported,
+    /// Of both: drawn beyond a quota that bills.
+    Over,
+}
+
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
+impl UnitsOutcome {
+    /// Its word as a label.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Reported => "reported",
+            Self::Over => "over",
+        }
+    }
+}
+
+/// Whether metrics go anywhere.
+pub(crate) const IS_ON: bool = cfg!(feature = "metrics");
+
+/// Counts units that went to the log.
+pub(crate) fn units(plan: &Arc<str>, meter: &Arc<str>, outcome: UnitsOutcome, units: u64) {
+    backend::units(plan, meter, outcome, units);
+}
+
+/// Records the wait of a request for a lease.
+pub(crate) fn lease_wait(seconds: f64, answered: bool) {
+    let outcome = if answered { "answered" } else { "away" };
+    backend::histogram(Metric::LeaseWait, &[("outcome", outcome)], seconds);
+}
+
+/// Sets what a whole report has left in the outbox.
+pub(crate) fn outbox(open: u64, waits: usize, oldest_seconds: f64) {
+    backend::gauge(Metric::OutboxEntries, &[("state", "open")], open as f64);
+    backend::gauge(Metric::OutboxEntries, &[("state", "waits")], waits as f64);
+    backend::gauge(Metric::OutboxAge, &[], oldest_seconds);
+}
+
+/// Sets when a report has succeeded.
+pub(crate) fn reported(at_ms: i64) {
+    backend::gauge(Metric::ReportedAt, &[], at_ms as f64 / 1e3);
+}
+
 /// Records a call to the store; `error` is the word of its kind.
 pub(crate) fn store_call(op: &'static str, seconds: f64, error: Option<&'static str>) {
     backend::histogram(Metric::StoreSeconds, &[("op", op)], seconds);
@@ -329,7 +392,7 @@ mod backend {
 
     use metrics::{Label, SharedString, Unit};
 
-    use super::{AdmissionOutcome, Decisions, Kind, Metric};
+    use super::{AdmissionOutcome, Decisions, Kind, Metric, UnitsOutcome};
 
     type Pairs = [(&'static str, &'static str)];
 
@@ -346,6 +409,15 @@ mod backend {
             Label::new("policy", SharedString::from(Arc::clone(policy))),
         ];
         Decisions { counter: metrics::counter!(Metric::Decisions.name, labels) }
+    }
+
+    pub(super) fn units(plan: &Arc<str>, meter: &Arc<str>, outcome: UnitsOutcome, n: u64) {
+        let labels = vec![
+            Label::new("meter", SharedString::from(Arc::clone(meter))),
+            Label::new("plan", SharedString::from(Arc::clone(plan))),
+            Label::from_static_parts("outcome", outcome.word()),
+        ];
+        metrics::counter!(Metric::Units.name, labels).increment(n);
     }
 
     pub(super) fn counter(metric: Metric, labels: &Pairs) {
@@ -383,7 +455,7 @@ mod backend {
 mod backend {
     use std::sync::Arc;
 
-    use super::{AdmissionOutcome, Decisions, Metric};
+    use super::{AdmissionOutcome, Decisions, Metric, UnitsOutcome};
 
     type Pairs = [(&'static str, &'static str)];
 
@@ -396,6 +468,9 @@ mod backend {
     ) -> Decisions {
         Decisions {}
     }
+
+    #[inline]
+    pub(super) fn units(_: &Arc<str>, _: &Arc<str>, _: UnitsOutcome, _: u64) {}
 
     #[inline]
     pub(super) fn counter(_: Metric, _: &Pairs) {}
@@ -478,6 +553,10 @@ mod tests {
         metrics::with_local_recorder(&seen, || {
             describe();
             decision(&word, &word, AdmissionOutcome::Refused, &word);
+            units(&word, &word, UnitsOutcome::Used, 1);
+            lease_wait(0.01, true);
+            outbox(1, 0, 3.0);
+            reported(5);
             store_call("write", 0.01, Some("throttled"));
             flush_lag(1.0);
             flush_batch(3);
@@ -498,8 +577,8 @@ mod tests {
             let labels: Vec<_> = labels.iter().map(|label| (*label).to_owned()).collect();
             assert!(seen.contains(&((*name).to_owned(), labels)), "{name} is not among {seen:?}");
         }
-        // The two catalog revisions are a series each.
-        assert_eq!(seen.len(), Metric::ALL.len() + 1);
+        // The two catalog revisions, and the two states of entries, are a series each.
+        assert_eq!(seen.len(), Metric::ALL.len() + 2);
     }
 
     /// Names and label keys of every handle requested.
