@@ -14,7 +14,7 @@ use crate::when::{self, When};
 
 mod infra;
 
-pub(crate) use infra::{Iam, IamRole, Infra, OfTable, TemplateFormat};
+pub(crate) use infra::{Dashboard, DashboardFormat, Iam, IamRole, Infra, OfTable, TemplateFormat};
 
 /// Tenants, keys, plans, usage and billing of a service with tallygate.
 ///
