@@ -171,6 +171,7 @@ fn what_is_refused_without_a_limit_is_counted_too() {
         let unknown = "plan= route= outcome=unidentified policy=";
         let away = "plan=free route=default outcome=unavailable policy=";
         assert_eq!((of(unknown), of(away)), (Some(1), Some(1)), "{:?}", seen.0);
+        assert!(seen.get(Metric::LeaseWait, "outcome=away").is_some(), "{:?}", seen.0);
     });
 }
 
@@ -214,6 +215,7 @@ fn a_flush_tells_its_rows_and_how_old_the_oldest_of_them_is() {
         // A row of the tenant's usage, and one of its lease.
         assert_eq!(seen.get(Metric::FlushBatch, ""), Some(2));
         assert!(seen.get(Metric::StoreSeconds, "op=lease").is_some());
+        assert!(seen.get(Metric::LeaseWait, "outcome=answered").is_some());
     });
 }
 

@@ -14,10 +14,14 @@ mod explain;
 mod home;
 mod hostile;
 mod infra;
+#[cfg(feature = "dynamodb")]
+mod recorder;
 mod session;
 mod sessions;
 mod simulate;
 #[cfg(feature = "stripe")]
 mod stripe_events;
+#[cfg(feature = "dynamodb")]
+mod table;
 #[cfg(target_os = "linux")]
 mod terminal;
