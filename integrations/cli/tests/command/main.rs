@@ -6,6 +6,7 @@
 mod billing;
 mod conflicts;
 mod dlq;
+mod doctor;
 mod dry_run;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
@@ -16,6 +17,7 @@ mod hostile;
 mod infra;
 #[cfg(feature = "dynamodb")]
 mod recorder;
+mod runbook;
 mod session;
 mod sessions;
 mod simulate;

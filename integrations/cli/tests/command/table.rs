@@ -394,3 +394,34 @@ fn plain(of: &Value) -> Value {
         other => other.clone(),
     }
 }
+
+/// A server with another clock, which has no such table.
+async fn of_another_time(date: &'static str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException"}"#;
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ndate: {date}\r\nconnection: close\r\n\
+         content-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut read = [0; 64 * 1024];
+                let _ = client.read(&mut read).await;
+                let _ = client.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    endpoint
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_apart_from_the_tables_is_found() {
+    let endpoint = of_another_time("Thu, 01 Jan 2026 00:00:00 GMT").await;
+    let (state, detail) = crate::doctor::check(&home(&endpoint, "none"), "clock", &[]);
+    assert!(state == "trouble" && detail.contains(" s from the table's\n"), "{detail}");
+}

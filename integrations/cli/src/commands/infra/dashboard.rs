@@ -55,7 +55,10 @@ fn grafana() -> Value {
                 "title": panel.title,
                 "description": panel.metric.help,
                 "datasource": { "type": "prometheus", "uid": "${datasource}" },
-                "fieldConfig": { "defaults": { "unit": grafana_unit(panel.metric) }, "overrides": [] },
+                "fieldConfig": {
+                    "defaults": { "unit": grafana_unit(panel.metric) },
+                    "overrides": [],
+                },
                 "gridPos": { "x": x, "y": y, "w": WIDTH, "h": HEIGHT },
                 "targets": [{
                     "refId": "A",
@@ -66,7 +69,10 @@ fn grafana() -> Value {
         },
         |title, y| {
             let place = json!({ "x": 0, "y": y, "w": COLUMNS, "h": 1 });
-            json!({ "type": "row", "title": title, "collapsed": false, "panels": [], "gridPos": place })
+            json!({
+                "type": "row", "title": title, "collapsed": false,
+                "panels": [], "gridPos": place,
+            })
         },
     );
     for (n, panel) in panels.iter_mut().enumerate() {
@@ -81,7 +87,10 @@ fn grafana() -> Value {
         "refresh": "1m",
         "time": { "from": "now-6h", "to": "now" },
         "templating": { "list": [
-            { "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus" },
+            {
+                "name": "datasource", "label": "Data source",
+                "type": "datasource", "query": "prometheus",
+            },
             {
                 "name": "job", "label": "Job", "type": "query", "query": of_job,
                 "datasource": { "type": "prometheus", "uid": "${datasource}" },

@@ -19,6 +19,9 @@ mod status;
 mod template;
 mod watched;
 
+#[cfg(feature = "dynamodb")]
+pub(super) use status::table_checks;
+
 use serde_json::Value;
 
 use super::Ran;
@@ -79,8 +82,9 @@ fn check_namespace(name: &str) -> Result<(), Failure> {
     match (1..=255).contains(&name.len()) && name.chars().all(legal) && !name.starts_with("AWS/") {
         true => Ok(()),
         false => Err(Failure::usage(format!(
-            "no namespace of yours can be called {name:?}\nhelp: 1 to 255 characters, each a letter \
-             of a-z or A-Z, a digit, or one of `.-_/#`, and not AWS/ at its start"
+            "no namespace of yours can be called {name:?}\n\
+             help: 1 to 255 characters, each a letter of a-z or A-Z, a digit, or one of `.-_/#`, \
+             and not AWS/ at its start"
         ))),
     }
 }
