@@ -6,6 +6,7 @@
 mod admin;
 mod blocks;
 mod cookbook;
+mod deploy;
 mod existing_app;
 mod getting_started;
 mod hanging_up;
