@@ -142,8 +142,8 @@ metrics! {
     FlushBatch = Histogram "tallygate_flush_batch_items" "count" [];
     /// Meter events sent to Stripe: `delivered`, `refused`, or `unknown` (sent again later).
     StripeEvents = Counter "tallygate_stripe_events_total" "count" ["result"];
-    /// Entries for Stripe without an outcome (`open`), and entries and items that an operator has to
-    /// decide about (`waits`), as of the last report; by the process that reports.
+    /// Entries for Stripe without an outcome (`open`), and entries and items that an operator has
+    /// to decide about (`waits`), as of the last report; by the process that reports.
     OutboxEntries = Gauge "tallygate_outbox_entries" "count" ["state"];
     /// Age of the oldest usage in an entry without an outcome, as of the last report.
     OutboxAge = Gauge "tallygate_outbox_oldest_seconds" "seconds" [];

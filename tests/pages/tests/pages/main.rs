@@ -10,6 +10,7 @@ mod deploy;
 mod existing_app;
 mod getting_started;
 mod hanging_up;
+mod metrics;
 mod migrating;
 mod openapi;
 mod support;
