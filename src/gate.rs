@@ -84,6 +84,7 @@ mod standing;
 mod statement;
 mod stores;
 mod tenants;
+mod top_tenants;
 mod troubles;
 mod unleased;
 mod usage;

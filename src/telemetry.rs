@@ -2,8 +2,9 @@
 //! [`Metric::ALL`] lists the metrics.
 //!
 //! Metrics go through the `metrics` facade with the feature `metrics`, and are empty inline
-//! functions without it. A tenant is never a label, only a field of spans. Labels hold words from
-//! the plan file or from this file, so their number is bounded by the catalog. Durations are
+//! functions without it. A tenant is a label of [`Metric::LimitUsed`] alone, which is off unless the
+//! service file asks for it; else a field of spans. Labels hold words from the plan file or from
+//! this file, so their number is bounded by the catalog. Durations are
 //! seconds, passed in; nothing here reads a clock.
 //!
 //! The hot path updates one metric, [`Metric::Decisions`]; the gate caches its handles by plan,
@@ -131,6 +132,10 @@ metrics! {
     /// Time for which a request waited for units of a lease, which were `answered` for, or the
     /// store was `away`.
     LeaseWait = Histogram "tallygate_lease_wait_seconds" "seconds" ["outcome"];
+    /// Used share of the limit that a tenant is nearest to the end of, for as many tenants as
+    /// `metrics.top-tenants` of the service file says, by what this process knows; 0 for one that
+    /// is not among them any more.
+    LimitUsed = Gauge "tallygate_limit_used_ratio" "" ["tenant" "limit"];
     /// Time of one call to the store for a lease or a claim.
     StoreSeconds = Histogram "tallygate_store_seconds" "seconds" ["op"];
     /// Such calls that failed, by what is known of them.
@@ -282,6 +287,11 @@ pub(crate) fn units(plan: &Arc<str>, meter: &Arc<str>, outcome: UnitsOutcome, un
     backend::units(plan, meter, outcome, units);
 }
 
+/// Sets the used share of a tenant's limit.
+pub(crate) fn limit_used(tenant: &Arc<str>, limit: &Arc<str>, share: f64) {
+    backend::limit_used(tenant, limit, share);
+}
+
 /// Records the wait of a request for a lease.
 pub(crate) fn lease_wait(seconds: f64, answered: bool) {
     let outcome = if answered { "answered" } else { "away" };
@@ -420,6 +430,14 @@ mod backend {
         metrics::counter!(Metric::Units.name, labels).increment(n);
     }
 
+    pub(super) fn limit_used(tenant: &Arc<str>, limit: &Arc<str>, share: f64) {
+        let labels = vec![
+            Label::new("tenant", SharedString::from(Arc::clone(tenant))),
+            Label::new("limit", SharedString::from(Arc::clone(limit))),
+        ];
+        metrics::gauge!(Metric::LimitUsed.name, labels).set(share);
+    }
+
     pub(super) fn counter(metric: Metric, labels: &Pairs) {
         count(metric, labels, 1);
     }
@@ -473,6 +491,9 @@ mod backend {
     pub(super) fn units(_: &Arc<str>, _: &Arc<str>, _: UnitsOutcome, _: u64) {}
 
     #[inline]
+    pub(super) fn limit_used(_: &Arc<str>, _: &Arc<str>, _: f64) {}
+
+    #[inline]
     pub(super) fn counter(_: Metric, _: &Pairs) {}
 
     #[inline]
@@ -523,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_apart_and_no_label_is_a_tenant() {
+    fn names_are_apart_and_no_label_is_a_tenant_unasked() {
         let mut names: Vec<_> = Metric::ALL.iter().map(|metric| metric.name).collect();
         names.sort_unstable();
         names.dedup();
@@ -533,8 +554,14 @@ mod tests {
             let counts = metric.name.ends_with("_total");
             assert_eq!(counts, metric.kind == Kind::Counter, "{}", metric.name);
             assert_eq!(metric.name.ends_with("_seconds"), metric.unit == "seconds");
+            // The one that the service file has to ask for, and for whom.
+            let asked_for = *metric == Metric::LimitUsed;
             for banned in ["tenant", "key", "user", "ip"] {
-                assert!(!metric.labels.contains(&banned), "{}", metric.name);
+                assert!(
+                    asked_for && banned == "tenant" || !metric.labels.contains(&banned),
+                    "{}",
+                    metric.name
+                );
             }
         }
     }
@@ -554,6 +581,7 @@ mod tests {
             describe();
             decision(&word, &word, AdmissionOutcome::Refused, &word);
             units(&word, &word, UnitsOutcome::Used, 1);
+            limit_used(&word, &word, 0.5);
             lease_wait(0.01, true);
             outbox(1, 0, 3.0);
             reported(5);

@@ -311,3 +311,31 @@ fn units_beyond_a_quota_that_bills_are_counted_apart() {
         assert_eq!((of("used"), of("over")), (Some(5), Some(3)), "{:?}", seen.0);
     });
 }
+
+/// Only where the service file asks for it, and for as many as it says.
+#[test]
+fn the_tenants_nearest_to_a_limit_are_labels_if_that_is_asked_for() {
+    for (asked, expected) in [("[metrics]\ntop-tenants = 1", Some(1.0)), ("", None)] {
+        recorded(async |seen| {
+            tokio::time::pause(); // the next look is at once
+            let service = format!("identify = []\n[store]\nkind = \"memory\"\n{asked}");
+            let builder = tallygate::GateBuilder::from_text(&service).plans(PLANS);
+            let gate = builder.open().await.unwrap();
+            for (id, times) in [("acme", 3), ("bolt", 1)] {
+                gate.directory().tenant(id).save().await.unwrap();
+                let tenant = gate.tenant(id).await.unwrap();
+                for _ in 0..times {
+                    let ask = Ask::new(&tenant, "job").cost("requests", 1);
+                    gate.admit(ask).await.unwrap().settle();
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(61)).await;
+            let of = |id| {
+                let labels = format!("tenant={id} limit=requests/day");
+                seen.gauge(Metric::LimitUsed, &labels)
+            };
+            assert_eq!((of("acme"), of("bolt")), (expected, None), "{:?}", seen.0);
+            gate.close().await.unwrap();
+        });
+    }
+}

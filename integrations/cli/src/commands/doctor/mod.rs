@@ -171,6 +171,7 @@ fn no_table() -> Found {
 }
 
 /// Stripe's key, and with it what is on its way to Stripe.
+#[cfg_attr(not(feature = "stripe"), allow(unused_variables, reason = "there is no outbox"))]
 async fn billing(settings: &Settings, is_open: bool) -> Checks {
     let stripe = stripe(settings).await;
     let left = || match &stripe {

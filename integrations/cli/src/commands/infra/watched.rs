@@ -40,6 +40,7 @@ pub(super) const ROWS: &[Row] = &[
             },
             panel("Units by meter and plan", Metric::Units, &["meter", "plan", "outcome"]),
             panel("Waits for a lease", Metric::LeaseWait, &["outcome"]),
+            panel("Tenants near a limit", Metric::LimitUsed, &["tenant", "limit"]),
         ],
     },
     Row {
