@@ -2,10 +2,10 @@
 //! [`Metric::ALL`] lists the metrics.
 //!
 //! Metrics go through the `metrics` facade with the feature `metrics`, and are empty inline
-//! functions without it. A tenant is a label of [`Metric::LimitUsed`] alone, which is off unless the
-//! service file asks for it; else a field of spans. Labels hold words from the plan file or from
-//! this file, so their number is bounded by the catalog. Durations are
-//! seconds, passed in; nothing here reads a clock.
+//! functions without it. A tenant is a label of [`Metric::LimitUsed`] alone, which is off unless
+//! the service file asks for it; else a field of spans. Other labels hold words from the plan file
+//! or from this file, so their number is bounded by the catalog. Durations are seconds, passed in;
+//! nothing here reads a clock.
 //!
 //! The hot path updates one metric, [`Metric::Decisions`]; the gate caches its handles by plan,
 //! route, outcome and policy in a `Decisions`, so that counting a decision needs no look-up and no

@@ -125,11 +125,11 @@ fn templates_give_the_rights_of_the_policies() {
 #[test]
 fn no_operation_of_the_sdk_is_without_a_right() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let call = regex::Regex::new(r"client\.([a-z_]+)\(\)").unwrap();
     let mut called = BTreeSet::new();
     for folder in ["src/store/dynamodb", "integrations/cli/src", "integrations/lambda/src"] {
         each_source(&root.join(folder), &mut |text| {
             let flat: String = text.split_whitespace().collect();
-            let call = regex::Regex::new(r"client\.([a-z_]+)\(\)").unwrap();
             called.extend(call.captures_iter(&flat).map(|it| it[1].to_owned()));
         });
     }
