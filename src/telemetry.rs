@@ -299,6 +299,7 @@ pub(crate) fn lease_wait(seconds: f64, answered: bool) {
 }
 
 /// Sets what a whole report has left in the outbox.
+#[cfg(feature = "stripe")]
 pub(crate) fn outbox(open: u64, waits: usize, oldest_seconds: f64) {
     backend::gauge(Metric::OutboxEntries, &[("state", "open")], open as f64);
     backend::gauge(Metric::OutboxEntries, &[("state", "waits")], waits as f64);
@@ -306,6 +307,7 @@ pub(crate) fn outbox(open: u64, waits: usize, oldest_seconds: f64) {
 }
 
 /// Sets when a report has succeeded.
+#[cfg(feature = "stripe")]
 pub(crate) fn reported(at_ms: i64) {
     backend::gauge(Metric::ReportedAt, &[], at_ms as f64 / 1e3);
 }
