@@ -85,6 +85,7 @@ mod standing;
 mod statement;
 mod stores;
 mod tenants;
+mod top_tenants;
 mod troubles;
 mod unleased;
 mod usage;
@@ -495,6 +496,7 @@ impl Gate {
                 waited.refused_of = Some(id);
                 return waited;
             };
+            let begun = inner.clock.now();
             inner.hub.renewals.wake(&lease);
             let (answer, line) =
                 (inner.hub.renewals.answer_for(&lease, n), || inner.hub.answers.progress(&lease));
@@ -502,6 +504,8 @@ impl Gate {
             let (answered, rounds) =
                 inner.hub.reach.while_it_moves(LEASE_WAIT, most, line, answer).await;
             waited.store_away = answered.is_none();
+            let took_ns = inner.clock.now().mono_ns.saturating_sub(begun.mono_ns);
+            crate::telemetry::lease_wait(took_ns as f64 / 1e9, answered.is_some());
             waited.rounds =
                 waited.rounds.saturating_add(u8::try_from(rounds - 1).unwrap_or(ROUNDS));
             waited

@@ -18,7 +18,7 @@ mod infra;
 
 pub(crate) use billing::{Decision, Event, Outbox, Report, Since, Stripe};
 pub(crate) use copies::Restore;
-pub(crate) use infra::{Iam, IamRole, Infra, OfTable, TemplateFormat};
+pub(crate) use infra::{Dashboard, DashboardFormat, Iam, IamRole, Infra, OfTable, TemplateFormat};
 
 /// Tenants, keys, plans, usage and billing of a service with tallygate.
 ///

@@ -165,7 +165,7 @@ pub(crate) async fn hand_in(builder: GateBuilder, store: &StoreAt) -> Result<Gat
 }
 
 /// What is said where a build lacks the feature.
-#[cfg(not(feature = "dynamodb"))]
+#[cfg(any(test, not(feature = "dynamodb")))]
 pub(crate) fn no_dynamodb() -> Failure {
     Failure::new(
         code::FILE,

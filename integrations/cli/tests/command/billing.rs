@@ -2,6 +2,7 @@
 
 use stripe_sim::{Settings, Sim};
 
+use crate::doctor::check;
 use crate::home::Home;
 
 const PLANS: &str = "default-plan = \"free\"\n\
@@ -136,6 +137,10 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     assert!(row["why"].as_str().unwrap().starts_with("refused: "), "{row}");
     let entry = row["entry"].as_str().unwrap();
     assert!(home.run(&["outbox", "list"]).stdout.contains(entry));
+    let (state, detail) = check(&home, "outbox", &[]);
+    assert!(state == "trouble" && detail.starts_with("1 entries wait for a decision"), "{detail}");
+    let (state, detail) = check(&home, "reports", &[]);
+    assert_eq!((&*state, &*detail), ("ok", "no process reports at the moment"));
 
     // Without a decision it stays; a dry run decides nothing.
     home.run(&["outbox", "decide", entry, "--settled"]).fails(5);
@@ -154,6 +159,7 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     assert_eq!(report["units"], 3, "{report}");
     let sent = home.run(&["outbox", "list", "--json"]).json();
     assert_eq!(sent["state"], "sent", "{sent}");
+    assert_eq!(check(&home, "outbox", &[]), ("ok".into(), "nothing is on its way".into()));
     assert_ne!(sent["entry"], entry, "under an identifier of its own");
     let sent = sent["entry"].as_str().unwrap();
     assert!(home.run(&["outbox", "decide", sent, "--owed", "--yes"]).fails(6).contains("reports"));

@@ -7,6 +7,7 @@ mod billing;
 mod conflicts;
 mod copies;
 mod dlq;
+mod doctor;
 mod dry_run;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
@@ -15,10 +16,15 @@ mod explain;
 mod home;
 mod hostile;
 mod infra;
+#[cfg(feature = "dynamodb")]
+mod recorder;
+mod runbook;
 mod session;
 mod sessions;
 mod simulate;
 #[cfg(feature = "stripe")]
 mod stripe_events;
+#[cfg(feature = "dynamodb")]
+mod table;
 #[cfg(target_os = "linux")]
 mod terminal;
