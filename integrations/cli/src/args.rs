@@ -13,8 +13,10 @@ use crate::output::{self, Output};
 use crate::when::{self, When};
 
 mod infra;
+mod usage;
 
 pub(crate) use infra::{Iam, IamRole, Infra, OfTable, TemplateFormat};
+pub(crate) use usage::{By, ExportFormat, Usage, UsageExport, UsageHistory};
 
 /// Tenants, keys, plans, usage and billing of a service with tallygate.
 ///
@@ -487,73 +489,6 @@ pub(crate) enum May {
     Read,
     /// Look and change
     Write,
-}
-
-/// `usage`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Usage {
-    /// Show a tenant's limits, and what it has used of them
-    Show {
-        /// The tenant
-        id: String,
-    },
-    /// Show a tenant's usage of a meter over time
-    History(UsageHistory),
-    /// Count units that were used elsewhere; the same id counts once
-    Record {
-        /// The tenant
-        id: String,
-        /// The meter
-        meter: String,
-        /// Whole units
-        units: u64,
-        /// The event's id, the same at each repetition
-        #[arg(long = "id", value_name = "EVENT")]
-        event: String,
-        /// When it was used; now if it is left out
-        #[arg(long, value_name = "WHEN", value_parser = when::instant)]
-        at: Option<When>,
-        /// Check the tenant and the meter, and count nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// `usage history`.
-#[derive(Debug, Args)]
-pub(crate) struct UsageHistory {
-    /// The tenant
-    pub(crate) id: String,
-    /// The meter
-    pub(crate) meter: String,
-    /// The first instant, or a date; 30 days before the end if it is left out
-    #[arg(long)]
-    pub(crate) from: Option<String>,
-    /// The first instant after the last, or a date; now if it is left out
-    #[arg(long)]
-    pub(crate) to: Option<String>,
-    /// The length of a row
-    #[arg(long, value_enum, default_value_t = By::Day)]
-    pub(crate) by: By,
-}
-
-/// The length of a row of `usage history`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum By {
-    /// A day in the plan file's time zone
-    Day,
-    /// A month in the plan file's time zone
-    Month,
-}
-
-impl By {
-    /// Its word in a query.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        }
-    }
 }
 
 /// `outbox`.

@@ -11,6 +11,7 @@ mod dry_run;
 mod dynamodb;
 mod exit_codes;
 mod explain;
+mod export;
 mod home;
 mod hostile;
 mod infra;
