@@ -12,9 +12,11 @@ use crate::failure::code;
 use crate::output::{self, Output};
 use crate::when::{self, When};
 
+mod import;
 mod infra;
 mod usage;
 
+pub(crate) use import::{ApiGateway, Governor, Import, ImportHow, TenantFrom};
 pub(crate) use infra::{Iam, IamRole, Infra, OfTable, TemplateFormat};
 pub(crate) use usage::{By, ExportFormat, Usage, UsageExport, UsageHistory};
 
@@ -65,6 +67,9 @@ pub(crate) enum Command {
     /// Quotas: begin one anew
     #[command(subcommand)]
     Quota(Quota),
+    /// Bring tenants, keys and limits over from elsewhere
+    #[command(subcommand)]
+    Import(Import),
     /// Operators' tokens for the admin routes: make, list, revoke
     #[command(subcommand)]
     Operator(Operator),

@@ -11,6 +11,7 @@ mod dlq;
 mod doctor;
 mod env;
 mod found;
+mod import;
 mod infra;
 mod init;
 mod key;
@@ -61,6 +62,7 @@ async fn run(cli: Cli) -> Ran {
         Command::Key(what) => key::run(out, &settings(&global)?, what).await,
         Command::Usage(what) => usage::run(out, &settings(&global)?, what).await,
         Command::Quota(what) => quota::run(out, &settings(&global)?, what).await,
+        Command::Import(what) => import::run(out, &global, what).await,
         Command::Operator(what) => operator::run(out, &settings(&global)?, what).await,
         Command::Report(how) => billing::report(out, &settings(&global)?, &how).await,
         Command::Audit => billing::audit(out, &settings(&global)?).await,

@@ -14,6 +14,7 @@ mod explain;
 mod export;
 mod home;
 mod hostile;
+mod import;
 mod infra;
 mod session;
 mod sessions;
