@@ -14,10 +14,14 @@ use crate::when::{self, When};
 
 mod import;
 mod infra;
+#[cfg(feature = "top")]
+mod top;
 mod usage;
 
 pub(crate) use import::{ApiGateway, Governor, Import, ImportHow, TenantFrom};
 pub(crate) use infra::{Iam, IamRole, Infra, OfTable, TemplateFormat};
+#[cfg(feature = "top")]
+pub(crate) use top::{Top, TopSort};
 pub(crate) use usage::{By, ExportFormat, Usage, UsageExport, UsageHistory};
 
 /// Tenants, keys, plans, usage and billing of a service with tallygate.
@@ -97,6 +101,9 @@ pub(crate) enum Command {
     /// Alerts: test the destinations, list what waits
     #[command(subcommand)]
     Alerts(Alerts),
+    /// Show live who is near a limit, what is refused, and what is wrong
+    #[cfg(feature = "top")]
+    Top(Top),
     /// Check the service file, the plan file, the store, the pepper, Stripe's key and the clock
     Doctor,
     /// Show the configuration in force, without secrets, and where each value comes from

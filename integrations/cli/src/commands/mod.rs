@@ -20,6 +20,8 @@ mod plans;
 mod quota;
 mod shell;
 mod tenant;
+#[cfg(feature = "top")]
+mod top;
 mod usage;
 
 use std::process::ExitCode;
@@ -72,6 +74,8 @@ async fn run(cli: Cli) -> Ran {
         Command::Event(what) => billing::event(out, &settings(&global)?, what).await,
         Command::Dlq(what) => dlq::run(out, &settings(&global)?, what).await,
         Command::Alerts(what) => alerts::run(out, &settings(&global)?, what).await,
+        #[cfg(feature = "top")]
+        Command::Top(what) => top::run(out, &global, what).await,
         Command::Doctor => doctor::run(out, &global).await,
         Command::Env => env::run(out, &settings(&global)?),
         Command::Infra(what) => infra::run(out, &settings(&global)?, what).await,

@@ -23,3 +23,5 @@ mod simulate;
 mod stripe_events;
 #[cfg(target_os = "linux")]
 mod terminal;
+#[cfg(feature = "top")]
+mod top;

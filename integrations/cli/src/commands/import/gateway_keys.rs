@@ -34,6 +34,9 @@ struct ApiKey {
     usage_plans: Vec<String>,
 }
 
+/// A key of a file, or what is wrong with it.
+type Entry = (Place, Result<ApiKey, String>);
+
 impl Sources<'_> {
     /// Reads the keys of a file.
     pub(super) fn read(&self, bytes: &[u8], prefixes: &[String]) -> Result<Read, Failure> {
@@ -67,7 +70,7 @@ impl Sources<'_> {
     }
 
     /// Where each name is for the first time, where a name is a tenant's.
-    fn repeated(&self, keys: &[(Place, Result<ApiKey, String>)]) -> HashMap<String, Place> {
+    fn repeated(&self, keys: &[Entry]) -> HashMap<String, Place> {
         let mut first = HashMap::new();
         if self.what.tenant_from == TenantFrom::Name {
             for (at, key) in keys {
@@ -127,7 +130,7 @@ impl Sources<'_> {
     }
 
     /// The keys of `get-api-keys`.
-    fn of_json(&self, bytes: &[u8]) -> Result<Vec<(Place, Result<ApiKey, String>)>, Failure> {
+    fn of_json(&self, bytes: &[u8]) -> Result<Vec<Entry>, Failure> {
         let mut in_plans = HashMap::<String, Vec<String>>::new();
         for (plan, bytes) in self.of_plans {
             for key in items(bytes, "get-usage-plan-keys")? {
@@ -156,7 +159,7 @@ impl Sources<'_> {
 }
 
 /// The keys of a CSV file. Columns with other names are passed over, as API Gateway does.
-fn of_csv(bytes: &[u8]) -> Result<Vec<(Place, Result<ApiKey, String>)>, Failure> {
+fn of_csv(bytes: &[u8]) -> Result<Vec<Entry>, Failure> {
     let (heading, records) = records(bytes)?;
     if let Some(missing) =
         ["name", "key"].iter().find(|it| !heading.iter().any(|name| name == **it))

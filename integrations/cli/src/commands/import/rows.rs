@@ -146,7 +146,7 @@ pub(super) fn within(rows: usize) -> Result<(), Failure> {
 
 /// Says what is wrong with which rows, in their order.
 pub(super) fn say_wrong(file: &str, wrong: &mut [Wrong]) {
-    wrong.sort_by(|a, b| a.at.cmp(&b.at));
+    wrong.sort_by_key(|it| it.at);
     wrong.iter().for_each(|it| say(&format!("{file}: {}: {}", it.at, it.why)));
 }
 
