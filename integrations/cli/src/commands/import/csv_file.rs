@@ -76,10 +76,11 @@ type Record = (u64, Result<Vec<String>, String>);
 pub(super) fn records(bytes: &[u8]) -> Result<(Vec<String>, Vec<Record>), Failure> {
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let (mut heading, mut records) = (None::<Vec<String>>, Vec::new());
+    let mut lines = Lines { of: bytes, at: 0, number: 1 };
     for record in reader.byte_records() {
         // Of what is in memory nothing but its form can be wrong, and all forms are read.
         let record = record.map_err(|error| Failure::usage(error.to_string()))?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = lines.number_at(record.position().map_or(0, csv::Position::byte));
         match &heading {
             None => {
                 let cells = texts(&record, record.len().min(MOST_COLUMNS));
@@ -93,6 +94,28 @@ pub(super) fn records(bytes: &[u8]) -> Result<(Vec<String>, Vec<Record>), Failur
     }
     let heading = heading.ok_or_else(|| Failure::usage("the file is empty: it has no heading"))?;
     Ok((heading, records))
+}
+
+/// The numbers of lines as an editor counts them: the reader's own are one less behind CR LF.
+struct Lines<'a> {
+    of: &'a [u8],
+    at: usize,
+    number: u64,
+}
+
+impl Lines<'_> {
+    /// The line of a row that begins here, or behind line breaks that follow.
+    fn number_at(&mut self, byte: u64) -> u64 {
+        let byte = usize::try_from(byte).unwrap_or(usize::MAX);
+        while let Some(next) = self.of.get(self.at) {
+            if self.at >= byte && !matches!(next, b'\r' | b'\n') {
+                break;
+            }
+            self.number += u64::from(*next == b'\n');
+            self.at += 1;
+        }
+        self.number
+    }
 }
 
 /// The cells of a row, which has as many as there are columns.

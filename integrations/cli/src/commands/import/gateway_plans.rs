@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{PlanText, rate};
 use crate::failure::Failure;
+use crate::output::escaped;
 
 /// Most characters of a plan's name.
 const MOST_NAME: usize = 64;
@@ -45,8 +46,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<UsagePlan>, Failure> {
         if plan != name {
             notes.push(format!("the usage plan {name:?} ({id}) is the plan {plan}"));
         }
-        let shown: String = name.chars().filter(|c| !c.is_control()).collect();
-        let _ = writeln!(toml, "# The usage plan {shown} ({id}) of API Gateway.\n[plan.{plan}]");
+        // A line break in it would be one of the plan file.
+        let shown = format!("{} ({})", escaped(name), escaped(id));
+        let _ = writeln!(toml, "# The usage plan {shown} of API Gateway.\n[plan.{plan}]");
         let mut said = Said { plan: &plan, notes: &mut notes };
         said.throttle(&mut toml, &item["throttle"])?;
         said.quota(&mut toml, &item["quota"])?;
@@ -172,8 +174,8 @@ impl Said<'_> {
         }
         let _ = writeln!(toml, "quota.requests = \"{limit}/{every}\"");
         if quota["offset"].as_u64().is_some_and(|offset| offset > 0) {
-            let text = "the offset of its quota has no equivalent: a week begins on Monday, a month \
-                        on its first, in the plan file's timezone";
+            let text = "the offset of its quota has no equivalent: a week begins on Monday, a \
+                        month on its first, in the plan file's timezone";
             self.note(text);
         }
         Ok(())

@@ -230,7 +230,8 @@ mod tests {
     fn reading(troubles: &[&str]) -> Reading {
         let tenant = |n: u64| {
             json!({
-                "id": format!("tenant-{n:02}"), "plan": if n.is_multiple_of(2) { "pro" } else { "free" },
+                "id": format!("tenant-{n:02}"),
+                "plan": if n.is_multiple_of(2) { "pro" } else { "free" },
                 "status": if n == 3 { "suspended" } else { "active" },
                 "share": (100.0 - n as f64 * 3.0) / 90.0,
                 "limit": { "id": "requests/month", "used": 10_000 - n * 300, "limit": 9_000,
@@ -285,7 +286,7 @@ mod tests {
     /// Compares with the picture of this name; with `TALLYGATE_WRITE=1` it is written anew.
     #[track_caller]
     fn is_pictured(name: &str, screen: &Screen, width: u16, height: u16) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/screens");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/commands/top/screens");
         let (path, got) = (folder.join(name), text(&drawn(screen, width, height)));
         if std::env::var_os("TALLYGATE_WRITE").is_some() {
             return std::fs::write(path, got).unwrap();
