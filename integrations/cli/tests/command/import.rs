@@ -172,7 +172,7 @@ fn every_wrong_row_is_named_and_nothing_is_written_unless_it_is_left_out() {
         "wrong.csv: line 14: its key begins with \"tg_\" as keys that are made here do",
         "wrong.csv: line 15: it has 3 cells, and there are 6 columns",
         "wrong.csv: line 16: a key's name must have 1 to 64 characters",
-        "wrong.csv: line 18: there is no plan \"gold\" in the plan file; the tenant's other rows go",
+        "wrong.csv: line 18: there is no plan \"gold\" in the plan file; the tenant's other rows",
         "error: 14 of the rows are wrong: nothing was imported",
     ] {
         assert!(said.contains(wanted), "{wanted}\n{said}");
@@ -308,8 +308,9 @@ fn keys_of_api_gateway_come_from_both_of_its_forms() {
     );
 
     let of_json = gateway();
-    let key = |id: &str, name: &str, value: &str| json!({ "id": id, "name": name, "value": value, "enabled": true });
-    let items = json!({ "items": [key("k1", "acme", KEY), key("k2", "globex", OTHER)] });
+    let key = |(id, name, value)| json!({ "id": id, "name": name, "value": value, "tags": {} });
+    let items = [("k1", "acme", KEY), ("k2", "globex", OTHER)].map(key);
+    let items = json!({ "items": items });
     of_json.write("keys.json", &items.to_string());
     of_json.write("basic.json", r#"{ "items": [{ "id": "k1", "type": "API_KEY" }] }"#);
     let how = ["keys.json", "--plan-keys", "c7y23b=basic.json"];

@@ -117,7 +117,7 @@ async fn what_cannot_be_read_is_said_without_the_token() {
     service.end().await;
 }
 
-/// At a terminal of 80 columns: it draws, filters, ends with `q`, and leaves the terminal as it was.
+/// It draws, filters, ends with `q` or by a signal, and leaves the terminal as it was.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_live_at_a_terminal_and_gives_it_back() {
