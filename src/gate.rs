@@ -62,6 +62,7 @@ mod maintain;
 mod meter_name;
 mod nearest;
 mod news;
+mod on_record;
 mod once;
 mod open;
 #[cfg(feature = "stripe")]
@@ -101,6 +102,8 @@ pub use close::CLOSE_WITHIN;
 pub use entitlements::Entitlements;
 pub use health::{Health, Trouble};
 pub use meter_name::MeterName;
+#[doc(hidden)]
+pub use on_record::RecordedUse;
 pub use open::GateBuilder;
 #[cfg(feature = "stripe")]
 pub use operator_events::{EventApplied, EventRead};

@@ -25,7 +25,7 @@ pub(crate) fn json(status: u16, body: &Value) -> Reply {
     Reply { status, headers, body: body.to_string().into_bytes() }
 }
 
-fn at(time: SystemTime) -> String {
+pub(super) fn at(time: SystemTime) -> String {
     rfc3339(unix_ms(time))
 }
 

@@ -81,6 +81,22 @@ pub enum KeyState {
 }
 
 impl Directory {
+    /// Whose the key with this plain SHA-256 is, and whether it works: for imports, which look
+    /// before they write.
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
+    #[doc(hidden)]
+    pub async fn owner_of_sha256(
+        &self,
+        hash: [u8; 32],
+    ) -> Result<Option<(Surrogate, bool)>, StoreError> {
+        let held = self.read_credential(&CredentialHash::sha256(hash)).await?;
+        let works = |held: &CredentialItem| !held.revoked && !held.has_ended(self.now_ms());
+        Ok(held.map(|held| (held.tenant, works(&held))))
+    }
+
     pub(super) async fn make_key(
         &self,
         tenant: Surrogate,

@@ -632,13 +632,17 @@ async fn an_import_is_one_key_of_one_tenant() {
     let acme = bed.directory.tenant("acme").save().await.unwrap();
     let globex = bed.directory.tenant("globex").save().await.unwrap();
     let hash = Sha256::digest(b"sk_legacy_1").into();
+    let owner = async || bed.directory.owner_of_sha256(hash).await.unwrap();
+    assert_eq!(owner().await, None);
     let id = acme.import_key_sha256("legacy", hash).await.unwrap();
     assert_eq!(acme.import_key_sha256("legacy", hash).await.unwrap(), id);
+    assert_eq!(owner().await, Some((acme.record().surrogate, true)));
     assert_eq!(*find(&bed, "sk_legacy_1").await.unwrap().key_id, *id);
     let error = globex.import_key_sha256("stolen", hash).await.unwrap_err();
     assert!(matches!(error, DirectoryError::CredentialTaken));
     assert_eq!((acme.keys().await.unwrap().len(), globex.keys().await.unwrap().len()), (1, 0));
     acme.revoke_key(&id).await.unwrap();
+    assert_eq!(owner().await, Some((acme.record().surrogate, false)));
     let error = acme.import_key_sha256("legacy", hash).await.unwrap_err();
     assert!(matches!(error, DirectoryError::CredentialTaken), "revoked stays revoked");
 }

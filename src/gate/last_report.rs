@@ -2,6 +2,7 @@
 //! [`Gate::health`](super::Gate::health).
 
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use super::health::Trouble;
 use crate::billing::result::{Report, ReportError};
@@ -45,6 +46,12 @@ impl LastReport {
             telemetry::outbox(0, 0, 0.0);
         }
         *last = Outcome::default();
+    }
+
+    /// When one succeeded.
+    pub(super) fn succeeded(&self) -> Option<SystemTime> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.succeeded_ms.map(time_at)
     }
 
     /// What is wrong by the last report.

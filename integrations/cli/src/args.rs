@@ -14,11 +14,19 @@ use crate::when::{self, When};
 
 mod billing;
 mod copies;
+mod import;
 mod infra;
+#[cfg(feature = "top")]
+mod top;
+mod usage;
 
 pub(crate) use billing::{Decision, Event, Outbox, Report, Since, Stripe};
 pub(crate) use copies::Restore;
+pub(crate) use import::{ApiGateway, Governor, Import, ImportHow, TenantFrom};
 pub(crate) use infra::{Dashboard, DashboardFormat, Iam, IamRole, Infra, OfTable, TemplateFormat};
+#[cfg(feature = "top")]
+pub(crate) use top::{Top, TopSort};
+pub(crate) use usage::{By, ExportFormat, Usage, UsageExport, UsageHistory};
 
 /// Tenants, keys, plans, usage and billing of a service with tallygate.
 ///
@@ -67,6 +75,9 @@ pub(crate) enum Command {
     /// Quotas: begin one anew
     #[command(subcommand)]
     Quota(Quota),
+    /// Bring tenants, keys and limits over from elsewhere
+    #[command(subcommand)]
+    Import(Import),
     /// Operators' tokens for the admin routes: make, list, revoke
     #[command(subcommand)]
     Operator(Operator),
@@ -94,6 +105,9 @@ pub(crate) enum Command {
     /// Alerts: test the destinations, list what waits
     #[command(subcommand)]
     Alerts(Alerts),
+    /// Show live who is near a limit, what is refused, and what is wrong
+    #[cfg(feature = "top")]
+    Top(Top),
     /// Check the service file, the plan file, the store, the pepper, Stripe's key and the clock
     Doctor,
     /// Show the configuration in force, without secrets, and where each value comes from
@@ -508,73 +522,6 @@ pub(crate) enum May {
     Read,
     /// Look and change
     Write,
-}
-
-/// `usage`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Usage {
-    /// Show a tenant's limits, and what it has used of them
-    Show {
-        /// The tenant
-        id: String,
-    },
-    /// Show a tenant's usage of a meter over time
-    History(UsageHistory),
-    /// Count units that were used elsewhere; the same id counts once
-    Record {
-        /// The tenant
-        id: String,
-        /// The meter
-        meter: String,
-        /// Whole units
-        units: u64,
-        /// The event's id, the same at each repetition
-        #[arg(long = "id", value_name = "EVENT")]
-        event: String,
-        /// When it was used; now if it is left out
-        #[arg(long, value_name = "WHEN", value_parser = when::instant)]
-        at: Option<When>,
-        /// Check the tenant and the meter, and count nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// `usage history`.
-#[derive(Debug, Args)]
-pub(crate) struct UsageHistory {
-    /// The tenant
-    pub(crate) id: String,
-    /// The meter
-    pub(crate) meter: String,
-    /// The first instant, or a date; 30 days before the end if it is left out
-    #[arg(long)]
-    pub(crate) from: Option<String>,
-    /// The first instant after the last, or a date; now if it is left out
-    #[arg(long)]
-    pub(crate) to: Option<String>,
-    /// The length of a row
-    #[arg(long, value_enum, default_value_t = By::Day)]
-    pub(crate) by: By,
-}
-
-/// The length of a row of `usage history`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum By {
-    /// A day in the plan file's time zone
-    Day,
-    /// A month in the plan file's time zone
-    Month,
-}
-
-impl By {
-    /// Its word in a query.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        }
-    }
 }
 
 /// `dlq`.

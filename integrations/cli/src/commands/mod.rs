@@ -16,6 +16,7 @@ mod dlq;
 mod doctor;
 mod env;
 mod found;
+mod import;
 mod infra;
 mod init;
 mod key;
@@ -24,6 +25,8 @@ mod plans;
 mod quota;
 mod shell;
 mod tenant;
+#[cfg(feature = "top")]
+mod top;
 mod usage;
 
 use std::process::ExitCode;
@@ -66,6 +69,7 @@ async fn run(cli: Cli) -> Ran {
         Command::Key(what) => key::run(out, &settings(&global)?, what).await,
         Command::Usage(what) => usage::run(out, &settings(&global)?, what).await,
         Command::Quota(what) => quota::run(out, &settings(&global)?, what).await,
+        Command::Import(what) => import::run(out, &global, what).await,
         Command::Operator(what) => operator::run(out, &settings(&global)?, what).await,
         Command::Report(how) => billing::report(out, &settings(&global)?, &how).await,
         Command::Audit => billing::audit(out, &settings(&global)?).await,
@@ -75,6 +79,8 @@ async fn run(cli: Cli) -> Ran {
         Command::Event(what) => billing::event(out, &settings(&global)?, what).await,
         Command::Dlq(what) => dlq::run(out, &settings(&global)?, what).await,
         Command::Alerts(what) => alerts::run(out, &settings(&global)?, what).await,
+        #[cfg(feature = "top")]
+        Command::Top(what) => top::run(out, &global, what).await,
         Command::Doctor => doctor::run(out, &global).await,
         Command::Env => env::run(out, &settings(&global)?),
         Command::Backup { file, dry_run } => {

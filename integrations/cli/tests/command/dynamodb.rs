@@ -34,6 +34,21 @@ async fn tenants_and_usage_are_in_the_table() {
     let usage = home.run(&["usage", "show", "acme", "--json"]).json();
     assert_eq!(usage["meters"][0]["used"], 5, "{usage}");
     assert!(home.run(&["tenant", "list"]).ok().contains("acme"));
+    let csv = home.run(&["usage", "export", "--raw"]).ok();
+    assert!(csv.contains("\"acme\",\"requests\""), "{csv}");
+    let key = "apikey1234abcdefghij0123456789";
+    home.write("tenants.csv", &format!("tenant,plan,account,key\nacme,free,cus_1,{key}\nnew,,,\n"));
+    let imported = home.run(&["import", "csv", "tenants.csv"]).ok();
+    let wanted = "acme: plan free; account cus_1; key \"imported\"\nnew: created\n";
+    assert_eq!(imported, wanted);
+    let again = home.run(&["import", "csv", "tenants.csv"]);
+    assert!(
+        again.stdout.is_empty() && again.stderr.contains("nothing changed"),
+        "{}",
+        again.stderr
+    );
+    home.write("taken.csv", &format!("tenant,key\nnew,{key}\n"));
+    assert!(home.run(&["import", "csv", "taken.csv"]).fails(2).contains("another tenant's"));
     assert!(home.run(&["doctor"]).ok().contains("the DynamoDB table cli"));
     let status = home.run(&["infra", "status"]);
     assert!(status.stdout.contains("a gate opens on cli"), "{}{}", status.stdout, status.stderr);

@@ -13,8 +13,10 @@ mod dry_run;
 mod dynamodb;
 mod exit_codes;
 mod explain;
+mod export;
 mod home;
 mod hostile;
+mod import;
 mod infra;
 #[cfg(feature = "dynamodb")]
 mod recorder;
@@ -28,3 +30,5 @@ mod stripe_events;
 mod table;
 #[cfg(target_os = "linux")]
 mod terminal;
+#[cfg(feature = "top")]
+mod top;
