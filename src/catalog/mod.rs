@@ -193,6 +193,11 @@ impl Catalog {
         &self.plans
     }
 
+    /// The permissions that its routes ask of callers.
+    pub fn permissions(&self) -> impl Iterator<Item = &str> {
+        self.routes.as_slice().iter().filter_map(|route| route.needs_permission.as_deref())
+    }
+
     /// The plan of this name.
     pub(crate) fn plan(&self, name: &str) -> Option<PlanId> {
         let at = self.plans.iter().position(|plan| *plan.name == *name);

@@ -195,6 +195,55 @@ fn an_access_log_is_decided_by_its_users_and_paths() {
     assert_eq!(found[1]["files"][0]["admitted"], 12, "8 and one each 2 seconds: {found:?}");
 }
 
+const GUARDED: &str = "default-plan = \"free\"\n\
+                       [plan.free]\nquota.requests = \"4/day\"\n\
+                       [route.items]\nmatch = \"POST /items\"\nneeds-permission = \"write\"\n\
+                       [route.other]\nmatch = \"POST /other\"\nneeds-permission = \"more\"\n";
+
+/// A request on a route that asks for a permission, as a gate logs it.
+fn logged(at: u32, refused_for: Option<&str>) -> String {
+    let (verdict, why) = match refused_for {
+        None => ("admitted", r#""one_in":1,"reason":null,"status":null"#.to_owned()),
+        Some(name) => {
+            let why = format!(r#""reason":"permission-missing","about":"{name}","status":403"#);
+            ("refused", why)
+        }
+    };
+    format!(
+        "{{\"at\":\"2026-11-24T10:00:{at:02}Z\",\"kind\":\"request\",\"verdict\":\"{verdict}\",\
+         \"tenant\":\"acme\",\"route\":\"items\",\"plan\":\"free\",\"revision\":1,\
+         {why},\"limit\":null,\"retry_after_seconds\":null,\"cost\":{{\"requests\":1}}}}\n"
+    )
+}
+
+/// An admission had its permission; what lacked it lacks it again, under any file that asks for it.
+#[test]
+fn a_permission_is_held_as_the_log_has_it() {
+    let home = Home::empty();
+    home.write("plans.toml", GUARDED);
+    home.write("tallygate.toml", "[decisions]\n");
+    let log: Vec<String> = [None, Some("write"), None, Some("write"), None]
+        .into_iter()
+        .enumerate()
+        .map(|(at, refused)| logged(at as u32, refused))
+        .collect();
+    home.write("decisions.ndjson", &log.concat());
+    home.write("open.toml", &GUARDED.replace("needs-permission = \"write\"\n", ""));
+    home.write("other.toml", &GUARDED.replace("\"write\"", "\"edit\""));
+    let came = |plans: &str| simulated(&home, &["--plans", plans])[0]["files"].clone();
+    let [now, open] = &*came("open.toml").as_array().unwrap().clone() else { panic!() };
+    assert_eq!((&now["admitted"], &now["not_as_logged"]), (&3.into(), &0.into()), "{now}");
+    assert_eq!(now["refused_by"], serde_json::json!({ "permission-missing": 2 }));
+    assert_eq!(open["refused_by"], serde_json::json!({ "requests/day": 1 }), "{open}");
+    let other = &came("other.toml")[1];
+    assert_eq!(other["admitted"], 4, "they are taken to have what another file asks for: {other}");
+
+    let line = "192.0.2.1 - acme [24/Nov/2026:10:00:01 +0000] \"POST /items HTTP/1.1\" 200 1\n";
+    home.write("access.log", line);
+    let found = &simulated(&home, &["--access-log", "access.log"])[0]["files"][0];
+    assert_eq!(found["admitted"], 1, "an access log knows no permissions: {found}");
+}
+
 /// A log of a server that writes what it was sent: it is read by lines, and each is within a bound.
 #[test]
 fn lines_that_cannot_be_read_are_counted_and_left_out() {

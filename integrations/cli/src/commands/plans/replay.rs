@@ -13,6 +13,7 @@ use tallygate::{
     Amount, Ask, Gate, GateBuilder, Identified, ManualClock, Outcome, Permit, Refusal,
 };
 
+use super::PlanFile;
 use super::traffic::{Call, Verdict, What};
 use crate::failure::{Failure, code};
 use crate::service::NoCallers;
@@ -55,18 +56,20 @@ struct Replay {
     open: HashMap<String, VecDeque<Open>>,
     /// The names of routes that the plan file has.
     routes: HashMap<String, bool>,
+    /// The permissions that its routes ask for.
+    permissions: Vec<String>,
 }
 
 /// Decides all calls under this plan file, and says what came of each tenant's.
 pub(super) async fn run(
-    plans: &str,
+    PlanFile { text: plans, catalog }: &PlanFile,
     no_scope: &str,
     calls: &[Call],
 ) -> Result<BTreeMap<String, Came>, Failure> {
     let Some(first) = calls.first() else { return Ok(BTreeMap::new()) };
     let service = format!("[store]\nkind = \"memory\"\n[identity]\nno-scope = {no_scope:?}\n");
     let clock = ManualClock::at_unix_ms(first.at_ms);
-    let builder = GateBuilder::from_text(&service).plans(plans).identify(NoCallers);
+    let builder = GateBuilder::from_text(&service).plans(plans.as_str()).identify(NoCallers);
     let gate = builder.clock(clock.clone()).open().await?;
     let mut replay = Replay {
         gate,
@@ -75,6 +78,7 @@ pub(super) async fn run(
         plans: HashMap::new(),
         open: HashMap::new(),
         routes: HashMap::new(),
+        permissions: catalog.permissions().map(str::to_owned).collect(),
     };
     let mut came = BTreeMap::<String, Came>::new();
     for call in calls {
@@ -173,7 +177,7 @@ impl Replay {
         route: Option<String>,
         (method, path): (&str, &str),
     ) -> Result<Result<Option<Open>, Box<Refusal>>, Failure> {
-        let view = View { call, route, method, path };
+        let view = View { call, permissions: &self.permissions, route, method, path };
         let mut waited = Waited::default();
         loop {
             match self.gate.admit_request(&view, waited) {
@@ -213,6 +217,7 @@ fn by(refusal: &Refusal) -> String {
 /// The call at hand as a request.
 struct View<'a> {
     call: &'a Call,
+    permissions: &'a [String],
     route: Option<String>,
     method: &'a str,
     path: &'a str,
@@ -249,6 +254,8 @@ impl RequestView for View<'_> {
 
     fn caller(&self) -> Option<Caller> {
         let caller = Caller::new(&self.call.tenant);
+        let held = self.permissions.iter().filter(|it| self.call.lacks.as_ref() != Some(*it));
+        let caller = held.fold(caller, Caller::permission);
         let caller = self.call.user.iter().fold(caller, Caller::user);
         Some(self.call.key.iter().fold(caller, Caller::key))
     }

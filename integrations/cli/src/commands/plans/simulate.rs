@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::legal;
 use super::replay::{self, Came};
 use super::traffic::Traffic;
-use super::{PlanFile, legal};
 use crate::args::Simulate;
 use crate::commands::Ran;
 use crate::decisions;
@@ -56,10 +56,11 @@ pub(super) async fn run(out: Output, settings: &Settings, how: Simulate) -> Ran 
 
 async fn under(path: &Path, no_scope: &str, traffic: &Traffic) -> Result<Under, Failure> {
     let file = path.display().to_string();
-    let PlanFile { text, catalog } = legal(path)?;
-    let known: Vec<String> = catalog.plans().iter().map(|plan| plan.name.to_string()).collect();
+    let plan_file = legal(path)?;
+    let plans = plan_file.catalog.plans();
+    let known: Vec<String> = plans.iter().map(|plan| plan.name.to_string()).collect();
     replay::missing_plans(&known, &traffic.calls, &file)?;
-    Ok(Under { file, came: replay::run(&text, no_scope, &traffic.calls).await? })
+    Ok(Under { file, came: replay::run(&plan_file, no_scope, &traffic.calls).await? })
 }
 
 fn say_left_out(traffic: &Traffic) {

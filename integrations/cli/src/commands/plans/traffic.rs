@@ -22,6 +22,9 @@ pub(super) struct Call {
     /// The plan under which it was decided, if that is known.
     pub(super) plan: Option<String>,
     pub(super) what: What,
+    /// The permission that its caller lacked. A log says no more of permissions: of any other, its
+    /// caller is taken to have what the route asks for.
+    pub(super) lacks: Option<String>,
     /// How many of the tenant's requests were in flight, where that was limited.
     pub(super) in_flight: Option<usize>,
     /// What was decided, if that is known.
@@ -140,8 +143,10 @@ fn call(record: &DecisionRecord) -> Result<Call, String> {
         return Err("units for what ran already".to_owned());
     }
     let by_plan = ["quota-exceeded", "concurrency-exceeded", "feature-not-in-plan"];
-    let by_grant = reason == "payment-required" && record.about.as_deref() == Some("grant-used-up");
-    if record.is_refusal() && !by_plan.contains(&reason) && !by_grant {
+    let about = record.about.as_deref();
+    let by_grant = reason == "payment-required" && about == Some("grant-used-up");
+    let lacks = about.filter(|_| reason == "permission-missing");
+    if record.is_refusal() && !by_plan.contains(&reason) && !by_grant && lacks.is_none() {
         return Err(reason.to_owned());
     }
     let tenant = record.tenant.as_deref().ok_or("no tenant")?;
@@ -167,6 +172,7 @@ fn call(record: &DecisionRecord) -> Result<Call, String> {
         key: own(&record.key),
         plan: own(&record.plan),
         what,
+        lacks: lacks.map(str::to_owned),
         in_flight,
         came: Some(came),
         short: record.short_limits().map(|limit| limit.name.to_string()).collect(),
@@ -180,9 +186,9 @@ fn unix_ms(at: std::time::SystemTime) -> i64 {
 
 fn seen(at_ms: i64, tenant: String, method: String, path: String) -> Call {
     let what = What::Request(method, path);
-    let (user, key, plan) = (None, None, None);
+    let (user, key, plan, lacks) = (None, None, None, None);
     let (in_flight, came, short) = (None, None, Vec::new());
-    Call { at_ms, tenant, user, key, plan, what, in_flight, came, short }
+    Call { at_ms, tenant, user, key, plan, what, lacks, in_flight, came, short }
 }
 
 /// `host ident user [10/Oct/2026:13:55:36 +0000] "GET /path HTTP/1.1" ..`.
