@@ -38,7 +38,7 @@ enum Source {
 impl Source {
     async fn read(&self) -> Result<Reading, Failure> {
         match self {
-            Self::Service(client) => client.read().await,
+            Self::Service(service) => service.read().await,
             Self::Store(store) => store.read().await,
         }
     }
