@@ -29,6 +29,7 @@ mod alert_tasks;
 mod alerts;
 mod as_written;
 mod ask;
+mod backup;
 mod balances;
 #[cfg(feature = "stripe")]
 mod billing;
@@ -61,6 +62,7 @@ mod maintain;
 mod meter_name;
 mod nearest;
 mod news;
+mod on_record;
 mod once;
 mod open;
 #[cfg(feature = "stripe")]
@@ -84,6 +86,7 @@ mod standing;
 mod statement;
 mod stores;
 mod tenants;
+mod top_tenants;
 mod troubles;
 mod unleased;
 mod usage;
@@ -99,6 +102,8 @@ pub use close::CLOSE_WITHIN;
 pub use entitlements::Entitlements;
 pub use health::{Health, Trouble};
 pub use meter_name::MeterName;
+#[doc(hidden)]
+pub use on_record::RecordedUse;
 pub use open::GateBuilder;
 #[cfg(feature = "stripe")]
 pub use operator_events::{EventApplied, EventRead};
@@ -494,6 +499,7 @@ impl Gate {
                 waited.refused_of = Some(id);
                 return waited;
             };
+            let begun = inner.clock.now();
             inner.hub.renewals.wake(&lease);
             let (answer, line) =
                 (inner.hub.renewals.answer_for(&lease, n), || inner.hub.answers.progress(&lease));
@@ -501,6 +507,8 @@ impl Gate {
             let (answered, rounds) =
                 inner.hub.reach.while_it_moves(LEASE_WAIT, most, line, answer).await;
             waited.store_away = answered.is_none();
+            let took_ns = inner.clock.now().mono_ns.saturating_sub(begun.mono_ns);
+            crate::telemetry::lease_wait(took_ns as f64 / 1e9, answered.is_some());
             waited.rounds =
                 waited.rounds.saturating_add(u8::try_from(rounds - 1).unwrap_or(ROUNDS));
             waited

@@ -180,7 +180,7 @@ pub use gate::{
     Permit, Restored, SinceCopy, TenantHandle, Trouble, Usage,
 };
 #[doc(hidden)]
-pub use gate::{CLOSE_WITHIN, LEASE_WAIT, LEASE_WAITERS};
+pub use gate::{CLOSE_WITHIN, LEASE_WAIT, LEASE_WAITERS, RecordedUse};
 #[cfg(feature = "stripe")]
 #[doc(hidden)]
 pub use gate::{EventApplied, EventRead};

@@ -2,9 +2,10 @@
 //! [`Metric::ALL`] lists the metrics.
 //!
 //! Metrics go through the `metrics` facade with the feature `metrics`, and are empty inline
-//! functions without it. A tenant is never a label, only a field of spans. Labels hold words from
-//! the plan file or from this file, so their number is bounded by the catalog. Durations are
-//! seconds, passed in; nothing here reads a clock.
+//! functions without it. A tenant is a label of [`Metric::LimitUsed`] alone, which is off unless
+//! the service file asks for it; else a field of spans. Other labels hold words from the plan file
+//! or from this file, so their number is bounded by the catalog. Durations are seconds, passed in;
+//! nothing here reads a clock.
 //!
 //! The hot path updates one metric, [`Metric::Decisions`]; the gate caches its handles by plan,
 //! route, outcome and policy in a `Decisions`, so that counting a decision needs no look-up and no
@@ -125,6 +126,16 @@ macro_rules! metrics {
 metrics! {
     /// Decisions; `policy` is the limit that refused, or empty.
     Decisions = Counter "tallygate_decisions_total" "count" ["plan" "route" "outcome" "policy"];
+    /// Units that went to the log: `used` by requests and work, `reported` as events; `over`, of
+    /// both, was drawn beyond a quota that bills. By the plan at that time.
+    Units = Counter "tallygate_units_total" "count" ["meter" "plan" "outcome"];
+    /// Time for which a request waited for units of a lease, which were `answered` for, or the
+    /// store was `away`.
+    LeaseWait = Histogram "tallygate_lease_wait_seconds" "seconds" ["outcome"];
+    /// Used share of the limit that a tenant is nearest to the end of, for as many tenants as
+    /// `metrics.top-tenants` of the service file says, by what this process knows; 0 for one that
+    /// is not among them any more.
+    LimitUsed = Gauge "tallygate_limit_used_ratio" "" ["tenant" "limit"];
     /// Time of one call to the store for a lease or a claim.
     StoreSeconds = Histogram "tallygate_store_seconds" "seconds" ["op"];
     /// Such calls that failed, by what is known of them.
@@ -136,6 +147,13 @@ metrics! {
     FlushBatch = Histogram "tallygate_flush_batch_items" "count" [];
     /// Meter events sent to Stripe: `delivered`, `refused`, or `unknown` (sent again later).
     StripeEvents = Counter "tallygate_stripe_events_total" "count" ["result"];
+    /// Entries for Stripe without an outcome (`open`), and entries and items that an operator has
+    /// to decide about (`waits`), as of the last report; by the process that reports.
+    OutboxEntries = Gauge "tallygate_outbox_entries" "count" ["state"];
+    /// Age of the oldest usage in an entry without an outcome, as of the last report.
+    OutboxAge = Gauge "tallygate_outbox_oldest_seconds" "seconds" [];
+    /// Unix time of the last report of this process that succeeded.
+    ReportedAt = Gauge "tallygate_report_timestamp_seconds" "seconds" [];
     /// Webhooks received: `taken`, `refused`, or `waits` (Stripe sends it again).
     WebhookEvents = Counter "tallygate_webhook_events_total" "count" ["result"];
     /// Logins whose token was to say what the tenant has, by result.
@@ -237,6 +255,63 @@ pub(crate) fn decision(
     Decisions::new(plan, route, outcome, policy).count();
 }
 
+/// Where counted units come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
+pub(crate) enum UnitsOutcome {
+    /// Used by requests and work.
+    Used,
+    /// Reported as events.
+    Reported,
+    /// Of both: drawn beyond a quota that bills.
+    Over,
+}
+
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
+impl UnitsOutcome {
+    /// Its word as a label.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Reported => "reported",
+            Self::Over => "over",
+        }
+    }
+}
+
+/// Whether metrics go anywhere.
+pub(crate) const IS_ON: bool = cfg!(feature = "metrics");
+
+/// Counts units that went to the log.
+pub(crate) fn units(plan: &Arc<str>, meter: &Arc<str>, outcome: UnitsOutcome, units: u64) {
+    backend::units(plan, meter, outcome, units);
+}
+
+/// Sets the used share of a tenant's limit.
+pub(crate) fn limit_used(tenant: &Arc<str>, limit: &Arc<str>, share: f64) {
+    backend::limit_used(tenant, limit, share);
+}
+
+/// Records the wait of a request for a lease.
+pub(crate) fn lease_wait(seconds: f64, answered: bool) {
+    let outcome = if answered { "answered" } else { "away" };
+    backend::histogram(Metric::LeaseWait, &[("outcome", outcome)], seconds);
+}
+
+/// Sets what a whole report has left in the outbox.
+#[cfg(feature = "stripe")]
+pub(crate) fn outbox(open: u64, waits: usize, oldest_seconds: f64) {
+    backend::gauge(Metric::OutboxEntries, &[("state", "open")], open as f64);
+    backend::gauge(Metric::OutboxEntries, &[("state", "waits")], waits as f64);
+    backend::gauge(Metric::OutboxAge, &[], oldest_seconds);
+}
+
+/// Sets when a report has succeeded.
+#[cfg(feature = "stripe")]
+pub(crate) fn reported(at_ms: i64) {
+    backend::gauge(Metric::ReportedAt, &[], at_ms as f64 / 1e3);
+}
+
 /// Records a call to the store; `error` is the word of its kind.
 pub(crate) fn store_call(op: &'static str, seconds: f64, error: Option<&'static str>) {
     backend::histogram(Metric::StoreSeconds, &[("op", op)], seconds);
@@ -329,7 +404,7 @@ mod backend {
 
     use metrics::{Label, SharedString, Unit};
 
-    use super::{AdmissionOutcome, Decisions, Kind, Metric};
+    use super::{AdmissionOutcome, Decisions, Kind, Metric, UnitsOutcome};
 
     type Pairs = [(&'static str, &'static str)];
 
@@ -346,6 +421,23 @@ mod backend {
             Label::new("policy", SharedString::from(Arc::clone(policy))),
         ];
         Decisions { counter: metrics::counter!(Metric::Decisions.name, labels) }
+    }
+
+    pub(super) fn units(plan: &Arc<str>, meter: &Arc<str>, outcome: UnitsOutcome, n: u64) {
+        let labels = vec![
+            Label::new("meter", SharedString::from(Arc::clone(meter))),
+            Label::new("plan", SharedString::from(Arc::clone(plan))),
+            Label::from_static_parts("outcome", outcome.word()),
+        ];
+        metrics::counter!(Metric::Units.name, labels).increment(n);
+    }
+
+    pub(super) fn limit_used(tenant: &Arc<str>, limit: &Arc<str>, share: f64) {
+        let labels = vec![
+            Label::new("tenant", SharedString::from(Arc::clone(tenant))),
+            Label::new("limit", SharedString::from(Arc::clone(limit))),
+        ];
+        metrics::gauge!(Metric::LimitUsed.name, labels).set(share);
     }
 
     pub(super) fn counter(metric: Metric, labels: &Pairs) {
@@ -383,7 +475,7 @@ mod backend {
 mod backend {
     use std::sync::Arc;
 
-    use super::{AdmissionOutcome, Decisions, Metric};
+    use super::{AdmissionOutcome, Decisions, Metric, UnitsOutcome};
 
     type Pairs = [(&'static str, &'static str)];
 
@@ -396,6 +488,12 @@ mod backend {
     ) -> Decisions {
         Decisions {}
     }
+
+    #[inline]
+    pub(super) fn units(_: &Arc<str>, _: &Arc<str>, _: UnitsOutcome, _: u64) {}
+
+    #[inline]
+    pub(super) fn limit_used(_: &Arc<str>, _: &Arc<str>, _: f64) {}
 
     #[inline]
     pub(super) fn counter(_: Metric, _: &Pairs) {}
@@ -448,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_apart_and_no_label_is_a_tenant() {
+    fn names_are_apart_and_no_label_is_a_tenant_unasked() {
         let mut names: Vec<_> = Metric::ALL.iter().map(|metric| metric.name).collect();
         names.sort_unstable();
         names.dedup();
@@ -458,8 +556,14 @@ mod tests {
             let counts = metric.name.ends_with("_total");
             assert_eq!(counts, metric.kind == Kind::Counter, "{}", metric.name);
             assert_eq!(metric.name.ends_with("_seconds"), metric.unit == "seconds");
+            // The one that the service file has to ask for, and for whom.
+            let asked_for = *metric == Metric::LimitUsed;
             for banned in ["tenant", "key", "user", "ip"] {
-                assert!(!metric.labels.contains(&banned), "{}", metric.name);
+                assert!(
+                    asked_for && banned == "tenant" || !metric.labels.contains(&banned),
+                    "{}",
+                    metric.name
+                );
             }
         }
     }
@@ -478,6 +582,11 @@ mod tests {
         metrics::with_local_recorder(&seen, || {
             describe();
             decision(&word, &word, AdmissionOutcome::Refused, &word);
+            units(&word, &word, UnitsOutcome::Used, 1);
+            limit_used(&word, &word, 0.5);
+            lease_wait(0.01, true);
+            outbox(1, 0, 3.0);
+            reported(5);
             store_call("write", 0.01, Some("throttled"));
             flush_lag(1.0);
             flush_batch(3);
@@ -498,8 +607,8 @@ mod tests {
             let labels: Vec<_> = labels.iter().map(|label| (*label).to_owned()).collect();
             assert!(seen.contains(&((*name).to_owned(), labels)), "{name} is not among {seen:?}");
         }
-        // The two catalog revisions are a series each.
-        assert_eq!(seen.len(), Metric::ALL.len() + 1);
+        // The two catalog revisions, and the two states of entries, are a series each.
+        assert_eq!(seen.len(), Metric::ALL.len() + 2);
     }
 
     /// Names and label keys of every handle requested.

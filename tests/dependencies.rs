@@ -21,7 +21,7 @@ const FEATURES: [(&str, &str); 6] = [
     ("tallygate-actix-web", "jwt,stripe,metrics"),
     ("tallygate-tonic", "jwt,stripe,metrics"),
     ("tallygate-lambda", "dynamodb,stripe"),
-    ("tallygate-cli", "dynamodb"),
+    ("tallygate-cli", "dynamodb,parquet"),
 ];
 
 /// The AWS SDK follows compilers closely, so `dynamodb` asks for its own; README.md says which.
@@ -52,7 +52,7 @@ fn crates(package: &str, features: &str) -> BTreeSet<String> {
 
 /// The `rust-version` of every crate in the lock file, as numbers.
 fn rust_versions() -> BTreeMap<String, Vec<u32>> {
-    let metadata = cargo(&["metadata", "--locked", "--format-version", "1"]);
+    let metadata = cargo(&["metadata", "--locked", "--all-features", "--format-version", "1"]);
     let metadata: Value = serde_json::from_str(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap().iter();
     let version = |package: &Value| {

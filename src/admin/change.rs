@@ -90,6 +90,12 @@ impl Admin {
                 let edit = patch(self.edit(&directory, id).await?, body.read()?)?;
                 self.saved(200, edit).await?
             }
+            ("DELETE", Route::Tenant(id)) => {
+                let why = reason(body.read::<Ended>()?.reason)?;
+                let erased = directory.erase(id, &why).await;
+                let erased = erased.map_err(|error| self.refused(&error.into()))?;
+                written::json(200, &self.tenant(&erased))
+            }
             ("POST", Route::Grants(id)) => {
                 let edit = grant(self.edit(&directory, id).await?, body.read()?)?;
                 self.saved(201, edit).await?

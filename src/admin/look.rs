@@ -67,7 +67,13 @@ impl Admin {
     fn health(&self) -> serde_json::Value {
         let health = self.gate.health();
         let troubles: Vec<_> = health.troubles.iter().map(ToString::to_string).collect();
-        json!({ "ready": health.is_ready(), "troubles": troubles })
+        let inner = &self.gate.inner;
+        json!({
+            "ready": health.is_ready(),
+            "troubles": troubles,
+            "flush-lag-ms": u64::try_from(inner.flush_lag().as_millis()).unwrap_or(u64::MAX),
+            "last-report": inner.last_reported().map(written::at),
+        })
     }
 
     fn plans(&self) -> serde_json::Value {

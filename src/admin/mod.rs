@@ -12,6 +12,7 @@
 //! | `POST /tenants` | make a tenant: `id`, `plan`, `reason` |
 //! | `GET /tenants/{id}` | its plan, status, grants, overrides, payment |
 //! | `PATCH /tenants/{id}` | change it: `plan`, `suspended`, `reason` |
+//! | `DELETE /tenants/{id}` | erase it: `reason`; usage stays, under another id |
 //! | `GET /tenants/{id}/usage` | as `GET /usage` answers its callers |
 //! | `GET /tenants/{id}/usage/history?meter=` | as `GET /usage/history` |
 //! | `GET /tenants/{id}/refusals?limit=` | its last refusals, by reason |
@@ -79,11 +80,12 @@ pub struct Admin {
 }
 
 /// An operator whose token was presented. [`Admin::known`] returns it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[doc(hidden)]
 pub struct KnownOperator {
     name: String,
     role: Role,
+    token: Box<[u8]>,
 }
 
 /// What the routes need of a request besides its operator.
@@ -127,11 +129,15 @@ impl Admin {
             let detail = "A page of another site has sent this request.";
             return Err(plain_problem(403, "Cross-site request", detail));
         }
-        let token = authorization.and_then(bearer).unwrap_or_default();
+        self.operator(authorization.and_then(bearer).unwrap_or_default()).await
+    }
+
+    /// The operator with this token, by the directory.
+    async fn operator(&self, token: &[u8]) -> Result<KnownOperator, Reply> {
         let turn = patience::within(LOOK_UP_WAIT, self.look_ups.acquire()).await;
         let Some(_turn) = turn else { return Err(self.unavailable(&"too many at once")) };
         match self.gate.directory().operator(token).await {
-            Ok(Some((name, role))) => Ok(KnownOperator { name, role }),
+            Ok(Some((name, role))) => Ok(KnownOperator { name, role, token: token.into() }),
             Ok(None) => {
                 let detail = "Send an operator's token as `Authorization: Bearer`.";
                 let mut reply = plain_problem(401, "Operators only", detail);
@@ -155,7 +161,11 @@ impl Admin {
                 let detail = "This token may look, and not change.";
                 Err(plain_problem(403, "Read-only token", detail))
             }
-            "POST" | "PATCH" | "DELETE" => self.change(&route, operator, request).await,
+            "POST" | "PATCH" | "DELETE" => match self.operator(&operator.token).await {
+                // Looked up again: the body may have taken long to arrive.
+                Ok(operator) => self.change(&route, &operator, request).await,
+                Err(reply) => Err(reply),
+            },
             _ => Ok(None),
         };
         match answered {
@@ -177,6 +187,12 @@ impl Admin {
         let mut reply = plain_problem(503, "Store unavailable", detail);
         reply.headers.push(("retry-after", "1".into()));
         reply
+    }
+}
+
+impl std::fmt::Debug for KnownOperator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KnownOperator").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -76,7 +76,7 @@ impl Route {
             | Self::Refusals
             | Self::RefusalsOf(_) => "GET",
             Self::Tenants | Self::Keys(_) => "GET, POST",
-            Self::Tenant(_) => "GET, PATCH",
+            Self::Tenant(_) => "GET, PATCH, DELETE",
             Self::Grants(_) | Self::Overrides(_) | Self::Resets(_) | Self::Rotation(..) => "POST",
             Self::Grant(..) | Self::Override(..) | Self::Key(..) => "DELETE",
         }

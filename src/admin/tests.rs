@@ -536,8 +536,10 @@ async fn while_the_store_is_away_each_route_says_so_or_answers_from_memory() {
     let faulty = Faulty::scripted(Memory::new(), []);
     let (gate, _clock) = crate::testing::gate_with(PLANS, faulty.clone());
     gate.directory().tenant("acme").save().await.unwrap();
-    let operator = KnownOperator { name: "kim".into(), role: Role::Write };
+    let token = gate.directory().new_operator("kim", Role::Write).await.unwrap();
     let admin = gate.admin();
+    let authorization = format!("Bearer {}", token.expose());
+    let operator = admin.known(Some(authorization.as_bytes()), None).await.unwrap();
     let status = async |line: &str, body: &str| {
         let (method, target) = line.split_once(' ').unwrap();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -567,6 +569,23 @@ async fn while_the_store_is_away_each_route_says_so_or_answers_from_memory() {
             assert!((200..500).contains(&status) || status == 503, "{line}: {status}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_token_that_was_revoked_since_its_request_began_changes_nothing() {
+    let bed = bed().await;
+    bed.send("POST /tenants", json!({ "id": "acme", "reason": "signed up" })).await;
+    let admin = bed.gate.admin();
+    let authorization = format!("Bearer {}", bed.write);
+    let operator = admin.known(Some(authorization.as_bytes()), None).await.unwrap();
+    for operator in bed.gate.directory().operators().await.unwrap() {
+        bed.gate.directory().revoke_operator(&operator.token.id).await.unwrap();
+    }
+    let (method, path, body) = ("POST", "/tenants/acme/keys", Some(&br#"{"name":"n"}"#[..]));
+    let request = AdminRequest { method, path, query: "", body, once: None };
+    assert_eq!(admin.reply(&operator, request).await.status, 401);
+    let acme = bed.gate.directory().find("acme").await.unwrap().unwrap();
+    assert_eq!(acme.keys().await.unwrap(), []);
 }
 
 /// Bodies near those that the routes take: their fields, with what may be in them.

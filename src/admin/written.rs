@@ -25,7 +25,7 @@ pub(crate) fn json(status: u16, body: &Value) -> Reply {
     Reply { status, headers, body: body.to_string().into_bytes() }
 }
 
-fn at(time: SystemTime) -> String {
+pub(super) fn at(time: SystemTime) -> String {
     rfc3339(unix_ms(time))
 }
 
@@ -40,6 +40,7 @@ pub(super) fn tenant(
         "assigned-plan": record.plan,
         "status": &*status_word(&holds.standing),
         "suspended": record.suspended,
+        "erased": record.erased().map(at),
         "payment": record.payment,
         "payment-since": at(record.payment_since()),
         "plan-since": at(record.plan_since()),
@@ -149,6 +150,8 @@ pub(crate) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
             | DirectoryError::TooMany { .. }
             | DirectoryError::CredentialTaken
             | DirectoryError::CustomerTaken
+            | DirectoryError::Erased
+            | DirectoryError::SubscriptionLives { .. }
             | DirectoryError::NoPepper,
         ) => (409, "Conflict"),
         Error::Directory(_) => (422, "Not accepted"),

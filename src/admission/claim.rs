@@ -344,6 +344,8 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
 pub(crate) trait Unsettled: std::fmt::Debug + Send {
     fn claim(&self) -> &Claim;
     fn tenant(&self) -> Surrogate;
+    /// The name of the plan that it was admitted under.
+    fn plan(&self) -> &Arc<str>;
     /// The use to record in the claim.
     fn usage(&self) -> ClaimUse;
     /// Which request is charged is known. Passes on to the response whether this one has used

@@ -53,6 +53,25 @@ impl ItemId {
     }
 }
 
+/// The write that makes the table's ledger under an id of its own, with more changes beside it.
+pub(super) fn new_ledger<const N: usize>(
+    space: &Space,
+    more: [Change; N],
+) -> Result<Write, StoreError> {
+    let mut random = [0; 16];
+    crate::random::fill(&mut random).map_err(|error| {
+        StoreError::new(StoreErrorKind::Unavailable, format!("no random bytes: {error}"))
+    })?;
+    let (name, version) = layout::format(FORMAT);
+    let mut change = vec![
+        Change::Set(name, version),
+        Change::Set(LEDGER.into(), Value::Text(hex(&random))),
+        Change::Set(GENERATION.into(), Value::Int(0)),
+    ];
+    change.extend(more);
+    Ok(Write { key: space.ledger(), when: vec![When::Absent], change })
+}
+
 /// The ledger that identifiers belong to: those of two ledgers, or from before and after a restore,
 /// never collide.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,22 +88,8 @@ impl Origin {
         space: &Space,
         account: String,
     ) -> Result<Self, StoreError> {
-        let mut random = [0; 16];
-        crate::random::fill(&mut random).map_err(|error| {
-            StoreError::new(StoreErrorKind::Unavailable, format!("no random bytes: {error}"))
-        })?;
-        let (name, version) = layout::format(FORMAT);
-        let write = Write {
-            key: space.ledger(),
-            when: vec![When::Absent],
-            change: vec![
-                Change::Set(name, version),
-                Change::Set(LEDGER.into(), Value::Text(hex(&random))),
-                Change::Set(GENERATION.into(), Value::Int(0)),
-            ],
-        };
         // Ours, or that of a faster process: the stored one is the table's.
-        let item = match make(store, write).await? {
+        let item = match make(store, new_ledger(space, [])?).await? {
             Written::Applied(item) | Written::Refused(item) => item,
         };
         let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the ledger's id cannot be read");

@@ -222,6 +222,8 @@ impl Report {
     pub(super) fn take(&mut self, id: &ItemId, outbox: &Outbox) {
         if let Some(pending) = &outbox.pending {
             self.open += 1;
+            let minute_s = pending.entry.minute_s;
+            self.oldest_s = Some(self.oldest_s.map_or(minute_s, |oldest| oldest.min(minute_s)));
             if pending.stopped.is_some() {
                 self.stopped.push(StoppedEntry { item: id.clone(), k: pending.entry.k });
             }
@@ -243,6 +245,7 @@ impl Report {
         self.units += part.units;
         self.verified += part.verified;
         self.open += part.open;
+        self.oldest_s = self.oldest_s.into_iter().chain(part.oldest_s).min();
         self.stopped.extend(part.stopped);
         self.doubtful.extend(part.doubtful);
         self.too_old.extend(part.too_old);

@@ -250,6 +250,7 @@ async fn what_was_used_is_billed_in_whole_units_and_verified_a_day_later() {
     let reporter = bench.reporter().await;
     let report = reporter.run(vec![bench.due(59)]).await.unwrap();
     assert_eq!((report.sent, report.units, report.open), (1, 5, 0));
+    assert_eq!(report.oldest_s, None, "what is sent has no age");
     assert_eq!(bench.billed(), 5);
     // Nothing new: nothing is sent, and only the time is asked for.
     let calls = bench.sim.calls().len();
@@ -425,6 +426,8 @@ async fn an_entry_that_is_refused_stops_until_an_operator_decides() {
     fault(&bench.sim, refuse);
     let report = reporter.run(vec![bench.due(50)]).await.unwrap();
     assert_eq!((report.stopped.len(), report.open), (1, 1));
+    let oldest_s = report.oldest_s;
+    assert!(oldest_s.is_some_and(|at_s| at_s > 0 && at_s % 60 == 0), "{oldest_s:?}");
     let again = reporter.run(vec![bench.due(70)]).await.unwrap();
     assert_eq!((again.stopped.len(), bench.billed()), (1, 0), "named in every run");
     assert!(reporter.decide(&again.stopped[0], false).await.unwrap());

@@ -10,9 +10,9 @@ use super::outbox::RestoredItem;
 use crate::ledger::totals::PeriodUse;
 use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::Space;
-use crate::store::{Change, Store, StoreError, StoreErrorKind, Value};
+use crate::store::{Change, Store, StoreError, StoreErrorKind, Value, until_known};
 #[cfg(feature = "stripe")]
-use crate::store::{When, Write, until_known};
+use crate::store::{When, Write};
 
 /// In the ledger's item: time of the restore, Unix milliseconds.
 const RESTORED: &str = "restored_ms";
@@ -51,6 +51,12 @@ pub(crate) enum Word {
 /// The changes that accompany the ledger's new generation: reports wait from then on.
 pub(crate) fn wait(now_ms: i64) -> [Change; 2] {
     [Change::Set(RESTORED.into(), Value::Int(now_ms)), Change::Set(SAID.into(), Value::Int(0))]
+}
+
+/// Makes a ledger whose reports wait, for a copy from before the first one: use of its customers
+/// may have been sent since.
+pub(crate) async fn begin(store: &dyn Store, space: &Space, now_ms: i64) -> Result<(), StoreError> {
+    until_known(store, item::new_ledger(space, wait(now_ms))?).await.map(drop)
 }
 
 pub(crate) async fn word(store: &dyn Store, space: &Space) -> Result<Word, StoreError> {

@@ -28,6 +28,8 @@ pub struct Report {
     pub verified: u64,
     /// Open entries: sent without an answer, or waiting.
     pub open: u64,
+    /// The minute of the oldest of them, Unix seconds.
+    pub(crate) oldest_s: Option<i64>,
     /// Entries that wait for an operator.
     pub stopped: Vec<StoppedEntry>,
     /// Items with an accepted entry that the service does not count, without a reported rejection.

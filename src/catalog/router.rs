@@ -9,6 +9,7 @@
 //! - *as it came*: with only those escapes decoded that every client must write (`/f%C3%BCr`): how
 //!   axum looks for its routes;
 //! - *as the host says*: the pattern that its router has matched, identified by its shape;
+//! - *without empty segments*: how a service sees it that axum nests under a prefix;
 //! - *as it is meant*: with all escapes decoded, segment by segment (an encoded slash stays within
 //!   its segment): how handlers see their parameters, and how actix-web looks for its routes.
 //!   Undecodable escapes stay as they came (a byte that is not UTF-8 as U+FFFD).
@@ -134,10 +135,18 @@ impl Routes {
             }
         }
         let other = tree.finer(found, tree.finer(as_came, as_meant));
-        if found == other || self.holds_against(of(found), of(other)) {
-            return found;
-        }
-        other
+        let fewer = fewer_slashes(&meant).map(|path| tree.find(&path, reads.empty()));
+        let others = std::iter::once(other).chain(fewer.filter(Option::is_some));
+        others.fold(found, |found, other| match found == other {
+            true => found,
+            false if self.holds_against(of(found), of(other)) => found,
+            false => other,
+        })
+    }
+
+    /// The stricter of two routes that a request may be on.
+    pub(crate) fn stricter(&self, one: Option<RouteId>, other: Option<RouteId>) -> Option<RouteId> {
+        if self.holds_against(one, other) { one } else { other }
     }
 
     /// Whether a route is at least as strict as another, so that it can stand for both. Whom it
@@ -473,6 +482,19 @@ fn is_method(method: &str) -> bool {
     !method.is_empty() && method.bytes().all(token)
 }
 
+/// Most empty segments that are left out of a path one after the other.
+const MOST_EMPTY: usize = 8;
+
+/// A path without its first empty segment, without its first two, and so on, and without any: where
+/// axum nests a service it leaves out one slash more than the prefix has.
+fn fewer_slashes(path: &str) -> impl Iterator<Item = String> {
+    let cut = |path: &str| path.find("//").map(|at| [&path[..at], &path[at + 1..]].concat());
+    let one_by_one = std::iter::successors(cut(path), move |path| cut(path)).take(MOST_EMPTY);
+    let filled = path.split('/').filter(|segment| !segment.is_empty());
+    let none = filled.fold(String::new(), |path, segment| path + "/" + segment);
+    one_by_one.chain(path.contains("//").then_some(none))
+}
+
 /// Whether hosts may read a path differently: it has escapes, an empty segment, or a slash at its
 /// end.
 #[inline]
@@ -657,6 +679,27 @@ mod tests {
         open.routes[0].auth = Auth::None;
         assert_eq!(at(&open, "/%68ealthz", "/{page}"), None);
         assert_eq!(at(&open, "/%68ealthz", "/healthz"), Some("open"));
+    }
+
+    #[test]
+    fn an_empty_segment_that_a_nested_service_does_not_see_makes_nothing_cheaper() {
+        let mut routes = routes(&[
+            ("items", "GET /api/items"),
+            ("any", "GET /api/{x}/items"),
+            ("one", "GET /api/v1/{id}/items"),
+        ]);
+        routes.routes[0].cost = vec![(MeterId(0), 25)];
+        routes.routes[2].cost = vec![(MeterId(0), 9)];
+        let find = |path: &str| routes.find("GET", path).map(|id| &*routes[id].name);
+        for path in ["/api/items", "//api/items", "/api//items", "/api///items", "///api////items"]
+        {
+            assert_eq!(find(path), Some("items"), "{path}");
+        }
+        assert_eq!(find("/api/%2Fitems"), None, "an escaped slash is none");
+        assert_eq!(find("/api//v1//items"), Some("one"), "one is a prefix, one a parameter");
+        assert_eq!(find(&format!("/api{}items", "/".repeat(5_000))), Some("items"));
+        let nested = at(&routes, "/api//items", "/api/{*rest}");
+        assert_eq!(nested, Some("items"), "whatever the host has matched");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(super) static TOP: Shape = Shape {
         key("http", Form::Table(&HTTP), "The environment of the API."),
         key("ingest", Form::Table(&INGEST), "Usage that other services report."),
         key("capacity", Form::Table(&CAPACITY), "How much this process does at once."),
+        key("metrics", Form::Table(&METRICS), "What is measured beyond what has no tenant in it."),
         key("stripe", Form::Table(&STRIPE), "Billing. Without this table nothing is billed."),
         key("flush", Form::Table(&FLUSH), "How usage reaches the store."),
         key(
@@ -204,6 +205,17 @@ static CAPACITY: Shape = Shape {
         key("requests", Form::Count, "Most requests and other work in progress in a process."),
         key("kept", Form::Count, "Of these, so many for plans that pay. Default: none."),
     ],
+};
+
+static METRICS: Shape = Shape {
+    name: "service file's [metrics]",
+    required: &[&["top-tenants"]],
+    keys: &[key(
+        "top-tenants",
+        Form::Count,
+        "So many tenants, those nearest to a limit, are labels of tallygate_limit_used_ratio: 1 to \
+         100.",
+    )],
 };
 
 static NOTIFY: Shape = Shape {

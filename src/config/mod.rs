@@ -94,6 +94,9 @@ pub(crate) const DEFAULT_DECISIONS_BYTES: u64 = 64_000_000;
 /// Least of `decisions.max-bytes`: a quarter of it, which is one file, has some hundred lines.
 pub(crate) const MIN_DECISIONS_BYTES: u64 = 1_000_000;
 
+/// Most of `metrics.top-tenants`: a series each, in every scrape.
+pub(crate) const MAX_TOP_TENANTS: u32 = 100;
+
 /// Longest name of a space, in characters.
 pub(crate) const MAX_SPACE_CHARS: usize = 64;
 
@@ -118,6 +121,8 @@ pub(crate) struct Config {
     pub stripe: Option<StripeConfig>,
     /// `[capacity]`: how much a process does at once; without it as much as comes.
     pub capacity: Option<CapacityConfig>,
+    /// `[metrics]`: what is measured beyond the bounded rest.
+    pub metrics: Option<MetricsConfig>,
     /// `[flush]`: how usage reaches the store.
     pub flush: FlushConfig,
     /// `[ingest]`: usage that other services report.
@@ -356,6 +361,13 @@ pub(crate) struct CapacityConfig {
     pub requests: u32,
     /// `kept`: the part of these that is kept for plans that pay.
     pub kept: u32,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MetricsConfig {
+    /// `top-tenants`: so many tenants, those nearest to a limit, are labels of a metric.
+    pub top_tenants: u32,
 }
 
 /// `[flush]`.

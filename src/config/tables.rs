@@ -25,6 +25,7 @@ pub(super) fn config(report: &mut Findings<'_>, top: TomlTable<'_>) -> Config {
         http: top.table("http").map(|table| http(report, table)).unwrap_or_default(),
         stripe: top.table("stripe").and_then(|table| stripe(report, table)),
         capacity: top.table("capacity").and_then(|table| capacity(report, table)),
+        metrics: top.table("metrics").and_then(|table| metrics(report, table)),
         flush: flush(report, top.table("flush"), &store.kind),
         ingest: top.table("ingest").map(|table| ingest(report, table)).unwrap_or_default(),
         decisions: top.table("decisions").map(|table| decisions(report, table)),
@@ -216,6 +217,17 @@ fn capacity(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<CapacityC
         report.error(node.span(), message, "keep fewer than `requests`");
     }
     Some(CapacityConfig { requests, kept })
+}
+
+fn metrics(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<MetricsConfig> {
+    let top_tenants = table.count("top-tenants")?;
+    if top_tenants > MAX_TOP_TENANTS
+        && let Some(node) = table.node("top-tenants")
+    {
+        let message = format!("more than {MAX_TOP_TENANTS}: each is a series in every scrape");
+        report.error(node.span(), message, "ask the operator's `GET /top` for more");
+    }
+    Some(MetricsConfig { top_tenants })
 }
 
 fn notify(report: &mut Findings<'_>, top: TomlTable<'_>) -> Vec<NotifyConfig> {

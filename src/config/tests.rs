@@ -255,6 +255,8 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[capacity]\nkept = 1", "`requests` is missing"),
         ("[capacity]\nrequests = 0", "a number from 1 on"),
         ("[capacity]\nrequests = 5\nkept = 5", "nothing is left"),
+        ("[metrics]\ntop-tenants = 101", "more than 100"),
+        ("[metrics]", "`top-tenants` is missing"),
         ("[stripe]\nmode = \"test\"", "`key` is missing"),
     ];
     for (text, message) in cases {

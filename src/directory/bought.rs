@@ -141,6 +141,12 @@ impl TenantRecord {
         self.bought.as_deref().map(|bought| &bought.says).filter(|says| says.lives())
     }
 
+    /// Whether its customer has a subscription that has not ended: to a plan, or to an addon.
+    pub(super) fn has_live_subscription(&self) -> bool {
+        let living = self.bought.as_deref().and_then(Bought::living);
+        living.is_some() || !self.sold_addons.is_empty()
+    }
+
     /// The lookup keys of the price that the plan in force was bought at, newest first; none if it
     /// was assigned.
     pub(crate) fn plan_prices(&self) -> &[String] {

@@ -71,6 +71,8 @@ pub enum Edit {
     Subscriptions(Vec<SubscriptionSpan>),
     /// The tenant was moved to this billing account; `None`: to none.
     Account(Option<String>),
+    /// The tenant was erased.
+    Erased,
     /// A key was made or imported: its id and name.
     KeyMade {
         /// The key's id.
@@ -154,6 +156,7 @@ impl Edit {
             Edit::Unsubscribed => record.unsubscribe(now_ms),
             Edit::Subscriptions(spans) => record.enter_spans(spans),
             Edit::Account(account) => record.belong(account.as_ref(), now_ms),
+            Edit::Erased => record.erase(now_ms)?,
             // Not part of the record.
             Edit::Created
             | Edit::KeyMade { .. }
@@ -427,6 +430,11 @@ impl TenantEdit {
         };
         for _ in 0..ATTEMPTS {
             let before = self.directory.read_record(surrogate).await?;
+            if before.as_ref().is_some_and(|it| it.erased_ms.is_some()) && !self.is_erasure() {
+                let id = if let Target::Id(id) = &self.target { Some(&**id) } else { None };
+                self.directory.forget_overtaken(surrogate, id).await?;
+                return Err(DirectoryError::Erased);
+            }
             if let (Some(account), Some(before)) = (&self.only_on, &before)
                 && before.account.as_ref() != Some(account)
             {
@@ -531,7 +539,11 @@ impl TenantEdit {
         })
     }
 
-    fn with(mut self, edit: Edit) -> Self {
+    fn is_erasure(&self) -> bool {
+        self.edits == [Edit::Erased]
+    }
+
+    pub(super) fn with(mut self, edit: Edit) -> Self {
         self.edits.push(edit);
         self
     }

@@ -66,7 +66,7 @@ impl Directory {
             match self.key_state(tenant, id, key).await? {
                 KeyState::Active => return Ok(Attempt::Has),
                 KeyState::Incomplete if (0..next).any(|number| numbered(number) == *id) => {
-                    match self.revoke(tenant, id).await {
+                    match self.revoke_incomplete(tenant, id).await {
                         // It has begun to work: the next attempt will find it.
                         Err(DirectoryError::Busy) => return Ok(Attempt::Lost),
                         revoked => revoked?,

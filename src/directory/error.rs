@@ -80,6 +80,21 @@ pub enum DirectoryError {
     /// A grant with this id exists and differs.
     #[error("the grant {0:?} already exists and differs: a new grant needs a new id")]
     GrantDiffers(String),
+    /// The tenant was erased, or is being erased.
+    #[error("this tenant was erased, and is not changed any more")]
+    Erased,
+    /// A tenant cannot be erased while its customer has a live subscription.
+    #[error(
+        "its customer {customer} has a live subscription at the billing service, which would bill \
+         it for nothing: end that first, then erase the tenant"
+    )]
+    SubscriptionLives {
+        /// The customer, by its name there.
+        customer: String,
+    },
+    /// The reason of an erasure, or its actor, has the tenant's id in it.
+    #[error("reason and actor of an erasure stay on record: leave the tenant's id out of them")]
+    NamesErased,
     /// Concurrent changes of the tenant kept interfering: save again.
     #[error("concurrent changes to this tenant: try again")]
     Busy,

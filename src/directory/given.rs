@@ -10,18 +10,19 @@
 #[cfg(feature = "stripe")]
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value as Json;
+
 use super::record::{Grant, TenantRecord};
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Surrogate};
 use crate::store::layout::{check_format, format};
-use crate::store::{Change, Item, StoreError, StoreErrorKind, Value, When, Write};
+use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
 const FORMAT: i64 = 1;
 /// The grant as it was given, in JSON.
 const GRANT: &str = "grant";
 
 /// The grants of a paid line, in JSON.
-#[cfg(feature = "stripe")]
 const GRANTS: &str = "grants";
 
 /// The start of the names of paid lines: with a character that no grant's id has.
@@ -102,6 +103,29 @@ impl Directory {
         }
     }
 
+    /// Takes the notes out of a tenant's past grants, and of those of its paid lines.
+    pub(super) async fn forget_notes_of_grants(
+        &self,
+        tenant: Surrogate,
+    ) -> Result<(), DirectoryError> {
+        let pk = self.inner.space.past_grant(tenant, "").pk;
+        for (sk, item) in self.query_all(pk.clone()).await? {
+            let mut change = Vec::new();
+            for name in [GRANT, GRANTS] {
+                if let Some(json) = item.bytes(name)
+                    && let Some(bare) = without_notes(json)?
+                {
+                    change.push(Change::Set(name.into(), Value::Bytes(bare)));
+                }
+            }
+            if !change.is_empty() {
+                let key = Key { pk: pk.clone(), sk };
+                make(&*self.inner.store, Write { key, when: vec![When::Exists], change }).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this very grant was given and has left the record.
     ///
     /// # Errors
@@ -140,6 +164,24 @@ fn read(item: &Item) -> Result<Grant, StoreError> {
     let json = item.bytes(GRANT).and_then(|json| serde_json::from_slice(json).ok());
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "a grant cannot be read");
     json.ok_or_else(damaged)
+}
+
+/// The JSON of a grant, or of several, without notes; `None`: it has none.
+fn without_notes(json: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let damaged = |_| StoreError::new(StoreErrorKind::Corrupt, "a grant cannot be read");
+    let mut document: Json = serde_json::from_slice(json).map_err(damaged)?;
+    let grants = match &mut document {
+        Json::Array(grants) => grants.as_mut_slice(),
+        grant => std::slice::from_mut(grant),
+    };
+    let mut is_changed = false;
+    for note in grants.iter_mut().filter_map(|grant| grant.get_mut("note")) {
+        is_changed |= !std::mem::take(note).is_null();
+    }
+    match is_changed {
+        true => serde_json::to_vec(&document).map(Some).map_err(damaged),
+        false => Ok(None),
+    }
 }
 
 #[cfg(feature = "stripe")]

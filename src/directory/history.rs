@@ -1,4 +1,5 @@
-//! The history of a tenant: append-only, one entry for each change.
+//! The history of a tenant: append-only, one entry for each change. An erasure takes the texts out
+//! of the entries before it, and leaves the entries.
 //!
 //! # Law
 //!
@@ -22,7 +23,7 @@ use super::write::{Made, make};
 use super::{Directory, DirectoryError, Edit, Surrogate};
 use crate::clock::time_at;
 use crate::store::layout::{check_format, format};
-use crate::store::{Change, Item, StoreError, StoreErrorKind, Value, When, Write};
+use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
 const FORMAT: i64 = 1;
 const ENTRY: &str = "entry";
@@ -67,8 +68,6 @@ impl Directory {
         entry.actor.as_ref().map_or(Ok(()), |actor| check_text(actor, "an actor", MAX_NAME))?;
         // 0 stands for "none" in a parent.
         let id = crate::random::u64()?.max(1);
-        let json = serde_json::to_vec(entry)
-            .map_err(|e| StoreError::new(StoreErrorKind::Invalid, format!("history: {e}")))?;
         let (format_name, format_value) = format(FORMAT);
         let write = Write {
             key: self.inner.space.history(tenant, entry.at_ms, id),
@@ -76,7 +75,7 @@ impl Directory {
             change: vec![
                 Change::Set(format_name, format_value),
                 Change::Set(ID.into(), Value::Int(id.cast_signed())),
-                Change::Set(ENTRY.into(), Value::Bytes(json)),
+                Change::Set(ENTRY.into(), Value::Bytes(json(entry)?)),
             ],
         };
         match make(&*self.inner.store, write).await? {
@@ -129,6 +128,24 @@ impl Directory {
         Ok(marked.collect())
     }
 
+    /// Takes what people have written out of every entry but those of the erasure itself.
+    pub(super) async fn forget_texts_of_history(
+        &self,
+        tenant: Surrogate,
+    ) -> Result<(), DirectoryError> {
+        let pk = self.inner.space.history(tenant, 0, 0).pk;
+        for (sk, item) in self.query_all(pk.clone()).await? {
+            let Some(bare) = read(&item)?.1.without_texts() else { continue };
+            let write = Write {
+                key: Key { pk: pk.clone(), sk },
+                when: vec![When::Exists],
+                change: vec![Change::Set(ENTRY.into(), Value::Bytes(json(&bare)?))],
+            };
+            make(&*self.inner.store, write).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn entries(
         &self,
         tenant: Surrogate,
@@ -153,6 +170,11 @@ pub(super) fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
         next = parents.get(&next).copied().unwrap_or(0);
     }
     chain
+}
+
+fn json(entry: &Announced) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(entry)
+        .map_err(|e| StoreError::new(StoreErrorKind::Invalid, format!("history: {e}")))
 }
 
 fn of_key(edits: &[Edit], keys: &[KeyInfo]) -> ChangeOutcome {

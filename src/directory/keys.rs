@@ -81,6 +81,22 @@ pub enum KeyState {
 }
 
 impl Directory {
+    /// Whose the key with this plain SHA-256 is, and whether it works: for imports, which look
+    /// before they write.
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
+    #[doc(hidden)]
+    pub async fn owner_of_sha256(
+        &self,
+        hash: [u8; 32],
+    ) -> Result<Option<(Surrogate, bool)>, StoreError> {
+        let held = self.read_credential(&CredentialHash::sha256(hash)).await?;
+        let works = |held: &CredentialItem| !held.revoked && !held.has_ended(self.now_ms());
+        Ok(held.map(|held| (held.tenant, works(&held))))
+    }
+
     pub(super) async fn make_key(
         &self,
         tenant: Surrogate,
@@ -153,7 +169,11 @@ impl Directory {
         let mut credential = credential(self.credential_key(hash), tenant, id);
         credential.change.extend(options.more());
         match make(&*self.inner.store, credential).await? {
-            Made::Yes(_) => Ok(id.to_owned()),
+            Made::Yes(_) => {
+                // It may have been erased meanwhile, which has not seen this key.
+                self.refuse_erased(tenant).await?;
+                Ok(id.to_owned())
+            }
             Made::No(Some(item)) | Made::Perhaps(Some(item)) => {
                 let held = CredentialItem::read(&item)?;
                 if held.key != id {
@@ -256,12 +276,20 @@ impl Directory {
         drop(untold);
         revoked?;
         self.inner.feed.announced().await;
-        let mark = Write {
-            key: self.list_key(tenant, id),
-            when: vec![When::Exists],
-            change: vec![Change::Set(REVOKED.into(), Value::Int(self.now_ms()))],
-        };
-        make(&*self.inner.store, mark).await?;
+        self.mark_revoked(tenant, id, None).await
+    }
+
+    /// Lists a key as revoked, under another name where one is given.
+    async fn mark_revoked(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        name: Option<&str>,
+    ) -> Result<(), DirectoryError> {
+        let mut change = vec![Change::Set(REVOKED.into(), Value::Int(self.now_ms()))];
+        change.extend(name.map(|name| Change::Set(NAME.into(), Value::Text(name.to_owned()))));
+        let key = self.list_key(tenant, id);
+        make(&*self.inner.store, Write { key, when: vec![When::Exists], change }).await?;
         Ok(())
     }
 
@@ -272,9 +300,8 @@ impl Directory {
         id: &str,
         hash: &CredentialHash,
     ) -> Result<(), DirectoryError> {
-        let key = self.credential_key(hash);
         let revoke = Write {
-            key: key.clone(),
+            key: self.credential_key(hash),
             when: vec![
                 When::Equals(TENANT.into(), Value::Text(tenant.to_string())),
                 When::Equals(KEY.into(), Value::Text(id.to_owned())),
@@ -287,15 +314,59 @@ impl Directory {
             Made::Yes(_) | Made::No(Some(_)) | Made::Perhaps(Some(_)) => return Ok(()),
             Made::No(None) | Made::Perhaps(None) => {}
         }
-        // Its creation was cut short, or is slow: it must not begin to work after this.
+        self.keep_from_working(tenant, id, hash).await
+    }
+
+    /// Revokes a key that is listed and does not work yet. [`DirectoryError::Busy`]: it has begun
+    /// to work, and its maker may have shown it by now.
+    pub(super) async fn revoke_incomplete(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+    ) -> Result<(), DirectoryError> {
+        let listed = self.listed_key(tenant, id).await?;
+        if listed.revoked {
+            return Ok(());
+        }
+        self.announce_key(tenant, Edit::KeyRevoked { id: id.to_owned() }).await?;
+        self.keep_from_working(tenant, id, &listed.hash).await?;
+        self.mark_revoked(tenant, id, None).await
+    }
+
+    /// Makes the credential of a key as one that is revoked: its creation was cut short, or is
+    /// slow, and it must not begin to work after this.
+    async fn keep_from_working(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+        hash: &CredentialHash,
+    ) -> Result<(), DirectoryError> {
+        let key = self.credential_key(hash);
         let mut never = credential(key, tenant, id);
         never.change.push(Change::Set(REVOKED.into(), Value::Int(self.now_ms())));
         match make(&*self.inner.store, never).await? {
             Made::Yes(_) => Ok(()),
-            Made::Perhaps(Some(item)) if CredentialItem::read(&item)?.revoked => Ok(()),
+            Made::No(Some(item)) | Made::Perhaps(Some(item))
+                if CredentialItem::read(&item)?.revoked =>
+            {
+                Ok(())
+            }
             // It began to work in between: another revocation will find it.
             _ => Err(DirectoryError::Busy),
         }
+    }
+
+    /// Revokes all keys of an erased tenant. Their entries stay in the list, without a name.
+    pub(super) async fn revoke_and_unname(&self, tenant: Surrogate) -> Result<(), DirectoryError> {
+        for (id, item) in self.query_all(self.list_key(tenant, "").pk).await? {
+            let listed = KeyItem::read(&item)?;
+            if listed.revoked && listed.name.is_empty() {
+                continue;
+            }
+            self.revoke_credential(tenant, &id, &listed.hash).await?;
+            self.mark_revoked(tenant, &id, Some("")).await?;
+        }
+        Ok(())
     }
 
     /// Makes a key of the same name that may do the same until the same end, and ends the old one
@@ -439,7 +510,9 @@ impl Directory {
     async fn announce_key(&self, tenant: Surrogate, edit: Edit) -> Result<u64, DirectoryError> {
         let (at_ms, edits, actor) = (self.now_ms(), vec![edit], self.actor());
         let entry = Announced { at_ms, version: 0, parent: 0, note: None, actor, edits };
-        self.announce(tenant, &entry).await
+        let id = self.announce(tenant, &entry).await?;
+        self.refuse_erased(tenant).await?;
+        Ok(id)
     }
 
     pub(super) fn list_key(&self, tenant: Surrogate, id: &str) -> Key {

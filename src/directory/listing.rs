@@ -24,8 +24,12 @@ const SPARE_ENTRIES: usize = 4;
 impl Directory {
     /// Lists this id, if it is not listed yet. A repeat writes the same entry.
     pub(super) async fn enlist(&self, tenant: Surrogate, id: &str) -> Result<(), StoreError> {
-        let key = self.inner.space.listed(shard(id), id);
-        make(&*self.inner.store, entry(key, tenant)).await.map(drop)
+        make(&*self.inner.store, entry(self.place_in_list(id), tenant)).await.map(drop)
+    }
+
+    /// The place of an id in the list.
+    pub(super) fn place_in_list(&self, id: &str) -> Key {
+        self.inner.space.listed(shard(id), id)
     }
 
     /// A page of the list, as [`Directory::list`] describes it.
@@ -45,10 +49,14 @@ impl Directory {
             if listed.is_empty() {
                 break;
             }
-            let reads = listed.into_iter().map(|tenant| self.lookup_tenant(tenant));
-            // Those without a record are of creations that were cut short.
-            let records = at_once(reads).await?.into_iter().flatten();
-            tenants.extend(records.map(|record: Arc<TenantRecord>| self.handle(record)));
+            let reads = listed.iter().map(|(_, tenant)| self.lookup_tenant(*tenant));
+            let records = at_once(reads).await?;
+            // Those without a record are of creations that were cut short, and those of another id
+            // of erasures: that tenant stands further on.
+            let is_its = |id: &String, record: &Arc<TenantRecord>| record.id == *id;
+            let found = listed.iter().zip(records);
+            let found = found.filter_map(|((id, _), record)| record.filter(|it| is_its(id, it)));
+            tenants.extend(found.map(|record| self.handle(record)));
         }
         Ok(tenants)
     }
@@ -84,15 +92,16 @@ impl<'a> Entries<'a> {
         Self { directory, prefix, after, partitions: (0..LIST_SHARDS).map(partition).collect() }
     }
 
-    /// The tenants of the next entries, at most this many; none at the end.
-    async fn take(&mut self, most: usize) -> Result<Vec<Surrogate>, StoreError> {
+    /// The next entries, at most this many, as id and tenant; none at the end.
+    async fn take(&mut self, most: usize) -> Result<Vec<(String, Surrogate)>, StoreError> {
         let mut taken = Vec::new();
         while taken.len() < most {
             self.fill().await?;
             let next = self.partitions.iter_mut().filter(|part| !part.read.is_empty());
             let Some(next) = next.min_by(|a, b| a.read[0].0.cmp(&b.read[0].0)) else { break };
             let first = next.read.pop_front();
-            taken.extend(first.map(|(_, item)| surrogate(&item)).transpose()?);
+            let first = first.map(|(id, item)| surrogate(&item).map(|tenant| (id, tenant)));
+            taken.extend(first.transpose()?);
         }
         Ok(taken)
     }

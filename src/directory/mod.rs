@@ -5,15 +5,16 @@
 //! # Laws
 //!
 //! 1. Stored keys hold a tenant's [`Surrogate`], never its outer id: erasing a person touches this
-//!    directory alone, and no outer id can forge the key of another tenant's counters. Only the
-//!    list of tenants, which is the directory's too, is in the order of the ids.
-//! 2. An outer id has one surrogate for good: the name is claimed first, if it is free, then it is
-//!    listed, and the record is made last. A creation that died in between is completed by the
-//!    next.
+//!    directory alone (`erase`), and no outer id can forge the key of another tenant's counters.
+//!    Only the list of tenants, which is the directory's too, is in the order of the ids.
+//! 2. An outer id has one surrogate until its tenant is erased: the name is claimed first, if it is
+//!    free, then it is listed, and the record is made last. A creation that died in between is
+//!    completed by the next.
 //! 3. A record is written whole and only over the version it was made from, so concurrent changes
 //!    do not lose each other.
 //! 4. Every change is in the history before it is made; announced changes that never happened are
-//!    distinguished by the chain of the records' changes.
+//!    distinguished by the chain of the records' changes. No entry goes; an erasure takes the texts
+//!    out of those before it.
 //! 5. A credential is listed before it can be used and revoked before it is listed as revoked: no
 //!    working credential is missing from the list.
 //! 6. After a lost reply the identical write is repeated, and the item shows the outcome.
@@ -36,6 +37,9 @@ mod customers;
 mod edit;
 mod ensured;
 mod eras;
+mod erase;
+#[cfg(test)]
+mod erase_tests;
 mod error;
 mod feed;
 mod given;

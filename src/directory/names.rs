@@ -1,4 +1,4 @@
-//! Outer ids and their surrogates: an id is claimed once, for good.
+//! Outer ids and their surrogates: an id is claimed once, until its tenant is erased.
 
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,7 @@ use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
 const FORMAT: i64 = 1;
-const TENANT: &str = "tenant";
+pub(super) const TENANT: &str = "tenant";
 
 impl Directory {
     /// The surrogate of this id, if it has one.
@@ -32,7 +32,7 @@ impl Directory {
         }
     }
 
-    fn name_key(&self, id: &str) -> Key {
+    pub(super) fn name_key(&self, id: &str) -> Key {
         self.inner.space.name(&hex(&Sha256::digest(id)))
     }
 }

@@ -60,7 +60,7 @@ impl Directory {
 
     /// The process that listed a key has died, or is slow: the key must not begin to work.
     async fn forget_incomplete(&self, tenant: Surrogate, id: &str) -> Result<(), DirectoryError> {
-        match self.revoke(tenant, id).await {
+        match self.revoke_incomplete(tenant, id).await {
             // It has begun to work: the next attempt finds it.
             Err(DirectoryError::Busy) => Ok(()),
             Ok(()) => Ok(self.unlist(tenant, id).await?),

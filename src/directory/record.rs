@@ -86,6 +86,9 @@ pub struct TenantRecord {
     /// Its customers, anchors and subscriptions of earlier times, and of now.
     #[serde(default)]
     pub(super) eras: Option<Box<Eras>>,
+    /// When it was erased.
+    #[serde(default)]
+    pub(super) erased_ms: Option<i64>,
     /// Number of changes, from 1.
     #[serde(skip)]
     pub version: u64,
@@ -263,6 +266,12 @@ impl TenantRecord {
         self.first_request_ms.map(time_at)
     }
 
+    /// When it was erased, if it was: its id is then made from its surrogate, and it is suspended
+    /// for good.
+    pub fn erased(&self) -> Option<SystemTime> {
+        self.erased_ms.map(time_at)
+    }
+
     /// When its payment state began: grace periods are counted from here.
     pub fn payment_since(&self) -> SystemTime {
         time_at(self.payment_since_ms)
@@ -287,6 +296,7 @@ impl TenantRecord {
             account: None,
             bought: None,
             eras: None,
+            erased_ms: None,
             version: 0,
             change: 0,
         }

@@ -18,7 +18,7 @@ const NOW: i64 = 1_800_000_000_000;
 
 /// The fate of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// It is applied, and the reply is lost.
     Reply,
     /// It is lost, and so is the reply.
@@ -29,14 +29,14 @@ enum Fault {
 
 /// A memory store with a fault at the n-th write from now.
 #[derive(Clone, Debug, Default)]
-struct Flaky {
-    memory: Memory,
-    writes: Arc<AtomicUsize>,
+pub(super) struct Flaky {
+    pub(super) memory: Memory,
+    pub(super) writes: Arc<AtomicUsize>,
     faults: Arc<Mutex<Vec<(usize, Fault)>>>,
 }
 
 impl Flaky {
-    fn fail(&self, faults: &[(usize, Fault)]) {
+    pub(super) fn fail(&self, faults: &[(usize, Fault)]) {
         self.writes.store(0, Ordering::Relaxed);
         *self.faults.lock().unwrap() = faults.to_vec();
     }
@@ -97,21 +97,25 @@ impl Store for Flaky {
     }
 }
 
-struct Bed {
-    directory: Directory,
-    store: Flaky,
-    clock: ManualClock,
-    peppers: Peppers,
+pub(super) struct Bed {
+    pub(super) directory: Directory,
+    pub(super) store: Flaky,
+    pub(super) clock: ManualClock,
+    pub(super) peppers: Peppers,
 }
 
-fn bed() -> Bed {
+pub(super) fn bed() -> Bed {
     let (store, clock) = (Flaky::default(), ManualClock::at_unix_ms(NOW));
     let peppers = Peppers::new(vec![Pepper::new("1", &[7; 32]).unwrap()]).unwrap();
     let directory = open(&store, &clock, &peppers);
     Bed { directory, store, clock, peppers }
 }
 
-fn open(store: &(impl Store + Clone), clock: &ManualClock, peppers: &Peppers) -> Directory {
+pub(super) fn open(
+    store: &(impl Store + Clone),
+    clock: &ManualClock,
+    peppers: &Peppers,
+) -> Directory {
     let (store, clock) = (Arc::new(store.clone()), Arc::new(clock.clone()));
     let known = |plan: &str| plan == "pro" || plan == "build";
     let (space, keys) = (Space::new("test"), (peppers.clone(), KeyForm::default()));
@@ -123,7 +127,7 @@ fn grant(id: &str, units: u64) -> Grant {
     Grant::new(id, "credits", units).source("topup").expires(time_at(NOW + 1_000))
 }
 
-async fn find(bed: &Bed, key: &str) -> Option<Found> {
+pub(super) async fn find(bed: &Bed, key: &str) -> Option<Found> {
     let hashes = bed.peppers.hashes(key.as_bytes());
     bed.directory.lookup_credential(hashes).await.unwrap()
 }
@@ -628,13 +632,17 @@ async fn an_import_is_one_key_of_one_tenant() {
     let acme = bed.directory.tenant("acme").save().await.unwrap();
     let globex = bed.directory.tenant("globex").save().await.unwrap();
     let hash = Sha256::digest(b"sk_legacy_1").into();
+    let owner = async || bed.directory.owner_of_sha256(hash).await.unwrap();
+    assert_eq!(owner().await, None);
     let id = acme.import_key_sha256("legacy", hash).await.unwrap();
     assert_eq!(acme.import_key_sha256("legacy", hash).await.unwrap(), id);
+    assert_eq!(owner().await, Some((acme.record().surrogate, true)));
     assert_eq!(*find(&bed, "sk_legacy_1").await.unwrap().key_id, *id);
     let error = globex.import_key_sha256("stolen", hash).await.unwrap_err();
     assert!(matches!(error, DirectoryError::CredentialTaken));
     assert_eq!((acme.keys().await.unwrap().len(), globex.keys().await.unwrap().len()), (1, 0));
     acme.revoke_key(&id).await.unwrap();
+    assert_eq!(owner().await, Some((acme.record().surrogate, false)));
     let error = acme.import_key_sha256("legacy", hash).await.unwrap_err();
     assert!(matches!(error, DirectoryError::CredentialTaken), "revoked stays revoked");
 }

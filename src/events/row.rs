@@ -6,17 +6,20 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::{AHEAD, LATE, NotCounted, UnreadableEvent, UsageEvent};
+use crate::amount::Atoms;
 use crate::catalog::{MeterId, MeterSource, Over, Window, local_day};
 use crate::clock::Now;
 use crate::clock::unix_ms;
 use crate::identity::hex;
 use crate::ids::Surrogate;
 use crate::ledger::record::UseKey;
+use crate::ledger::units::UnitsCounted;
 use crate::payers::late::LateUse;
 use crate::policy::QuotaRule;
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopesOf;
 use crate::sheets::sheet::Sheet;
+use crate::telemetry::UnitsOutcome;
 use crate::tenants::tenant::LiveTenant;
 
 /// See the [module](self).
@@ -88,6 +91,14 @@ impl EventEntry {
         let said = format!("{}\n{}\n{:?}", event.meter, event.quantity, event.at.map(unix_ms));
         let hash = |text: &str| hex(&Sha256::digest(text)[..16]);
         Ok(Self { id: hash(&event.id), print: hash(&said), sheet, atoms, rows })
+    }
+
+    /// Notes its units for the metric, once they are on record.
+    pub(super) fn count(&self, units: &mut UnitsCounted) {
+        let plan = &self.sheet.policy.plan.name;
+        for (key, atoms) in &self.rows {
+            units.note(plan, (&key.meter, key.scale), UnitsOutcome::Reported, Atoms(*atoms));
+        }
     }
 
     pub(crate) fn tenant(&self) -> Surrogate {

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::ids::Surrogate;
 use crate::ledger::log::{LogWriter, Wrote};
 use crate::ledger::record::{Rows, UseKey};
+use crate::ledger::units::UnitsCounted;
 use crate::repeated::repeated;
 use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::Space;
@@ -52,6 +53,7 @@ pub(super) struct EventWriter {
     clock: Arc<dyn Clock>,
     log: Option<Log>,
     open: Vec<OpenBatch>,
+    units: UnitsCounted,
 }
 
 /// A batch whose slot may be on record: if it is, its events count, and its units are yet to be
@@ -68,7 +70,8 @@ struct Log {
 
 impl EventWriter {
     pub(super) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn Clock>) -> Self {
-        Self { store, space, clock, log: None, open: Vec::new() }
+        let units = UnitsCounted::default();
+        Self { store, space, clock, log: None, open: Vec::new(), units }
     }
 
     /// Runs until all senders are gone. Waiting calls share slots.
@@ -112,8 +115,19 @@ impl EventWriter {
                 }
             };
             let open = self.open.remove(0);
-            open.entries.iter().filter(|_| stands).for_each(EventEntry::draw);
+            if stands {
+                self.on_record(open.entries.iter());
+            }
         }
+    }
+
+    /// Draws the units of events that are on record, and counts them.
+    fn on_record<'a>(&mut self, entries: impl Iterator<Item = &'a EventEntry>) {
+        for entry in entries {
+            entry.draw();
+            entry.count(&mut self.units);
+        }
+        self.units.tell();
     }
 
     /// Ends a log that will not be written any more, so that other processes need not examine it.
@@ -165,7 +179,7 @@ impl EventWriter {
                 }
             }
         }
-        first.iter().for_each(|entry| entry.draw());
+        self.on_record(first.iter().copied());
         match log.totals.len() < MAX_ROWS {
             true => self.log = Some(log),
             false => self.end(log).await,

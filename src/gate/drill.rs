@@ -38,6 +38,7 @@ impl Gate {
             as_of: tenant.0.keys_since(),
             expires_ms: i64::MAX,
             refreshing: std::sync::atomic::AtomicBool::new(false),
+            is_kept: false,
         })
     }
 

@@ -68,6 +68,7 @@ impl Tenants {
             as_of: 0,
             expires_ms,
             refreshing: AtomicBool::new(true),
+            is_kept: true,
         };
         self.callers.insert(probe.0, Arc::new(known));
         true

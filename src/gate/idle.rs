@@ -97,6 +97,7 @@ impl Tenants {
             looked_up_ns: looked_up_ns.into(),
             expires_ms,
             refreshing: AtomicBool::new(false),
+            is_kept: true,
         }))
     }
 

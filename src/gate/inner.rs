@@ -114,7 +114,13 @@ impl Inner {
                 Cow::Owned(pattern) => Cow::Owned(self.strip_prefix(&pattern).to_owned()),
             })
         };
-        catalog.routes.find_at(view.method(), path, view.reads(), matched)
+        let method = view.method();
+        let found = catalog.routes.find_at(method, path, view.reads(), matched);
+        if method == "POST" || !view.is_of_any_method() {
+            return found;
+        }
+        let as_call = catalog.routes.find_at("POST", path, view.reads(), || None);
+        as_call.map_or(found, |call| catalog.routes.stricter(found, Some(call)))
     }
 
     /// The plan file has lost a route that the host names.

@@ -2,10 +2,12 @@
 //! [`Gate::health`](super::Gate::health).
 
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use super::health::Trouble;
 use crate::billing::result::{Report, ReportError};
 use crate::clock::time_at;
+use crate::telemetry;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -26,8 +28,11 @@ impl LastReport {
         match report {
             Ok(report) => {
                 (last.succeeded_ms, last.error) = (Some(now_ms), None);
+                telemetry::reported(now_ms);
                 if whole {
                     last.waiting = waiting(report);
+                    let age_s = report.oldest_s.map_or(0, |it| now_ms / 1_000 - it);
+                    telemetry::outbox(report.open, last.waiting, age_s.max(0) as f64);
                 }
             }
             Err(error) => last.error = Some(error.to_string()),
@@ -36,7 +41,17 @@ impl LastReport {
 
     /// Another process reports now.
     pub(super) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Outcome::default();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.succeeded_ms.is_some() {
+            telemetry::outbox(0, 0, 0.0);
+        }
+        *last = Outcome::default();
+    }
+
+    /// When one succeeded.
+    pub(super) fn succeeded(&self) -> Option<SystemTime> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.succeeded_ms.map(time_at)
     }
 
     /// What is wrong by the last report.

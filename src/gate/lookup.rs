@@ -82,6 +82,7 @@ impl Tenants {
             expires_ms,
             as_of,
             refreshing: AtomicBool::new(false),
+            is_kept: false,
         };
         let known = Arc::new(known);
         self.callers.insert(probe.0, known.clone());
@@ -186,6 +187,7 @@ impl Tenants {
             expires_ms: known.expires_ms,
             as_of: known.as_of,
             refreshing: AtomicBool::new(true), // not before it is too old again
+            is_kept: true,
         };
         self.callers.insert(probe.0, Arc::new(again));
         true

@@ -15,7 +15,7 @@ use super::catalogs::Looked;
 use super::idle::{IDLE, IDLE_AFTER};
 use super::news;
 use super::tenants::Refresh;
-use super::{Inner, alert_tasks};
+use super::{Inner, alert_tasks, top_tenants};
 use crate::clock::{Now, nanos};
 use crate::patience;
 use crate::policy::resolve::LiveCatalog;
@@ -63,6 +63,9 @@ pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> V
         OwnedTask::until_stopped(watch_store(inner)),
     ];
     tasks.extend(alert_tasks::watching(inner));
+    if let Some(most) = inner.settings.top_tenants {
+        tasks.push(OwnedTask::until_stopped(top_tenants::watch(weak(), most)));
+    }
     if inner.tenants.directory.feed().is_shared() {
         tasks.push(OwnedTask::until_stopped(news::follow(weak())));
     }

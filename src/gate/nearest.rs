@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Inner;
 use super::standing::LimitReader;
 use super::statement::{limit_report, status};
+use super::top_tenants::Share;
 use crate::clock::Now;
 use crate::policy::scoped::ScopesOf;
 use crate::policy::{QuotaIndex, QuotaRule};
@@ -30,6 +31,23 @@ impl Inner {
     /// the whole tenant count, with what is granted beside them, and only what this process has
     /// leased of them or has seen of their pools: nothing is read of the store.
     pub(crate) async fn nearest(&self, most: usize) -> (Vec<Value>, usize) {
+        let (found, looked_at) = self.first_few(most).await;
+        let now = self.clock.now();
+        (found.iter().filter_map(|it| self.shown(it, now)).collect(), looked_at)
+    }
+
+    /// The same for the metric: whose limit it is, and the share.
+    pub(super) async fn shares(&self, most: usize) -> Vec<Share> {
+        let (found, _) = self.first_few(most).await;
+        let share = |Nearest { sheet, quota, share }: Nearest| Share {
+            tenant: sheet.tenant.id.clone(),
+            limit: sheet.policy.quotas[quota].quota.id.clone(),
+            used: share,
+        };
+        found.into_iter().map(share).collect()
+    }
+
+    async fn first_few(&self, most: usize) -> (Vec<Nearest>, usize) {
         // The map is not held across the turns of others.
         let all: Vec<_> = self.tenants.active.iter().map(|tenant| *tenant.key()).collect();
         let mut found: Vec<Nearest> = Vec::new();
@@ -40,8 +58,7 @@ impl Inner {
             keep_first(&mut found, most);
             tokio::task::yield_now().await;
         }
-        let now = self.clock.now();
-        (found.iter().filter_map(|it| self.shown(it, now)).collect(), all.len())
+        (found, all.len())
     }
 
     /// The quota of a tenant that most is used of; `None`: it has none, or its sheet is of before,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -22,6 +22,7 @@ use crate::billing::due::{DueUse, RecordedUse};
 use crate::billing::result::{Report, ReportError, StoppedEntry};
 use crate::billing::terms::terms;
 use crate::billing::{BilledPeriod, ItemId, OutboxRow, SentSinceCopy, SinkError, StripeInvoice};
+use crate::clock::time_at;
 use crate::directory::{News, TenantRecord};
 use crate::ids::Surrogate;
 use crate::repeated::repeated;
@@ -128,6 +129,21 @@ impl Gate {
             row.tenant = record.map(|record| record.id.as_str().into());
         }
         Ok(rows)
+    }
+
+    /// Until when the process that reports to Stripe has the lock, which each of its reports
+    /// extends by an interval and a half: an instant in the past is of one that died, and no other
+    /// has taken its place. `None`: none reports, or the last has closed. For the operator's
+    /// command.
+    ///
+    /// # Errors
+    ///
+    /// The service file has no `[stripe]`, or the store fails.
+    #[doc(hidden)]
+    pub async fn reporter_until(&self) -> Result<Option<SystemTime>, ReportError> {
+        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let until_ms = billing.lock.held_until_ms().await?;
+        Ok(until_ms.filter(|until_ms| *until_ms > 0).map(time_at))
     }
 
     /// A tenant's billed usage by meter and period, the latest period first, and the invoices of

@@ -102,10 +102,12 @@ async fn restore(
     let reader = Writer { incarnation: WriterId::NONE, space: space.clone() };
     let ledger = Ledger::new(store.clone(), reader);
     let (logs, pools) = ledger.seal_all(clock.now().wall_ms).await?;
-    if bills {
-        let now_ms = clock.now().wall_ms;
-        restored::mark(&**store, space, ledger.by_period(now_ms).await?, now_ms).await?;
+    let now_ms = clock.now().wall_ms;
+    let uses = ledger.by_period(now_ms).await?;
+    if !bills && uses.iter().any(|used| used.account.is_some()) {
+        restored::begin(&**store, space, now_ms).await?;
     }
+    restored::mark(&**store, space, uses, now_ms).await?;
     let mut done = Restored { logs, pools: pools.len(), spent: 0 };
     for pool in &pools {
         for spent in [

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) billing_url: Option<String>,
     pub(crate) strip_prefix: Option<String>,
     pub(crate) mode: Mode,
+    /// So many tenants are labels of a metric.
+    pub(crate) top_tenants: Option<usize>,
     pub(crate) ingest: IngestConfig,
     /// Hash of the token that callers of `POST /usage` present.
     pub(crate) ingest_token: Option<[u8; 32]>,
@@ -64,6 +66,7 @@ impl Settings {
                 FlushMode::Journal => Mode::Journal,
                 FlushMode::Durable => Mode::Durable,
             },
+            top_tenants: config.metrics.map(|metrics| metrics.top_tenants as usize),
             wire: WireOptions { style: style(config.http.limit_headers), ..WireOptions::default() },
             on_refusal: None,
         })

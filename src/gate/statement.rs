@@ -338,6 +338,11 @@ impl Identified {
     }
 
     /// What it may do.
+    /// Whether it is known only as it was before the store was away.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.is_kept)
+    }
+
     pub(crate) fn permissions(&self) -> Permissions {
         self.named().map(|named| named.permissions.clone()).unwrap_or_default()
     }

@@ -1,7 +1,7 @@
 //! What is wrong with a gate at the moment, apart from its alerts: read from memory.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Inner;
 use super::health::Trouble;
@@ -19,8 +19,7 @@ impl Inner {
         if self.hub.reach.is_away() {
             troubles.push(Trouble::StoreAway);
         }
-        let flusher = &self.recording.flusher;
-        let oldest = flusher.backlog().age(self.clock.now().mono_ns).unwrap_or_default();
+        let (flusher, oldest) = (&self.recording.flusher, self.flush_lag());
         let error = flusher.backlog().error().map(|error| error.to_string());
         if error.is_some() || oldest > flusher.every() * 2 + LATE {
             troubles.push(Trouble::NotWritten { oldest, error });
@@ -32,5 +31,19 @@ impl Inner {
         if let Some(billing) = &self.billing {
             billing.last_report.troubles(troubles);
         }
+    }
+
+    /// Age of the oldest usage that is not written yet.
+    pub(crate) fn flush_lag(&self) -> Duration {
+        let backlog = self.recording.flusher.backlog();
+        backlog.age(self.clock.now().mono_ns).unwrap_or_default()
+    }
+
+    /// When this process last reported to Stripe and succeeded, if it does.
+    pub(crate) fn last_reported(&self) -> Option<SystemTime> {
+        #[cfg(feature = "stripe")]
+        return self.billing.as_ref().and_then(|billing| billing.last_report.succeeded());
+        #[cfg(not(feature = "stripe"))]
+        None
     }
 }

@@ -115,6 +115,12 @@ pub trait RequestView {
     fn route(&self) -> Option<&str> {
         None
     }
+    /// Whether the host serves a path by whatever method a request has, as gRPC servers do: then
+    /// the routes of `POST` hold for it as well.
+    #[doc(hidden)]
+    fn is_of_any_method(&self) -> bool {
+        false
+    }
     /// The first value of a header, by its lower-case name.
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// Every value of a header, in order, by its lower-case name.

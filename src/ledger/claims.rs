@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::units::UnitsCounted;
 use crate::admission::claim::{self, Charge, Claim, ClaimUse, Settle};
 use crate::admission::claim_queue::ClaimQueue;
 use crate::clock::Clock;
@@ -26,6 +27,7 @@ use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::{CLAIM_SHARDS, Space};
 use crate::store::{Item, Page, Query, Store, StoreError, StoreErrorKind, repeat};
 use crate::task::{OwnedTask, Stop};
+use crate::telemetry::UnitsOutcome;
 
 /// Limit on claims being settled at once: the same as lease calls, for the same reason.
 const IN_FLIGHT: usize = 256;
@@ -70,14 +72,19 @@ async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, clock: Arc<dyn Clock
     // There are never more than requests in flight, which the server bounds.
     let places = Places::new(IN_FLIGHT, usize::MAX);
     let mut writes = JoinSet::new();
+    let mut units = UnitsCounted::default();
     let mut stopping = false;
     while !stopping || !writes.is_empty() {
         tokio::select! {
             biased; // so that one seed is one run
             () = stop.signalled(), if !stopping => stopping = true,
             Some(ended) = writes.join_next(), if !writes.is_empty() => {
-                if let Err(panicked) = ended {
-                    tracing::error!(error = %panicked, "settling a claim panicked");
+                match ended {
+                    Ok(Some((plan, used))) => count(&mut units, &plan, &used),
+                    Ok(None) => {}
+                    Err(panicked) => {
+                        tracing::error!(error = %panicked, "settling a claim panicked");
+                    }
                 }
             }
             () = queue.pushed(), if !stopping => {}
@@ -88,16 +95,29 @@ async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, clock: Arc<dyn Clock
                 let used = settling.usage();
                 let room = (&places, settling.tenant());
                 let charge = settle(&*store, room, settling.claim(), &used).await;
-                settling.end(charge.unwrap_or_else(|error| {
+                let plan = settling.plan().clone();
+                let charge = charge.unwrap_or_else(|error| {
                     // An unreadable claim will not become readable: record the usage in the log, so
                     // that it is not lost.
                     const TEXT: &str = "a claim on an idempotency key cannot be settled";
                     repeated!(error, clock.now().wall_ms, TEXT; %error);
                     Charge::Log
-                }));
+                });
+                let charged = matches!(charge, Charge::Claim).then_some((plan, used));
+                settling.end(charge);
+                charged
             });
         }
     }
+}
+
+/// Counts for the metric what a claim charges. What the log has instead is counted with that.
+fn count(units: &mut UnitsCounted, plan: &Arc<str>, used: &ClaimUse) {
+    for (meter, scale, atoms) in &used.rows {
+        units.note(plan, (meter, *scale), UnitsOutcome::Used, atoms.used);
+        units.note(plan, (meter, *scale), UnitsOutcome::Over, atoms.over);
+    }
+    units.tell();
 }
 
 /// Settles one claim, however long it takes, with each write in one of the tenant's places. Fails

@@ -1,4 +1,5 @@
-//! Collects rows from what changed in memory, or was left in a journal.
+//! Collects rows from what changed in memory, or was left in a journal. What goes to the log is
+//! counted here for the metric of units, so that requests do not pay for it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,21 +7,27 @@ use std::sync::Arc;
 use super::journal::Journal;
 use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, PoolRow, UseKey};
+use super::units::UnitsCounted;
 use crate::ids::WriterId;
 use crate::quota::lease::{Lease, Writer};
 use crate::sheets::sheet::Sheet;
 use crate::sheets::unrecorded::Dirty;
+use crate::sheets::use_row::Risen;
 use crate::store::{Store, StoreError, StoreErrorKind, until_known};
+use crate::telemetry::UnitsOutcome;
 
 /// The rows that changed, by the writer that counted them, with current totals, and the leases that
 /// were used.
-pub(super) fn rows_of(dirty: &[Dirty<Sheet>]) -> (ByWriter, Vec<Arc<Lease>>) {
+pub(super) fn rows_of(
+    dirty: &[Dirty<Sheet>],
+    units: &mut UnitsCounted,
+) -> (ByWriter, Vec<Arc<Lease>>) {
     let (mut rows, mut used) = (ByWriter::new(), Vec::new());
     for item in dirty {
         match item {
             Dirty::Sheet(sheet) => {
                 sheet.clear_dirty(); // before the totals are read: later changes mark it again
-                rows_of_sheet(sheet, &mut rows, &mut used);
+                rows_of_sheet(sheet, &mut rows, &mut used, units);
             }
             Dirty::Lease(lease) => {
                 lease.clear_dirty();
@@ -28,16 +35,25 @@ pub(super) fn rows_of(dirty: &[Dirty<Sheet>]) -> (ByWriter, Vec<Arc<Lease>>) {
             }
         }
     }
+    units.tell();
     rows.retain(|_, rows| !rows.is_empty());
     (rows, used)
 }
 
-fn rows_of_sheet(sheet: &Sheet, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>) {
+fn rows_of_sheet(
+    sheet: &Sheet,
+    rows: &mut ByWriter,
+    used: &mut Vec<Arc<Lease>>,
+    units: &mut UnitsCounted,
+) {
     let row = &sheet.row;
-    for (meter, atoms) in row.unlogged() {
+    for Risen { meter, total, by } in row.unlogged() {
         let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) else {
             continue;
         };
+        let plan = &sheet.policy.plan.name;
+        units.note(plan, (&meter.name, meter.scale), UnitsOutcome::Used, by.used);
+        units.note(plan, (&meter.name, meter.scale), UnitsOutcome::Over, by.over);
         let key = UseKey {
             tenant: sheet.tenant.surrogate,
             part: row.part,
@@ -47,7 +63,7 @@ fn rows_of_sheet(sheet: &Sheet, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>)
             day: row.day,
             account: row.account.clone(),
         };
-        rows.entry(sheet.incarnation).or_default().uses.insert(key, atoms);
+        rows.entry(sheet.incarnation).or_default().uses.insert(key, total);
     }
     for lease in sheet.open_leases() {
         row_of_lease(lease, rows, used);

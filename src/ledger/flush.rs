@@ -22,6 +22,7 @@ use super::journal_thread::JournalKeeper;
 use super::log::{LogWriter, Wrote};
 use super::pace::WritePace;
 use super::record::ByWriter;
+use super::units::UnitsCounted;
 use crate::delays::{Delays, jittered};
 use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
@@ -203,6 +204,7 @@ struct Task {
     journal: Option<JournalKeeper>,
     settings: FlushSettings,
     pace: WritePace,
+    units: UnitsCounted,
     /// Newest totals that may not be in the store, outside the batch being written.
     pending: ByWriter,
     /// Records of the current flush: the first is in flight.
@@ -246,6 +248,7 @@ impl Task {
             log,
             journal,
             pace: WritePace::new(settings.max_write_units),
+            units: UnitsCounted::default(),
             ceilings: Ceilings::new(settings.mode, settings.every, is_shared),
             settings,
             pending: ByWriter::new(),

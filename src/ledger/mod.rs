@@ -30,6 +30,7 @@ mod quiet;
 pub(crate) mod record;
 pub(crate) mod slots;
 pub(crate) mod totals;
+pub(crate) mod units;
 
 /// When usage counts as recorded, and so how much a crash may lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

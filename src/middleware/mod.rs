@@ -34,9 +34,9 @@ pub use reads::CountReads;
 #[doc(hidden)]
 pub use reads::ReadBody;
 pub use service::GateService;
-#[doc(hidden)]
-pub use view::HttpView;
 pub use view::Peer;
+#[doc(hidden)]
+pub use view::{AnyMethod, HttpView};
 
 #[doc(hidden)]
 pub use crate::identity::Claims;

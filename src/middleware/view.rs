@@ -16,6 +16,11 @@ use crate::serving::{Decided, stated_length};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
+/// Marks requests that the host serves by any method, in their extensions. For adapters.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct AnyMethod;
+
 /// View of a `http::Request` for identification and routing.
 #[derive(Clone, Copy)]
 pub struct HttpView<'a> {
@@ -139,6 +144,11 @@ impl RequestView for HttpView<'_> {
 
     fn route(&self) -> Option<&str> {
         self.route
+    }
+
+    fn is_of_any_method(&self) -> bool {
+        // A router that reports its matches knows methods.
+        self.matched.is_none() && self.claims.is_some_and(|it| it.get::<AnyMethod>().is_some())
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {

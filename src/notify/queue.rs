@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value as Json;
 use tokio::sync::Notify;
 
 use super::{KEEP_MS, Notification, Notifier};
@@ -91,6 +92,19 @@ pub(crate) struct Entry {
     pub(crate) about: About,
     /// Why its destination has refused it.
     pub(crate) refused: Option<String>,
+}
+
+impl Entry {
+    /// Whether it is about this tenant.
+    fn is_about(&self, of: Surrogate, id: Option<&str>) -> bool {
+        match &self.about {
+            About::Change { tenant, .. } | About::Key { tenant, .. } => *tenant == of,
+            About::Fact => id.is_some_and(|id| {
+                let payload: Option<Json> = serde_json::from_str(&self.notification.payload).ok();
+                payload.is_some_and(|payload| payload["data"]["tenant"] == id)
+            }),
+        }
+    }
 }
 
 /// A destination, and what this process knows of its queue.
@@ -307,6 +321,41 @@ impl AlertQueue {
         };
         until_known_at_once(&*self.store, note).await?;
         self.dequeue(to, sk).await
+    }
+
+    /// Removes alerts about a tenant that no destination has yet, and those that were given up: by
+    /// its surrogate, and by its outer id where that is known.
+    ///
+    /// # Errors
+    ///
+    /// The store's error: some may be left.
+    pub(crate) async fn forget(
+        &self,
+        tenant: Surrogate,
+        id: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let queues = self.destinations.iter().flat_map(|to| {
+            let to = to.name();
+            [self.space.waiting_alert(to, 0, ""), self.space.dead_alert(to, 0, "")]
+        });
+        let queues: Vec<Key> = queues.chain([self.space.later_alert(0, "")]).collect();
+        for Key { pk, .. } in queues {
+            let mut query = Query { pk, from: String::new(), until: None, limit: Page::MAX_ITEMS };
+            loop {
+                let page = self.store.query(query.clone()).await?;
+                for (sk, item) in page.items {
+                    // One that cannot be read expires.
+                    if read(&item).is_ok_and(|entry| entry.is_about(tenant, id)) {
+                        self.delete(Key { pk: query.pk.clone(), sk }).await?;
+                    }
+                }
+                match page.next {
+                    Some(next) => query.from = next,
+                    None => break,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes an alert out of a queue.

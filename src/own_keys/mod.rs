@@ -90,6 +90,9 @@ impl Gate {
 
     async fn own_keys(&self, who: &Identified, request: KeysRequest<'_>) -> Result<Reply, Reply> {
         refuse_other_sites(&request)?;
+        if who.is_kept() {
+            return Err(unavailable()); // which key it came with is not known for certain
+        }
         let tenant = self.tenant_of_keys(who).await?;
         let own = working_key(&tenant, who).await?;
         match (request.method, request.key) {

@@ -45,6 +45,14 @@ impl RowAtoms {
     }
 }
 
+/// A meter whose total has risen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Risen {
+    pub(crate) meter: MeterId,
+    pub(crate) total: RowAtoms,
+    pub(crate) by: RowAtoms,
+}
+
 /// Everything used of a meter, and the part drawn beyond a quota that bills.
 #[derive(Debug, Default)]
 struct UseTotal {
@@ -69,10 +77,10 @@ impl RowTotal {
         true
     }
 
-    /// The present total, and whether the log lacked it; marks it as logged.
-    fn log(&self) -> (u64, bool) {
+    /// The present total, and how much of it the log lacked; marks it as logged.
+    fn log(&self) -> (u64, u64) {
         let total = self.total.load(Ordering::SeqCst);
-        (total, self.logged.swap(total, Ordering::Relaxed) != total)
+        (total, total.saturating_sub(self.logged.swap(total, Ordering::Relaxed)))
     }
 
     fn is_logged(&self) -> bool {
@@ -123,13 +131,16 @@ impl UseRow {
         })
     }
 
-    /// Meters whose total has risen since it was last logged, with the total; marks them as logged.
-    pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, RowAtoms)> + '_ {
+    /// Meters whose total has risen since it was last logged; marks them as logged.
+    pub(crate) fn unlogged(&self) -> impl Iterator<Item = Risen> + '_ {
         self.totals.iter().enumerate().filter_map(|(i, row)| {
             let ((used, more), (over, more_over)) = (row.used.log(), row.over.log());
             let meter = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
-            (more || more_over)
-                .then_some((meter, RowAtoms { used: Atoms(used), over: Atoms(over) }))
+            (more > 0 || more_over > 0).then_some(Risen {
+                meter,
+                total: RowAtoms { used: Atoms(used), over: Atoms(over) },
+                by: RowAtoms { used: Atoms(more), over: Atoms(more_over) },
+            })
         })
     }
 

@@ -32,6 +32,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,9 @@ mod retry;
 pub use self::dynamodb::{DynamoDb, WarmThroughput};
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
+#[cfg(feature = "redb")]
+#[doc(hidden)]
+pub use self::redb::Replacement;
 pub(crate) use lock::Lock;
 pub use memory::Memory;
 pub(crate) use reach::Reach;
@@ -274,6 +278,19 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// Writes all items, as they are at one moment, into a new file, while other calls go on. Only
+    /// a store in a file of its own does, which the default is not. For `Gate::backup`.
+    #[doc(hidden)]
+    fn back_up(&self, to: PathBuf) -> StoreFuture<StoreCopy> {
+        let message = format!(
+            "{} is not in a file, so that no backup can be written to {}: a table of DynamoDB has \
+             point-in-time recovery and on-demand backups (docs/storage.md)",
+            self.name(),
+            to.display(),
+        );
+        Box::pin(async move { Err(StoreError::new(StoreErrorKind::Invalid, message)) })
+    }
+
     /// Units that the service behind this store has charged so far; `None`, the default, where
     /// calls cost nothing.
     fn units(&self) -> Option<Units> {
@@ -286,6 +303,19 @@ pub trait Store: Send + Sync + 'static {
     /// Finishes accepted calls and releases the file or connection. Later calls are refused as
     /// unavailable.
     fn close(&self) -> StoreFuture<()>;
+}
+
+/// What a copy of a store holds. For the operator's command.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreCopy {
+    /// Number of items.
+    pub items: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The sum of their checksums, which are of keys and bytes.
+    pub checksum: u64,
 }
 
 /// Why a store call did not succeed. Its kind says whether the call may be repeated.

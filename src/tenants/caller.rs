@@ -31,6 +31,9 @@ pub(crate) struct KnownCaller {
     pub(crate) as_of: u64,
     /// Whether it is being looked up again.
     pub(crate) refreshing: AtomicBool,
+    /// It could not be looked up again, and is as it was last known, perhaps without the id of its
+    /// key.
+    pub(crate) is_kept: bool,
 }
 
 /// What a caller names beside its tenant.
@@ -137,6 +140,7 @@ impl KnownCaller {
             expires_ms: i64::MAX,
             as_of: 0,
             refreshing: AtomicBool::new(true),
+            is_kept: false,
         }
     }
 

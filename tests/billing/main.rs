@@ -9,6 +9,7 @@ mod bench;
 mod customers;
 mod ended;
 mod eras;
+mod erasure;
 mod hostile;
 mod ingested;
 mod lives;

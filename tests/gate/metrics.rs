@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use tallygate::ingest::UsageEvent;
 use tallygate::middleware::GateLayer;
 use tallygate::store::{Memory, Redb, Store};
 use tallygate::telemetry::Metric;
@@ -170,6 +171,7 @@ fn what_is_refused_without_a_limit_is_counted_too() {
         let unknown = "plan= route= outcome=unidentified policy=";
         let away = "plan=free route=default outcome=unavailable policy=";
         assert_eq!((of(unknown), of(away)), (Some(1), Some(1)), "{:?}", seen.0);
+        assert!(seen.get(Metric::LeaseWait, "outcome=away").is_some(), "{:?}", seen.0);
     });
 }
 
@@ -213,6 +215,7 @@ fn a_flush_tells_its_rows_and_how_old_the_oldest_of_them_is() {
         // A row of the tenant's usage, and one of its lease.
         assert_eq!(seen.get(Metric::FlushBatch, ""), Some(2));
         assert!(seen.get(Metric::StoreSeconds, "op=lease").is_some());
+        assert!(seen.get(Metric::LeaseWait, "outcome=answered").is_some());
     });
 }
 
@@ -235,4 +238,104 @@ async fn a_store_file_that_is_gone_shows_until_it_is_back() {
         assert!(in_time.is_ok(), "it is never {shown}: {:?}", seen.0);
     }
     store.close().await.unwrap();
+}
+
+/// What each kind of use adds: work, work with an id and its repeat, and an event. The sums are
+/// those of the ledger.
+#[test]
+fn units_are_counted_by_meter_and_plan_as_the_ledger_has_them() {
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.jobs]
+        [meter.credits]
+        sum = { jobs = "2/5" }
+        [plan.free]
+        quota.jobs = { limit = "2/month", over = "allow" }
+    "#;
+    recorded(async |seen| {
+        let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
+        let counted = |meter| {
+            ["used", "reported", "over"].map(|outcome| {
+                let labels = format!("meter={meter} plan=free outcome={outcome}");
+                seen.get(Metric::Units, &labels).unwrap_or(0)
+            })
+        };
+        let acme = gate.tenant("acme").await.unwrap();
+        for _ in 0..3 {
+            gate.admit(Ask::new(&acme, "job").cost("jobs", 1)).await.unwrap().settle();
+        }
+        assert_eq!(counted("jobs"), [0, 0, 0], "requests do not pay for the metric");
+        for _ in 0..2 {
+            gate.flush_now().await.unwrap();
+            assert_eq!(counted("jobs"), [3, 0, 0], "each unit once: {:?}", seen.0);
+        }
+        assert_eq!(counted("credits"), [1, 0, 0], "of 1.2");
+
+        for id in ["k1", "k1", "k2"] {
+            let ask = Ask::new(&acme, "job").cost("jobs", 2).once(id);
+            gate.admit(ask).await.unwrap().settle();
+        }
+        gate.flush_now().await.unwrap();
+        assert_eq!(counted("jobs"), [7, 0, 0], "a repeat is free: {:?}", seen.0);
+        assert_eq!(counted("credits"), [2, 0, 0], "0.8 and 0.8 are one, with 0.6 in hand");
+
+        let event = || UsageEvent::new("1", "acme", "jobs", 5);
+        gate.ingest().events(vec![event()]).await.remove(0).unwrap();
+        gate.ingest().events(vec![event()]).await.remove(0).unwrap();
+        assert_eq!(counted("jobs"), [7, 5, 0], "an event counts once: {:?}", seen.0);
+        assert_eq!(counted("credits"), [2, 2, 0]);
+        let who = testing::identified_by(&gate, &[("x-tenant", "acme")]).await;
+        let usage = gate.usage_report(&who).await.unwrap();
+        let of = |meter: &str| usage.meters.iter().find(|it| *it.name == *meter).unwrap();
+        assert_eq!((of("jobs").used.whole(), of("credits").used.whole()), (12, 4));
+    });
+}
+
+/// What is drawn beyond a quota that bills is counted where it was used, and once.
+#[test]
+fn units_beyond_a_quota_that_bills_are_counted_apart() {
+    const PLANS: &str = "default-plan = \"free\"\n[meter.jobs]\n\
+        stripe = { event = \"jobs\", send = \"overage\" }\n[plan.free]\n\
+        quota.jobs = { limit = \"2/month\", over = \"bill\" }";
+    recorded(async |seen| {
+        let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
+        let acme = gate.tenant("acme").await.unwrap();
+        for once in [None, None, None, Some("k1"), Some("k2")] {
+            let ask = Ask::new(&acme, "job").cost("jobs", 1);
+            let ask = once.into_iter().fold(ask, |ask, id| ask.once(id));
+            gate.admit(ask).await.unwrap().settle();
+            gate.flush_now().await.unwrap();
+        }
+        let of =
+            |outcome| seen.get(Metric::Units, &format!("meter=jobs plan=free outcome={outcome}"));
+        assert_eq!((of("used"), of("over")), (Some(5), Some(3)), "{:?}", seen.0);
+    });
+}
+
+/// Only where the service file asks for it, and for as many as it says.
+#[test]
+fn the_tenants_nearest_to_a_limit_are_labels_if_that_is_asked_for() {
+    for (asked, expected) in [("[metrics]\ntop-tenants = 1", Some(1.0)), ("", None)] {
+        recorded(async |seen| {
+            tokio::time::pause(); // the next look is at once
+            let service = format!("identify = []\n[store]\nkind = \"memory\"\n{asked}");
+            let builder = tallygate::GateBuilder::from_text(&service).plans(PLANS);
+            let gate = builder.open().await.unwrap();
+            for (id, times) in [("acme", 3), ("bolt", 1)] {
+                gate.directory().tenant(id).save().await.unwrap();
+                let tenant = gate.tenant(id).await.unwrap();
+                for _ in 0..times {
+                    let ask = Ask::new(&tenant, "job").cost("requests", 1);
+                    gate.admit(ask).await.unwrap().settle();
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(61)).await;
+            let of = |id| {
+                let labels = format!("tenant={id} limit=requests/day");
+                seen.gauge(Metric::LimitUsed, &labels)
+            };
+            assert_eq!((of("acme"), of("bolt")), (expected, None), "{:?}", seen.0);
+            gate.close().await.unwrap();
+        });
+    }
 }

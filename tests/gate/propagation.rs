@@ -17,7 +17,7 @@ use tallygate::store::{
     Written,
 };
 use tallygate::testing::{self, START_MS};
-use tallygate::{Admitted, Ask, Gate, GateBuilder, ManualClock, Usage};
+use tallygate::{Admitted, Ask, Gate, GateBuilder, Identified, ManualClock, Usage};
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 
@@ -310,6 +310,47 @@ async fn a_key_or_a_tenant_that_was_tried_before_it_was_made_works_at_once() {
     assert_eq!(with_key(&elsewhere, "a-key-of-another-system").await, 200);
     assert_eq!(status(&elsewhere, "x-tenant", "globex").await, 200);
     assert_eq!(with_key(&elsewhere, "a-key-that-is-never-made").await, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erased_tenant_is_unknown_at_once_and_elsewhere_within_two_seconds() {
+    let w = World::new();
+    let (here, there) = (w.gate().await, w.gate().await);
+    let (key, acme) = new_key(&here, "acme").await;
+    for gate in [&here, &there] {
+        assert_eq!(with_key(gate, &key).await, 200);
+    }
+    let named = |status: u16| matches!(status, 200 | 429);
+    for gate in [&here, &there] {
+        assert!(named(status(gate, "x-tenant", "acme").await));
+    }
+    let erased = here.directory().by("kim").erase("acme", "request 4711").await.unwrap();
+    assert_eq!(with_key(&here, &key).await, 401);
+    assert_eq!(status(&here, "x-tenant", "acme").await, 401);
+    w.pass(Duration::from_secs(2)).await;
+    assert_eq!(with_key(&there, &key).await, 401);
+    assert_eq!(status(&there, "x-tenant", "acme").await, 401);
+    let own = erased.record().id.clone();
+    for gate in [&here, &there] {
+        assert_eq!(status(gate, "x-tenant", &own).await, 401, "no caller names it");
+    }
+
+    // Another tenant of this id begins anew.
+    let (other, next) = new_key(&there, "acme").await;
+    assert_ne!(next.record().surrogate, acme.record().surrogate);
+    for expected in [200, 200, 429] {
+        assert_eq!(with_key(&there, &other).await, expected);
+    }
+    w.pass(Duration::from_secs(2)).await;
+    assert_eq!(status(&here, "x-tenant", "acme").await, 429, "known, and its quota is used up");
+    let counted = async |id: &str| {
+        let who = Identified::from(&here.tenant(id).await.unwrap());
+        here.usage_report(&who).await.unwrap().meters[0].used
+    };
+    there.flush_now().await.unwrap();
+    here.flush_now().await.unwrap();
+    let (of_erased, of_next) = (counted(&own).await, counted("acme").await);
+    assert!(of_erased == 2 && of_next == 2, "each its own: {of_erased}, {of_next}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,9 +12,21 @@ use crate::failure::code;
 use crate::output::{self, Output};
 use crate::when::{self, When};
 
+mod billing;
+mod copies;
+mod import;
 mod infra;
+#[cfg(feature = "top")]
+mod top;
+mod usage;
 
-pub(crate) use infra::{Iam, IamRole, Infra, OfTable, TemplateFormat};
+pub(crate) use billing::{Decision, Event, Outbox, Report, Since, Stripe};
+pub(crate) use copies::Restore;
+pub(crate) use import::{ApiGateway, Governor, Import, ImportHow, TenantFrom};
+pub(crate) use infra::{Dashboard, DashboardFormat, Iam, IamRole, Infra, OfTable, TemplateFormat};
+#[cfg(feature = "top")]
+pub(crate) use top::{Top, TopSort};
+pub(crate) use usage::{By, ExportFormat, Usage, UsageExport, UsageHistory};
 
 /// Tenants, keys, plans, usage and billing of a service with tallygate.
 ///
@@ -63,6 +75,9 @@ pub(crate) enum Command {
     /// Quotas: begin one anew
     #[command(subcommand)]
     Quota(Quota),
+    /// Bring tenants, keys and limits over from elsewhere
+    #[command(subcommand)]
+    Import(Import),
     /// Operators' tokens for the admin routes: make, list, revoke
     #[command(subcommand)]
     Operator(Operator),
@@ -90,10 +105,23 @@ pub(crate) enum Command {
     /// Alerts: test the destinations, list what waits
     #[command(subcommand)]
     Alerts(Alerts),
+    /// Show live who is near a limit, what is refused, and what is wrong
+    #[cfg(feature = "top")]
+    Top(Top),
     /// Check the service file, the plan file, the store, the pepper, Stripe's key and the clock
     Doctor,
     /// Show the configuration in force, without secrets, and where each value comes from
     Env,
+    /// Write all that the store's file holds into a new file, and check that
+    Backup {
+        /// The new file; one that is there is not replaced
+        file: PathBuf,
+        /// Read all of the store, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put a backup in the store's place and make it fit for use; or a table that was restored
+    Restore(Restore),
     /// What stands around a service: its table, and rights to it
     #[command(subcommand)]
     Infra(Infra),
@@ -308,6 +336,13 @@ pub(crate) enum Tenant {
         #[command(flatten)]
         write: Write,
     },
+    /// Erase who a tenant is; its usage and what it owes stay, under another id. It needs --reason
+    Erase {
+        /// The tenant
+        id: String,
+        #[command(flatten)]
+        how: Destroy,
+    },
     /// List every change of a tenant: when, by whom, why
     History {
         /// The tenant
@@ -489,145 +524,6 @@ pub(crate) enum May {
     Write,
 }
 
-/// `usage`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Usage {
-    /// Show a tenant's limits, and what it has used of them
-    Show {
-        /// The tenant
-        id: String,
-    },
-    /// Show a tenant's usage of a meter over time
-    History(UsageHistory),
-    /// Count units that were used elsewhere; the same id counts once
-    Record {
-        /// The tenant
-        id: String,
-        /// The meter
-        meter: String,
-        /// Whole units
-        units: u64,
-        /// The event's id, the same at each repetition
-        #[arg(long = "id", value_name = "EVENT")]
-        event: String,
-        /// When it was used; now if it is left out
-        #[arg(long, value_name = "WHEN", value_parser = when::instant)]
-        at: Option<When>,
-        /// Check the tenant and the meter, and count nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// `usage history`.
-#[derive(Debug, Args)]
-pub(crate) struct UsageHistory {
-    /// The tenant
-    pub(crate) id: String,
-    /// The meter
-    pub(crate) meter: String,
-    /// The first instant, or a date; 30 days before the end if it is left out
-    #[arg(long)]
-    pub(crate) from: Option<String>,
-    /// The first instant after the last, or a date; now if it is left out
-    #[arg(long)]
-    pub(crate) to: Option<String>,
-    /// The length of a row
-    #[arg(long, value_enum, default_value_t = By::Day)]
-    pub(crate) by: By,
-}
-
-/// The length of a row of `usage history`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum By {
-    /// A day in the plan file's time zone
-    Day,
-    /// A month in the plan file's time zone
-    Month,
-}
-
-impl By {
-    /// Its word in a query.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        }
-    }
-}
-
-/// `outbox`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Outbox {
-    /// List the entries whose outcome is not final; exits with 7 if one waits for an operator
-    List,
-    /// Decide about an entry that waits for an operator
-    Decide {
-        /// The entry's identifier, as `outbox list` has it, or its beginning
-        entry: String,
-        /// Its units count: they were billed by other means, or are forgiven
-        #[arg(long, required_unless_present = "owed")]
-        settled: bool,
-        /// Its units do not count: they are owed, and sent anew by the next report
-        #[arg(long, conflicts_with = "settled")]
-        owed: bool,
-        #[command(flatten)]
-        how: Decision,
-    },
-    /// Let the next report send anew what Stripe has refused; not what may have counted
-    Retry {
-        /// The entry's identifier, or its beginning
-        #[arg(required_unless_present = "all")]
-        entry: Option<String>,
-        /// All that were refused
-        #[arg(long, conflicts_with = "entry")]
-        all: bool,
-        #[command(flatten)]
-        how: Decision,
-    },
-}
-
-/// What a decision takes: it is in no history.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Decision {
-    /// Do not ask
-    #[arg(long)]
-    pub(crate) yes: bool,
-    /// Say what would be decided, and decide nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-/// `stripe`.
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub(crate) enum Stripe {
-    /// Compare meters and prices at Stripe with the plan file; exits with 7 if they differ
-    Verify,
-    /// Make the meters that are missing; nothing that is there is changed
-    Sync {
-        /// Say what would be made, and make nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// `event`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Event {
-    /// Apply an event as its webhook would be, and say what it changes
-    Apply {
-        /// The event as Stripe shows it, in JSON
-        #[arg(long, value_name = "FILE")]
-        file: PathBuf,
-        /// Say what the event is and whose, and apply nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// Who applies it, for the history; the user of this machine if it is left out
-        #[arg(long, value_name = "NAME")]
-        actor: Option<String>,
-    },
-}
-
 /// `dlq`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
@@ -669,14 +565,6 @@ pub(crate) enum Alerts {
     Test,
     /// List the alerts that were not delivered yet, the oldest first
     List,
-}
-
-/// `report`.
-#[derive(Debug, Args)]
-pub(crate) struct Report {
-    /// Say what waits to be sent, and send nothing: this is `audit`, which reads all logs
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }
 
 /// Reads the command line of this process. Where it is wrong, or asks for help, that is said, and

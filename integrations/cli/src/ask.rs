@@ -3,14 +3,19 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use crate::args::Destroy;
+use crate::args::{Decision, Destroy};
 use crate::failure::{Failure, code};
 use crate::output::escaped;
 
 /// Lets a change through that `--yes` or a person at the terminal allows. A dry run destroys
 /// nothing.
 pub(crate) fn allowed(what: &str, how: &Destroy) -> Result<(), Failure> {
-    if how.yes || how.write.dry_run {
+    decided(what, Decision { yes: how.yes, dry_run: how.write.dry_run })
+}
+
+/// The same for what is in no history.
+pub(crate) fn decided(what: &str, how: Decision) -> Result<(), Failure> {
+    if how.yes || how.dry_run {
         return Ok(());
     }
     let (input, terminal) = (std::io::stdin(), std::io::stderr());

@@ -106,6 +106,8 @@ impl From<DirectoryError> for Failure {
             | E::MadeAlready(_)
             | E::CredentialTaken
             | E::CustomerTaken
+            | E::Erased
+            | E::SubscriptionLives { .. }
             | E::GrantDiffers(_) => Self::conflict(text),
             E::NotLimited { .. } | E::TooMany { .. } => Self::conflict(text),
             E::NoPepper => Self::new(code::FILE, format!("{text} in the service file")),

@@ -8,6 +8,7 @@
 //! | `rehearsal` | what a change would do, on a copy in memory (`--dry-run`) |
 //! | `line_reader` | the lines of a log, within bounds |
 //! | `decisions` | the files of a log of decisions, and their records |
+//! | `new_file`, `progress` | a file that appears whole or not at all; how far long work is |
 //! | `output` | tables, JSON, instants; nothing reaches a terminal unescaped |
 //! | `failure` | errors, what to write instead, and the exit codes |
 //! | `commands` | a file for each subject |
@@ -19,7 +20,9 @@ mod decisions;
 mod failure;
 mod line_reader;
 mod log;
+mod new_file;
 mod output;
+mod progress;
 mod rehearsal;
 mod service;
 mod settings;

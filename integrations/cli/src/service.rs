@@ -107,7 +107,7 @@ pub(crate) fn is_made(store: &StoreAt) -> bool {
     }
 }
 
-fn no_store(store: &StoreAt) -> Failure {
+pub(crate) fn no_store(store: &StoreAt) -> Failure {
     let text = match store {
         StoreAt::Redb(path) => format!(
             "{}: there is no store here\nhelp: run this in the service's working directory, or \
@@ -141,7 +141,7 @@ fn table_for(table: &Table, what: For) -> Table {
 
 /// Hands in a store that needs a client.
 #[cfg(feature = "dynamodb")]
-async fn hand_in(builder: GateBuilder, store: &StoreAt) -> Result<GateBuilder, Failure> {
+pub(crate) async fn hand_in(builder: GateBuilder, store: &StoreAt) -> Result<GateBuilder, Failure> {
     let StoreAt::Dynamodb(table) = store else { return Ok(builder) };
     let store = tallygate::store::DynamoDb::new(dynamodb_client().await, table.clone());
     // A process of a moment does not join those that share the rates.
@@ -157,7 +157,7 @@ pub(crate) async fn dynamodb_client() -> aws_sdk_dynamodb::Client {
 
 #[cfg(not(feature = "dynamodb"))]
 #[allow(clippy::unused_async, reason = "it waits where the feature is on")]
-async fn hand_in(builder: GateBuilder, store: &StoreAt) -> Result<GateBuilder, Failure> {
+pub(crate) async fn hand_in(builder: GateBuilder, store: &StoreAt) -> Result<GateBuilder, Failure> {
     match store {
         StoreAt::Dynamodb(_) => Err(no_dynamodb()),
         _ => Ok(builder),
@@ -165,7 +165,7 @@ async fn hand_in(builder: GateBuilder, store: &StoreAt) -> Result<GateBuilder, F
 }
 
 /// What is said where a build lacks the feature.
-#[cfg(not(feature = "dynamodb"))]
+#[cfg(any(test, not(feature = "dynamodb")))]
 pub(crate) fn no_dynamodb() -> Failure {
     Failure::new(
         code::FILE,

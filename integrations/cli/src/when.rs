@@ -49,6 +49,11 @@ pub(crate) fn instant(text: &str) -> Result<When, String> {
     })
 }
 
+/// Reads a date.
+pub(crate) fn day(text: &str) -> Result<Date, String> {
+    text.parse().map_err(|_| "write a date: 2026-12-31".to_owned())
+}
+
 /// Reads a duration.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let help = || "write a number and one of `s`, `min`, `h`, `d`: 30d".to_owned();

@@ -42,7 +42,7 @@
 use std::task::{Context, Poll};
 
 use http::Request as HttpRequest;
-use tallygate::middleware::{GateLayer, Peer};
+use tallygate::middleware::{AnyMethod, GateLayer, Peer};
 use tallygate::wire::GrpcStatus;
 use tallygate::{Admitted, Gate, Refusal, Usage};
 use tonic::{Request, Status};
@@ -59,7 +59,9 @@ pub fn layer(gate: &Gate) -> Stack<GateLayer, PeerLayer> {
 }
 
 /// Says where a call comes from, as tonic's server knows it, for limits `per ip` and trusted
-/// proxies: without it they have no address. It belongs around the gate's layer.
+/// proxies: without it they have no address. And it says that tonic serves a call by any method of
+/// HTTP, so that a `PUT` is on the route of the `POST` that clients send. It belongs around the
+/// gate's layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PeerLayer;
 
@@ -91,6 +93,7 @@ impl<S: Service<HttpRequest<B>>, B> Service<HttpRequest<B>> for PeerService<S> {
         let peer = seen.remote_addr();
         std::mem::swap(seen.extensions_mut(), request.extensions_mut());
         peer.map(|peer| request.extensions_mut().insert(Peer(peer)));
+        request.extensions_mut().insert(AnyMethod);
         self.0.call(request)
     }
 }

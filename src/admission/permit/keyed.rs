@@ -305,6 +305,10 @@ impl Unsettled for Settling {
         self.of.sheet.tenant.surrogate
     }
 
+    fn plan(&self) -> &Arc<str> {
+        &self.of.sheet.policy.plan.name
+    }
+
     fn usage(&self) -> ClaimUse {
         let sheet = &self.of.sheet;
         let row = &sheet.row;

@@ -17,7 +17,7 @@ impl Task {
     /// Collects what changed since the last time: totals to `pending`, and to the journal.
     pub(super) fn collect(&mut self) {
         let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let (rows, used) = rows_of(&self.hub.unrecorded.take());
+        let (rows, used) = rows_of(&self.hub.unrecorded.take(), &mut self.units);
         for lease in used {
             // Held units that could have paid a debt were used instead: it is charged now.
             if lease.is_in_debt() {

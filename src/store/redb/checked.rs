@@ -52,6 +52,12 @@ pub(super) fn is_whole(key: (&str, &str), bytes: &[u8]) -> bool {
     split(key, bytes).is_some()
 }
 
+/// The checksum of an item; `None` if it does not match key and bytes.
+pub(super) fn checksum(key: (&str, &str), bytes: &[u8]) -> Option<u64> {
+    let (_, sum) = bytes.split_last_chunk::<SUM_BYTES>()?;
+    is_whole(key, bytes).then_some(u64::from_le_bytes(*sum))
+}
+
 /// Reads all of the bytes or none: leftover bytes would be undetected damage.
 pub(super) fn decode(key: (&str, &str), bytes: &[u8]) -> Result<Item, StoreError> {
     match split(key, bytes).map(postcard::take_from_bytes) {

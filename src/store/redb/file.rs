@@ -23,21 +23,22 @@ use ::redb::{
 
 use super::Expired;
 use super::checked::{Tally, decode, encode, is_whole};
+use super::copy::Whole;
 use super::place::{self, OpenFilePath as OnDisk};
 use crate::store::apply::{Verdict, apply, check_query};
 use crate::store::expiry::{SweepCursor, SweepPart};
 use crate::store::{Item, Key, Page, Query, StoreError, StoreErrorKind, Write, Written};
 
-type ItemKey = (&'static str, &'static str);
+pub(super) type ItemKey = (&'static str, &'static str);
 
 /// The one table. A new encoding of keys or items takes a new name.
-const ITEMS: TableDefinition<'_, ItemKey, &[u8]> = TableDefinition::new("items-2");
+pub(super) const ITEMS: TableDefinition<'_, ItemKey, &[u8]> = TableDefinition::new("items-2");
 
 /// One row: the number of items, and the sum of their keys' hashes.
-const TALLY: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("tally-1");
+pub(super) const TALLY: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("tally-1");
 
 /// Pages of the file kept in memory. redb's own default is a gigabyte, too much for a guest.
-const CACHE_BYTES: usize = 64 << 20;
+pub(super) const CACHE_BYTES: usize = 64 << 20;
 
 type OpenFile = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
@@ -174,6 +175,24 @@ impl StoreFile {
         }
     }
 
+    /// A snapshot of everything, for a copy.
+    pub(super) fn whole(&self) -> Result<Whole, StoreError> {
+        self.look()?;
+        self.session(|database| {
+            let transaction = database.begin_read().map_err(|e| self.not_done(e))?;
+            let incomplete = |error: TableError| match error {
+                TableError::TableDoesNotExist(_) => {
+                    StoreError::new(StoreErrorKind::Corrupt, "it is no whole store")
+                }
+                error => self.not_done(error),
+            };
+            let items = transaction.open_table(ITEMS).map_err(incomplete)?;
+            let told = transaction.open_table(TALLY).map_err(incomplete)?;
+            let tally = read_tally(&told).map_err(|e| self.not_done(e))?;
+            Ok(Whole { items, tally: tally.unwrap_or_default() })
+        })
+    }
+
     /// The database, reopened if the disk had failed.
     fn session<T>(
         &self,
@@ -278,13 +297,18 @@ impl StoreFile {
     /// A failure before any commit: nothing was applied, and the file is reopened next time.
     fn not_done(&self, error: impl Into<::redb::Error>) -> StoreError {
         self.failed.store(true, Ordering::Release);
-        match error.into() {
-            ::redb::Error::Corrupted(what) => StoreError::new(
-                StoreErrorKind::Corrupt,
-                format!("the store file is damaged ({what}): restore it from a copy"),
-            ),
-            error => unavailable(error),
-        }
+        failed(error)
+    }
+}
+
+/// An error of redb as a store's.
+pub(super) fn failed(error: impl Into<::redb::Error>) -> StoreError {
+    match error.into() {
+        ::redb::Error::Corrupted(what) => StoreError::new(
+            StoreErrorKind::Corrupt,
+            format!("the store file is damaged ({what}): restore it from a copy"),
+        ),
+        error => unavailable(error),
     }
 }
 
@@ -377,7 +401,7 @@ fn read_tally(table: &impl ReadableTable<(), (u64, u64)>) -> Result<Option<Tally
 }
 
 /// Turns a redb panic, its reaction to some kinds of damage, into an error.
-fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, StoreError> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason");
@@ -414,7 +438,7 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, format!("the store file does not answer: {error}"))
 }
 
-fn open_error(path: &Path, error: DatabaseError) -> StoreError {
+pub(super) fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     use StoreErrorKind::{Corrupt, Unavailable};
     let path = path.display();
     let (kind, message) = match error {

@@ -9,8 +9,8 @@
 //! as synced. A file belongs to one process: a second one is refused when it opens it.
 //! `docs/storage.md` says what to do then, and what else a file does not do.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
@@ -19,11 +19,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::apply::{check_key, check_query, check_write};
 use super::expiry::{SweepCursor, removal};
 use super::{
-    Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write, Written,
+    Item, Key, Page, Promise, Query, Store, StoreCopy, StoreError, StoreErrorKind, StoreFuture,
+    Write, Written,
 };
+#[doc(hidden)]
+pub use copy::Replacement;
 use file::StoreFile;
 
 mod checked;
+mod copy;
+#[cfg(test)]
+mod copy_tests;
 #[cfg(test)]
 mod damage_tests;
 mod file;
@@ -73,6 +79,9 @@ struct Queues {
     reads: mpsc::Sender<ReadJob>,
     /// Ends the thread that checks for the file when dropped.
     _looks: std::sync::mpsc::Sender<()>,
+    /// For copies, as long as the store is open: a close waits for those that are being made.
+    file: Weak<StoreFile>,
+    alive: Weak<watch::Sender<()>>,
 }
 
 type CallReply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -108,6 +117,16 @@ impl Redb {
         Self::start(StoreFile::at(path.as_ref())?)
     }
 
+    /// Reads all of it, as a backup does. Blocks. For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// An item is damaged or missing, or the store is closed.
+    #[doc(hidden)]
+    pub fn counted(&self) -> Result<StoreCopy, StoreError> {
+        copy::count(&self.0.file()?.0)
+    }
+
     /// Whether [`open`](Self::open) would make a new file.
     pub(crate) fn is_new_at(path: &Path) -> bool {
         place::is_new(path)
@@ -123,12 +142,15 @@ impl Redb {
         let (alive, open) = watch::channel(());
         let alive = Arc::new(alive);
         let (at, still) = (file.clone(), alive.clone());
+        let for_copies = (Arc::downgrade(&file), Arc::downgrade(&alive));
         spawn("tallygate-write", move || worker::write(at, write_queue, still))?;
         let (looked_for, still) = (file.clone(), alive.clone());
         let (looks, looking) = std::sync::mpsc::channel();
         spawn("tallygate-look", move || worker::look(looked_for, &looking, still))?;
         spawn("tallygate-read", move || worker::read(file, read_queue, alive))?;
-        let lanes = Mutex::new(Some(Queues { writes, reads, _looks: looks }));
+        let (file, alive) = for_copies;
+        let lanes = Queues { writes, reads, _looks: looks, file, alive };
+        let lanes = Mutex::new(Some(lanes));
         let unswept = Mutex::default();
         Ok(Self(Arc::new(Handle { lanes, open, unswept })))
     }
@@ -190,6 +212,22 @@ impl Store for Redb {
         })
     }
 
+    /// On a thread of its own, from a snapshot: other calls go on.
+    fn back_up(&self, to: PathBuf) -> StoreFuture<StoreCopy> {
+        let handle = self.0.clone();
+        Box::pin(async move {
+            let (file, alive) = handle.file()?;
+            let copy = move || {
+                let copied = copy::back_up(&file, &to);
+                drop(file);
+                drop(alive);
+                copied
+            };
+            let copied = tokio::task::spawn_blocking(copy).await;
+            copied.unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))
+        })
+    }
+
     fn promise(&self) -> Promise {
         Promise { kind: "redb", survives: "machine", shared: false }
     }
@@ -214,6 +252,13 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.queue(|lanes| &lanes.writes, WriteJob(write, answer))?;
         Ok(answered)
+    }
+
+    /// The file, and what says that it is open.
+    fn file(&self) -> Result<(Arc<StoreFile>, Arc<watch::Sender<()>>), StoreError> {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = lanes.as_ref().and_then(|it| Some((it.file.upgrade()?, it.alive.upgrade()?)));
+        file.ok_or_else(|| StoreError::new(StoreErrorKind::Unavailable, "the store is closed"))
     }
 
     fn unswept(&self) -> MutexGuard<'_, SweepCursor> {

@@ -133,21 +133,52 @@ pub(super) fn prepare(
 }
 
 fn make(path: &Path, fill: impl FnOnce(File) -> Result<(), StoreError>) -> Result<(), StoreError> {
-    // Drawn: processes in containers that share a volume may all be number 1. One that died while
-    // it made a file leaves that behind, since whether it lives still is not known here.
-    let drawn = crate::random::u64().map_err(|error| cannot(path, "be made", &error))?;
-    let fresh = with_ending(path, &format!(".new-{drawn:016x}"));
-    let made = private(&fresh).map_err(|error| cannot(path, "be made", &error));
-    let filled = made.and_then(fill);
-    // A link does not replace a file that another process may have made meanwhile.
-    let linked = filled.and_then(|()| match fs::hard_link(&fresh, path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        // Some file systems have no links.
-        Err(_) => fs::rename(&fresh, path).map_err(|error| cannot(path, "be made", &error)),
+    make_new(path, |fresh, _| fill(fresh)).map(drop)
+}
+
+/// Makes a file that appears under its name once it is filled, at the place that is passed with it.
+/// `None`: another file has that name, and is left as it is.
+pub(super) fn make_new<T>(
+    path: &Path,
+    fill: impl FnOnce(File, &Path) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    if path.exists() {
+        return Ok(None);
+    }
+    let (fresh, file) = beside(path)?;
+    let linked = fill(file, &fresh).and_then(|filled| match link(&fresh, path) {
+        Ok(()) => Ok(Some(filled)),
+        Err(_) if path.exists() => Ok(None),
+        Err(error) => Err(error),
     });
     let _ = fs::remove_file(&fresh);
     linked
+}
+
+/// A new file beside this one, that only its owner may read.
+pub(super) fn beside(path: &Path) -> Result<(PathBuf, File), StoreError> {
+    let fresh = drawn(path, "new")?;
+    let file = private(&fresh).map_err(|error| cannot(path, "be made", &error))?;
+    Ok((fresh, file))
+}
+
+/// A name beside this one. Drawn: processes in containers that share a volume may all be number 1.
+/// One that died while it made a file leaves that behind, since whether it lives still is not known
+/// here.
+pub(super) fn drawn(path: &Path, what: &str) -> Result<PathBuf, StoreError> {
+    let drawn = crate::random::u64().map_err(|error| cannot(path, "be made", &error))?;
+    Ok(with_ending(path, &format!(".{what}-{drawn:016x}")))
+}
+
+/// Gives a file another name. A link does not replace a file that another process may have made
+/// meanwhile; the name before may stay.
+pub(super) fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let linked = match fs::hard_link(from, to) {
+        // Some file systems have no links.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => fs::rename(from, to),
+        linked => linked,
+    };
+    linked.map_err(|error| cannot(to, "be made", &error))
 }
 
 /// A new file that only its owner may read: it contains hashes of keys.
@@ -189,7 +220,7 @@ fn cannot(path: &Path, what: &str, error: &dyn std::fmt::Display) -> StoreError 
 }
 
 /// A newly created file may be gone after a power cut until its directory is synced too.
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     if !cfg!(unix) {
         return Ok(());
     }

@@ -21,6 +21,7 @@ pub mod existing_app;
 pub mod hanging_up;
 mod http;
 mod identity;
+pub mod metrics;
 pub mod migrating;
 pub mod model;
 mod operations;

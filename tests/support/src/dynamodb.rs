@@ -4,12 +4,15 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 pub use dynamodb_local::Server;
 
-/// A client of the DynamoDB at this endpoint.
+use crate::rights::InPolicies;
+
+/// A client of the DynamoDB at this endpoint, with the rights of our policies and no others.
 pub fn client(endpoint: &str) -> Client {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new("us-east-1"))
         .endpoint_url(endpoint)
+        .interceptor(InPolicies)
         .credentials_provider(Credentials::new("x", "y", None, None, "test"))
         .http_client(aws_smithy_http_client::Builder::new().build_http());
     Client::from_conf(config.build())

@@ -23,6 +23,8 @@ pub mod plans;
 pub mod processes;
 #[cfg(feature = "gate")]
 pub mod requests;
+#[cfg(feature = "dynamodb")]
+mod rights;
 pub mod skips;
 #[cfg(feature = "gate")]
 pub mod stores;

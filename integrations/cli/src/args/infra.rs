@@ -17,6 +17,43 @@ pub(crate) enum Infra {
     Iam(Iam),
     /// Check that the table is as the template makes it; exits with 7 on differences
     Status,
+    /// Print a dashboard of the metrics
+    Dashboard(Dashboard),
+    /// Print alarms on metrics that are in CloudWatch, for CloudFormation
+    Alarms {
+        /// The namespace that the metrics are in
+        #[arg(long, default_value = "tallygate")]
+        namespace: String,
+    },
+}
+
+/// `infra dashboard`.
+#[derive(Debug, Args)]
+pub(crate) struct Dashboard {
+    /// The tool that shows it
+    #[arg(long, value_enum)]
+    pub(crate) format: DashboardFormat,
+    /// The namespace that the metrics are in, in CloudWatch
+    #[arg(long, default_value = "tallygate")]
+    pub(crate) namespace: String,
+    /// The region of CloudWatch
+    #[arg(long, value_parser = region, required_if_eq("format", "cloudwatch"))]
+    pub(crate) region: Option<String>,
+}
+
+fn region(text: &str) -> Result<String, &'static str> {
+    let is_one = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_region = !text.is_empty() && text.chars().all(is_one);
+    is_region.then(|| text.to_owned()).ok_or("as in eu-central-1")
+}
+
+/// The format of a dashboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DashboardFormat {
+    /// Grafana, over Prometheus
+    Grafana,
+    /// CloudWatch, as `put-dashboard` takes it
+    Cloudwatch,
 }
 
 /// The table that a template or a policy is about.

@@ -7,11 +7,12 @@ mod outbox;
 mod stripe;
 
 use serde_json::{Value, json};
+use tallygate::billing::SentSinceCopy;
 use tallygate::billing::audit::{Audit, Gap, Line};
 use tallygate::billing::report::Report as Sent;
 
 use super::Ran;
-use crate::args::Report;
+use crate::args::{Report, Since};
 use crate::failure::code;
 use crate::output::{Colour, Output, Table, say};
 use crate::service::{For, with_gate};
@@ -29,6 +30,11 @@ pub(super) async fn report(out: Output, settings: &Settings, how: &Report) -> Ra
         return waiting(out, settings).await;
     }
     with_gate(settings, For::Billing, async |gate| {
+        if let Some(since) = how.resume
+            && !gate.resume_reports(since.into()).await?
+        {
+            say("this store was never restored: there was nothing to resume");
+        }
         let sent = gate.report_now().await?;
         match out.json {
             true => out.document(&report_json(&sent))?,
@@ -41,6 +47,15 @@ pub(super) async fn report(out: Output, settings: &Settings, how: &Report) -> Ra
         Ok(if sent.failed.is_empty() { code::OK } else { code::FAILURE })
     })
     .await
+}
+
+impl From<Since> for SentSinceCopy {
+    fn from(since: Since) -> Self {
+        match since {
+            Since::AskStripe => Self::AskStripe,
+            Since::Nothing => Self::Nothing,
+        }
+    }
 }
 
 /// What the next report would send.

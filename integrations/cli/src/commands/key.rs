@@ -230,7 +230,7 @@ fn instant(end: When) -> Result<SystemTime, Failure> {
 }
 
 /// A hash of 64 hexadecimal digits.
-fn sha256(text: &str) -> Result<[u8; DIGITS / 2], Failure> {
+pub(super) fn sha256(text: &str) -> Result<[u8; DIGITS / 2], Failure> {
     let wrong = || {
         Failure::usage(
             "a SHA-256 has 64 hexadecimal digits: printf %s \"$KEY\" | sha256sum | cut -c1-64",

@@ -7,10 +7,16 @@ mod billing;
 #[cfg(not(feature = "stripe"))]
 #[path = "no_billing.rs"]
 mod billing;
+#[cfg(feature = "redb")]
+mod copies;
+#[cfg(not(feature = "redb"))]
+#[path = "no_copies.rs"]
+mod copies;
 mod dlq;
 mod doctor;
 mod env;
 mod found;
+mod import;
 mod infra;
 mod init;
 mod key;
@@ -19,6 +25,8 @@ mod plans;
 mod quota;
 mod shell;
 mod tenant;
+#[cfg(feature = "top")]
+mod top;
 mod usage;
 
 use std::process::ExitCode;
@@ -61,6 +69,7 @@ async fn run(cli: Cli) -> Ran {
         Command::Key(what) => key::run(out, &settings(&global)?, what).await,
         Command::Usage(what) => usage::run(out, &settings(&global)?, what).await,
         Command::Quota(what) => quota::run(out, &settings(&global)?, what).await,
+        Command::Import(what) => import::run(out, &global, what).await,
         Command::Operator(what) => operator::run(out, &settings(&global)?, what).await,
         Command::Report(how) => billing::report(out, &settings(&global)?, &how).await,
         Command::Audit => billing::audit(out, &settings(&global)?).await,
@@ -70,8 +79,14 @@ async fn run(cli: Cli) -> Ran {
         Command::Event(what) => billing::event(out, &settings(&global)?, what).await,
         Command::Dlq(what) => dlq::run(out, &settings(&global)?, what).await,
         Command::Alerts(what) => alerts::run(out, &settings(&global)?, what).await,
+        #[cfg(feature = "top")]
+        Command::Top(what) => top::run(out, &global, what).await,
         Command::Doctor => doctor::run(out, &global).await,
         Command::Env => env::run(out, &settings(&global)?),
+        Command::Backup { file, dry_run } => {
+            copies::backup(out, &settings(&global)?, &file, dry_run).await
+        }
+        Command::Restore(what) => copies::restore(out, &settings(&global)?, &what).await,
         Command::Infra(what) => infra::run(out, &settings(&global)?, what).await,
         Command::Completions { shell } => shell::completions(out, shell),
         Command::Man { dir } => shell::man(&dir),

@@ -17,10 +17,13 @@ use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::{now, written, written_or};
 
+mod export;
+
 pub(super) async fn run(out: Output, settings: &Settings, what: Usage) -> Ran {
     match what {
         Usage::Show { id } => show(out, settings, &id).await,
         Usage::History(what) => history(out, settings, &what).await,
+        Usage::Export(what) => export::run(out, settings, &what).await,
         Usage::Record { id, meter, units, event, at, dry_run } => {
             let too_late = || Failure::usage("the calendar does not reach so far: write a date");
             let at = at.map(|it| it.from(now()).ok_or_else(too_late)).transpose()?;

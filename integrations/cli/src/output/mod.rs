@@ -4,7 +4,8 @@
 //!
 //! 1. With `--json` standard output is one JSON document, or a line for each entry of a list.
 //! 2. No control character, and none that turns the direction of a line, reaches an output as it
-//!    is: not from a name in the store, not from the command line.
+//!    is: not from a name in the store, not from the command line. An export that goes to no
+//!    terminal has the ids as they are, for programs.
 //! 3. Colour only at a terminal, and not with `NO_COLOR`.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -34,7 +35,7 @@ impl Output {
 
     /// Prints a JSON document on a line.
     pub(crate) fn document(self, value: &Value) -> Result<(), Failure> {
-        print(&format!("{}\n", escaped_json(&value.to_string())))
+        print(&json_line(value))
     }
 
     /// Prints a table.
@@ -71,11 +72,16 @@ pub(crate) fn say(text: &str) {
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| match error.kind() {
+    written.map_err(|error| not_printed(&error))
+}
+
+/// Standard output does not take any more.
+pub(crate) fn not_printed(error: &std::io::Error) -> Failure {
+    match error.kind() {
         // A pager, or `head`, that has read enough.
         ErrorKind::BrokenPipe => Failure::new(code::OK, ""),
         _ => Failure::new(code::FAILURE, format!("standard output: {error}")),
-    })
+    }
 }
 
 /// Whether a character acts on a terminal instead of being shown.
@@ -95,6 +101,11 @@ pub(crate) fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// The same of a line of JSON, with its end.
+pub(crate) fn json_line(value: &Value) -> String {
+    format!("{}\n", escaped_json(&value.to_string()))
 }
 
 /// The same of JSON, where such characters are within strings only.

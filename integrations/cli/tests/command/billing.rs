@@ -2,6 +2,7 @@
 
 use stripe_sim::{Settings, Sim};
 
+use crate::doctor::check;
 use crate::home::Home;
 
 const PLANS: &str = "default-plan = \"free\"\n\
@@ -136,6 +137,10 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     assert!(row["why"].as_str().unwrap().starts_with("refused: "), "{row}");
     let entry = row["entry"].as_str().unwrap();
     assert!(home.run(&["outbox", "list"]).stdout.contains(entry));
+    let (state, detail) = check(&home, "outbox", &[]);
+    assert!(state == "trouble" && detail.starts_with("1 entries wait for a decision"), "{detail}");
+    let (state, detail) = check(&home, "reports", &[]);
+    assert_eq!((&*state, &*detail), ("ok", "no process reports at the moment"));
 
     // Without a decision it stays; a dry run decides nothing.
     home.run(&["outbox", "decide", entry, "--settled"]).fails(5);
@@ -154,6 +159,7 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     assert_eq!(report["units"], 3, "{report}");
     let sent = home.run(&["outbox", "list", "--json"]).json();
     assert_eq!(sent["state"], "sent", "{sent}");
+    assert_eq!(check(&home, "outbox", &[]), ("ok".into(), "nothing is on its way".into()));
     assert_ne!(sent["entry"], entry, "under an identifier of its own");
     let sent = sent["entry"].as_str().unwrap();
     assert!(home.run(&["outbox", "decide", sent, "--owed", "--yes"]).fails(6).contains("reports"));
@@ -174,4 +180,28 @@ async fn an_entry_that_is_settled_is_never_sent() {
     sim.create_meter("calls").unwrap();
     assert_eq!(home.run(&["report", "--json"]).json()["units"], 0);
     assert!(sim.totals().is_empty() && home.run(&["outbox", "list"]).code == 0);
+}
+
+/// What was sent after a backup is not in it, and is not sent again once that was restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_billed_twice_over_a_restore() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    sim.create_meter("calls").unwrap();
+    let customer = sim.call("POST", "/v1/customers", "name=acme");
+    let home = home(&sim);
+    test_support::waits::past_a_minutes_end();
+    link(&home, customer["id"].as_str().unwrap()).await;
+    let billed = || sim.totals().iter().map(|total| total.total).sum::<i64>();
+    record(&home, "e1", "3");
+    home.run(&["backup", "b.redb"]).ok();
+    home.run(&["report"]).ok();
+    assert_eq!(billed(), 3, "of which the backup knows nothing");
+
+    let restored = home.run(&["restore", "b.redb", "--yes"]);
+    assert!(restored.stderr.contains("before `tallygate report --resume`"), "{}", restored.stderr);
+    let waits = home.run(&["report"]).fails(6);
+    assert!(waits.contains("restored"), "{waits}");
+    home.run(&["report", "--resume", "ask-stripe"]).ok();
+    assert_eq!(billed(), 3, "Stripe's sums are asked for first, some hours later");
+    assert_eq!(home.run(&["outbox", "list"]).code, 0);
 }

@@ -27,9 +27,11 @@ fn nothing_is_different_after_a_dry_run() {
     let changes = "quota.requests = \"5/day\"";
     home.run(&["tenant", "override", "acme", changes, "--reason", "x"]).ok();
     home.run(&["tenant", "grant", "acme", "requests", "5", id, welcome]).ok();
+    home.write("tenants.csv", "tenant,plan\ninitech,pro\n");
     let before = listing(&home);
     for args in [
         &["tenant", "create", "initech", "--plan", "pro"][..],
+        &["import", "csv", "tenants.csv"],
         &["tenant", "set-plan", "acme", "free"],
         &["tenant", "override", "globex", changes, "--reason", "x"],
         &["tenant", "end-override", "acme", "--all"],
@@ -37,6 +39,8 @@ fn nothing_is_different_after_a_dry_run() {
         &["tenant", "end-grant", "acme", "welcome"],
         &["tenant", "suspend", "acme"],
         &["tenant", "resume", "acme"],
+        &["tenant", "erase", "acme", "--reason", "x"],
+        &["backup", "b.redb"],
         &["key", "create", "acme", "--name", "other"],
         &["key", "rotate", "acme", key],
         &["key", "expire", "acme", key, "--at", "1d"],

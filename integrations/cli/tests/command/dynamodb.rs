@@ -34,10 +34,42 @@ async fn tenants_and_usage_are_in_the_table() {
     let usage = home.run(&["usage", "show", "acme", "--json"]).json();
     assert_eq!(usage["meters"][0]["used"], 5, "{usage}");
     assert!(home.run(&["tenant", "list"]).ok().contains("acme"));
+    let csv = home.run(&["usage", "export", "--raw"]).ok();
+    assert!(csv.contains("\"acme\",\"requests\""), "{csv}");
+    let key = "apikey1234abcdefghij0123456789";
+    home.write("tenants.csv", &format!("tenant,plan,account,key\nacme,free,cus_1,{key}\nnew,,,\n"));
+    let imported = home.run(&["import", "csv", "tenants.csv"]).ok();
+    let wanted = "acme: plan free; account cus_1; key \"imported\"\nnew: created\n";
+    assert_eq!(imported, wanted);
+    let again = home.run(&["import", "csv", "tenants.csv"]);
+    assert!(
+        again.stdout.is_empty() && again.stderr.contains("nothing changed"),
+        "{}",
+        again.stderr
+    );
+    home.write("taken.csv", &format!("tenant,key\nnew,{key}\n"));
+    assert!(home.run(&["import", "csv", "taken.csv"]).fails(2).contains("another tenant's"));
     assert!(home.run(&["doctor"]).ok().contains("the DynamoDB table cli"));
     let status = home.run(&["infra", "status"]);
     assert!(status.stdout.contains("a gate opens on cli"), "{}{}", status.stdout, status.stderr);
     assert!(status.stdout.contains("by the attribute ttl"), "{}", status.stdout);
+    let erased =
+        home.run(&["tenant", "erase", "acme", "--reason", "request 4711", "--yes", "--json"]);
+    let erased = erased.json();
+    let own = erased["id"].as_str().unwrap();
+    assert!(own.starts_with("~erased-") && erased["erased"].is_string(), "{erased}");
+    home.run(&["tenant", "show", "acme"]).fails(4);
+    let usage = home.run(&["usage", "show", own, "--json"]).json();
+    assert_eq!(usage["meters"][0]["used"], 5, "{usage}");
+    assert!(home.run(&["key", "list", own]).ok().contains("revoked"));
+    home.run(&["tenant", "create", "acme"]).ok();
+
+    let refused = home.run(&["backup", "b.redb"]).fails(1);
+    assert!(refused.contains("point-in-time recovery"), "{refused}");
+    let refused = home.run(&["restore", "b.redb"]).fails(2);
+    assert!(refused.contains("tallygate restore --yes"), "{refused}");
+    let done = home.run(&["restore", "--yes", "--json"]).json();
+    assert!(done["pools"] == 1 && done["file"].is_null(), "each log had its end already: {done}");
     home.set("TALLYGATE__STORE__TABLE", "missing");
     let missing = home.run(&["infra", "status"]);
     assert_eq!(missing.code, 4, "{}{}", missing.stdout, missing.stderr);

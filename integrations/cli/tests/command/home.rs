@@ -1,7 +1,7 @@
 //! A folder with a service in it, and the command run there.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -95,6 +95,22 @@ impl Home {
     }
 
     fn ran(&self, command: &mut Command) -> Ran {
+        let ran = self.set_up(command).output().unwrap();
+        Ran {
+            code: ran.status.code().unwrap(),
+            stdout: String::from_utf8(ran.stdout).unwrap(),
+            stderr: String::from_utf8(ran.stderr).unwrap(),
+        }
+    }
+
+    /// Starts the command, without a terminal.
+    pub(crate) fn start(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tallygate"));
+        self.set_up(command.args(args)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The folder and the environment of a command.
+    fn set_up<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let binary = Path::new(env!("CARGO_BIN_EXE_tallygate"));
         let mut path = std::ffi::OsString::from(binary.parent().unwrap());
         path.push(":");
@@ -108,11 +124,6 @@ impl Home {
         }
         command.env("PATH", path).env("USER", "kim").current_dir(self.folder.path());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        let ran = command.stdin(Stdio::null()).output().unwrap();
-        Ran {
-            code: ran.status.code().unwrap(),
-            stdout: String::from_utf8(ran.stdout).unwrap(),
-            stderr: String::from_utf8(ran.stderr).unwrap(),
-        }
+        command.stdin(Stdio::null())
     }
 }

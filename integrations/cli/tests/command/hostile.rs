@@ -13,6 +13,13 @@ fn is_safe(text: &str) {
     assert_eq!(text.chars().find(acts), None, "{text:?}");
 }
 
+/// A usage plan with such a name.
+fn json_of_usage_plans() -> String {
+    let plan =
+        serde_json::json!({ "id": NASTY, "name": TURNED, "apiStages": [{ "apiId": NASTY }] });
+    serde_json::json!({ "items": [plan] }).to_string()
+}
+
 #[test]
 fn what_acts_on_a_terminal_is_printed_escaped() {
     let home = Home::with_tenants();
@@ -20,8 +27,19 @@ fn what_acts_on_a_terminal_is_printed_escaped() {
     let grant = ["tenant", "grant", TURNED, "requests", "5", "--id", "g"];
     home.run(&[&grant[..], &["--source", TURNED]].concat()).ok();
     home.run(&["tenant", "suspend", TURNED, "--yes", "--actor", TURNED]).ok();
+    home.write("rows.csv", &format!("tenant,plan\n{TURNED},gold{TURNED}\n{NASTY},pro\n"));
+    home.write("plans.json", &json_of_usage_plans());
     for args in [
-        &["tenant", "list"][..],
+        &["import", "csv", "rows.csv"][..],
+        &["import", "csv", NASTY],
+        &["import", "api-gateway", "--usage-plans", "plans.json"],
+        &["import", "tower-governor", "--per-second", "1", "--burst-size", "1", "--plan", NASTY],
+        &["usage", "export", "--tenant", NASTY],
+        &["usage", "export", "--meter", NASTY],
+        &["usage", "export", "--output", NASTY],
+        &["top", "--once"],
+        &["top", "--once", "--url", NASTY],
+        &["tenant", "list"],
         &["tenant", "show", TURNED],
         &["tenant", "history", TURNED],
         &["tenant", "suspend", TURNED],

@@ -5,19 +5,30 @@
 #[cfg(feature = "stripe")]
 mod billing;
 mod conflicts;
+mod copies;
 mod dlq;
+mod doctor;
 mod dry_run;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod exit_codes;
 mod explain;
+mod export;
 mod home;
 mod hostile;
+mod import;
 mod infra;
+#[cfg(feature = "dynamodb")]
+mod recorder;
+mod runbook;
 mod session;
 mod sessions;
 mod simulate;
 #[cfg(feature = "stripe")]
 mod stripe_events;
+#[cfg(feature = "dynamodb")]
+mod table;
 #[cfg(target_os = "linux")]
 mod terminal;
+#[cfg(feature = "top")]
+mod top;

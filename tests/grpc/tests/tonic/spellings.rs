@@ -4,7 +4,6 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tallygate::middleware::GateLayer;
 use tallygate::{Admitted, Gate, testing};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -60,9 +59,9 @@ impl Health for Said {
     }
 }
 
-/// Sends every call of `acme` to this path, as it is spelled.
+/// Sends every call of `acme` by this method to this path, as it is spelled.
 #[derive(Clone)]
-struct Spelled(Channel, &'static str);
+struct Spelled(Channel, http::Method, &'static str);
 
 impl Service<http::Request<Body>> for Spelled {
     type Response = http::Response<Body>;
@@ -74,7 +73,8 @@ impl Service<http::Request<Body>> for Spelled {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        *request.uri_mut() = self.1.parse().unwrap();
+        *request.method_mut() = self.1.clone();
+        *request.uri_mut() = self.2.parse().unwrap();
         request.headers_mut().insert("x-tenant", http::HeaderValue::from_static("acme"));
         Box::pin(self.0.call(request))
     }
@@ -86,26 +86,48 @@ async fn used(gate: &Gate) -> u64 {
     report.meters.iter().find(|meter| &*meter.name == "requests").unwrap().used.whole()
 }
 
-#[tokio::test]
-async fn no_spelling_of_a_method_reaches_its_handler_at_another_price() {
-    let (gate, _clock) = testing::gate(PLANS);
+/// A server in front of this gate, and a channel to it.
+async fn serve(gate: &Gate) -> Channel {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder()
-        .layer(GateLayer::new(&gate))
+        .layer(tallygate_tonic::layer(gate))
         .add_service(HealthServer::new(Said))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
-    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let channel = channel.connect().await.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect().await.unwrap()
+}
 
+/// Calls the method at this path, and says how that went.
+async fn call(channel: &Channel, method: http::Method, path: &'static str) -> Code {
+    let mut client = HealthClient::new(Spelled(channel.clone(), method, path));
+    let answer = client.check(HealthCheckRequest::default()).await;
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+#[tokio::test]
+async fn a_call_by_any_method_of_http_is_on_the_route_of_its_post() {
+    let (gate, _clock) = testing::gate(PLANS);
+    let channel = serve(&gate).await;
+    for method in [http::Method::PUT, http::Method::GET, http::Method::DELETE] {
+        let before = used(&gate).await;
+        let code = call(&channel, method.clone(), "/grpc.health.v1.Health/Check").await;
+        assert_eq!((code, used(&gate).await - before), (Code::Ok, 25), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_method_reaches_its_handler_at_another_price() {
+    let (gate, _clock) = testing::gate(PLANS);
+    let channel = serve(&gate).await;
     let asked = [
         ("/grpc.health.v1.Health/Check", Code::Ok, 25),
         ("/grpc.health.v1.Health/Check?a=/", Code::Ok, 25),
         ("/grpc.health.v1.Health/Watch", Code::NotFound, 3),
         ("//Check", Code::Unimplemented, 1),
-        ("//grpc.health.v1.Health/Check", Code::Unimplemented, 1),
-        ("/grpc.health.v1.Health//Check", Code::Unimplemented, 1),
+        ("//grpc.health.v1.Health/Check", Code::Unimplemented, 25),
+        ("/grpc.health.v1.Health//Check", Code::Unimplemented, 25),
         ("/grpc.health.v1.Health/Check/", Code::Unimplemented, 1),
         ("/grpc.health.v1.Health/./Check", Code::Unimplemented, 1),
         ("/grpc.health.v1.Health/%43heck", Code::Unimplemented, 25),
@@ -117,9 +139,7 @@ async fn no_spelling_of_a_method_reaches_its_handler_at_another_price() {
     ];
     for (path, code, cost) in asked {
         let before = used(&gate).await;
-        let mut client = HealthClient::new(Spelled(channel.clone(), path));
-        let answer = client.check(HealthCheckRequest::default()).await;
-        assert_eq!(answer.map_or_else(|status| status.code(), |_| Code::Ok), code, "{path}");
+        assert_eq!(call(&channel, http::Method::POST, path).await, code, "{path}");
         assert_eq!(used(&gate).await - before, cost, "{path}");
     }
 }

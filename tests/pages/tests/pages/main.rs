@@ -6,10 +6,12 @@
 mod admin;
 mod blocks;
 mod cookbook;
+mod deploy;
 mod existing_app;
 mod getting_started;
 mod hanging_up;
 mod many_tenants;
+mod metrics;
 mod migrating;
 mod openapi;
 mod support;

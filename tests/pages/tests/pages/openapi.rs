@@ -203,6 +203,11 @@ async fn tenants(bed: &mut Bed) {
     let of = "/admin/tenants/{tenant}";
     bed.ask(&format!("PATCH {of}"), "/tenants/globex", 200, change).await;
     bed.ask(&format!("GET {of}"), "/tenants/globex", 200, none()).await;
+    let why = json!({ "reason": "request 4711" });
+    let erased = bed.ask(&format!("DELETE {of}"), "/tenants/globex", 200, why).await;
+    assert!(erased["erased"].is_string(), "{erased}");
+    let at = format!("/tenants/{}", erased["id"].as_str().unwrap());
+    bed.ask(&format!("GET {of}"), &at, 200, none()).await;
 }
 
 async fn units(bed: &mut Bed) {

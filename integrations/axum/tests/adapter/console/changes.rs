@@ -139,6 +139,30 @@ fn a_new_key_is_shown_once_and_an_old_one_ends() {
 }
 
 #[test]
+fn a_tenant_is_erased_once_its_id_was_written_and_is_shown_under_another() {
+    let Some(mut browser) = Browser::start("console") else { return };
+    let (bed, browser) = (Bed::new(), &mut browser);
+    let key = bed.tenant("ann@example.com");
+    assert_eq!(bed.works(&key), 200);
+    bed.at_tenant(browser, &bed.write, "ann@example.com");
+    let fields = |id| [("Its id, once more", id), ("Reason", "request 4711")];
+    change(browser, "Erase", &fields("ann"));
+    browser.until("document.querySelector('dialog .say')?.innerText.includes('not its id')");
+    assert_eq!(bed.works(&key), 200);
+    browser.presses("Escape");
+    done(browser, "Erase", &fields("ann@example.com"), "It is erased.");
+    assert_eq!(bed.works(&key), 401);
+    browser.reads("~erased-");
+    browser.reads("request 4711");
+    let left = browser.eval("document.documentElement.innerHTML.includes('ann@example.com')");
+    assert_eq!(left, false);
+    let acts = "[...document.querySelectorAll('main button')].map(it => it.textContent)";
+    let acts = browser.eval(&format!("{acts}.join(', ')"));
+    assert!(!acts.as_str().unwrap().contains("Give units"), "{acts}");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn a_token_that_may_only_look_is_shown_no_change() {
     let Some(mut browser) = Browser::start("console") else { return };
     let (bed, browser) = (Bed::populated(), &mut browser);

@@ -29,7 +29,7 @@ fn tab_goes_from_the_top_to_the_bottom_of_what_is_seen() {
     bed.at_tenant(browser, &bed.write, "acme");
     browser.eval("document.activeElement.blur(); document.getElementById('skip').focus()");
     let mut stops = Vec::new();
-    for _ in 0..18 {
+    for _ in 0..19 {
         browser.presses("Tab");
         stops.push(focus(browser));
     }
@@ -41,6 +41,7 @@ fn tab_goes_from_the_top_to_the_bottom_of_what_is_seen() {
         "Change plan",
         "Add exception",
         "Suspend",
+        "Erase",
         "Reset requests/month",
         "Reset credits/day",
         "Meter",

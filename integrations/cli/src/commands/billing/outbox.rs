@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tallygate::Gate;
 use tallygate::billing::{EntryState, OutboxRow, Stopped};
 
-use crate::args::{Decision, Destroy, Outbox, Write};
+use crate::args::{Decision, Outbox};
 use crate::ask;
 use crate::commands::Ran;
 use crate::failure::{Failure, code};
@@ -92,8 +92,7 @@ async fn decide(
         say("no entry was refused");
         return Ok(code::OK);
     }
-    let write = Write { dry_run: how.dry_run, actor: None, reason: None };
-    ask::allowed(&what, &Destroy { yes: how.yes, write })?;
+    ask::decided(&what, how)?;
     if how.dry_run {
         say("dry run: nothing was decided");
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Names, check_arn, check_name, print};
+use super::{Names, check_arn, check_name, print_document};
 use crate::args::{Iam, IamRole};
 use crate::commands::Ran;
 use crate::failure::{Failure, code};
@@ -31,11 +31,7 @@ pub(super) fn run(out: Output, names: &Names, how: &Iam) -> Ran {
     {
         statements.push(key_statement(key));
     }
-    if out.json {
-        out.document(&policy)?;
-        return Ok(code::OK);
-    }
-    print(out, &(serde_json::to_string_pretty(&policy).map_err(broken)? + "\n"))
+    print_document(out, &policy)
 }
 
 /// The table, in the region and the account that were said.

@@ -6,14 +6,21 @@
 //! | `template` | the table and the schedule of reports, as templates of three tools |
 //! | `iam` | policies with the rights that a role uses |
 //! | `status` | the table, compared with the template |
+//! | `watched` | what dashboards show, and what raises alarms, by the metrics of the code |
+//! | `dashboard`, `alarms` | these for Grafana and CloudWatch |
 
+mod alarms;
+mod dashboard;
 mod iam;
+#[cfg(any(test, not(feature = "dynamodb")))]
+mod no_status;
 #[cfg(feature = "dynamodb")]
 mod status;
-#[cfg(not(feature = "dynamodb"))]
-#[path = "no_status.rs"]
-mod status;
 mod template;
+mod watched;
+
+#[cfg(feature = "dynamodb")]
+pub(super) use status::table_checks;
 
 use serde_json::Value;
 
@@ -23,11 +30,20 @@ use crate::failure::{Failure, code};
 use crate::output::Output;
 use crate::settings::{Settings, StoreAt};
 
+#[cfg_attr(
+    not(feature = "dynamodb"),
+    allow(clippy::unused_async, reason = "it waits where the feature is on")
+)]
 pub(super) async fn run(out: Output, settings: &Settings, what: Infra) -> Ran {
     match what {
         Infra::Template { format, of } => template::run(out, &names(settings, &of), format),
         Infra::Iam(how) => iam::run(out, &names(settings, &how.of), &how),
+        #[cfg(feature = "dynamodb")]
         Infra::Status => status::run(out, settings).await,
+        #[cfg(not(feature = "dynamodb"))]
+        Infra::Status => Err(no_status::why(settings)),
+        Infra::Dashboard(how) => dashboard::run(out, &how),
+        Infra::Alarms { namespace } => alarms::run(out, &namespace),
     }
 }
 
@@ -60,6 +76,19 @@ fn check_name(table: &str) -> Result<(), Failure> {
     }
 }
 
+/// Refuses a name that no namespace of CloudWatch can have: it would end a query.
+fn check_namespace(name: &str) -> Result<(), Failure> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | '#');
+    match (1..=255).contains(&name.len()) && name.chars().all(legal) && !name.starts_with("AWS/") {
+        true => Ok(()),
+        false => Err(Failure::usage(format!(
+            "no namespace of yours can be called {name:?}\n\
+             help: 1 to 255 characters, each a letter of a-z or A-Z, a digit, or one of `.-_/#`, \
+             and not AWS/ at its start"
+        ))),
+    }
+}
+
 /// Refuses a text that is no ARN.
 fn check_arn(arn: &str) -> Result<(), Failure> {
     let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '%');
@@ -80,6 +109,16 @@ fn no_table() -> Failure {
          help: name the service file of production with --service, or write \
          TALLYGATE__STORE__KIND=dynamodb before the command",
     )
+}
+
+/// Prints a document for another tool, indented unless the output is for a program.
+fn print_document(out: Output, document: &Value) -> Ran {
+    let broken = |error: serde_json::Error| Failure::new(code::FAILURE, error.to_string());
+    match out.json {
+        true => out.document(document)?,
+        false => out.whole(&(serde_json::to_string_pretty(document).map_err(broken)? + "\n"))?,
+    }
+    Ok(code::OK)
 }
 
 /// Prints a text for another tool; with `--json` as a string.

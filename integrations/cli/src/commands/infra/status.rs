@@ -23,10 +23,18 @@ pub(super) async fn run(out: Output, settings: &Settings) -> Ran {
     print(out, checks(&dynamodb_client().await, &table).await)
 }
 
+/// What makes a table throttle, or grow without end; for `doctor`, with the rights of the service.
+pub(in crate::commands) async fn table_checks(client: &Client, table: &str) -> Vec<Found> {
+    match described(client, table).await {
+        Ok(description) => vec![expiry(client, table).await, billing(table, &description)],
+        Err(failure) => vec![Found::Trouble(failure)],
+    }
+}
+
 async fn checks(client: &Client, table: &str) -> Vec<(&'static str, Found)> {
-    let description = match client.describe_table().table_name(table).send().await {
-        Ok(described) => described.table.unwrap_or_else(|| TableDescription::builder().build()),
-        Err(error) => return vec![("table", Found::Trouble(not_described(table, &error)))],
+    let description = match described(client, table).await {
+        Ok(description) => description,
+        Err(failure) => return vec![("table", Found::Trouble(failure))],
     };
     // As a gate does when it opens: its keys, its state, the attribute that expires its items.
     let opens = match DynamoDb::new(client.clone(), table).check().await {
@@ -42,6 +50,13 @@ async fn checks(client: &Client, table: &str) -> Vec<(&'static str, Found)> {
         ("encryption", encryption(&description)),
         ("replicas", replicas(&description)),
     ]
+}
+
+async fn described(client: &Client, table: &str) -> Result<TableDescription, Failure> {
+    match client.describe_table().table_name(table).send().await {
+        Ok(described) => Ok(described.table.unwrap_or_else(|| TableDescription::builder().build())),
+        Err(error) => Err(not_described(table, &error)),
+    }
 }
 
 async fn expiry(client: &Client, table: &str) -> Found {

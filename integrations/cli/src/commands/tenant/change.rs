@@ -84,8 +84,12 @@ fn change(what: What) -> Result<Change, Failure> {
             destroys(id, how, text, Edit::Suspend)?
         }
         What::Resume { id, write } => of(id, write, Edit::Resume),
-        What::List(_) | What::Show { .. } | What::History { .. } | What::Refusals { .. } => {
-            return Err(Failure::new(code::FAILURE, "this command changes nothing"));
+        What::List(_)
+        | What::Show { .. }
+        | What::Erase { .. }
+        | What::History { .. }
+        | What::Refusals { .. } => {
+            return Err(Failure::new(code::FAILURE, "this command is another's"));
         }
     })
 }

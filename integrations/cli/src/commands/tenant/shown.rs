@@ -38,6 +38,7 @@ pub(in crate::commands) fn json_of(record: &TenantRecord) -> Value {
         "plan": record.plan,
         "plan_since": written(record.plan_since()),
         "suspended": record.suspended,
+        "erased": record.erased().map(written),
         "payment": word(record),
         "payment_since": written(record.payment_since()),
         "anchor": written(record.anchor()),
@@ -76,7 +77,11 @@ pub(super) fn list_row(table: &mut Table, record: &TenantRecord) {
 }
 
 fn state(record: &TenantRecord) -> (&'static str, Colour) {
-    if record.suspended { ("suspended", Colour::Red) } else { ("active", Colour::Green) }
+    match (record.erased(), record.suspended) {
+        (Some(_), _) => ("erased", Colour::Red),
+        (None, true) => ("suspended", Colour::Red),
+        (None, false) => ("active", Colour::Green),
+    }
 }
 
 /// A tenant as a table, with what is in force where that is known.
@@ -156,6 +161,7 @@ fn change(edit: &Edit) -> String {
         Edit::KeyRevoked { id } => format!("key {id} revoked"),
         Edit::Account(Some(account)) => format!("account {account}"),
         Edit::Account(None) => "no account".to_owned(),
+        Edit::Erased => "erased".to_owned(),
         // Those of the billing service, and of later versions: as they are stored.
         other => serde_json::to_string(other).unwrap_or_else(|_| "unknown".to_owned()),
     }

@@ -2,6 +2,24 @@
 //!
 //! It sends nothing to Stripe and makes no store and no pepper.
 
+//!
+//! | file | looks at |
+//! |---|---|
+//! | this one | the files, the store, the pepper, Stripe's key, the clock |
+//! | `table` | the DynamoDB table, and its clock |
+//! | `machine` | the journal, the disk, memory |
+//! | `kept` | what the store keeps for an operator: alerts, dead letters, keys that end |
+//! | `billed` | what is on its way to Stripe |
+//!
+//! docs/runbook.md has each check under a symptom, and each symptom a check.
+
+#[cfg(feature = "stripe")]
+mod billed;
+mod kept;
+mod machine;
+#[cfg(feature = "dynamodb")]
+mod table;
+
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -19,14 +37,19 @@ use crate::when::{now, written};
 /// How far another clock may be ahead of this one.
 const AHEAD: Duration = Duration::from_secs(60);
 
+/// How far the table's may be from it: windows turn by each process's own.
+const APART: Duration = Duration::from_secs(5);
+
 /// No release is older.
 const FIRST: u64 = 1_767_225_600;
+
+type Checks = Vec<(&'static str, Found)>;
 
 pub(super) async fn run(out: Output, global: &Global) -> Ran {
     print(out, checks(global).await)
 }
 
-async fn checks(global: &Global) -> Vec<(&'static str, Found)> {
+async fn checks(global: &Global) -> Checks {
     let settings = match Settings::read(&global.service) {
         Ok(settings) => settings,
         Err(failure) => return vec![("service file", Found::Trouble(failure))],
@@ -35,16 +58,24 @@ async fn checks(global: &Global) -> Vec<(&'static str, Found)> {
     let is_legal = matches!(plan_file, Found::Ok(_));
     let mut checks = vec![("service file", service_file(&settings)), ("plan file", plan_file)];
     let left = || Found::Left("repair the plan file first".to_owned());
-    if !is_legal {
-        checks.extend([("store", left()), ("pepper", left()), ("stripe", left())]);
-    } else {
-        let store = store(&settings).await;
-        let is_open = matches!(store, Found::Ok(_));
-        checks.push(("store", store));
+    let kept = match is_legal {
+        true => of_store(&settings).await,
+        false => KEPT.map(|name| (name, left())).into(),
+    };
+    let is_open = kept.iter().any(|it| it.0 == "store" && matches!(it.1, Found::Ok(_)));
+    checks.extend(kept);
+    let (table, apart) = of_table(&settings).await;
+    checks.push(("table", table));
+    checks.push(("journal", machine::journal(&settings)));
+    checks.push(("disk", machine::disk(&settings)));
+    checks.push(("memory", machine::memory()));
+    if is_legal {
         checks.push(("pepper", pepper(&settings, is_open).await));
-        checks.push(("stripe", stripe(&settings).await));
+        checks.extend(billing(&settings, is_open).await);
+    } else {
+        checks.extend(["pepper", "stripe", "outbox", "reports"].map(|name| (name, left())));
     }
-    checks.push(("clock", clock(&settings)));
+    checks.push(("clock", clock(&settings, apart)));
     checks
 }
 
@@ -71,23 +102,36 @@ fn plan_file(settings: &Settings) -> Found {
     }
 }
 
-async fn store(settings: &Settings) -> Found {
+/// What is checked on the open store.
+const KEPT: [&str; 4] = ["store", "keys", "dead letters", "alerts"];
+
+/// The store, and what it keeps.
+async fn of_store(settings: &Settings) -> Checks {
     let at = settings.store();
+    let alone = |store: Found| {
+        let [name, rest @ ..] = KEPT;
+        let left = || Found::Left("it is checked with the store".to_owned());
+        [(name, store)].into_iter().chain(rest.map(|name| (name, left()))).collect()
+    };
     let shown = match &at {
         StoreAt::Memory => {
-            return Found::Left("in memory: it ends with the service's process".to_owned());
+            return alone(Found::Left("in memory: it ends with the service's process".to_owned()));
         }
         StoreAt::Redb(path) if !is_made(&at) => {
             let text = "is not there yet: the service's first start makes it";
-            return Found::Left(format!("{} {text}", path.display()));
+            return alone(Found::Left(format!("{} {text}", path.display())));
         }
         StoreAt::Redb(path) => path.display().to_string(),
         StoreAt::Dynamodb(table) => format!("the DynamoDB table {table}"),
     };
-    match open(settings, For::Tenants).await {
-        Err(failure) => Found::Trouble(failure),
-        Ok(gate) => closed(gate, shown).await,
-    }
+    let gate = match open(settings, For::Tenants).await {
+        Err(failure) => return alone(Found::Trouble(failure)),
+        Ok(gate) => gate,
+    };
+    let kept =
+        [kept::keys(&gate).await, kept::letters(&gate).await, kept::alerts(&gate, settings).await];
+    let store = closed(gate, shown).await;
+    KEPT.into_iter().zip([store].into_iter().chain(kept)).collect()
 }
 
 /// What an open gate says of itself, which is closed then.
@@ -102,6 +146,45 @@ async fn closed(gate: Gate, shown: String) -> Found {
         }
         _ => Found::Ok(shown),
     }
+}
+
+/// The table, and how far its clock is from this one.
+#[cfg(feature = "dynamodb")]
+async fn of_table(settings: &Settings) -> (Found, Option<Duration>) {
+    match settings.store() {
+        StoreAt::Dynamodb(table) => {
+            let (found, apart) = table::checks(&table).await;
+            (found, apart.map(|it| it.0))
+        }
+        _ => (no_table(), None),
+    }
+}
+
+#[cfg(not(feature = "dynamodb"))]
+#[allow(clippy::unused_async, reason = "it waits where the feature is on")]
+async fn of_table(_: &Settings) -> (Found, Option<Duration>) {
+    (no_table(), None)
+}
+
+fn no_table() -> Found {
+    Found::Left("the store is no DynamoDB table".to_owned())
+}
+
+/// Stripe's key, and with it what is on its way to Stripe.
+#[cfg_attr(not(feature = "stripe"), allow(unused_variables, reason = "there is no outbox"))]
+async fn billing(settings: &Settings, is_open: bool) -> Checks {
+    let stripe = stripe(settings).await;
+    let left = || match &stripe {
+        Found::Left(why) => Found::Left(why.clone()),
+        Found::Trouble(_) => Found::Left("repair Stripe's key first".to_owned()),
+        Found::Ok(_) => Found::Left("it is checked with the store".to_owned()),
+    };
+    let (outbox, reports) = match &stripe {
+        #[cfg(feature = "stripe")]
+        Found::Ok(_) if is_open => billed::checks(settings).await,
+        _ => (left(), left()),
+    };
+    vec![("stripe", stripe), ("outbox", outbox), ("reports", reports)]
 }
 
 /// The pepper is that of the store's keys.
@@ -144,8 +227,9 @@ async fn stripe(settings: &Settings) -> Found {
     }
 }
 
-/// The clock is neither before this release nor before what was written last.
-fn clock(settings: &Settings) -> Found {
+/// The clock is neither before this release nor before what was written last, nor is it apart from
+/// the table's.
+fn clock(settings: &Settings, apart: Option<Duration>) -> Found {
     let now = now();
     let trouble = |text: String| {
         let help = "\nhelp: set the clock (timedatectl), and keep it with NTP";
@@ -153,6 +237,10 @@ fn clock(settings: &Settings) -> Found {
     };
     if now < SystemTime::UNIX_EPOCH + Duration::from_secs(FIRST) {
         return trouble(format!("it says {}: before this release was made", written(now)));
+    }
+    if let Some(apart) = apart.filter(|apart| *apart > APART) {
+        let (now, apart) = (written(now), apart.as_secs());
+        return trouble(format!("it says {now}: {apart} s from the table's"));
     }
     let mut files = vec![settings.plans_file(), settings.path.clone()];
     if let StoreAt::Redb(path) = settings.store() {

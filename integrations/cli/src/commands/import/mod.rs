@@ -1,0 +1,122 @@
+//! `import`: tenants, keys and limits from elsewhere.
+//!
+//! # Laws
+//!
+//! 1. A file is read and checked to its end, against the plan file and the store, before anything
+//!    is written. Every row that is wrong is named, with its reason; while there is one nothing is
+//!    written, unless `--skip-wrong` leaves it out.
+//! 2. The same import again changes nothing. One that was cut off is completed by the same again.
+//! 3. No key is printed, logged, or put into an error. The store has its SHA-256.
+//! 4. A file has at most so many bytes and rows: all that it says is in memory at once.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use super::Ran;
+use crate::args::{ApiGateway, Global, Governor, Import};
+use crate::failure::{Failure, code};
+use crate::new_file::NewFile;
+use crate::output::{Output, say};
+
+mod apply;
+mod csv_file;
+mod gateway_keys;
+mod gateway_plans;
+mod key;
+mod look;
+mod rate;
+mod rows;
+
+/// Most bytes of a file: some three hundred for each of the most rows.
+const MOST_BYTES: u64 = 32 << 20;
+
+pub(super) async fn run(out: Output, global: &Global, what: Import) -> Ran {
+    match what {
+        Import::Csv { file, how } => {
+            let settings = super::settings(global)?;
+            let read = csv_file::read(&bytes(&file)?, &key::prefixes(&settings))?;
+            apply::run(out, &settings, (&file, read), &how).await
+        }
+        Import::ApiGateway(what) => gateway(out, global, &what).await,
+        Import::TowerGovernor(what) => governor(out, &what),
+    }
+}
+
+async fn gateway(out: Output, global: &Global, what: &ApiGateway) -> Ran {
+    let plans = gateway_plans::read(&bytes(&what.usage_plans)?)?;
+    let Some(file) = &what.keys else {
+        return print(out, what.output.as_deref(), &gateway_plans::file(&plans));
+    };
+    let settings = super::settings(global)?;
+    let mut of_plans = Vec::new();
+    for (id, file) in &what.plan_keys {
+        of_plans.push((id.as_str(), bytes(file)?));
+    }
+    let sources = gateway_keys::Sources { plans: &plans, of_plans: &of_plans, what };
+    let read = sources.read(&bytes(file)?, &key::prefixes(&settings))?;
+    apply::run(out, &settings, (file, read), &what.how).await
+}
+
+/// `import tower-governor`.
+fn governor(out: Output, what: &Governor) -> Ran {
+    let nanoseconds = |n: u64, each: u64| u128::from(n) * u128::from(each);
+    let interval = match (what.per_second, what.per_millisecond, what.per_nanosecond) {
+        (Some(n), ..) => nanoseconds(n, 1_000_000_000),
+        (_, Some(n), _) => nanoseconds(n, 1_000_000),
+        (.., n) => nanoseconds(n.unwrap_or(1), 1),
+    };
+    if !gateway_plans::is_name(&what.plan) {
+        let text = format!("{:?} cannot be a plan's name", what.plan);
+        return Err(Failure::usage(text + "\nhelp: write letters, digits, `-` and `_`"));
+    }
+    let mut notes = Vec::new();
+    let rate = rate::text(1_000_000_000, interval);
+    if !rate.is_exact {
+        let text = "is slower by less than one request an hour: the interval divides no hour";
+        notes.push(format!("{} {text}", rate.text));
+    }
+    let rate = format!("{} burst {}{}", rate.text, what.burst_size, what.per.words());
+    let plan = &what.plan;
+    let toml = format!("default-plan = \"{plan}\"\n\n[plan.{plan}]\nrate.default = \"{rate}\"\n");
+    print(out, what.output.as_deref(), &PlanText { toml, notes })
+}
+
+/// A plan file, and what of its source it does not have.
+struct PlanText {
+    toml: String,
+    notes: Vec<String>,
+}
+
+/// Prints a plan file, or writes it into a new file.
+fn print(out: Output, file: Option<&Path>, text: &PlanText) -> Ran {
+    let document = || serde_json::json!({ "toml": text.toml, "notes": text.notes });
+    match file {
+        Some(path) => {
+            let file = NewFile::begin(path)?;
+            let written = std::io::Write::write_all(&mut file.writer()?, text.toml.as_bytes());
+            written.map_err(|error| Failure::of_file(path, &error))?;
+            file.finish()?;
+            match out.json {
+                true => out.document(&document())?,
+                false => out.line(&path.display().to_string())?,
+            }
+        }
+        None if out.json => out.document(&document())?,
+        None => out.whole(&text.toml)?,
+    }
+    text.notes.iter().for_each(|note| say(&format!("note: {note}")));
+    Ok(code::OK)
+}
+
+/// A file's content, up to [`MOST_BYTES`].
+fn bytes(file: &Path) -> Result<Vec<u8>, Failure> {
+    let of_file = |error: std::io::Error| Failure::of_file(file, &error);
+    let mut bytes = Vec::new();
+    let from = std::fs::File::open(file).map_err(of_file)?;
+    from.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(of_file)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let text = format!("{}: more than {} MiB", file.display(), MOST_BYTES >> 20);
+        return Err(Failure::usage(text + "\nhelp: split it; parts are imported one by one"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,85 @@
+//! `top`: who is near a limit, what is refused and what is wrong, of a running service by its
+//! operator's routes, or of tenants in a store.
+//!
+//! # Laws
+//!
+//! 1. It changes nothing, so a token that may only look is enough. The token is from a file or the
+//!    environment, in no argument, and in no output.
+//! 2. A reading that fails leaves the last one on the screen, with the reason.
+//! 3. The terminal is as it was before when it ends, also by a signal or a panic.
+
+use std::io::IsTerminal as _;
+
+use super::Ran;
+use crate::args::{Global, Top};
+use crate::failure::{Failure, code};
+use crate::output::Output;
+use crate::service::{For, with_gate};
+
+mod client;
+mod draw;
+mod live;
+mod reading;
+mod screen;
+mod store;
+
+use client::Client;
+use reading::Reading;
+use screen::Screen;
+use store::StoreReader;
+
+/// Where readings come from.
+#[derive(Clone)]
+enum Source {
+    Service(Box<Client>),
+    Store(StoreReader),
+}
+
+impl Source {
+    async fn read(&self) -> Result<Reading, Failure> {
+        match self {
+            Self::Service(service) => service.read().await,
+            Self::Store(store) => store.read().await,
+        }
+    }
+}
+
+pub(super) async fn run(out: Output, global: &Global, what: Top) -> Ran {
+    let is_live = !what.once && !out.json;
+    let (screen, keys) = (std::io::stdout().is_terminal(), std::io::stdin().is_terminal());
+    if is_live && !(screen && keys) {
+        let text =
+            "there is no terminal to draw on\nhelp: --once prints one reading, --json a line";
+        return Err(Failure::usage(text));
+    }
+    if let Some(url) = &what.url {
+        let source = Source::Service(Box::new(Client::new(url, &what)?));
+        return show(out, &what, source, is_live).await;
+    }
+    with_gate(&super::settings(global)?, For::Tenants, async |gate| {
+        let source = Source::Store(StoreReader::new(gate.clone(), &what));
+        show(out, &what, source, is_live).await
+    })
+    .await
+    .map_err(|failure| match failure.code {
+        code::CONFLICT => {
+            let text = "the store is open in a service that runs";
+            let help = "help: name its operator's routes: --url http://localhost:3000/admin";
+            Failure::conflict(format!("{text}\n{help}"))
+        }
+        _ => failure,
+    })
+}
+
+async fn show(out: Output, what: &Top, source: Source, is_live: bool) -> Ran {
+    if is_live {
+        let screen = Screen::new(what.sort, std::env::var_os("NO_COLOR").is_none());
+        return live::run(&source, screen, what.every).await;
+    }
+    let reading = source.read().await?;
+    match out.json {
+        true => out.document(&reading.json())?,
+        false => reading.print(out, what.sort)?,
+    }
+    Ok(code::OK)
+}
