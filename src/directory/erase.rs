@@ -6,8 +6,8 @@
 //!    suspended for good, and no change of it is accepted. All that follows only removes, may be
 //!    repeated, and is completed by repeating the erasure after a crash.
 //! 2. The outer id is freed last. Until then an erasure that was cut short is found by it.
-//! 3. Who was overtaken by an erasure removes what it has just written itself: it looks at the
-//!    record after its write, and the erasure looks for such writes after the record's.
+//! 3. A writer that an erasure overtakes removes what it has just written: it looks at the record
+//!    after its write, and the erasure looks for such writes after the record's.
 //! 4. No entry of the history goes, and none of the past grants and keys: their texts do.
 //!
 //! What is owed stays owed. The customer's name at the billing service is in the record's eras and

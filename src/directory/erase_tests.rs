@@ -254,7 +254,7 @@ async fn a_reason_that_names_the_tenant_and_a_live_subscription_are_refused() {
     }
     let refused = directory.by("root").erase(ID, "").await;
     assert!(matches!(refused, Err(DirectoryError::Text { what: "a note", .. })));
-    assert!(matches!(directory.erase("nobody", WHY).await, Err(DirectoryError::NoTenant)));
+    assert!(matches!(directory.erase("missing", WHY).await, Err(DirectoryError::NoTenant)));
 
     let says = |payment| Subscribed {
         id: "sub_1".to_owned(),

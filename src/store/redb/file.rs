@@ -187,8 +187,8 @@ impl StoreFile {
                 error => self.not_done(error),
             };
             let items = transaction.open_table(ITEMS).map_err(incomplete)?;
-            let told = transaction.open_table(TALLY).map_err(incomplete)?;
-            let tally = read_tally(&told).map_err(|e| self.not_done(e))?;
+            let row = transaction.open_table(TALLY).map_err(incomplete)?;
+            let tally = read_tally(&row).map_err(|e| self.not_done(e))?;
             Ok(Whole { items, tally: tally.unwrap_or_default() })
         })
     }
