@@ -51,16 +51,27 @@ impl Directory {
     /// There is no such tenant, its customer has a live subscription, the reason names it, or the
     /// store fails.
     pub async fn erase(&self, id: &str, note: &str) -> Result<Tenant, DirectoryError> {
-        let found = self.find(id).await?.ok_or(DirectoryError::NoTenant)?;
-        found.may_be_erased()?;
-        let named = |text: &str| is_named(id, text);
-        if named(note) || self.actor.as_deref().is_some_and(named) {
-            return Err(DirectoryError::NamesErased);
-        }
+        let found = self.to_erase(id, note).await?;
         let erased = found.edit().with(Edit::Erased).note(note).save().await?;
         let tenant = erased.record().surrogate;
         self.forget(tenant, Some(id).filter(|id| !is_own_id(id))).await?;
         Ok(erased)
+    }
+
+    /// The tenant that [`erase`](Self::erase) would erase. For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    #[doc(hidden)]
+    pub async fn to_erase(&self, id: &str, note: &str) -> Result<Tenant, DirectoryError> {
+        let found = self.find(id).await?.ok_or(DirectoryError::NoTenant)?;
+        found.record.may_be_erased()?;
+        let named = |text: &str| is_named(id, text);
+        if named(note) || self.actor.as_deref().is_some_and(named) {
+            return Err(DirectoryError::NamesErased);
+        }
+        Ok(found)
     }
 
     /// Removes what an erased tenant has left behind, and frees its outer id.
@@ -130,18 +141,6 @@ impl Directory {
         let write = Write { key, when: vec![is_its], change: vec![Change::Delete] };
         // Refused: it is gone already, or another tenant's by now.
         until_known_at_once(&*self.inner.store, write).await.map(drop)
-    }
-}
-
-impl Tenant {
-    /// Whether [`Directory::erase`] would erase it. For the operator's command.
-    ///
-    /// # Errors
-    ///
-    /// As that.
-    #[doc(hidden)]
-    pub fn may_be_erased(&self) -> Result<(), DirectoryError> {
-        self.record.may_be_erased()
     }
 }
 

@@ -128,7 +128,7 @@ async fn rehearse(
             make(&copy, change).await?;
             "a new key".to_owned()
         }
-        Change::Rotate(key, _) => format!("{} replaced by another", known(tenant, key).await?),
+        Change::Rotate(key, _) => format!("{} replaced by another", working(tenant, key).await?),
         Change::Expire(key, at) => {
             format!("{} ended at {}", known(tenant, key).await?, written(*at))
         }
@@ -144,10 +144,23 @@ async fn rehearse(
 
 /// A key of the tenant, by its id.
 async fn known(tenant: &Tenant, key: &str) -> Result<String, Failure> {
+    found(tenant, key, |_| true).await
+}
+
+/// The same for one that works.
+async fn working(tenant: &Tenant, key: &str) -> Result<String, Failure> {
+    found(tenant, key, |it| it.state == KeyState::Active).await
+}
+
+async fn found(
+    tenant: &Tenant,
+    key: &str,
+    is: impl Fn(&KeyInfo) -> bool,
+) -> Result<String, Failure> {
     let keys = tenant.keys().await?;
-    let known = keys.iter().find(|it| it.id == key);
-    let known = known.ok_or_else(|| DirectoryError::NoKey(key.to_owned()))?;
-    Ok(format!("key {key} ({})", known.name))
+    let found = keys.iter().find(|it| it.id == key && is(it));
+    let found = found.ok_or_else(|| DirectoryError::NoKey(key.to_owned()))?;
+    Ok(format!("key {key} ({})", found.name))
 }
 
 /// `key list`.

@@ -99,8 +99,13 @@ fn doctor_makes_nothing() {
 #[test]
 fn a_dry_run_fails_as_the_change_would() {
     let home = Home::with_tenants();
+    let ended = home.run(&["key", "create", "acme", "--json"]).json();
+    let ended = ended["id"].as_str().unwrap();
+    home.run(&["key", "revoke", "acme", ended, "--yes"]).ok();
     for (args, code) in [
         (&["tenant", "create", "acme"][..], 6),
+        (&["tenant", "erase", "acme", "--reason", "acme has asked"], 2),
+        (&["key", "rotate", "acme", ended], 4),
         (&["tenant", "create", "a\nb"], 2),
         (&["tenant", "create", "initech", "--plan", "gold"], 4),
         (&["tenant", "set-plan", "acme", "gold"], 4),
@@ -115,7 +120,7 @@ fn a_dry_run_fails_as_the_change_would() {
     ] {
         let dry = home.run(&[args, &["--dry-run"]].concat());
         assert_eq!(dry.code, code, "{args:?}: {}{}", dry.stdout, dry.stderr);
-        let yes = args[1] == "suspend" || args[1] == "end-grant" || args[1] == "revoke";
+        let yes = ["suspend", "end-grant", "revoke", "erase"].contains(&args[1]);
         let real = if yes { [args, &["--yes"]].concat() } else { args.to_vec() };
         let real = home.run(&real).fails(code);
         assert_eq!(dry.stderr.lines().last(), real.lines().last(), "{args:?}");
