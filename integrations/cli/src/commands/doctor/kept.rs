@@ -67,7 +67,8 @@ pub(super) async fn keys(gate: &Gate) -> Found {
             Found::Ok(format!("{of} ends within 7 days"))
         }
         Ok((keys, _)) => trouble(&format!(
-            "{} keys end within 7 days: {}\nhelp: `tallygate key create` makes one in place of each",
+            "{} keys end within 7 days: {}\n\
+             help: `tallygate key create` makes one in place of each",
             keys.len(),
             keys.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ")
         )),
