@@ -1,4 +1,5 @@
-//! Alerts across SIGKILL: a receiver that fails for an hour gets each once afterwards, in order.
+//! Alerts across SIGKILL: a receiver that fails for an hour gets each once afterwards, in order,
+//! and again under the same id only the one that was on its way when the process died.
 //!
 //! The hour is the server's clock's: each process is started with its clock further ahead.
 
@@ -121,14 +122,18 @@ async fn a_receiver_that_fails_for_an_hour_gets_each_once_afterwards_across_kill
     assert!(receiver.taken().is_empty());
     receiver.fails.store(false, Ordering::Relaxed);
     let server = Server::start_ahead(&files, 3_600);
-    waits::until("all alerts", || receiver.taken().len() >= expected.len());
+    waits::until("some alerts", || receiver.taken().len() >= 4);
     server.kill();
-    // And nothing more comes of another.
     let server = Server::start_ahead(&files, 7_200);
+    waits::until("all alerts", || distinct(&receiver.taken()).len() >= expected.len());
+    server.terminate().await;
+    // And nothing more comes of another.
+    let server = Server::start_ahead(&files, 10_800);
     tokio::time::sleep(Duration::from_secs(3)).await;
     server.terminate().await;
     let taken = receiver.taken();
-    let found: Vec<_> = taken
+    let once = distinct(&taken);
+    let found: Vec<_> = once
         .iter()
         .map(|(_, document)| {
             let data = &document["data"];
@@ -137,11 +142,19 @@ async fn a_receiver_that_fails_for_an_hour_gets_each_once_afterwards_across_kill
         })
         .collect();
     assert_eq!(found, expected, "each once, in order");
-    let ids: BTreeSet<_> = taken.iter().map(|(id, _)| id).collect();
-    assert_eq!(ids.len(), taken.len());
+    // One may have been taken but not yet noted as delivered at the kill: it comes once more, next.
+    let repeated = taken.len() - once.len();
+    let at_once = taken.windows(2).filter(|pair| pair[0].0 == pair[1].0).count();
+    assert!(repeated == at_once && repeated <= 1, "{repeated} repeated, {at_once} of them next");
     println!(
-        "alerts: 3 kills, {} tries that failed, {} alerts once each",
+        "alerts: 4 kills, {} tries that failed, {} alerts once each, {repeated} repeated",
         receiver.tries() - taken.len(),
-        taken.len()
+        once.len()
     );
+}
+
+/// What a receiver keeps that drops the ids it has, as docs/alerts.md asks.
+fn distinct(taken: &[(String, Value)]) -> Vec<&(String, Value)> {
+    let mut ids = BTreeSet::new();
+    taken.iter().filter(|(id, _)| ids.insert(id)).collect()
 }
