@@ -59,7 +59,7 @@ pub struct Audit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Line {
-    /// The billing account in force when the use was admitted; `None` if there was none.
+    /// The billing account in force at the use; `None` if there was none.
     pub account: Option<Arc<str>>,
     /// The tenant.
     pub tenant: Surrogate,

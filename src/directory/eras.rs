@@ -243,7 +243,19 @@ impl TenantRecord {
         self.eras.get_or_insert_default()
     }
 
+    /// The customer that pays for what is used now.
+    pub(crate) fn payer(&self) -> Option<&str> {
+        match self.erased_ms {
+            Some(_) => self.account_at(i64::MAX),
+            None => self.account.as_deref(),
+        }
+    }
+
+    /// The customer of an instant. What requests that were admitted before an erasure report after
+    /// it is owed by the last one.
     fn account_at(&self, at_ms: i64) -> Option<&str> {
+        let last_ms = self.erased_ms.map_or(i64::MAX, |erased_ms| erased_ms.saturating_sub(1));
+        let at_ms = at_ms.min(last_ms);
         let accounts = &self.eras().accounts;
         if accounts.is_empty() {
             return self.account.as_deref(); // since ever, as far as is known

@@ -134,7 +134,7 @@ impl LiveCatalog {
             anchors: record.era(now_ms).anchors(term),
             since_ms: edges.last_ms,
             until_ms: edges.next_ms,
-            account: record.account.as_deref().map(Arc::from),
+            account: record.payer().map(Arc::from),
             rev: self.rev(record, &edges),
         }
     }

@@ -2,6 +2,7 @@
 //! its id's next tenant's.
 
 use serde_json::json;
+use tallygate::Ask;
 use tallygate::directory::DirectoryError;
 
 use crate::bench::{Bench, subscription};
@@ -50,6 +51,27 @@ async fn what_an_erased_tenant_has_used_is_billed_once_and_to_its_customer() {
     let who = tallygate::Identified::from(&bench.gate.tenant(own).await.unwrap());
     let reply = bench.gate.usage_reply(&who, None).await;
     assert_eq!(reply.status, 200, "its usage is asked for under its new id");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_request_reports_after_the_erasure_of_its_tenant_is_owed_by_its_customer() {
+    let bench = Bench::new().await;
+    bench.customer(ID).await;
+    let tenant = bench.gate.tenant(ID).await.unwrap();
+    let ask = Ask::new(&tenant, "work").cost("requests", 3);
+    let permit = bench.gate.admit(ask).await.unwrap();
+    bench.pass(60);
+    bench.gate.directory().by("kim").erase(ID, "request 4711").await.unwrap();
+    bench.pass(60);
+    permit.usage().add("requests", 40);
+    permit.settle();
+    for _ in 0..3 {
+        bench.pass(1_200);
+        bench.report().await;
+    }
+    assert_eq!(bench.billed("api_requests"), 43);
+    let audit = bench.gate.audit().await.unwrap();
+    assert!(audit.is_clean(), "{audit:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
