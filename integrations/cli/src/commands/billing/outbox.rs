@@ -144,7 +144,7 @@ fn not_refused(row: &OutboxRow) -> Failure {
 }
 
 /// The state in a word, and its reason.
-fn state(row: &OutboxRow) -> (&'static str, Option<String>) {
+pub(super) fn state(row: &OutboxRow) -> (&'static str, Option<String>) {
     let sum = |sum: &i64| Some(format!("the sum of its minute is {sum}"));
     match &row.state {
         EntryState::Waits => ("waits", None),
