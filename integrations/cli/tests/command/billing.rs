@@ -153,7 +153,13 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
 
     // Without a decision it stays; a dry run decides nothing.
     home.run(&["outbox", "decide", entry, "--settled"]).fails(5);
-    home.run(&["outbox", "decide", entry]).fails(2);
+    let said = home.run(&["outbox", "decide", entry]).fails(2);
+    assert!(said.contains("--settled") && said.contains("--owed"), "{said}");
+    // No prefix, or one that every entry has, names none.
+    for args in [&["decide", "", "--owed"][..], &["decide", "tg_", "--settled"], &["retry", ""]] {
+        let said = home.run(&[&["outbox"], args, &["--yes"]].concat()).fails(2);
+        assert!(said.contains("outbox list"), "{args:?}: {said}");
+    }
     home.run(&["outbox", "decide", "tg_x", "--owed", "--yes"]).fails(4);
     let dry = home.run(&["outbox", "retry", "--all", "--dry-run"]);
     assert!(dry.stderr.contains("nothing was decided"), "{}", dry.stderr);
@@ -164,6 +170,8 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     let retried = home.run(&["outbox", "retry", &entry[..12], "--yes"]).ok();
     assert_eq!(retried, format!("{entry}: 3 units are owed\n"));
     assert!(sim.totals().is_empty(), "a decision sends nothing");
+    let list = home.run(&["outbox", "list"]);
+    assert!(list.stderr.contains("report --dry-run") && !list.stderr.contains("verified"));
     let report = home.run(&["report", "--json"]).json();
     assert_eq!(report["units"], 3, "{report}");
     let sent = home.run(&["outbox", "list", "--json"]).json();
@@ -196,6 +204,13 @@ async fn what_stripe_does_not_answer_fails_the_report_and_resolves_by_itself() {
     assert_eq!((&found["verdict"], &found["open"]), (&"failed".into(), &1.into()), "{found}");
     assert!(!found["unanswered"][0]["why"].as_str().unwrap().is_empty(), "{found}");
 
+    let row = home.run(&["outbox", "list", "--json"]).json();
+    assert_eq!(row["state"], "uncertain", "{row}");
+    let entry = row["entry"].as_str().unwrap();
+    for args in [&["retry", entry][..], &["decide", entry, "--owed"]] {
+        let said = home.run(&[&["outbox"], args, &["--yes"]].concat()).fails(6);
+        assert!(said.contains("tallygate report") && !said.contains("outbox decide"), "{said}");
+    }
     sim.heal();
     let report = home.run(&["report", "--json"]).json();
     assert_eq!((&report["verdict"], &report["sent"]), (&"sent".into(), &1.into()), "{report}");
