@@ -14,7 +14,7 @@ use super::outbox::{
     OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
 };
 use super::restored::Word;
-use super::result::{Report, ReportError};
+use super::result::{Report, ReportError, StoppedEntry};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::amount::Atoms;
 use crate::clock::{Clock, Now};
@@ -110,7 +110,9 @@ impl ReporterContext {
                 let freezes = matches!(step, SendStep::Freeze { .. });
                 match self.is_too_old(due, &outbox, now_s).await {
                     Ok(true) if freezes => report.too_old.push(due.id.clone()),
-                    Ok(_) => {}
+                    Ok(_) => {
+                        report.waiting += owed.saturating_sub(outbox.frozen).parts(atoms_per_unit);
+                    }
                     Err(error) => report.failed.push((due.id.clone(), error.to_string())),
                 }
                 let until_s = quiet_until(&outbox, owed, due, now_s);
@@ -263,7 +265,11 @@ impl ReporterContext {
             Delivery::Delivered => after.delivered(),
             Delivery::Refused(words) if !repeats => after.refused(&words),
             // An earlier send, without an answer, may count: the entry stays uncertain.
-            Delivery::Refused(_) | Delivery::Unknown(_) => return Ok(Some((marked, false))),
+            Delivery::Refused(why) | Delivery::Unknown(why) => {
+                let entry = StoppedEntry { item: due.id.clone(), k: entry.k };
+                report.unanswered.push((entry, why));
+                return Ok(Some((marked, false)));
+            }
         }
         let delivered = after.pending.is_none();
         match self.write(&due.id, &marked, after).await? {

@@ -247,6 +247,8 @@ impl Report {
         self.open += part.open;
         self.oldest_s = self.oldest_s.into_iter().chain(part.oldest_s).min();
         self.stopped.extend(part.stopped);
+        self.unanswered.extend(part.unanswered);
+        self.waiting += part.waiting;
         self.doubtful.extend(part.doubtful);
         self.too_old.extend(part.too_old);
         self.failed.extend(part.failed);

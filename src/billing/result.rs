@@ -32,6 +32,13 @@ pub struct Report {
     pub(crate) oldest_s: Option<i64>,
     /// Entries that wait for an operator.
     pub stopped: Vec<StoppedEntry>,
+    /// Entries sent in this run without a definite answer, and why. They are open.
+    #[doc(hidden)]
+    pub unanswered: Vec<(StoppedEntry, String)>,
+    /// Units that are owed and in no entry yet: they wait for a minute of their own, for entries to
+    /// be verified, or, after a restore, for the service's sums.
+    #[doc(hidden)]
+    pub waiting: u64,
     /// Items with an accepted entry that the service does not count, without a reported rejection.
     pub doubtful: Vec<ItemId>,
     /// Items with units that are too old to be sent, and are not carried.

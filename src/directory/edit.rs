@@ -460,6 +460,18 @@ impl TenantEdit {
         Err(DirectoryError::Busy)
     }
 
+    /// Checks a change of a tenant that is there as [`save`](Self::save) does, and writes nothing.
+    pub(crate) async fn rehearse(self) -> Result<(), DirectoryError> {
+        self.check()?;
+        let Target::Known(surrogate) = self.target else { return Ok(()) };
+        let before = self.directory.read_record(surrogate).await?;
+        if before.as_ref().is_some_and(|it| it.erased_ms.is_some()) && !self.is_erasure() {
+            return Err(DirectoryError::Erased);
+        }
+        let edits = self.still_to_make(surrogate, before.as_deref()).await?;
+        self.next(surrogate, before.as_deref(), edits).map(|_| ())
+    }
+
     /// The changes, except for grants that were given and have ended.
     async fn still_to_make(
         &self,

@@ -38,9 +38,6 @@ const DAY_MS: i64 = 86_400_000;
 /// Kept of a close's time for the end of the store.
 const FOR_THE_STORE: Duration = Duration::from_millis(500);
 
-/// Most alerts of a destination in one list.
-const MAX_LISTED: usize = 1_000;
-
 /// Starts to send, and to look.
 pub(super) fn start(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let queue = &inner.alerts.queue;
@@ -219,7 +216,7 @@ impl Gate {
     }
 
     /// Alerts that wait to be delivered, each with the name of its destination and, where that has
-    /// refused it, why; the oldest first, at most 1,000 for each destination. It reads the store.
+    /// refused it, why; the oldest of each destination first. It reads the store.
     ///
     /// # Errors
     ///
@@ -230,7 +227,7 @@ impl Gate {
         let queue = &self.inner.alerts.queue;
         let mut all = Vec::new();
         for to in &queue.destinations {
-            for (_, entry) in queue.waiting(to.name(), MAX_LISTED).await? {
+            for (_, entry) in queue.waiting(to.name(), usize::MAX).await? {
                 all.push((to.name().to_owned(), entry.notification, entry.refused));
             }
         }

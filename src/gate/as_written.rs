@@ -179,6 +179,8 @@ impl Given {
     /// Reads and checks them all, on this thread.
     fn read_here(self, now: Now) -> Result<AsWritten, Error> {
         let (mut config, missing) = self.source.read()?;
+        // Lists of keys say what each may do, also in a program without requests.
+        let unlisted = sources::unlisted(&config);
         if self.work_only {
             config.identify.clear();
             config.ingest.token = None;
@@ -207,7 +209,7 @@ impl Given {
         // Last, for it may make a pepper: a start that another mistake ends has made nothing.
         let by_host = ByHost { store: self.has_store, identify: self.has_identify };
         let Sources { identifier, made_pepper, keys_are_off } =
-            sources::identifier(&config, by_host)?;
+            sources::identifier(&config, unlisted, by_host)?;
         let only_named = config.identify.is_empty() && !self.has_identify && !self.work_only;
         Ok(AsWritten {
             settings,

@@ -1,9 +1,10 @@
 //! How a request of a tenant would be decided now, and why: the limits that hold for it with their
 //! windows and counters, what happens without the store, and the verdict. Nothing is drawn.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::logged::Drawn;
 use super::standing::{LimitReader, route_name};
@@ -27,6 +28,9 @@ impl Gate {
     /// process has served since; those of rates and of requests in flight are this process's own.
     /// For the operator's command.
     ///
+    /// `held` is what the caller may do. Where that is not said, it is taken to have the permission
+    /// that the route asks for.
+    ///
     /// # Errors
     ///
     /// The store's error.
@@ -36,6 +40,7 @@ impl Gate {
         who: &Identified,
         method: &str,
         path: &str,
+        held: Option<&[String]>,
     ) -> Result<Value, StoreError> {
         let inner = &*self.inner;
         if let Some(read) = self.refresh_for_look(&who.tenant().0, inner.clock.now()) {
@@ -66,14 +71,23 @@ impl Gate {
         let limits: Vec<_> =
             asked.iter().map(|(limit, asked)| shown(&reader, *limit, asked, from)).collect();
         let in_force = origins.overrides.iter().filter_map(|at| record.overrides.get(*at));
-        let verdict = match auth {
-            Auth::None => json!({ "verdict": "passed", "reason": "the route has auth = \"none\"" }),
+        let needed = named.and_then(|route| route.needs_permission.as_ref());
+        let has = |it: &Arc<str>| held.map(|held| held.iter().any(|held| **held == **it));
+        let verdict = match (auth, needed) {
+            (Auth::None, _) => {
+                json!({ "verdict": "passed", "reason": "the route has auth = \"none\"" })
+            }
+            // First, as in `Gate::check`, and whatever the route's `shadow` says.
+            (_, Some(needed)) if has(needed) == Some(false) => {
+                refused(&Reason::PermissionMissing(needed.clone()))
+            }
             _ => verdict(&reader, rules, &asked),
         };
         let mut all = json!({
             "at": rfc3339(now.wall_ms),
             "tenant": sheet.tenant.id,
             "route": route_name(&sheet, route),
+            "permission": needed.map(|it| json!({ "needed": &**it, "held": has(it) })),
             "plan": sheet.policy.plan.name,
             "status": super::status_word(&sheet.standing),
             "revision": live.revision,
@@ -212,11 +226,22 @@ fn verdict(reader: &LimitReader<'_>, rules: &RoutePolicy, asked: &[(Limit, Limit
     };
     let yields = rules.shadow && reason.yields_to_shadow();
     let resets = limit.and_then(|(limit, _)| Some(reader.read(limit)?.resets_in?.as_secs_f64()));
-    let mut found = Map::new();
-    found.insert("verdict".into(), json!(if yields { "shadowed" } else { "refused" }));
-    found.insert("reason".into(), json!(reason_word(&reason)));
-    found.insert("limit".into(), json!(limit.map(|(_, short)| &short.name)));
-    found.insert("http_status".into(), json!(Mapping::of(&reason).status));
-    found.insert("resets_in_seconds".into(), json!(resets.map(|it| it.ceil() as u64)));
-    Value::Object(found)
+    let mut found = refused(&reason);
+    if yields {
+        found["verdict"] = json!("shadowed");
+    }
+    found["limit"] = json!(limit.map(|(_, short)| &short.name));
+    found["resets_in_seconds"] = json!(resets.map(|it| it.ceil() as u64));
+    found
+}
+
+/// A refusal that no limit is the cause of.
+fn refused(reason: &Reason) -> Value {
+    json!({
+        "verdict": "refused",
+        "reason": reason_word(reason),
+        "limit": null,
+        "http_status": Mapping::of(reason).status,
+        "resets_in_seconds": null,
+    })
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Gate, Identified, TenantHandle};
 use crate::amount::Amount;
-use crate::directory::{DirectoryError, Grant, Tenant};
+use crate::directory::{DirectoryError, Grant, Tenant, TenantEdit};
 use crate::error::Error;
 use crate::identity::hex;
 use crate::report::{LimitReport, MeterReport, UsageReport};
@@ -63,16 +63,11 @@ impl Gate {
         limit: &str,
         reason: &str,
     ) -> Result<Option<Grant>, Error> {
-        let id = &tenant.record().id;
         for _ in 0..ATTEMPTS {
-            let now = tenant.again().await?;
-            let handle = self.tenant(id).await?;
-            self.check_is_tenant_wide(&handle, limit)?;
-            let report = self.usage_report(&Identified::from(&handle)).await?;
-            let (meter, quota) = find(&report, limit)?;
-            let made = Reset { meter, quota, version: now.record().version };
-            let Some(grant) = made.grant(reason) else { return Ok(None) };
-            match now.edit().grant(grant.clone()).note(reason).save().await {
+            let Some((grant, edit)) = self.reset_now(tenant, limit, reason).await? else {
+                return Ok(None);
+            };
+            match edit.save().await {
                 Ok(_) => return Ok(Some(grant)),
                 // Another reset of this quota has come first: perhaps it gave all of it.
                 Err(DirectoryError::GrantDiffers(_)) => {}
@@ -80,6 +75,46 @@ impl Gate {
             }
         }
         Err(DirectoryError::Busy.into())
+    }
+
+    /// What [`reset_quota`](Self::reset_quota) would give at the moment, by the same computation
+    /// and under the same checks; nothing is written. For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// As of [`reset_quota`](Self::reset_quota).
+    #[doc(hidden)]
+    pub async fn rehearse_reset(
+        &self,
+        tenant: &Tenant,
+        limit: &str,
+        reason: &str,
+    ) -> Result<Option<Grant>, Error> {
+        let Some((grant, edit)) = self.reset_now(tenant, limit, reason).await? else {
+            return Ok(None);
+        };
+        edit.rehearse().await?;
+        Ok(Some(grant))
+    }
+
+    /// The reset of what is used at the moment: its grant, and the change that gives it. `None`:
+    /// nothing is to be given back.
+    async fn reset_now(
+        &self,
+        tenant: &Tenant,
+        limit: &str,
+        reason: &str,
+    ) -> Result<Option<(Grant, TenantEdit)>, Error> {
+        let now = tenant.again().await?;
+        let handle = self.tenant(&tenant.record().id).await?;
+        self.check_is_tenant_wide(&handle, limit)?;
+        let report = self.usage_report(&Identified::from(&handle)).await?;
+        let (meter, quota) = find(&report, limit)?;
+        let made = Reset { meter, quota, version: now.record().version };
+        Ok(made.grant(reason).map(|grant| {
+            let edit = now.edit().grant(grant.clone()).note(reason);
+            (grant, edit)
+        }))
     }
 
     fn check_is_tenant_wide(

@@ -33,19 +33,31 @@ pub(super) struct Sources {
     pub(super) keys_are_off: bool,
 }
 
-/// Builds the identifier that the service file describes.
+/// What an API key may do that was made without permissions.
+pub(super) fn unlisted(config: &Config) -> Permissions {
+    config.identify.iter().fold(Permissions::default(), |all, way| match way {
+        Way::ApiKey { permissions, .. } => all.and(&permissions.join(" ")),
+        _ => all,
+    })
+}
+
+/// Builds the identifier that the service file describes. `unlisted`: what keys may do that were
+/// made without permissions.
 ///
 /// Where the file names no way, API keys are one by default. A host that identifies callers itself
 /// may have none, so they are off there if they have no pepper; without them it is an error.
-pub(super) fn identifier(config: &Config, by_host: ByHost) -> Result<Sources, Error> {
+pub(super) fn identifier(
+    config: &Config,
+    unlisted: Permissions,
+    by_host: ByHost,
+) -> Result<Sources, Error> {
     let env = |name: &str| std::env::var(name).ok();
     let wrong = |message: String| Error::Config(message);
     let (mut peppers, mut made_pepper, mut keys_are_off) = (Vec::new(), None, false);
-    let (mut sources, mut key_form, mut unlisted) = (Vec::new(), None, Permissions::default());
+    let (mut sources, mut key_form) = (Vec::new(), None);
     for way in &config.identify {
         match way {
-            Way::ApiKey { headers, peppers: own, prefix, permissions, is_default } => {
-                unlisted = unlisted.and(&permissions.join(" "));
+            Way::ApiKey { headers, peppers: own, prefix, permissions: _, is_default } => {
                 let form = prefix.as_deref().map(KeyForm::with_prefix);
                 key_form = key_form.or(form);
                 for pepper in own {

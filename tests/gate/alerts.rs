@@ -339,6 +339,21 @@ async fn a_destination_that_fails_is_trouble_and_its_alerts_can_be_listed() {
     assert!(gate.health().troubles.is_empty() && gate.waiting_alerts().await.unwrap().is_empty());
 }
 
+/// All that waits is listed, however much it is.
+#[tokio::test(start_paused = true)]
+async fn no_alert_that_waits_is_left_out_of_the_list() {
+    let (store, clock) = (Memory::new(), Paused::now());
+    let never = Inbox::default();
+    let builder = testing::builder(PLANS).store(store).clock(clock).notifier(never);
+    let gate = builder.sends_alerts(false).open().await.unwrap();
+    let acme = gate.directory().tenant("acme").plan("free").save().await.unwrap();
+    for n in 0..1_100 {
+        let plan = if n % 2 == 0 { "soft" } else { "free" };
+        acme.edit().plan(plan).save().await.unwrap();
+    }
+    assert_eq!(gate.waiting_alerts().await.unwrap().len(), 1_100);
+}
+
 /// A command that ends at once writes what it does for the service to send.
 #[tokio::test(start_paused = true)]
 async fn what_a_program_of_a_moment_does_is_sent_by_the_service() {

@@ -175,6 +175,12 @@ pub(crate) enum Plans {
         tenant: String,
         /// The method and the path: 'POST /v1/chat'
         request: String,
+        /// What the caller may do, for a route with `needs-permission`; several times for several
+        #[arg(long, value_name = "NAME")]
+        permission: Vec<String>,
+        /// The id of the key that the caller presents: its permissions are the caller's
+        #[arg(long, value_name = "ID", conflicts_with = "permission")]
+        key: Option<String>,
     },
     /// Decide a log of decisions, or an access log, again under plan files
     Simulate(Simulate),

@@ -2,22 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 /// `outbox`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Outbox {
     /// List the entries whose outcome is not final; exits with 7 if one waits for an operator
     List,
-    /// Decide about an entry that waits for an operator
+    /// Decide about an entry that waits for an operator: settled or owed
+    #[command(group(ArgGroup::new("decision").args(["settled", "owed"]).required(true)))]
     Decide {
         /// The entry's identifier, as `outbox list` has it, or its beginning
         entry: String,
         /// Its units count: they were billed by other means, or are forgiven
-        #[arg(long, required_unless_present = "owed")]
+        #[arg(long)]
         settled: bool,
         /// Its units do not count: they are owed, and sent anew by the next report
-        #[arg(long, conflicts_with = "settled")]
+        #[arg(long)]
         owed: bool,
         #[command(flatten)]
         how: Decision,

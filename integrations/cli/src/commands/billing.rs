@@ -1,18 +1,16 @@
-//! `report` and `audit`: usage into Stripe's meters, and whether all of it arrived. What lies
-//! between is in files of its own.
+//! `audit`: whether all usage has arrived in Stripe's meters. What else has to do with Stripe is in
+//! files of its own.
 
 mod event;
 mod invoices;
 mod outbox;
+mod report;
 mod stripe;
 
 use serde_json::{Value, json};
-use tallygate::billing::SentSinceCopy;
 use tallygate::billing::audit::{Audit, Gap, Line};
-use tallygate::billing::report::Report as Sent;
 
 use super::Ran;
-use crate::args::{Report, Since};
 use crate::failure::code;
 use crate::output::{Colour, Output, Table, say};
 use crate::service::{For, with_gate};
@@ -22,101 +20,8 @@ use crate::when::written;
 pub(super) use event::run as event;
 pub(super) use invoices::run as invoices;
 pub(super) use outbox::run as outbox;
+pub(super) use report::run as report;
 pub(super) use stripe::run as stripe;
-
-/// `report`.
-pub(super) async fn report(out: Output, settings: &Settings, how: &Report) -> Ran {
-    if how.dry_run {
-        return waiting(out, settings).await;
-    }
-    with_gate(settings, For::Billing, async |gate| {
-        if let Some(since) = how.resume
-            && !gate.resume_reports(since.into()).await?
-        {
-            say("this store was never restored: there was nothing to resume");
-        }
-        let sent = gate.report_now().await?;
-        match out.json {
-            true => out.document(&report_json(&sent))?,
-            false => out.table(&report_table(&sent))?,
-        }
-        for (item, why) in &sent.failed {
-            let (tenant, meter) = (item.tenant, &item.meter);
-            say(&format!("tenant {tenant}, meter {meter}: {why}"));
-        }
-        Ok(if sent.failed.is_empty() { code::OK } else { code::FAILURE })
-    })
-    .await
-}
-
-impl From<Since> for SentSinceCopy {
-    fn from(since: Since) -> Self {
-        match since {
-            Since::AskStripe => Self::AskStripe,
-            Since::Nothing => Self::Nothing,
-        }
-    }
-}
-
-/// What the next report would send.
-async fn waiting(out: Output, settings: &Settings) -> Ran {
-    with_gate(settings, For::Audit, async |gate| {
-        let audit = gate.audit().await?;
-        let waits = |gap: &Gap| match gap {
-            Gap::Waiting { units } => *units,
-            _ => 0,
-        };
-        let units: u64 = audit.gaps().map(|(_, gap)| waits(gap)).sum();
-        say("dry run: nothing was sent");
-        match out.json {
-            true => out.document(&json!({ "dry_run": true, "units": units }))?,
-            false => out.line(&format!("{units} units would be sent"))?,
-        }
-        Ok(code::OK)
-    })
-    .await
-}
-
-fn report_json(sent: &Sent) -> Value {
-    let id = |item: &tallygate::billing::ItemId| {
-        json!({
-            "account": &*item.account,
-            "tenant": item.tenant.to_string(),
-            "meter": &*item.meter,
-            "period": written(item.period()),
-        })
-    };
-    let stopped = sent.stopped.iter().map(|entry| json!({ "item": id(&entry.item), "k": entry.k }));
-    let failed = sent.failed.iter().map(|(item, why)| json!({ "item": id(item), "why": why }));
-    json!({
-        "dry_run": false,
-        "sent": sent.sent,
-        "units": sent.units,
-        "verified": sent.verified,
-        "open": sent.open,
-        "stopped": stopped.collect::<Vec<_>>(),
-        "doubtful": sent.doubtful.iter().map(id).collect::<Vec<_>>(),
-        "too_old": sent.too_old.iter().map(id).collect::<Vec<_>>(),
-        "failed": failed.collect::<Vec<_>>(),
-    })
-}
-
-fn report_table(sent: &Sent) -> Table {
-    let mut table = Table::of_pairs();
-    table.pair("sent", format!("{} entries of {} units", sent.sent, sent.units));
-    table.pair("verified", sent.verified.to_string());
-    table.pair("open", sent.open.to_string());
-    for (name, number) in [
-        ("stopped", sent.stopped.len()),
-        ("doubtful", sent.doubtful.len()),
-        ("too old", sent.too_old.len()),
-        ("failed", sent.failed.len()),
-    ] {
-        let colour = if number > 0 { Colour::Red } else { Colour::Plain };
-        table.coloured([name.to_owned(), number.to_string()], (1, colour));
-    }
-    table
-}
 
 /// `audit`.
 pub(super) async fn audit(out: Output, settings: &Settings) -> Ran {

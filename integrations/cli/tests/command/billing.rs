@@ -1,6 +1,6 @@
 //! `report` and `audit`, with a Stripe beside them.
 
-use stripe_sim::{Settings, Sim};
+use stripe_sim::{Fault, FaultKind, Settings, Sim};
 
 use crate::doctor::check;
 use crate::home::Home;
@@ -127,7 +127,16 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     let home = home(&sim);
     assert!(home.run(&["outbox", "list"]).stderr.contains("nothing is on its way"));
     customer_for_an_hour(&home, &sim).await;
-    home.run(&["report"]).ok();
+    let report = home.run(&["report"]);
+    assert_eq!(report.code, 7, "{}{}", report.stdout, report.stderr);
+    assert!(report.stderr.contains("an operator must decide about 1 entry"), "{}", report.stderr);
+    assert!(report.stderr.contains("tallygate outbox list"), "{}", report.stderr);
+    let report = home.run(&["report", "--json"]);
+    assert_eq!(report.code, 7, "{}{}", report.stdout, report.stderr);
+    let found: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!((&found["verdict"], &found["open"]), (&"decide".into(), &1.into()), "{found}");
+    let why = found["stopped"][0]["why"].as_str().unwrap();
+    assert!(why.starts_with("refused: "), "{found}");
 
     let list = home.run(&["outbox", "list", "--json"]);
     assert_eq!(list.code, 7, "{}", list.stderr);
@@ -144,7 +153,13 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
 
     // Without a decision it stays; a dry run decides nothing.
     home.run(&["outbox", "decide", entry, "--settled"]).fails(5);
-    home.run(&["outbox", "decide", entry]).fails(2);
+    let said = home.run(&["outbox", "decide", entry]).fails(2);
+    assert!(said.contains("--settled") && said.contains("--owed"), "{said}");
+    // No prefix, or one that every entry has, names none.
+    for args in [&["decide", "", "--owed"][..], &["decide", "tg_", "--settled"], &["retry", ""]] {
+        let said = home.run(&[&["outbox"], args, &["--yes"]].concat()).fails(2);
+        assert!(said.contains("outbox list"), "{args:?}: {said}");
+    }
     home.run(&["outbox", "decide", "tg_x", "--owed", "--yes"]).fails(4);
     let dry = home.run(&["outbox", "retry", "--all", "--dry-run"]);
     assert!(dry.stderr.contains("nothing was decided"), "{}", dry.stderr);
@@ -155,6 +170,8 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     let retried = home.run(&["outbox", "retry", &entry[..12], "--yes"]).ok();
     assert_eq!(retried, format!("{entry}: 3 units are owed\n"));
     assert!(sim.totals().is_empty(), "a decision sends nothing");
+    let list = home.run(&["outbox", "list"]);
+    assert!(list.stderr.contains("report --dry-run") && !list.stderr.contains("verified"));
     let report = home.run(&["report", "--json"]).json();
     assert_eq!(report["units"], 3, "{report}");
     let sent = home.run(&["outbox", "list", "--json"]).json();
@@ -166,12 +183,45 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     home.run(&["outbox", "retry", sent, "--yes"]).fails(6);
 }
 
+/// An answer that never came is a send that failed, and it is nothing to decide about.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stripe_does_not_answer_fails_the_report_and_resolves_by_itself() {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    sim.create_meter("calls").unwrap();
+    let home = home(&sim);
+    customer_for_an_hour(&home, &sim).await;
+    let (code, applied) = (500, false);
+    let kind = FaultKind::Status { code, applied, should_retry: Some(false), retry_after: None };
+    let events = "POST /v1/billing/meter_events";
+    sim.fault(Fault { on: events.into(), skip: 0, times: 0, kind });
+    let report = home.run(&["report"]);
+    assert_eq!(report.code, 1, "{}{}", report.stdout, report.stderr);
+    let said = &report.stderr;
+    assert!(said.contains("1 entry was not answered") && said.contains("globex"), "{said}");
+    let report = home.run(&["report", "--json"]);
+    assert_eq!(report.code, 1, "{}{}", report.stdout, report.stderr);
+    let found: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!((&found["verdict"], &found["open"]), (&"failed".into(), &1.into()), "{found}");
+    assert!(!found["unanswered"][0]["why"].as_str().unwrap().is_empty(), "{found}");
+
+    let row = home.run(&["outbox", "list", "--json"]).json();
+    assert_eq!(row["state"], "uncertain", "{row}");
+    let entry = row["entry"].as_str().unwrap();
+    for args in [&["retry", entry][..], &["decide", entry, "--owed"]] {
+        let said = home.run(&[&["outbox"], args, &["--yes"]].concat()).fails(6);
+        assert!(said.contains("tallygate report") && !said.contains("outbox decide"), "{said}");
+    }
+    sim.heal();
+    let report = home.run(&["report", "--json"]).json();
+    assert_eq!((&report["verdict"], &report["sent"]), (&"sent".into(), &1.into()), "{report}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_settled_is_never_sent() {
     let sim = Sim::start(Settings::default()).await.unwrap();
     let home = home(&sim);
     customer_for_an_hour(&home, &sim).await;
-    home.run(&["report"]).ok();
+    assert_eq!(home.run(&["report"]).code, 7);
     let row: serde_json::Value =
         serde_json::from_str(&home.run(&["outbox", "list", "--json"]).stdout).unwrap();
     let entry = row["entry"].as_str().unwrap();

@@ -126,3 +126,32 @@ fn a_dry_run_fails_as_the_change_would() {
         assert_eq!(dry.stderr.lines().last(), real.lines().last(), "{args:?}");
     }
 }
+
+/// The number is the one that is given back then: not the use, of which an earlier reset has given
+/// back a part.
+#[test]
+fn a_dry_run_of_a_reset_computes_what_the_reset_would() {
+    let home = Home::with_tenants();
+    let quota = "requests/cycle";
+    let reset = |more: &[&str]| home.run(&[&["quota", "reset", "acme", quota], more].concat());
+    let long = "x".repeat(513);
+    home.run(&["usage", "record", "acme", "requests", "7", "--id", "e1"]).ok();
+    for reason in ["", &long, "a\u{1}b"] {
+        let dry = reset(&["--reason", reason, "--dry-run"]).fails(2);
+        let real = reset(&["--reason", reason]).fails(2);
+        assert_eq!(dry.lines().last(), real.lines().last(), "{reason:?}");
+    }
+    let agree = |given: &str| {
+        let dry = reset(&["--reason", "x", "--dry-run"]).ok();
+        let json = reset(&["--reason", "x", "--dry-run", "--json"]).json();
+        let real = reset(&["--reason", "x", "--json"]).json();
+        let of = |it: &serde_json::Value| (it["grant"].clone(), it["limit"].clone());
+        assert_eq!(json["dry_run"], true, "{json}");
+        assert_eq!(of(&json), of(&real));
+        assert!(dry.contains(given), "{dry}");
+    };
+    agree("would begin anew: 7 requests would be given back");
+    home.run(&["usage", "record", "acme", "requests", "5", "--id", "e2"]).ok();
+    agree("would begin anew: 5 requests would be given back");
+    agree("nothing to give back");
+}

@@ -14,6 +14,9 @@ use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::written;
 
+/// What the identifier of every entry begins with.
+const ALL_BEGIN: &str = "tg_";
+
 pub(in crate::commands) async fn run(out: Output, settings: &Settings, what: Outbox) -> Ran {
     with_gate(settings, For::Audit, async |gate| {
         let rows = gate.outbox().await?;
@@ -66,7 +69,10 @@ fn list(out: Output, rows: &[OutboxRow]) -> Ran {
         table.coloured(cells, (5, colour));
     }
     match rows.is_empty() {
-        true => say("nothing is on its way: all that was sent is verified"),
+        true => say(
+            "nothing is on its way. What is owed and was not sent yet, or is owed anew, is in no \
+             entry: `tallygate report --dry-run` says how much that is",
+        ),
         false if !out.json => out.table(&table)?,
         false => {}
     }
@@ -114,8 +120,13 @@ async fn decide(
     Ok(code::OK)
 }
 
-/// The one entry whose identifier begins so.
+/// The one entry whose identifier begins so. What every identifier begins with names none, even
+/// where there is one alone: a script with an empty variable would decide about that.
 fn found<'a>(rows: &'a [OutboxRow], begins: &str) -> Result<&'a OutboxRow, Failure> {
+    if ALL_BEGIN.starts_with(begins) {
+        let text = format!("{begins:?} names no entry: write the beginning of its identifier");
+        return Err(Failure::usage(text + "\nhelp: `tallygate outbox list` shows it"));
+    }
     let mut all = rows.iter().filter(|row| row.identifier.starts_with(begins));
     match (all.next(), all.next()) {
         (Some(row), None) => Ok(row),
@@ -135,16 +146,36 @@ fn was_refused(row: &OutboxRow) -> bool {
 
 fn not_stopped(row: &OutboxRow) -> Failure {
     let text = format!("{}: it does not wait for a decision", row.identifier);
-    Failure::conflict(text + "\nhelp: the next reports resolve it by themselves")
+    Failure::conflict(format!("{text}\nhelp: {}", goes_on(row)))
 }
 
 fn not_refused(row: &OutboxRow) -> Failure {
-    let text = format!("{}: Stripe has not refused it, and may have counted it", row.identifier);
-    Failure::conflict(text + "\nhelp: look at Stripe, and then `tallygate outbox decide`")
+    let why = match row.state {
+        EntryState::Waits => "Stripe has not refused it",
+        _ => "Stripe has not refused it, and may have counted it",
+    };
+    Failure::conflict(format!("{}: {why}\nhelp: {}", row.identifier, goes_on(row)))
+}
+
+/// What becomes of an entry by itself, or what its operator does.
+fn goes_on(row: &OutboxRow) -> &'static str {
+    match row.state {
+        EntryState::Waits => "the next `tallygate report` sends it",
+        EntryState::Uncertain => {
+            "each `tallygate report` sends it again under the same identifier, which counts once; \
+             after a day Stripe's sum says whether it did"
+        }
+        EntryState::Sent => "the reports of tomorrow verify it with Stripe's sum",
+        EntryState::Doubtful(_) => {
+            "each day's reports ask for its sum again; `tallygate audit` compares it, and \
+             docs/billing.md says what a doubtful entry means"
+        }
+        EntryState::Stopped(_) => "look at Stripe, and then `tallygate outbox decide`",
+    }
 }
 
 /// The state in a word, and its reason.
-fn state(row: &OutboxRow) -> (&'static str, Option<String>) {
+pub(super) fn state(row: &OutboxRow) -> (&'static str, Option<String>) {
     let sum = |sum: &i64| Some(format!("the sum of its minute is {sum}"));
     match &row.state {
         EntryState::Waits => ("waits", None),

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use tallygate::Identified;
-use tallygate::directory::{Edit, Override, Tenant, TenantRecord};
+use tallygate::directory::{DirectoryError, Edit, KeyState, Override, Tenant, TenantRecord};
 
 use super::lines::Lines;
 use super::read;
@@ -14,7 +14,36 @@ use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::written;
 
-pub(super) async fn run(out: Output, settings: &Settings, id: &str, request: &str) -> Ran {
+/// Whose request it is.
+pub(super) struct Caller {
+    pub(super) tenant: String,
+    /// What it may do; none: that is not said.
+    pub(super) permissions: Vec<String>,
+    /// The id of its key, which says what it may do.
+    pub(super) key: Option<String>,
+}
+
+impl Caller {
+    /// What it may do, where that is said.
+    async fn held(&self, tenant: &Tenant) -> Result<Option<Vec<String>>, Failure> {
+        let Some(id) = &self.key else {
+            return Ok((!self.permissions.is_empty()).then(|| self.permissions.clone()));
+        };
+        let found = tenant.keys().await?.into_iter().find(|key| key.id == *id);
+        let key = found.ok_or_else(|| DirectoryError::NoKey(id.clone()))?;
+        if key.state != KeyState::Active {
+            let state = crate::commands::key::state(key.state).0;
+            let text = format!("the key {id} is {state}: a request with it is answered with 401");
+            return Err(Failure::conflict(
+                text + "\nhelp: `tallygate key list` shows those that work",
+            ));
+        }
+        Ok(Some(key.permissions))
+    }
+}
+
+pub(super) async fn run(out: Output, settings: &Settings, caller: &Caller, request: &str) -> Ran {
+    let id = &caller.tenant;
     let (method, path) = request
         .trim()
         .split_once(' ')
@@ -26,7 +55,8 @@ pub(super) async fn run(out: Output, settings: &Settings, id: &str, request: &st
         let found = gate.directory().find(id).await?;
         let tenant = found.ok_or_else(|| Failure::no_tenant(id))?;
         let who = Identified::from(&gate.tenant(id).await?);
-        let mut all = gate.explain(&who, &method, path).await?;
+        let held = caller.held(&tenant).await?;
+        let mut all = gate.explain(&who, &method, path, held.as_deref()).await?;
         let text = read(&file)?.map(|file| file.text);
         let text = text.map_err(|errors| Failure::new(code::FILE, errors.to_string()))?;
         let file = file.display().to_string();
@@ -183,6 +213,14 @@ fn print(out: Output, all: &Value) -> Result<(), Failure> {
     let made = if made.is_empty() { "none".to_owned() } else { made.join(", ") };
     head.pair("overrides", made);
     head.pair("route", format!("{}{}", text(&all["route"]), at(&all["route_at"])));
+    if let Some(needed) = all["permission"]["needed"].as_str() {
+        let held = match all["permission"]["held"].as_bool() {
+            Some(true) => "which the caller has",
+            Some(false) => "which the caller lacks",
+            None => "which the verdict takes the caller to have (--key, --permission)",
+        };
+        head.pair("permission", format!("{needed}, {held}"));
+    }
     head.pair("cost", pairs(&all["cost"], " "));
     head.pair("without the store", pairs(&all["fail_policy"], " = "));
     out.table(&head)?;

@@ -32,8 +32,9 @@ pub(super) async fn run(out: Output, global: &Global, what: Plans) -> Ran {
             out.whole(&format!("{schema}\n"))?;
             Ok(code::OK)
         }
-        Plans::Explain { tenant, request } => {
-            explain::run(out, &Settings::read(&global.service)?, &tenant, &request).await
+        Plans::Explain { tenant, request, permission, key } => {
+            let caller = explain::Caller { tenant, permissions: permission, key };
+            explain::run(out, &Settings::read(&global.service)?, &caller, &request).await
         }
         Plans::Simulate(how) => simulate::run(out, &Settings::read(&global.service)?, how).await,
         Plans::Diff { old, new } => diff::run(out, &old, &new).await,
