@@ -242,6 +242,8 @@ pub struct TenantEdit {
     is_named: bool,
     /// Nothing is changed on any other account.
     only_on: Option<String>,
+    /// Nothing is changed in any other version.
+    only_of: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -262,8 +264,16 @@ impl TenantEdit {
     }
 
     fn of_target(directory: Directory, target: Target) -> Self {
-        let (edits, note, only_on) = (Vec::new(), None, None);
-        Self { directory, target, edits, note, is_paid: false, is_named: false, only_on }
+        Self {
+            directory,
+            target,
+            edits: Vec::new(),
+            note: None,
+            is_paid: false,
+            is_named: false,
+            only_on: None,
+            only_of: None,
+        }
     }
 
     /// Assigns this plan. A live subscription takes precedence: then the plan waits for its end.
@@ -402,6 +412,13 @@ impl TenantEdit {
         self
     }
 
+    /// Fails with [`Busy`](DirectoryError::Busy) if the tenant has another version when this is
+    /// saved, unless that has the change already.
+    pub(crate) fn only_of(mut self, version: u64) -> Self {
+        self.only_of = Some(version);
+        self
+    }
+
     /// Sets or clears the billing account. What was bought on the previous account ends. To link a
     /// Stripe customer use `Gate::link_customer`, which also applies its earlier events.
     pub fn account(self, account: Option<String>) -> Self {
@@ -445,6 +462,9 @@ impl TenantEdit {
                 // `next` is without changes only where there is a tenant.
                 return before.map(|it| self.directory.handle(it)).ok_or(DirectoryError::NoTenant);
             };
+            if self.only_of.is_some_and(|of| before.as_ref().is_some_and(|it| it.version != of)) {
+                return Err(DirectoryError::Busy);
+            }
             if before.is_none() {
                 self.directory.enlist(surrogate, &after.id).await?;
             }

@@ -69,8 +69,8 @@ impl Gate {
             };
             match edit.save().await {
                 Ok(_) => return Ok(Some(grant)),
-                // Another reset of this quota has come first: perhaps it gave all of it.
-                Err(DirectoryError::GrantDiffers(_)) => {}
+                // Another change has come first, perhaps a reset that gave all of it.
+                Err(DirectoryError::GrantDiffers(_) | DirectoryError::Busy) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -107,12 +107,18 @@ impl Gate {
     ) -> Result<Option<(Grant, TenantEdit)>, Error> {
         let now = tenant.again().await?;
         let handle = self.tenant(&tenant.record().id).await?;
+        // What another process gave a moment ago is not in this one's memory yet.
+        if !self.inner.tenants.read_anew(&handle.0, false).await {
+            return Err(DirectoryError::Busy.into());
+        }
         self.check_is_tenant_wide(&handle, limit)?;
         let report = self.usage_report(&Identified::from(&handle)).await?;
         let (meter, quota) = find(&report, limit)?;
         let made = Reset { meter, quota, version: now.record().version };
         Ok(made.grant(reason).map(|grant| {
-            let edit = now.edit().grant(grant.clone()).note(reason);
+            // No grant beside one that is not in the report.
+            let edit = now.edit().only_of(now.record().version);
+            let edit = edit.grant(grant.clone()).note(reason);
             (grant, edit)
         }))
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tallygate::directory::{DirectoryError, Edit, Tenant};
-use tallygate::testing::gate;
+use tallygate::store::Memory;
+use tallygate::testing::{self, gate};
 use tallygate::{Ask, Error, Gate, Identified, ManualClock};
 
 const PLANS: &str = r#"
@@ -109,6 +110,23 @@ async fn resets_made_at_once_give_once() {
     let given: Vec<_> = [a, b, c].into_iter().filter_map(Result::unwrap).collect();
     assert!(!given.is_empty());
     assert_eq!(used(&gate, "credits", 99).await, 10);
+}
+
+#[tokio::test]
+async fn resets_by_two_processes_at_once_give_once() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let process = || testing::builder(PLANS).store(store.clone()).clock(clock.clone()).open();
+    let (one, other) = (process().await.unwrap(), process().await.unwrap());
+    let acme = one.directory().by("kim").tenant("acme").save().await.unwrap();
+    for gate in [&one, &other] {
+        used(gate, "credits", 5).await;
+        gate.flush_now().await.unwrap();
+    }
+    let of_other = other.directory().by("ann").find("acme").await.unwrap().unwrap();
+    let given = reset(&one, &acme, "credits/day").await;
+    let again = reset(&other, &of_other, "credits/day").await;
+    assert_eq!(given.unwrap_or(0) + again.unwrap_or(0), 10, "{given:?} and {again:?}");
+    assert!(again.is_none() || given < Some(10));
 }
 
 #[tokio::test]
