@@ -129,6 +129,11 @@ impl Pattern {
         })
     }
 
+    /// Whether it takes everything that follows.
+    pub(super) fn ends_with_rest(&self) -> bool {
+        matches!(self.0.last(), Some(Segment::Rest(_)))
+    }
+
     /// Whether some path fits both; where that depends on empty values, it does.
     pub(super) fn meets(&self, other: &Self) -> bool {
         let (mut ours, mut theirs) = (self.0.iter(), other.0.iter());

@@ -2,8 +2,8 @@
 //!
 //! Patterns in a tree for each method: the most specific one wins, a trailing slash makes another
 //! pattern, and HEAD counts as GET. Most paths have only one reading, and are found in place,
-//! without allocating. Three kinds have several: with escapes, with an empty segment, with a slash
-//! at the end. There the host's own match decides the route, and where hosts might read a path as
+//! without allocating. Four kinds have several: with escapes, with an empty segment, with a slash
+//! at the end, with a dot segment. There the host's own match decides the route, and where hosts might read a path as
 //! either of two routes of the plan, the stricter one holds:
 //!
 //! - *as it came*: with only those escapes decoded that every client must write (`/f%C3%BCr`): how
@@ -12,7 +12,10 @@
 //! - *without empty segments*: how a service sees it that axum nests under a prefix;
 //! - *as it is meant*: with all escapes decoded, segment by segment (an encoded slash stays within
 //!   its segment): how handlers see their parameters, and how actix-web looks for its routes.
-//!   Undecodable escapes stay as they came (a byte that is not UTF-8 as U+FFFD).
+//!   Undecodable escapes stay as they came (a byte that is not UTF-8 as U+FFFD);
+//! - *as a rest reads*, unless the host's match has none: with encoded slashes decoded too, and
+//!   without empty and dot segments: how a handler sees the text of its `{*rest}`, and the file
+//!   that it may name.
 //!
 //! So no spelling of a path that reaches a handler escapes its route, or makes it cheaper.
 
@@ -119,7 +122,7 @@ impl Routes {
         let as_meant = tree.find(&meant, reads.empty());
         // A pattern that the path cannot have matched belongs to a nested router.
         let host = matched.and_then(Pattern::of_host).filter(|host| host.covers(&meant));
-        let as_host = host.and_then(|host| tree.named(&host));
+        let as_host = host.as_ref().and_then(|host| tree.named(host));
         let read = match reads {
             Reads::AsItCame => decode_needed(path),
             Reads::Decoded => decode_if(path, |byte| !b"%/+".contains(&byte)),
@@ -136,7 +139,11 @@ impl Routes {
         }
         let other = tree.finer(found, tree.finer(as_came, as_meant));
         let fewer = fewer_slashes(&meant).map(|path| tree.find(&path, reads.empty()));
-        let others = std::iter::once(other).chain(fewer.filter(Option::is_some));
+        let has_rest = host.is_none_or(|host| host.ends_with_rest());
+        let as_rest = (has_rest && path.starts_with('/'))
+            .then(|| tree.find(&as_rest_reads(path), reads.empty()));
+        let others = fewer.chain(as_rest).filter(Option::is_some);
+        let others = std::iter::once(other).chain(others);
         others.fold(found, |found, other| match found == other {
             true => found,
             false if self.holds_against(of(found), of(other)) => found,
@@ -495,18 +502,41 @@ fn fewer_slashes(path: &str) -> impl Iterator<Item = String> {
     one_by_one.chain(path.contains("//").then_some(none))
 }
 
-/// Whether hosts may read a path differently: it has escapes, an empty segment, or a slash at its
-/// end.
+/// A path decoded to the last escape, without empty and dot segments.
+fn as_rest_reads(path: &str) -> String {
+    let decoded = decode_if(path, |_| true);
+    let mut segments = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
+        }
+    }
+    let path = segments.iter().fold(String::new(), |path, segment| path + "/" + segment);
+    // A slash at the end makes another pattern.
+    if decoded.ends_with('/') { path + "/" } else { path }
+}
+
+/// Whether hosts may read a path differently: it has escapes, an empty or a dot segment, or a slash
+/// at its end.
 #[inline]
 fn can_be_read_twice(path: &str) -> bool {
-    let mut last = 0;
+    let (mut last, mut has_dot) = (0, false);
     for byte in path.bytes() {
         if byte == b'%' || byte == b'/' && last == b'/' {
             return true;
         }
+        has_dot |= byte == b'.' && last == b'/';
         last = byte;
     }
-    last == b'/' && path.len() > 1
+    last == b'/' && path.len() > 1 || has_dot && has_dot_segment(path)
+}
+
+/// Whether some segment is `.` or `..`, and not only begins with a dot.
+#[cold]
+fn has_dot_segment(path: &str) -> bool {
+    path.split('/').any(|segment| segment == "." || segment == "..")
 }
 
 #[cfg(test)]
@@ -695,7 +725,8 @@ mod tests {
         {
             assert_eq!(find(path), Some("items"), "{path}");
         }
-        assert_eq!(find("/api/%2Fitems"), None, "an escaped slash is none");
+        assert_eq!(at(&routes, "/api/%2Fitems", "/api/{x}"), None, "an escaped slash is none");
+        assert_eq!(find("/api/%2Fitems"), Some("items"), "unless the host has a rest there");
         assert_eq!(find("/api//v1//items"), Some("one"), "one is a prefix, one a parameter");
         assert_eq!(find(&format!("/api{}items", "/".repeat(5_000))), Some("items"));
         let nested = at(&routes, "/api//items", "/api/{*rest}");
@@ -733,10 +764,36 @@ mod tests {
     }
 
     #[test]
+    fn no_spelling_of_a_rest_leaves_a_narrower_route() {
+        let mut routes = routes(&[
+            ("all", "GET /v1/files/{*rest}"),
+            ("secret", "GET /v1/files/secret/{*rest}"),
+            ("own", "GET /v1/items/{id}"),
+            ("part", "GET /v1/items/{id}/part"),
+        ]);
+        for (of, feature) in [(1, "files"), (3, "parts")] {
+            routes.routes[of].needs = Some(feature.into());
+        }
+        let spellings = ["secret/a", "secret%2fa", "secret%2Fa", "%2fsecret/a", "/secret/a"];
+        let dotted = ["./secret/a", "x/../secret/a", "%2e/secret/a", "x%2f..%2fsecret%2fa"];
+        for spelling in spellings.iter().chain(&dotted) {
+            let path = format!("/v1/files/{spelling}");
+            assert_eq!(name(&routes, "GET", &path), Some("secret"), "{path}");
+            assert_eq!(at(&routes, &path, "/v1/files/{*rest}"), Some("secret"), "{path}");
+        }
+        for other in [".secret/a", "secret.", "..a/secret/b", "x/secret/a", "a/."] {
+            assert_eq!(name(&routes, "GET", &format!("/v1/files/{other}")), Some("all"), "{other}");
+        }
+        // The host's match has no rest: an encoded slash is text of its parameter.
+        assert_eq!(at(&routes, "/v1/items/7%2fpart", "/v1/items/{id}"), Some("own"));
+    }
+
+    #[test]
     fn an_encoded_slash_stays_within_its_segment() {
         let routes = sample();
         assert_eq!(name(&routes, "POST", "/v1/accounts/a%2Fb/exports"), Some("export"));
-        assert_eq!(name(&routes, "GET", "/v1%2Fsearch"), None);
+        assert_eq!(at(&routes, "/v1%2Fsearch", "/{x}"), None);
+        assert_eq!(name(&routes, "GET", "/v1%2Fsearch"), Some("search"), "it may be of a rest");
         assert_eq!(name(&routes, "GET", "/v1/search%2f"), Some("any"));
     }
 
