@@ -38,6 +38,7 @@ use crate::ids::{NodeId, WriterId};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
 use crate::ledger::flush::{FlushSettings, Flusher};
+use crate::ledger::home::JournalHome;
 use crate::ledger::journal::Journal;
 use crate::ledger::journal_thread::JournalKeeper;
 use crate::ledger::log::LogWriter;
@@ -543,11 +544,20 @@ async fn journal(
     let path = &config.flush.journal_path;
     // What a process in another mode left behind is carried over all the same.
     let wanted = config.flush.mode == FlushMode::Journal;
-    let places = match store.promise().shared {
-        _ if !wanted && matches!(config.store.kind, StoreKind::Memory) => Ok(vec![]),
-        true if !wanted && !JournalPath::was_taken(path) => Ok(vec![]),
-        true => JournalPath::free(path),
-        false => Ok(JournalPath::only(path)),
+    let is_shared = store.promise().shared;
+    let is_none = match is_shared {
+        _ if wanted => false,
+        true => !JournalPath::was_taken(path),
+        false => matches!(config.store.kind, StoreKind::Memory),
+    };
+    if is_none {
+        return Ok((None, Vec::new()));
+    }
+    let home = JournalHome::of(store, &log.space()).await?;
+    let left = |path: &Path| Journal::left_at(path, home);
+    let places = match is_shared {
+        true => JournalPath::free(path, left),
+        false => JournalPath::only(path, left),
     };
     let no_place = |e| Error::journal(format!("the journal at {}: {e}", path.display()));
     if wanted {
@@ -562,7 +572,7 @@ async fn journal(
     let (mut ours, mut dead) = (None, Vec::new());
     for place in places.map_err(no_place)? {
         let writer = log.writer().clone();
-        let found = collect::recover(store, &writer, log, &place.path, now_ms).await?;
+        let found = collect::recover(store, &writer, log, (&place.path, home), now_ms).await?;
         dead.extend(found.1);
         ours.get_or_insert(found.0.keep(place));
     }

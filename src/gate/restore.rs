@@ -27,6 +27,7 @@ use crate::billing::restored;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::ids::{SubPoolNumber, WriterId};
+use crate::ledger::home::JournalHome;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::quota::pool::{self, PoolId};
@@ -98,6 +99,8 @@ async fn restore(
     since: SinceCopy,
 ) -> Result<Restored, StoreError> {
     store.check().await?;
+    // Before anything of the copy is taken for what is true.
+    JournalHome::renew(&**store, space).await?;
     let bills = next_generation(&**store, space, clock.now().wall_ms).await?;
     let reader = Writer { incarnation: WriterId::NONE, space: space.clone() };
     let ledger = Ledger::new(store.clone(), reader);

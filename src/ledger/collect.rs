@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::home::JournalHome;
 use super::journal::Journal;
 use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, PoolRow, UseKey};
@@ -95,7 +96,7 @@ pub(crate) async fn recover(
     store: &dyn Store,
     writer: &Writer,
     log: &mut LogWriter,
-    path: &Path,
+    (path, home): (&Path, JournalHome),
     at_ms: i64,
 ) -> Result<(Journal, Vec<WriterId>), RecoverError> {
     let unreadable = |source| RecoverError::Journal { path: path.display().to_string(), source };
@@ -111,7 +112,7 @@ pub(crate) async fn recover(
             }
         }
     }
-    let mut journal = Journal::open(path, writer.incarnation).map_err(unreadable)?;
+    let mut journal = Journal::open(path, home, writer.incarnation).map_err(unreadable)?;
     let first = journal.cut();
     journal.forget(first);
     Ok((journal, left.into_iter().map(|(dead, _)| dead).collect()))
@@ -134,6 +135,7 @@ mod tests {
     async fn an_unknown_outcome_at_open_is_repeated_and_carried_over_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
+        let home = JournalHome::test(1);
         let pool = PoolId {
             tenant: Surrogate::test(7),
             limit: "requests/month".into(),
@@ -143,13 +145,13 @@ mod tests {
         let row = PoolRow { total: 9, ceiling: 0 };
         let rows = Rows { pools: [(pool, row)].into(), ..Rows::default() };
         let left = ByWriter::from([(WriterId::test(1), rows.clone())]);
-        Journal::open(&path, WriterId::test(1)).unwrap().append(&left, 0).unwrap();
+        Journal::open(&path, home, WriterId::test(1)).unwrap().append(&left, 0).unwrap();
 
         let lost = [Fault::LoseReply, Fault::LoseRequest, Fault::Pass];
         let store = Faulty::scripted(Memory::new(), [lost, lost].concat());
         let mut log = LogWriter::begin(&store, Space::new("test"), 0).await.unwrap();
         let writer = log.writer().clone();
-        let (_, dead) = recover(&store, &writer, &mut log, &path, 0).await.unwrap();
+        let (_, dead) = recover(&store, &writer, &mut log, (&path, home), 0).await.unwrap();
         assert_eq!(dead, [WriterId::test(1)]);
         let mut read = Vec::new();
         let end = log::read(&store, &writer, 0, |rows, of| read.push((of, rows))).await.unwrap();

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::place::JournalPath;
+use super::home::JournalHome;
+use super::place::{JournalPath, Left};
 use super::record::{ByWriter, Rows, merge};
 use crate::ids::WriterId;
 use crate::text_file::regular_or_absent;
@@ -31,7 +32,10 @@ use crate::text_file::regular_or_absent;
 pub(crate) const EVERY: Duration = Duration::from_millis(20);
 
 /// First bytes of a segment: file type and format version.
-const MAGIC: &[u8; 8] = b"tgjrnl\x00\x04";
+const MAGIC: &[u8; 8] = b"tgjrnl\x00\x05";
+
+/// Bytes of a segment before its first frame: [`MAGIC`], the id of its store, and its writer.
+const HEAD: usize = 8 + 16 + 16;
 
 /// Limit on the bytes read back from one segment: a segment lives for a flush interval, and during
 /// an outage it is rewritten once it exceeds [`COMPACT_AT`].
@@ -44,6 +48,7 @@ const COMPACT_AT: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
+    home: JournalHome,
     incarnation: WriterId,
     /// Number of the segment being written, and of the oldest that may exist.
     segment: u64,
@@ -91,14 +96,30 @@ impl Journal {
         Ok(())
     }
 
-    /// A journal for this writer, starting after the existing segments.
-    pub(crate) fn open(path: &Path, incarnation: WriterId) -> io::Result<Self> {
+    /// What an earlier process left at `path`, for a process on this store.
+    pub(crate) fn left_at(path: &Path, home: JournalHome) -> io::Result<Left> {
+        let segments = segments(path)?;
+        let left = if segments.is_empty() { Left::Nothing } else { Left::Ours };
+        for (_, segment) in segments {
+            let mut head = Vec::new();
+            regular_or_absent(&segment)?;
+            File::open(&segment)?.take(HEAD as u64).read_to_end(&mut head)?;
+            if split_head(&head).is_some_and(|(of, ..)| of != home) {
+                return Ok(Left::OfAnother);
+            }
+        }
+        Ok(left)
+    }
+
+    /// A journal for this writer to this store, starting after the existing segments.
+    pub(crate) fn open(path: &Path, home: JournalHome, incarnation: WriterId) -> io::Result<Self> {
         let found = segments(path)?;
         let oldest = found.first().map_or(0, |(n, _)| *n);
         let segment = found.last().map_or(0, |(n, _)| n + 1);
         let path = path.to_owned();
         Ok(Self {
             path,
+            home,
             incarnation,
             segment,
             oldest,
@@ -196,7 +217,8 @@ impl Journal {
         if self.file.is_none() {
             let path = segment_path(&self.path, self.segment);
             self.file = Some(new_file(&path)?);
-            let head = [&MAGIC[..], &self.incarnation.to_bytes()].concat();
+            let (home, writer) = (self.home.to_bytes(), self.incarnation.to_bytes());
+            let head = [&MAGIC[..], &home, &writer].concat();
             self.put(&head)?;
         }
         Ok(())
@@ -273,12 +295,10 @@ fn read_segment(path: &Path) -> io::Result<Vec<(WriterId, Rows)>> {
     let mut bytes = Vec::new();
     regular_or_absent(path)?;
     File::open(path)?.take(MAX_SEGMENT).read_to_end(&mut bytes)?;
-    let head = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<16>());
-    let Some((writer, mut rest)) = head else {
+    let Some((_, writer, mut rest)) = split_head(&bytes) else {
         say_lost(path, 0, bytes.len());
         return Ok(Vec::new());
     };
-    let writer = WriterId::from_stored_bytes(*writer);
     let mut found = ByWriter::from([(writer, Rows::default())]);
     let mut frames = 0;
     while let Some((frame, after)) = split_frame(rest) {
@@ -290,6 +310,13 @@ fn read_segment(path: &Path) -> io::Result<Vec<(WriterId, Rows)>> {
     }
     say_lost(path, frames, rest.len());
     Ok(found.into_iter().collect())
+}
+
+/// The store that a segment belongs to, its writer, and its frames.
+fn split_head(bytes: &[u8]) -> Option<(JournalHome, WriterId, &[u8])> {
+    let (home, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<16>()?;
+    let (writer, rest) = rest.split_first_chunk::<16>()?;
+    Some((JournalHome::from_stored(*home), WriterId::from_stored_bytes(*writer), rest))
 }
 
 /// Logs what a segment lost: a frame in progress when its process died, or damage. Each frame holds
@@ -327,6 +354,7 @@ mod tests {
     use crate::quota::pool::PoolId;
     use crate::testing::heard;
 
+    const HOME: JournalHome = JournalHome::test(1);
     const ONE: WriterId = WriterId::test(1);
     const TWO: WriterId = WriterId::test(2);
     const THREE: WriterId = WriterId::test(3);
@@ -350,16 +378,33 @@ mod tests {
     fn gives_back_the_newest_totals_of_each_writer() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, ONE).unwrap();
+        let mut journal = Journal::open(&path, HOME, ONE).unwrap();
         journal.append(&of(ONE, 3), 0).unwrap();
         journal.append(&of(ONE, 9), 0).unwrap();
         let cut = journal.cut();
         journal.append(&of(ONE, 11), 0).unwrap();
         assert_eq!(Journal::recover(&path).unwrap(), vec![(ONE, rows(11))]);
         journal.forget(cut);
-        let mut other = Journal::open(&path, TWO).unwrap();
+        let mut other = Journal::open(&path, HOME, TWO).unwrap();
         other.append(&of(TWO, 4), 0).unwrap();
         assert_eq!(Journal::recover(&path).unwrap(), vec![(ONE, rows(11)), (TWO, rows(4))]);
+    }
+
+    #[test]
+    fn a_journal_of_another_store_is_known_by_any_of_its_segments() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let other = JournalHome::test(2);
+        let left = |path: &Path, of| Journal::left_at(path, of).unwrap();
+        assert_eq!(left(&path, HOME), Left::Nothing);
+        Journal::open(&path, HOME, ONE).unwrap().append(&of(ONE, 3), 0).unwrap();
+        assert_eq!((left(&path, HOME), left(&path, other)), (Left::Ours, Left::OfAnother));
+        Journal::open(&path, other, TWO).unwrap().append(&of(TWO, 3), 0).unwrap();
+        assert_eq!(left(&path, HOME), Left::OfAnother);
+        // What cannot be read is damage of a journal of ours.
+        let torn = folder.path().join("t");
+        fs::write(segment_path(&torn, 0), &MAGIC[..5]).unwrap();
+        assert_eq!(left(&torn, HOME), Left::Ours);
     }
 
     #[cfg(unix)]
@@ -370,7 +415,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         for writer in [ONE, TWO] {
-            Journal::open(&path, writer).unwrap().append(&of(writer, 3), 0).unwrap();
+            Journal::open(&path, HOME, writer).unwrap().append(&of(writer, 3), 0).unwrap();
         }
         let segments = segments(&path).unwrap();
         assert_eq!(segments.len(), 2);
@@ -383,13 +428,13 @@ mod tests {
     #[test]
     fn a_frame_that_was_torn_hides_nothing_that_is_written_later() {
         let frame = of(ONE, 3)[&ONE].pack(0, Some(ONE))[0].len() + 12;
-        let head = MAGIC.len() + 16;
+        let head = HEAD;
         for (is_begun, room) in
             (0..frame).map(|room| (true, room)).chain((0..head + frame).map(|room| (false, room)))
         {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("j");
-            let mut journal = Journal::open(&path, ONE).unwrap();
+            let mut journal = Journal::open(&path, HOME, ONE).unwrap();
             if is_begun {
                 journal.append(&of(ONE, 3), 0).unwrap();
             }
@@ -424,7 +469,7 @@ mod tests {
     fn what_could_not_be_appended_is_forgotten_once_the_store_has_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, ONE).unwrap();
+        let mut journal = Journal::open(&path, HOME, ONE).unwrap();
         journal.room = Some(0);
         journal.append(&of(ONE, 3), 0).unwrap_err();
         let cut = journal.cut();
@@ -440,7 +485,7 @@ mod tests {
     fn a_torn_or_damaged_tail_is_dropped_and_what_is_before_it_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, ONE).unwrap();
+        let mut journal = Journal::open(&path, HOME, ONE).unwrap();
         journal.append(&of(ONE, 3), 0).unwrap();
         let whole = fs::read(segment_path(&path, 0)).unwrap();
         journal.append(&of(ONE, 9), 0).unwrap();
@@ -459,7 +504,7 @@ mod tests {
     fn a_damaged_journal_is_named_with_what_it_lacks() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, ONE).unwrap();
+        let mut journal = Journal::open(&path, HOME, ONE).unwrap();
         journal.append(&of(ONE, 3), 0).unwrap();
         let segment = segment_path(&path, 0);
         let first = fs::read(&segment).unwrap().len();

@@ -31,6 +31,7 @@
 //! | `V#pressure` | | rates under pressure |
 //! | `V#tenant#scope#rate` | | shares of a rate under pressure, by node |
 //! | `M#` | | id and generation of the ledger |
+//! | `M#` | `home` | the id by which journals know the store |
 //! | `A#` | shard | recently announced changes of the directory |
 //! | `J#`destination hash | time, id | alerts that wait to be sent there, the oldest first |
 //! | `J#`destination hash`#x` | time, id | alerts that were given up |
@@ -248,6 +249,11 @@ impl Space {
     /// `id` is a hash in hexadecimal, or empty for the start of the partition.
     pub(crate) fn dead_letter(&self, id: &str) -> Key {
         self.key(format_args!("D#"), id)
+    }
+
+    /// The id by which journals know this part of the store.
+    pub(crate) fn journal_home(&self) -> Key {
+        self.key(format_args!("M#"), "home")
     }
 
     pub(crate) fn ledger(&self) -> Key {

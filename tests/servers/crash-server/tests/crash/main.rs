@@ -18,6 +18,7 @@
 )]
 
 mod alerts;
+mod journals;
 mod load;
 mod nodes;
 mod outage;

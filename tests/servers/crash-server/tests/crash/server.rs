@@ -13,6 +13,9 @@ use crate::load::{Connection, SHARED};
 /// Units the tenant has: more than all rounds use, less than the last one can.
 pub(crate) const LIMIT: u64 = 12_000;
 
+/// Sets the part of the store.
+const SPACE: &str = "TALLYGATE__STORE__SPACE";
+
 /// A plan file with this in its one plan.
 pub(crate) fn plans(limits: &str) -> String {
     format!("default-plan = \"free\"\n[meter.tokens]\n[plan.free]\n{limits}\n")
@@ -93,7 +96,13 @@ impl Files {
         Self { folder, program: env!("CARGO_BIN_EXE_crash-server"), env: Vec::new() }
     }
 
-    fn service_file(&self) -> PathBuf {
+    /// The part of the store that the next process is given; `None`: that of the service file.
+    pub(crate) fn space(&mut self, name: Option<&str>) {
+        self.env.retain(|(known, _)| *known != SPACE);
+        self.env.extend(name.map(|name| (SPACE, name.to_owned())));
+    }
+
+    pub(crate) fn service_file(&self) -> PathBuf {
         self.folder.path().join("tallygate.toml")
     }
 }
