@@ -27,6 +27,8 @@ mod tables;
 
 #[cfg(test)]
 pub(crate) use notify::ALERT_KINDS;
+#[cfg(feature = "notify")]
+pub(crate) use identify::has_no_such_port;
 pub(crate) use notify::{MAX_DESTINATION_CHARS, MAX_DESTINATIONS, NotifyConfig};
 #[cfg_attr(
     not(feature = "notify"),
