@@ -243,3 +243,15 @@ pub(super) fn is_plain_http_elsewhere(url: &str) -> bool {
     };
     !matches!(host, Some("localhost" | "127.0.0.1" | "::1"))
 }
+
+/// Whether a URL names a port that no server can have.
+pub(crate) fn has_no_such_port(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let port = match host.strip_prefix('[') {
+        Some(v6) => v6.split_once("]:").map(|(_, port)| port),
+        None => host.split_once(':').map(|(_, port)| port),
+    };
+    port.is_some_and(|port| !matches!(port.parse::<u16>(), Ok(1..)))
+}

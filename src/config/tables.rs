@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::identify::{identify_list, is_plain_http_elsewhere, secret};
+use super::identify::{has_no_such_port, identify_list, is_plain_http_elsewhere, secret};
 use super::keys::{BYTES, SPAN};
 use super::*;
 use crate::toml_file::{Findings, TableLine, Text, TomlTable, counted, fault, integer, items};
@@ -258,6 +258,10 @@ fn destination(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<Notify
     {
         let message = "a webhook's URL begins with https://, or with http:// on this machine";
         report.error(url.span.clone(), message, "as in \"https://example.com/alerts\"");
+    } else if let Some(url) = written.as_ref().filter(|url| has_no_such_port(url.text)) {
+        let message = "a port is a number from 1 to 65535";
+        let help = "as in \"https://example.com:8443/alerts\", or leave it out for the usual one";
+        report.error(url.span.clone(), message, help);
     }
     let name = table.filled("name");
     if let Some(name) = name.as_ref().filter(|it| !is_destination(it.text)) {

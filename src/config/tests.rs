@@ -606,6 +606,8 @@ fn a_destination_that_could_not_work_is_an_error() {
         ("[[notify]]\nwebhook = \"https://a.example\"", "without `secret`"),
         ("[[notify]]\nwebhook = \"http://a.example\"\nsecret = { env = \"K\" }", "https://"),
         ("[[notify]]\nwebhook = \"ops\"\nsecret = { env = \"K\" }", "https://"),
+        (&WEBHOOK.replace("example/", "example:99999/"), "a port is a number from 1 to 65535"),
+        (&WEBHOOK.replace("https://ops.example/", "http://[::1]:0/"), "from 1 to 65535"),
         ("[[notify]]\nslack = \"https://hooks.example/T0/B0/hush\"", "`slack` is a reference"),
         ("[[notify]]\nslack = { env = \"S\" }\nsecret = { env = \"K\" }", "belongs to a webhook"),
         (&format!("{WEBHOOK}{WEBHOOK}"), "two [[notify]] are named"),

@@ -18,7 +18,7 @@ use super::kinds::word;
 use super::signature::SigningKeys;
 use super::{NotDelivered, Notification, Notifier, NotifierFuture};
 use crate::clock::Clock;
-use crate::config::{NotifyConfig, NotifyTarget, Secret};
+use crate::config::{NotifyConfig, NotifyTarget, Secret, has_no_such_port};
 use crate::https::HttpsClient;
 
 /// Largest answer read: it is thrown away.
@@ -66,24 +66,28 @@ impl HttpNotifier {
             }
             NotifyTarget::Slack { url } => (url.resolve(env), None),
         };
-        let url = address(&url.map_err(|error| error.to_string())?)
-            .ok_or("notify: a URL begins with https://, or with http:// on this machine")?;
+        let url = address(&url.map_err(|error| error.to_string())?)?;
         let client = HttpsClient::new(&url, IDLE).map_err(|error| error.to_string())?;
         let inner = Arc::new(Inner { client, url, keys, clock });
         Ok(Self { config: config.clone(), inner })
     }
 }
 
-/// The URL, if a secret may be sent there.
-fn address(url: &Secret) -> Option<Uri> {
-    let url: Uri = url.expose().parse().ok()?;
+/// The URL, if a secret may be sent there. The error has no part of it.
+fn address(url: &Secret) -> Result<Uri, &'static str> {
+    const WRONG: &str = "notify: a URL begins with https://, or with http:// on this machine";
+    // The parser takes any digits for a port.
+    if has_no_such_port(url.expose()) {
+        return Err("notify: the port in a URL is a number from 1 to 65535");
+    }
+    let url: Uri = url.expose().parse().map_err(|_| WRONG)?;
     let beside = matches!(url.host(), Some("127.0.0.1" | "localhost" | "[::1]"));
     let may = match url.scheme_str() {
         Some("https") => true,
         Some("http") => beside,
         _ => false,
     };
-    (may && url.authority().is_some()).then_some(url)
+    if may && url.authority().is_some() { Ok(url) } else { Err(WRONG) }
 }
 
 impl Notifier for HttpNotifier {

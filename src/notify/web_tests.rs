@@ -202,6 +202,10 @@ fn a_secret_that_cannot_be_used_is_named_by_its_key_alone() {
         let error = of(url, SECRET);
         assert!(error.contains("https://") && !error.contains("hush"), "{error}");
     }
+    for url in ["https://a.example:99999/hush", "https://a.example:0/hush"] {
+        let error = of(url, SECRET);
+        assert!(error.contains("1 to 65535") && !error.contains("hush"), "{error}");
+    }
     let error = notifier(table, &[("KEY", SECRET)]).unwrap_err();
     assert!(error.contains("URL is not set"), "{error}");
 }

@@ -1,10 +1,13 @@
 //! The routes over a gate in memory, as callers with keys of their own use them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::store::Memory;
+use crate::testing::{Faulty, Odds};
 use crate::{GateBuilder, ManualClock, testing};
 
 const PLANS: &str = "default-plan = \"free\"\n[plan.free]\n";
@@ -22,10 +25,16 @@ async fn bed() -> Bed {
 
 /// The same, with more in the service file.
 async fn bed_of(more: &str) -> Bed {
+    opened(GateBuilder::from_text(&service(more))).await
+}
+
+fn service(more: &str) -> String {
+    format!("store.kind = \"memory\"\nflush.mode = \"fast\"\n{more}")
+}
+
+async fn opened(builder: GateBuilder) -> Bed {
     let clock = ManualClock::at_unix_ms(testing::START_MS);
-    let service = format!("store.kind = \"memory\"\nflush.mode = \"fast\"\n{more}");
-    let builder = GateBuilder::from_text(&service).plans(PLANS).clock(clock); // a pepper is drawn
-    let gate = builder.open().await.unwrap();
+    let gate = builder.plans(PLANS).clock(clock).open().await.unwrap(); // a pepper is drawn
     let acme = gate.directory().tenant("acme").note("new").save().await.unwrap();
     let options = KeyOptions::new("first").permission("read").permission("write");
     let first = acme.new_key(options).await.unwrap();
@@ -221,6 +230,46 @@ async fn a_tenant_makes_no_more_keys_than_the_bound() {
     assert!(problem["detail"].as_str().unwrap().contains("100 keys"), "{problem}");
 }
 
+/// Requests at once each read how many keys there are before the others have made theirs.
+#[tokio::test(start_paused = true)]
+async fn requests_at_once_make_no_more_keys_than_the_bound() {
+    let store = Faulty::scripted(Memory::new(), []);
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "p".repeat(32)).unwrap();
+    let pepper = format!("pepper = [{{ id = \"1\", file = {:?} }}]", secret.path());
+    let service = service(&format!("[[identify]]\napi-key = \"authorization\"\n{pepper}"));
+    let bed = opened(GateBuilder::from_text(&service).store(store.clone())).await;
+    for n in 1..MOST_WORKING - 3 {
+        bed.acme.new_key(format!("k{n}")).await.unwrap();
+    }
+    store.odds(Odds { delay: 1_000, ..Odds::default() });
+    let bed = Arc::new(bed);
+    let mut asked = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let bed = bed.clone();
+        asked.spawn(async move { bed.make(json!({ "name": format!("at once {n}") })).await.0 });
+    }
+    let mut answers = asked.join_all().await;
+    answers.sort_unstable();
+    assert_eq!(answers, [vec![201; 3], vec![409; 17]].concat());
+    let count = bed.acme.count_keys().await.unwrap();
+    assert_eq!(count.working, MOST_WORKING);
+}
+
+/// What a tenant calls its request is nothing to the operator's requests for it.
+#[tokio::test]
+async fn a_tenant_and_its_operator_do_not_meet_at_an_idempotency_key() {
+    let bed = bed().await;
+    let by_operator = bed.acme.new_key(KeyOptions::new("theirs").once("r-1")).await.unwrap();
+    let make = || KeysRequest { once: Some(b"r-1"), ..request("POST", None, br#"{"name":"x"}"#) };
+    let (status, made) = bed.by_first(make()).await;
+    assert_eq!(status, 201, "{made}");
+    assert_ne!(made["id"], *by_operator.id);
+    assert_eq!(bed.by_first(make()).await.1["key"], made["id"]);
+    let again = bed.acme.new_key(KeyOptions::new("theirs").once("r-1")).await.unwrap_err();
+    assert!(matches!(again, DirectoryError::MadeAlready(id) if id == by_operator.id));
+}
+
 #[tokio::test]
 async fn a_repeated_request_for_the_last_key_gets_its_id() {
     let bed = bed().await;
@@ -242,8 +291,10 @@ async fn what_cannot_be_is_a_problem_that_says_what_to_write() {
         (r#"{"name":"x","role":"write"}"#, 400, "role"),
         (r#"{"name":""}"#, 422, "name"),
         (r#"{"name":"a\nb"}"#, 422, "control"),
-        (r#"{"name":"x","expires":"soon"}"#, 400, "2026-12-31"),
+        (r#"{"name":"x","expires":"soon"}"#, 400, "2026-11-01"),
         (r#"{"name":"x","expires":"1999-01-01"}"#, 422, "past"),
+        (r#"{"name":"x","expires":"9999-12-31"}"#, 400, "9999-12-30"),
+        (r#"{"name":"x","expires":"9999-12-31T23:59:59Z"}"#, 400, "9999-12-30"),
     ] {
         let (answered, problem) = bed.by_first(request("POST", None, body.as_bytes())).await;
         assert_eq!(answered, status, "{body}: {problem}");
