@@ -187,6 +187,30 @@ fn every_wrong_row_is_named_and_nothing_is_written_unless_it_is_left_out() {
     assert!(list.contains("good") && !list.contains("initech"), "{list}");
 }
 
+/// An account is one tenant's, as a key is: of two rows, and of a row and the store.
+#[test]
+fn an_account_of_two_tenants_is_found_before_anything_is_written() {
+    let home = home();
+    home.write("two.csv", "tenant,account\nt8,cus_zz\nt9,cus_zz\nt10,cus_yy\nt10,cus_yy\n");
+    let wanted = "two.csv: line 3: its account is on line 2 another tenant's\nerror: 1 of the rows";
+    for more in [&["--dry-run"][..], &[]] {
+        let said = home.run(&[&["import", "csv", "two.csv"], more].concat()).fails(2);
+        assert!(said.starts_with(wanted), "{said}");
+    }
+    assert!(!home.path("tallygate.redb").exists(), "nothing was written");
+    let ran = home.run(&["import", "csv", "two.csv", "--skip-wrong"]);
+    let made = "t8: created; account cus_zz\nt10: created; account cus_yy\n";
+    assert_eq!((ran.code, ran.stdout.as_str()), (7, made), "{}", ran.stderr);
+    home.write("stored.csv", "tenant,account\nt9,cus_zz\nt11,cus_yy\nt12,cus_xx\n");
+    let before = listing(&home);
+    let said = home.run(&["import", "csv", "stored.csv"]).fails(2);
+    for line in [2, 3] {
+        let wanted = format!("stored.csv: line {line}: the account \"cus_");
+        assert!(said.contains(&wanted), "{said}");
+    }
+    assert_eq!(listing(&home), before);
+}
+
 #[test]
 fn a_file_that_is_none_makes_no_store() {
     let home = home();
