@@ -211,6 +211,24 @@ fn an_account_of_two_tenants_is_found_before_anything_is_written() {
     assert_eq!(listing(&home), before);
 }
 
+/// Of two cells for one thing it is not known which is meant.
+#[test]
+fn a_heading_that_names_a_column_twice_is_refused() {
+    let home = gateway();
+    home.write("twice.csv", "tenant,plan,Tenant\nacme,,globex\n");
+    let said = home.run(&["import", "csv", "twice.csv"]).fails(2);
+    assert!(said.contains("twice.csv: the heading names the column \"tenant\" twice"), "{said}");
+    home.write("keys.csv", &format!("name,key,x,x,Key\nacme,{KEY},1,2,{OTHER}\n"));
+    let keys = ["import", "api-gateway", "--usage-plans", "plans.json", "--keys", "keys.csv"];
+    let ran = home.run(&[&keys[..], &["--plan", "basic"]].concat());
+    has_no_key(&ran);
+    let said = ran.fails(2);
+    assert!(said.contains("keys.csv: the heading names the column \"key\" twice"), "{said}");
+    home.write("keys.csv", &format!("name,key,x,x\nacme,{KEY},1,2\n"));
+    let ran = home.run(&[&keys[..], &["--plan", "basic", "--dry-run"]].concat());
+    assert_eq!(ran.ok(), "acme: created; plan basic; key \"acme\"\n", "others are passed over");
+}
+
 #[test]
 fn a_file_that_is_none_makes_no_store() {
     let home = home();

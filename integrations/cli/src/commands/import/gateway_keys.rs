@@ -12,6 +12,8 @@ use super::rows::{KeyRow, Place, Read, Row};
 use crate::args::{ApiGateway, TenantFrom};
 use crate::failure::Failure;
 
+/// The columns that are read of a CSV file; `description` is passed over.
+const COLUMNS: [&str; 4] = ["name", "key", "enabled", "usageplanids"];
 /// Most characters of a key's name here.
 const MOST_NAME: usize = 64;
 
@@ -160,7 +162,7 @@ impl Sources<'_> {
 
 /// The keys of a CSV file. Columns with other names are passed over, as API Gateway does.
 fn of_csv(bytes: &[u8]) -> Result<Vec<Entry>, Failure> {
-    let (heading, records) = records(bytes)?;
+    let (heading, records) = records(bytes, &COLUMNS)?;
     if let Some(missing) =
         ["name", "key"].iter().find(|it| !heading.iter().any(|name| name == **it))
     {

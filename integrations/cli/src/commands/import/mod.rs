@@ -34,7 +34,8 @@ pub(super) async fn run(out: Output, global: &Global, what: Import) -> Ran {
     match what {
         Import::Csv { file, how } => {
             let settings = super::settings(global)?;
-            let read = csv_file::read(&bytes(&file)?, &key::prefixes(&settings))?;
+            let read = csv_file::read(&bytes(&file)?, &key::prefixes(&settings));
+            let read = read.map_err(|it| it.within(&file))?;
             apply::run(out, &settings, (&file, read), &how).await
         }
         Import::ApiGateway(what) => gateway(out, global, &what).await,
@@ -53,7 +54,8 @@ async fn gateway(out: Output, global: &Global, what: &ApiGateway) -> Ran {
         of_plans.push((id.as_str(), bytes(file)?));
     }
     let sources = gateway_keys::Sources { plans: &plans, of_plans: &of_plans, what };
-    let read = sources.read(&bytes(file)?, &key::prefixes(&settings))?;
+    let read = sources.read(&bytes(file)?, &key::prefixes(&settings));
+    let read = read.map_err(|it| it.within(file))?;
     apply::run(out, &settings, (file, read), &what.how).await
 }
 
