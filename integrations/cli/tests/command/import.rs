@@ -307,7 +307,7 @@ fn usage_plans_are_a_plan_file_and_what_is_none_is_named() {
         "the usage plan \"Gold plan!\" (glvrsr) is the plan Gold-plan-",
         "Gold-plan-: the offset of its quota has no equivalent",
         "Gold-plan-: its product of AWS Marketplace (productCode) has no equivalent",
-        "Gold-plan-: its tags (tags) has no equivalent",
+        "Gold-plan-: its tags (tags) have no equivalent",
         "closed: its throttle admits nothing",
         "odd: 514/h is not quite the throttle of 0.142857/s",
     ] {
@@ -320,6 +320,81 @@ fn usage_plans_are_a_plan_file_and_what_is_none_is_named() {
     for broken in ["no", "{}", "{\"items\":[{}]}", "{\"items\":[{\"id\":\"a\",\"quota\":{}}]}"] {
         home.write("broken.json", broken);
         home.run(&["import", "api-gateway", "--usage-plans", "broken.json"]).fails(2);
+    }
+}
+
+/// What a file has instead of what is expected is said, with its place, and no value of a key is.
+#[test]
+fn json_of_another_shape_is_refused_with_what_is_expected() {
+    let home = gateway();
+    let plans = ["import", "api-gateway", "--usage-plans", "shape.json"];
+    for (plan, wanted) in [
+        (
+            "[]",
+            "it is a list, where an object with \"items\" is expected, as get-usage-plans prints",
+        ),
+        ("5", "it is a number, where an object with \"items\" is expected"),
+        ("{}", "it has no \"items\", as get-usage-plans prints them"),
+        (r#"{"items":{}}"#, "its \"items\" is an object, where a list is expected"),
+        (r#"{"items":[]}"#, "there is no usage plan in it"),
+        (r#"{"items":[5]}"#, "usage plan 1: it is a number, where an object is expected"),
+        (r#"{"items":[{"id":5}]}"#, "usage plan 1: its \"id\" is a number, where text is expected"),
+        (r#"{"items":[{"id":"a","name":[]}]}"#, "usage plan 1: its \"name\" is a list, where text"),
+        (r#"{"items":[{"id":"a","throttle":5}]}"#, "its \"throttle\" is a number, where an object"),
+        (
+            r#"{"items":[{"id":"a","throttle":{"rateLimit":"1","burstLimit":1}}]}"#,
+            "usage plan 1: its throttle: its \"rateLimit\" is text, where a number of at least 0",
+        ),
+        (
+            r#"{"items":[{"id":"a","throttle":{"rateLimit":1,"burstLimit":-1}}]}"#,
+            "its \"burstLimit\" is -1, where a whole number of at least 0 is expected",
+        ),
+        (
+            r#"{"items":[{"id":"a","quota":{"limit":1.5,"period":"DAY"}}]}"#,
+            "its quota: its \"limit\" is 1.5, where a whole number of at least 0 is expected",
+        ),
+        (
+            r#"{"items":[{"id":"a","quota":{"limit":1,"period":"YEAR"}}]}"#,
+            "its quota: its \"period\" is none of DAY, WEEK, MONTH",
+        ),
+        (r#"{"items":[{"id":"a","apiStages":[1]}]}"#, "stage 1: it is a number, where an object"),
+    ] {
+        home.write("shape.json", plan);
+        let said = home.run(&plans).fails(2);
+        assert!(said.starts_with("error: shape.json: "), "{said}");
+        assert!(said.contains(wanted), "{wanted}\n{said}");
+    }
+    let keys = ["import", "api-gateway", "--usage-plans", "plans.json", "--keys", "keys.json"];
+    let import = |keys_: &str, in_plan: &str| {
+        home.write("keys.json", keys_);
+        home.write("in.json", in_plan);
+        let ran = home.run(&[&keys[..], &["--plan-keys", "c7y23b=in.json", "--dry-run"]].concat());
+        has_no_key(&ran);
+        ran.fails(2)
+    };
+    let none = r#"{"items":[]}"#;
+    for (key, wanted) in [
+        ("[]".to_owned(), "error: keys.json: it is a list, where an object with \"items\""),
+        (r#"{"items":[1]}"#.to_owned(), "keys.json: key 1: it is a number, where an object is"),
+        (
+            format!(r#"{{"items":[{{"id":"k","name":"a","value":["{KEY}"]}}]}}"#),
+            "keys.json: key 1: its \"value\" is a list, where text is expected",
+        ),
+        (
+            format!(r#"{{"items":[{{"id":"k","name":"a","value":"{KEY}","enabled":"false"}}]}}"#),
+            "keys.json: key 1: its \"enabled\" is text, where true or false is expected",
+        ),
+    ] {
+        let said = import(&key, none);
+        assert!(said.contains(wanted), "{wanted}\n{said}");
+    }
+    for (in_plan, wanted) in [
+        ("[]", "error: in.json: it is a list, where an object with \"items\" is expected"),
+        (r#"{"items":["k1"]}"#, "error: in.json: key 1: it is text, where an object is expected"),
+        (r#"{"items":[{}]}"#, "error: in.json: key 1: it has no \"id\""),
+    ] {
+        let said = import(none, in_plan);
+        assert!(said.contains(wanted), "{wanted}\n{said}");
     }
 }
 

@@ -22,6 +22,7 @@ mod apply;
 mod csv_file;
 mod gateway_keys;
 mod gateway_plans;
+mod json;
 mod key;
 mod look;
 mod rate;
@@ -44,14 +45,17 @@ pub(super) async fn run(out: Output, global: &Global, what: Import) -> Ran {
 }
 
 async fn gateway(out: Output, global: &Global, what: &ApiGateway) -> Ran {
-    let plans = gateway_plans::read(&bytes(&what.usage_plans)?)?;
+    let of_plans = |it: Failure| it.within(&what.usage_plans);
+    let plans = gateway_plans::read(&bytes(&what.usage_plans)?).map_err(of_plans)?;
     let Some(file) = &what.keys else {
-        return print(out, what.output.as_deref(), &gateway_plans::file(&plans));
+        let text = gateway_plans::file(&plans).map_err(of_plans)?;
+        return print(out, what.output.as_deref(), &text);
     };
     let settings = super::settings(global)?;
     let mut of_plans = Vec::new();
     for (id, file) in &what.plan_keys {
-        of_plans.push((id.as_str(), bytes(file)?));
+        let keys = gateway_keys::in_plan(&bytes(file)?).map_err(|it| it.within(file))?;
+        of_plans.push((id.as_str(), keys));
     }
     let sources = gateway_keys::Sources { plans: &plans, of_plans: &of_plans, what };
     let read = sources.read(&bytes(file)?, &key::prefixes(&settings));
