@@ -309,7 +309,7 @@ fn usage_plans_are_a_plan_file_and_what_is_none_is_named() {
         "Gold-plan-: its product of AWS Marketplace (productCode) has no equivalent",
         "Gold-plan-: its tags (tags) have no equivalent",
         "closed: its throttle admits nothing",
-        "odd: 514/h is not quite the throttle of 0.142857/s",
+        "odd: its throttle of 0.142857/s: 514/h is slower by less than one request an hour",
     ] {
         assert!(printed.stderr.contains(wanted), "{wanted}\n{}", printed.stderr);
     }
@@ -395,6 +395,46 @@ fn json_of_another_shape_is_refused_with_what_is_expected() {
     ] {
         let said = import(none, in_plan);
         assert!(said.contains(wanted), "{wanted}\n{said}");
+    }
+}
+
+/// What a plan file cannot say is said otherwise, and never faster: with a note, or not at all.
+#[test]
+fn what_a_plan_file_cannot_say_is_slower_and_named() {
+    let home = home();
+    let plan = |name: &str, rate: &str, burst: u64, limit: u64| {
+        format!(
+            r#"{{"id":"{name}","throttle":{{"rateLimit":{rate},"burstLimit":{burst}}},
+            "quota":{{"limit":{limit},"period":"MONTH"}}}}"#
+        )
+    };
+    let plans = [
+        plan("slow", "0.0001", 3, 10),
+        plan("near", "0.00027777777", 3, 10),
+        plan("fast", "1e12", 3, 10),
+        plan("burst", "0.001", 4_294_967_295, 10),
+    ];
+    home.write("plans.json", &format!("{{\"items\":[{}]}}", plans.join(",")));
+    let ran = home.run(&["import", "api-gateway", "--usage-plans", "plans.json"]);
+    home.write("plans.toml", &ran.stdout);
+    for wanted in [
+        "slow: its throttle of 0.0001/s is slower than one request an hour, the slowest rate",
+        "near: its throttle of 0.00027777777/s is slower than one request an hour, the slowest",
+        "fast: its throttle of 1000000000000.0/s: 1000000000/s is slower",
+        "burst: its throttle of 0.001/s: 3/h is slower by less than one request an hour",
+        "burst: its throttle of 0.001/s: burst 15372286 is less than the burst of 4294967295",
+    ] {
+        assert!(ran.stderr.contains(wanted), "{wanted}\n{}", ran.stderr);
+    }
+    assert_eq!(ran.code, 0);
+    home.run(&["plans", "check"]).ok();
+    let shown = home.run(&["plans", "show"]).ok();
+    assert_eq!(shown.lines().filter(|line| line.contains("0 once")).count(), 2, "{shown}");
+    let governor = ["import", "tower-governor", "--burst-size", "1"];
+    for n in ["3601", "7200", "1000000", "18446744073709551615"] {
+        let said = home.run(&[&governor[..], &["--per-second", n]].concat()).fails(2);
+        let wanted = "slower than one request an hour, the slowest rate of a plan file";
+        assert!(said.contains(wanted) && said.contains("quota.requests = \""), "{said}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! `import api-gateway` on whatever it is given: it never panics.
+//! `import api-gateway` and `import tower-governor` on whatever they are given: they never panic, and
+//! no rate is beyond the source's.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -72,6 +73,56 @@ fn ends_well(ran: &Ran, of: &str) {
     assert!(ran.code == 0 || is_error, "{of}\n{}: {}", ran.code, ran.stderr);
 }
 
+/// What the plans of a file give, as `plans show` reads it, which is checked as by `plans check`.
+#[track_caller]
+fn shown(home: &Home, toml: &str) -> Vec<Value> {
+    home.write("written.toml", toml);
+    home.run(&["plans", "check", "written.toml"]).ok();
+    let lines = home.run(&["plans", "show", "written.toml", "--json"]).ok();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Numbers of every size.
+fn sizes(bits: u32) -> impl Strategy<Value = u64> {
+    (0..=bits, any::<u64>()).prop_map(|(bits, n)| n.checked_shr(64 - bits).unwrap_or(0))
+}
+
+/// A limit of a plan, by the beginning of its id.
+fn limit<'a>(plan: &'a Value, id: &str) -> Option<&'a Value> {
+    let mut all = plan["limits"].as_object().unwrap().iter();
+    all.find(|(name, _)| name.starts_with(id)).map(|(_, limit)| limit)
+}
+
+fn number(of: &Value) -> u128 {
+    of.as_u64().map_or_else(|| of.as_str().unwrap().parse().unwrap(), u128::from)
+}
+
+/// A rate as it was written, and as its source had it: requests, and the seconds for them as a
+/// fraction.
+struct Rates<'a> {
+    written: &'a Value,
+    requests: u128,
+    seconds: (u128, u128),
+    burst: u128,
+}
+
+impl Rates<'_> {
+    /// Holds the rate against its source, and what was said against the rate.
+    #[track_caller]
+    fn hold(&self, said: &str) {
+        let (over, under) = self.seconds;
+        let written = number(&self.written["amount"]) * over;
+        let source = number(&self.written["per_seconds"]) * under * self.requests;
+        assert!(written <= source, "faster than the source: {}\n{said}", self.written);
+        let is_sayable = over * 1_000_000_000 >= under * self.requests;
+        assert!(!is_sayable || written * 2 >= source, "slow: {}\n{said}", self.written);
+        assert_eq!(said.contains("is slower"), written < source, "{}\n{said}", self.written);
+        let burst = number(&self.written["burst"]);
+        assert!(burst <= self.burst, "a greater burst: {}\n{said}", self.written);
+        assert_eq!(said.contains("less than the burst"), burst < self.burst, "{said}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -96,5 +147,34 @@ proptest! {
         let how = ["--keys", "keys.json", "--plan-keys", "c7y23b=basic.json", "--dry-run"];
         let ran = home.run(&[&PLANS[..], &how].concat());
         ends_well(&ran, &format!("{keys}\n{in_plan}"));
+    }
+
+    #[test]
+    fn no_rate_admits_more_than_tower_governors(
+        each in sizes(64).prop_map(|n| n.max(1)),
+        burst in sizes(32).prop_map(|n| n.max(1)),
+        unit in prop::sample::select(vec![
+            ("--per-second", 1_000_000_000_u128),
+            ("--per-millisecond", 1_000_000),
+            ("--per-nanosecond", 1),
+        ]),
+    ) {
+        let home = Home::empty();
+        let (each_, burst_) = (each.to_string(), burst.to_string());
+        // `plans show` has the limits that all callers of a tenant share.
+        let numbers = [unit.0, &each_, "--burst-size", &burst_, "--per", "tenant"];
+        let ran = home.run(&[&["import", "tower-governor"], &numbers[..]].concat());
+        ends_well(&ran, &numbers.join(" "));
+        let (interval, second) = (u128::from(each) * unit.1, 1_000_000_000);
+        if interval > 3_600 * second {
+            let said = ran.fails(2);
+            prop_assert!(said.contains("slower than one request an hour"), "{}", said);
+            return Ok(());
+        }
+        prop_assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let plans = shown(&home, &ran.stdout);
+        let written = limit(&plans[0], "rate default").unwrap();
+        let seconds = (interval, second);
+        Rates { written, requests: 1, seconds, burst: burst.into() }.hold(&ran.stderr);
     }
 }

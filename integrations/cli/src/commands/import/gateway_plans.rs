@@ -7,15 +7,14 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::PlanText;
 use super::json::{Object, items};
-use super::{PlanText, rate};
+use super::throttle::{self, Throttle};
 use crate::failure::Failure;
 use crate::output::escaped;
 
 /// Most characters of a plan's name.
 const MOST_NAME: usize = 64;
-/// Parts of a request a second in which a rate is read: API Gateway's are decimals.
-const PARTS: f64 = 1e6;
 
 /// A usage plan.
 pub(super) struct UsagePlan {
@@ -101,30 +100,20 @@ impl Said<'_> {
     /// `rate.default`.
     fn throttle(&mut self, toml: &mut String, item: Object<'_>) -> Result<(), String> {
         let Some(throttle) = item.object("throttle")? else { return Ok(()) };
-        match self.rate(throttle).map_err(|why| format!("its throttle: {why}"))? {
-            Some(rate) => {
-                let _ = writeln!(toml, "rate.default   = \"{rate}\"");
+        match throttle::read(throttle).map_err(|why| format!("its throttle: {why}"))? {
+            Throttle::Rate { text, notes } => {
+                let _ = writeln!(toml, "rate.default   = \"{text}\"");
+                notes.iter().for_each(|note| self.note(note));
             }
-            None => {
-                self.note("its throttle admits nothing: its requests are prepaid, by grants alone");
-                let _ = writeln!(toml, "quota.requests = \"prepaid\"");
-            }
+            Throttle::Nothing(why) => self.prepaid(toml, &why),
         }
         Ok(())
     }
 
-    /// A throttle as a rate; `None`: nothing passes it.
-    fn rate(&mut self, throttle: Object<'_>) -> Result<Option<String>, String> {
-        let (shown, burst) = (throttle.number("rateLimit")?, throttle.whole("burstLimit")?);
-        let rate = (shown.as_f64().unwrap_or(1e12).min(1e12) * PARTS).round() as u128;
-        if rate == 0 || burst == 0 {
-            return Ok(None);
-        }
-        let text = rate::text(rate, PARTS as u128);
-        if !text.is_exact {
-            self.note(&format!("{} is not quite the throttle of {shown}/s", text.text));
-        }
-        Ok(Some(format!("{} burst {burst}", text.text)))
+    /// Nothing is included.
+    fn prepaid(&mut self, toml: &mut String, why: &str) {
+        self.note(&format!("{why}: its requests are prepaid, by grants alone"));
+        let _ = writeln!(toml, "quota.requests = \"prepaid\"");
     }
 
     /// `quota.requests`.
@@ -162,7 +151,7 @@ impl Said<'_> {
             let name = format!("{}/{}", text("apiId")?, text("stage")?);
             if let Some(throttles) = stage.object("throttle").map_err(of_stage)? {
                 for (method, throttle) in throttles.fields() {
-                    let note = self.of_method(&name, method, throttle);
+                    let note = of_method(&name, method, throttle);
                     let of_method = |why| of_stage(format!("its throttle of {method:?}: {why}"));
                     methods.push(note.map_err(of_method)?);
                 }
@@ -177,17 +166,6 @@ impl Said<'_> {
         Ok(())
     }
 
-    /// The throttle of a method in a stage, which is a route here.
-    fn of_method(&mut self, stage: &str, method: &str, throttle: &Value) -> Result<String, String> {
-        let (path, method) = method.rsplit_once('/').unwrap_or((method, "?"));
-        let rate = self.rate(Object::of(throttle)?)?;
-        let rate = rate.unwrap_or_else(|| "nothing at all".to_owned());
-        Ok(format!(
-            "{stage} throttles {method} {path} to {rate}: write a [route.x] with match = \
-             \"{method} {path}\", and rate.x into the plan"
-        ))
-    }
-
     /// What has no equivalent.
     fn rest(&mut self, item: Object<'_>) -> Result<(), String> {
         if item.text("productCode")?.is_some() {
@@ -198,6 +176,22 @@ impl Said<'_> {
         }
         Ok(())
     }
+}
+
+/// The throttle of a method in a stage, which is a route here.
+fn of_method(stage: &str, method: &str, throttle: &Value) -> Result<String, String> {
+    let (path, method) = method.rsplit_once('/').unwrap_or((method, "?"));
+    let route = format!("a [route.x] with match = \"{method} {path}\"");
+    let throttles = format!("{stage} throttles {method} {path}");
+    Ok(match throttle::read(Object::of(throttle)?)? {
+        Throttle::Rate { text, notes } => {
+            let less: String = notes.iter().map(|note| format!(" ({note})")).collect();
+            format!("{throttles} to {text}{less}: write {route}, and rate.x into the plan")
+        }
+        Throttle::Nothing(why) => {
+            format!("{throttles} ({why}): write {route} and needs = \"x\", which the plan lacks")
+        }
+    })
 }
 
 #[cfg(test)]

@@ -7,13 +7,14 @@
 //!    written, unless `--skip-wrong` leaves it out.
 //! 2. The same import again changes nothing. One that was cut off is completed by the same again.
 //! 3. No key is printed, logged, or put into an error. The store has its SHA-256.
-//! 4. A file has at most so many bytes and rows: all that it says is in memory at once.
+//! 4. A limit of another limiter is never faster here, and what is less of it is said.
+//! 5. A file has at most so many bytes and rows: all that it says is in memory at once.
 
 use std::io::Read as _;
 use std::path::Path;
 
 use super::Ran;
-use crate::args::{ApiGateway, Global, Governor, Import};
+use crate::args::{ApiGateway, Global, Import};
 use crate::failure::{Failure, code};
 use crate::new_file::NewFile;
 use crate::output::{Output, say};
@@ -22,11 +23,14 @@ mod apply;
 mod csv_file;
 mod gateway_keys;
 mod gateway_plans;
+mod governor;
 mod json;
 mod key;
 mod look;
+mod plan_file;
 mod rate;
 mod rows;
+mod throttle;
 
 /// Most bytes of a file: some three hundred for each of the most rows.
 const MOST_BYTES: u64 = 32 << 20;
@@ -40,7 +44,7 @@ pub(super) async fn run(out: Output, global: &Global, what: Import) -> Ran {
             apply::run(out, &settings, (&file, read), &how).await
         }
         Import::ApiGateway(what) => gateway(out, global, &what).await,
-        Import::TowerGovernor(what) => governor(out, &what),
+        Import::TowerGovernor(what) => print(out, what.output.as_deref(), &governor::read(&what)?),
     }
 }
 
@@ -61,30 +65,6 @@ async fn gateway(out: Output, global: &Global, what: &ApiGateway) -> Ran {
     let read = sources.read(&bytes(file)?, &key::prefixes(&settings));
     let read = read.map_err(|it| it.within(file))?;
     apply::run(out, &settings, (file, read), &what.how).await
-}
-
-/// `import tower-governor`.
-fn governor(out: Output, what: &Governor) -> Ran {
-    let nanoseconds = |n: u64, each: u64| u128::from(n) * u128::from(each);
-    let interval = match (what.per_second, what.per_millisecond, what.per_nanosecond) {
-        (Some(n), ..) => nanoseconds(n, 1_000_000_000),
-        (_, Some(n), _) => nanoseconds(n, 1_000_000),
-        (.., n) => nanoseconds(n.unwrap_or(1), 1),
-    };
-    if !gateway_plans::is_name(&what.plan) {
-        let text = format!("{:?} cannot be a plan's name", what.plan);
-        return Err(Failure::usage(text + "\nhelp: write letters, digits, `-` and `_`"));
-    }
-    let mut notes = Vec::new();
-    let rate = rate::text(1_000_000_000, interval);
-    if !rate.is_exact {
-        let text = "is slower by less than one request an hour: the interval divides no hour";
-        notes.push(format!("{} {text}", rate.text));
-    }
-    let rate = format!("{} burst {}{}", rate.text, what.burst_size, what.per.words());
-    let plan = &what.plan;
-    let toml = format!("default-plan = \"{plan}\"\n\n[plan.{plan}]\nrate.default = \"{rate}\"\n");
-    print(out, what.output.as_deref(), &PlanText { toml, notes })
 }
 
 /// A plan file, and what of its source it does not have.
