@@ -413,6 +413,9 @@ fn what_a_plan_file_cannot_say_is_slower_and_named() {
         plan("near", "0.00027777777", 3, 10),
         plan("fast", "1e12", 3, 10),
         plan("burst", "0.001", 4_294_967_295, 10),
+        plan("none", "1", 3, 0),
+        plan("great", "1", 3, 9_223_372_036_854_775_807),
+        plan("full", "1", 3, 10),
     ];
     home.write("plans.json", &format!("{{\"items\":[{}]}}", plans.join(",")));
     let ran = home.run(&["import", "api-gateway", "--usage-plans", "plans.json"]);
@@ -423,19 +426,24 @@ fn what_a_plan_file_cannot_say_is_slower_and_named() {
         "fast: its throttle of 1000000000000.0/s: 1000000000/s is slower",
         "burst: its throttle of 0.001/s: 3/h is slower by less than one request an hour",
         "burst: its throttle of 0.001/s: burst 15372286 is less than the burst of 4294967295",
+        "none: its quota admits nothing: its requests are prepaid, by grants alone",
+        "great: 999999999999999999/month is less than its quota of 9223372036854775807",
+        "the usage plan \"full\" (full) is the plan full-full",
     ] {
         assert!(ran.stderr.contains(wanted), "{wanted}\n{}", ran.stderr);
     }
     assert_eq!(ran.code, 0);
     home.run(&["plans", "check"]).ok();
     let shown = home.run(&["plans", "show"]).ok();
-    assert_eq!(shown.lines().filter(|line| line.contains("0 once")).count(), 2, "{shown}");
+    assert_eq!(shown.lines().filter(|line| line.contains("0 once")).count(), 3, "{shown}");
     let governor = ["import", "tower-governor", "--burst-size", "1"];
     for n in ["3601", "7200", "1000000", "18446744073709551615"] {
         let said = home.run(&[&governor[..], &["--per-second", n]].concat()).fails(2);
         let wanted = "slower than one request an hour, the slowest rate of a plan file";
         assert!(said.contains(wanted) && said.contains("quota.requests = \""), "{said}");
     }
+    let said = home.run(&[&governor[..], &["--per-second", "1", "--plan", "full"]].concat());
+    assert!(said.fails(2).contains("`full` is a word of the plan language"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! `import api-gateway` and `import tower-governor` on whatever they are given: they never panic, and
-//! no rate is beyond the source's.
+//! `import api-gateway` and `import tower-governor` on whatever they are given: they never panic,
+//! what they print is a legal plan file, and no limit in it is beyond the source's.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -123,15 +123,65 @@ impl Rates<'_> {
     }
 }
 
+/// A throttle and a quota of a usage plan.
+#[derive(Clone, Debug)]
+struct Source {
+    rate: (u64, i32),
+    burst: u64,
+    limit: u64,
+}
+
+impl Source {
+    fn any() -> impl Strategy<Value = Self> {
+        let (rate, burst) = ((sizes(49), -15..=4_i32), sizes(64));
+        (rate, burst, sizes(64)).prop_map(|(rate, burst, limit)| Self { rate, burst, limit })
+    }
+
+    fn json(&self, id: usize) -> String {
+        let ((number, exponent), burst, limit) = (self.rate, self.burst, self.limit);
+        format!(
+            r#"{{ "id": "p{id}", "quota": {{ "limit": {limit}, "period": "DAY" }},
+            "throttle": {{ "rateLimit": {number}e{exponent}, "burstLimit": {burst} }} }}"#
+        )
+    }
+
+    /// Holds the plan against it, and what was said against both.
+    #[track_caller]
+    fn hold(&self, plan: &Value, said: &str) {
+        let tens = |n: i32| 10_u128.pow(n.max(0).unsigned_abs());
+        let (number_, exponent) = self.rate;
+        let (requests, seconds) = (u128::from(number_) * tens(exponent), tens(-exponent));
+        let once = limit(plan, "once requests").map(|it| number(&it["amount"]));
+        let Some(rate) = limit(plan, "rate default") else {
+            let is_slow = requests * 3_600 < seconds || self.burst == 0;
+            assert!(is_slow && once == Some(0), "{plan}\n{said}");
+            return assert!(said.contains("prepaid, by grants alone"), "{said}");
+        };
+        let of = Rates { written: rate, requests, seconds: (seconds, 1), burst: self.burst.into() };
+        of.hold(said);
+        match limit(plan, "quota requests/day").map(|it| number(&it["amount"])) {
+            Some(written) => {
+                assert!(written <= self.limit.into() && written > 0, "{plan}");
+                let is_less = written < self.limit.into();
+                assert_eq!(said.contains("less than its quota"), is_less, "{said}");
+            }
+            None => assert!(self.limit == 0 && once == Some(0), "{plan}"),
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn usage_plans_of_any_shape_are_a_file_or_an_error(plans in nearly(usage_plans())) {
+    fn usage_plans_of_any_shape_are_a_legal_file_or_an_error(plans in nearly(usage_plans())) {
         let home = Home::empty();
         home.write("plans.json", &plans.to_string());
         let ran = home.run(&PLANS);
         ends_well(&ran, &plans.to_string());
+        if ran.code == 0 {
+            shown(&home, &ran.stdout);
+        }
     }
 
     #[test]
@@ -147,6 +197,22 @@ proptest! {
         let how = ["--keys", "keys.json", "--plan-keys", "c7y23b=basic.json", "--dry-run"];
         let ran = home.run(&[&PLANS[..], &how].concat());
         ends_well(&ran, &format!("{keys}\n{in_plan}"));
+    }
+
+    #[test]
+    fn no_plan_admits_more_than_its_usage_plan(
+        sources in prop::collection::vec(Source::any(), 1..12),
+    ) {
+        let home = Home::empty();
+        let items: Vec<_> = sources.iter().enumerate().map(|(n, it)| it.json(n)).collect();
+        home.write("plans.json", &format!("{{ \"items\": [{}] }}", items.join(",")));
+        let ran = home.run(&PLANS);
+        prop_assert_eq!(ran.code, 0, "{}", ran.stderr);
+        for (n, (plan, source)) in shown(&home, &ran.stdout).iter().zip(&sources).enumerate() {
+            let of_plan = format!("note: p{n}: ");
+            let said = ran.stderr.lines().filter(|line| line.starts_with(&of_plan));
+            source.hold(plan, &said.collect::<Vec<_>>().join("\n"));
+        }
     }
 
     #[test]

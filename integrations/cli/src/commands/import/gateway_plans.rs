@@ -7,14 +7,18 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::PlanText;
 use super::json::{Object, items};
+use super::plan_file::{PlanText, legal};
 use super::throttle::{self, Throttle};
 use crate::failure::Failure;
 use crate::output::escaped;
 
 /// Most characters of a plan's name.
 const MOST_NAME: usize = 64;
+/// Most characters of a name in a comment.
+const MOST_SHOWN: usize = 100;
+/// The greatest quota that a plan file can say: it has eighteen digits.
+const MOST_QUOTA: u64 = 999_999_999_999_999_999;
 
 /// A usage plan.
 pub(super) struct UsagePlan {
@@ -40,7 +44,7 @@ fn usage_plan(item: &Value, names: &mut BTreeSet<String>) -> Result<UsagePlan, S
     let item = Object::of(item)?;
     let id = item.text("id")?.ok_or("it has no \"id\", as AWS gives each")?;
     let name = item.text("name")?.unwrap_or(id);
-    let mut is_new = |plan: &String| names.insert(plan.clone());
+    let mut is_new = |plan: &String| is_free(plan) && names.insert(plan.clone());
     let wanted = [plan_name(name), plan_name(&format!("{id}-{name}"))];
     let plan = wanted.into_iter().find(|plan| is_new(plan));
     let plan = plan.ok_or_else(|| format!("the usage plan {id:?} is there twice"))?;
@@ -49,8 +53,10 @@ fn usage_plan(item: &Value, names: &mut BTreeSet<String>) -> Result<UsagePlan, S
         notes.push(format!("the usage plan {name:?} ({id}) is the plan {plan}"));
     }
     // A line break in it would be one of the plan file.
-    let shown = format!("{} ({})", escaped(name), escaped(id));
-    let _ = writeln!(toml, "# The usage plan {shown} of API Gateway.\n[plan.{plan}]");
+    let shown = |text: &str| escaped(&text.chars().take(MOST_SHOWN).collect::<String>());
+    let (named, identified) = (shown(name), shown(id));
+    let _ = writeln!(toml, "# The usage plan {named} ({identified}) of API Gateway.");
+    let _ = writeln!(toml, "[plan.{plan}]");
     let mut said = Said { plan: &plan, notes: &mut notes };
     said.throttle(&mut toml, item)?;
     said.quota(&mut toml, item)?;
@@ -73,6 +79,11 @@ pub(super) fn file(plans: &[UsagePlan]) -> Result<PlanText, Failure> {
 /// Whether this can be a plan's name.
 pub(super) fn is_name(name: &str) -> bool {
     name.len() <= MOST_NAME && name == plan_name(name)
+}
+
+/// Whether the plan language leaves this name to plans: it has words of its own.
+fn is_free(name: &str) -> bool {
+    legal(&format!("default-plan = \"{name}\"\n[plan.{name}]\n")).is_ok()
 }
 
 /// A name as a plan may have it.
@@ -131,7 +142,15 @@ impl Said<'_> {
         if toml.contains("quota.requests") {
             return Ok(()); // of a throttle that admits nothing
         }
-        let _ = writeln!(toml, "quota.requests = \"{limit}/{every}\"");
+        if limit == 0 {
+            self.prepaid(toml, "its quota admits nothing");
+            return Ok(());
+        }
+        let written = limit.min(MOST_QUOTA);
+        let _ = writeln!(toml, "quota.requests = \"{written}/{every}\"");
+        if written < limit {
+            self.note(&format!("{written}/{every} is less than its quota of {limit}"));
+        }
         if has_offset {
             let text = "the offset of its quota has no equivalent: a week begins on Monday, a \
                         month on its first, in the plan file's timezone";

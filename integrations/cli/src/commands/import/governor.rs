@@ -1,6 +1,7 @@
 //! The numbers of tower_governor as a plan file.
 
-use super::{PlanText, gateway_plans, rate};
+use super::plan_file::PlanText;
+use super::{gateway_plans, rate};
 use crate::args::Governor;
 use crate::failure::Failure;
 

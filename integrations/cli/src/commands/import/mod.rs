@@ -15,9 +15,8 @@ use std::path::Path;
 
 use super::Ran;
 use crate::args::{ApiGateway, Global, Import};
-use crate::failure::{Failure, code};
-use crate::new_file::NewFile;
-use crate::output::{Output, say};
+use crate::failure::Failure;
+use crate::output::Output;
 
 mod apply;
 mod csv_file;
@@ -44,7 +43,7 @@ pub(super) async fn run(out: Output, global: &Global, what: Import) -> Ran {
             apply::run(out, &settings, (&file, read), &how).await
         }
         Import::ApiGateway(what) => gateway(out, global, &what).await,
-        Import::TowerGovernor(what) => print(out, what.output.as_deref(), &governor::read(&what)?),
+        Import::TowerGovernor(what) => governor::read(&what)?.print(out, what.output.as_deref()),
     }
 }
 
@@ -53,7 +52,7 @@ async fn gateway(out: Output, global: &Global, what: &ApiGateway) -> Ran {
     let plans = gateway_plans::read(&bytes(&what.usage_plans)?).map_err(of_plans)?;
     let Some(file) = &what.keys else {
         let text = gateway_plans::file(&plans).map_err(of_plans)?;
-        return print(out, what.output.as_deref(), &text);
+        return text.print(out, what.output.as_deref());
     };
     let settings = super::settings(global)?;
     let mut of_plans = Vec::new();
@@ -65,33 +64,6 @@ async fn gateway(out: Output, global: &Global, what: &ApiGateway) -> Ran {
     let read = sources.read(&bytes(file)?, &key::prefixes(&settings));
     let read = read.map_err(|it| it.within(file))?;
     apply::run(out, &settings, (file, read), &what.how).await
-}
-
-/// A plan file, and what of its source it does not have.
-struct PlanText {
-    toml: String,
-    notes: Vec<String>,
-}
-
-/// Prints a plan file, or writes it into a new file.
-fn print(out: Output, file: Option<&Path>, text: &PlanText) -> Ran {
-    let document = || serde_json::json!({ "toml": text.toml, "notes": text.notes });
-    match file {
-        Some(path) => {
-            let file = NewFile::begin(path)?;
-            let written = std::io::Write::write_all(&mut file.writer()?, text.toml.as_bytes());
-            written.map_err(|error| Failure::of_file(path, &error))?;
-            file.finish()?;
-            match out.json {
-                true => out.document(&document())?,
-                false => out.line(&path.display().to_string())?,
-            }
-        }
-        None if out.json => out.document(&document())?,
-        None => out.whole(&text.toml)?,
-    }
-    text.notes.iter().for_each(|note| say(&format!("note: {note}")));
-    Ok(code::OK)
 }
 
 /// A file's content, up to [`MOST_BYTES`].
