@@ -55,6 +55,11 @@ impl Failure {
         Self::new(code::CONFLICT, text)
     }
 
+    /// The same, of what a file says.
+    pub(crate) fn within(self, path: &std::path::Path) -> Self {
+        Self { text: format!("{}: {}", path.display(), self.text), ..self }
+    }
+
     /// There is no such tenant.
     pub(crate) fn no_tenant(id: &str) -> Self {
         Self::not_found(format!(

@@ -187,6 +187,48 @@ fn every_wrong_row_is_named_and_nothing_is_written_unless_it_is_left_out() {
     assert!(list.contains("good") && !list.contains("initech"), "{list}");
 }
 
+/// An account is one tenant's, as a key is: of two rows, and of a row and the store.
+#[test]
+fn an_account_of_two_tenants_is_found_before_anything_is_written() {
+    let home = home();
+    home.write("two.csv", "tenant,account\nt8,cus_zz\nt9,cus_zz\nt10,cus_yy\nt10,cus_yy\n");
+    let wanted = "two.csv: line 3: its account is on line 2 another tenant's\nerror: 1 of the rows";
+    for more in [&["--dry-run"][..], &[]] {
+        let said = home.run(&[&["import", "csv", "two.csv"], more].concat()).fails(2);
+        assert!(said.starts_with(wanted), "{said}");
+    }
+    assert!(!home.path("tallygate.redb").exists(), "nothing was written");
+    let ran = home.run(&["import", "csv", "two.csv", "--skip-wrong"]);
+    let made = "t8: created; account cus_zz\nt10: created; account cus_yy\n";
+    assert_eq!((ran.code, ran.stdout.as_str()), (7, made), "{}", ran.stderr);
+    home.write("stored.csv", "tenant,account\nt9,cus_zz\nt11,cus_yy\nt12,cus_xx\n");
+    let before = listing(&home);
+    let said = home.run(&["import", "csv", "stored.csv"]).fails(2);
+    for line in [2, 3] {
+        let wanted = format!("stored.csv: line {line}: the account \"cus_");
+        assert!(said.contains(&wanted), "{said}");
+    }
+    assert_eq!(listing(&home), before);
+}
+
+/// Of two cells for one thing it is not known which is meant.
+#[test]
+fn a_heading_that_names_a_column_twice_is_refused() {
+    let home = gateway();
+    home.write("twice.csv", "tenant,plan,Tenant\nacme,,globex\n");
+    let said = home.run(&["import", "csv", "twice.csv"]).fails(2);
+    assert!(said.contains("twice.csv: the heading names the column \"tenant\" twice"), "{said}");
+    home.write("keys.csv", &format!("name,key,x,x,Key\nacme,{KEY},1,2,{OTHER}\n"));
+    let keys = ["import", "api-gateway", "--usage-plans", "plans.json", "--keys", "keys.csv"];
+    let ran = home.run(&[&keys[..], &["--plan", "basic"]].concat());
+    has_no_key(&ran);
+    let said = ran.fails(2);
+    assert!(said.contains("keys.csv: the heading names the column \"key\" twice"), "{said}");
+    home.write("keys.csv", &format!("name,key,x,x\nacme,{KEY},1,2\n"));
+    let ran = home.run(&[&keys[..], &["--plan", "basic", "--dry-run"]].concat());
+    assert_eq!(ran.ok(), "acme: created; plan basic; key \"acme\"\n", "others are passed over");
+}
+
 #[test]
 fn a_file_that_is_none_makes_no_store() {
     let home = home();
@@ -265,9 +307,9 @@ fn usage_plans_are_a_plan_file_and_what_is_none_is_named() {
         "the usage plan \"Gold plan!\" (glvrsr) is the plan Gold-plan-",
         "Gold-plan-: the offset of its quota has no equivalent",
         "Gold-plan-: its product of AWS Marketplace (productCode) has no equivalent",
-        "Gold-plan-: its tags (tags) has no equivalent",
+        "Gold-plan-: its tags (tags) have no equivalent",
         "closed: its throttle admits nothing",
-        "odd: 514/h is not quite the throttle of 0.142857/s",
+        "odd: its throttle of 0.142857/s: 514/h is slower by less than one request an hour",
     ] {
         assert!(printed.stderr.contains(wanted), "{wanted}\n{}", printed.stderr);
     }
@@ -279,6 +321,129 @@ fn usage_plans_are_a_plan_file_and_what_is_none_is_named() {
         home.write("broken.json", broken);
         home.run(&["import", "api-gateway", "--usage-plans", "broken.json"]).fails(2);
     }
+}
+
+/// What a file has instead of what is expected is said, with its place, and no value of a key is.
+#[test]
+fn json_of_another_shape_is_refused_with_what_is_expected() {
+    let home = gateway();
+    let plans = ["import", "api-gateway", "--usage-plans", "shape.json"];
+    for (plan, wanted) in [
+        (
+            "[]",
+            "it is a list, where an object with \"items\" is expected, as get-usage-plans prints",
+        ),
+        ("5", "it is a number, where an object with \"items\" is expected"),
+        ("{}", "it has no \"items\", as get-usage-plans prints them"),
+        (r#"{"items":{}}"#, "its \"items\" is an object, where a list is expected"),
+        (r#"{"items":[]}"#, "there is no usage plan in it"),
+        (r#"{"items":[5]}"#, "usage plan 1: it is a number, where an object is expected"),
+        (r#"{"items":[{"id":5}]}"#, "usage plan 1: its \"id\" is a number, where text is expected"),
+        (r#"{"items":[{"id":"a","name":[]}]}"#, "usage plan 1: its \"name\" is a list, where text"),
+        (r#"{"items":[{"id":"a","throttle":5}]}"#, "its \"throttle\" is a number, where an object"),
+        (
+            r#"{"items":[{"id":"a","throttle":{"rateLimit":"1","burstLimit":1}}]}"#,
+            "usage plan 1: its throttle: its \"rateLimit\" is text, where a number of at least 0",
+        ),
+        (
+            r#"{"items":[{"id":"a","throttle":{"rateLimit":1,"burstLimit":-1}}]}"#,
+            "its \"burstLimit\" is -1, where a whole number of at least 0 is expected",
+        ),
+        (
+            r#"{"items":[{"id":"a","quota":{"limit":1.5,"period":"DAY"}}]}"#,
+            "its quota: its \"limit\" is 1.5, where a whole number of at least 0 is expected",
+        ),
+        (
+            r#"{"items":[{"id":"a","quota":{"limit":1,"period":"YEAR"}}]}"#,
+            "its quota: its \"period\" is none of DAY, WEEK, MONTH",
+        ),
+        (r#"{"items":[{"id":"a","apiStages":[1]}]}"#, "stage 1: it is a number, where an object"),
+    ] {
+        home.write("shape.json", plan);
+        let said = home.run(&plans).fails(2);
+        assert!(said.starts_with("error: shape.json: "), "{said}");
+        assert!(said.contains(wanted), "{wanted}\n{said}");
+    }
+    let keys = ["import", "api-gateway", "--usage-plans", "plans.json", "--keys", "keys.json"];
+    let import = |keys_: &str, in_plan: &str| {
+        home.write("keys.json", keys_);
+        home.write("in.json", in_plan);
+        let ran = home.run(&[&keys[..], &["--plan-keys", "c7y23b=in.json", "--dry-run"]].concat());
+        has_no_key(&ran);
+        ran.fails(2)
+    };
+    let none = r#"{"items":[]}"#;
+    for (key, wanted) in [
+        ("[]".to_owned(), "error: keys.json: it is a list, where an object with \"items\""),
+        (r#"{"items":[1]}"#.to_owned(), "keys.json: key 1: it is a number, where an object is"),
+        (
+            format!(r#"{{"items":[{{"id":"k","name":"a","value":["{KEY}"]}}]}}"#),
+            "keys.json: key 1: its \"value\" is a list, where text is expected",
+        ),
+        (
+            format!(r#"{{"items":[{{"id":"k","name":"a","value":"{KEY}","enabled":"false"}}]}}"#),
+            "keys.json: key 1: its \"enabled\" is text, where true or false is expected",
+        ),
+    ] {
+        let said = import(&key, none);
+        assert!(said.contains(wanted), "{wanted}\n{said}");
+    }
+    for (in_plan, wanted) in [
+        ("[]", "error: in.json: it is a list, where an object with \"items\" is expected"),
+        (r#"{"items":["k1"]}"#, "error: in.json: key 1: it is text, where an object is expected"),
+        (r#"{"items":[{}]}"#, "error: in.json: key 1: it has no \"id\""),
+    ] {
+        let said = import(none, in_plan);
+        assert!(said.contains(wanted), "{wanted}\n{said}");
+    }
+}
+
+/// What a plan file cannot say is said otherwise, and never faster: with a note, or not at all.
+#[test]
+fn what_a_plan_file_cannot_say_is_slower_and_named() {
+    let home = home();
+    let plan = |name: &str, rate: &str, burst: u64, limit: u64| {
+        format!(
+            r#"{{"id":"{name}","throttle":{{"rateLimit":{rate},"burstLimit":{burst}}},
+            "quota":{{"limit":{limit},"period":"MONTH"}}}}"#
+        )
+    };
+    let plans = [
+        plan("slow", "0.0001", 3, 10),
+        plan("near", "0.00027777777", 3, 10),
+        plan("fast", "1e12", 3, 10),
+        plan("burst", "0.001", 4_294_967_295, 10),
+        plan("none", "1", 3, 0),
+        plan("great", "1", 3, 9_223_372_036_854_775_807),
+        plan("full", "1", 3, 10),
+    ];
+    home.write("plans.json", &format!("{{\"items\":[{}]}}", plans.join(",")));
+    let ran = home.run(&["import", "api-gateway", "--usage-plans", "plans.json"]);
+    home.write("plans.toml", &ran.stdout);
+    for wanted in [
+        "slow: its throttle of 0.0001/s is slower than one request an hour, the slowest rate",
+        "near: its throttle of 0.00027777777/s is slower than one request an hour, the slowest",
+        "fast: its throttle of 1000000000000.0/s: 1000000000/s is slower",
+        "burst: its throttle of 0.001/s: 3/h is slower by less than one request an hour",
+        "burst: its throttle of 0.001/s: burst 15372286 is less than the burst of 4294967295",
+        "none: its quota admits nothing: its requests are prepaid, by grants alone",
+        "great: 999999999999999999/month is less than its quota of 9223372036854775807",
+        "the usage plan \"full\" (full) is the plan full-full",
+    ] {
+        assert!(ran.stderr.contains(wanted), "{wanted}\n{}", ran.stderr);
+    }
+    assert_eq!(ran.code, 0);
+    home.run(&["plans", "check"]).ok();
+    let shown = home.run(&["plans", "show"]).ok();
+    assert_eq!(shown.lines().filter(|line| line.contains("0 once")).count(), 3, "{shown}");
+    let governor = ["import", "tower-governor", "--burst-size", "1"];
+    for n in ["3601", "7200", "1000000", "18446744073709551615"] {
+        let said = home.run(&[&governor[..], &["--per-second", n]].concat()).fails(2);
+        let wanted = "slower than one request an hour, the slowest rate of a plan file";
+        assert!(said.contains(wanted) && said.contains("quota.requests = \""), "{said}");
+    }
+    let said = home.run(&[&governor[..], &["--per-second", "1", "--plan", "full"]].concat());
+    assert!(said.fails(2).contains("`full` is a word of the plan language"));
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod export;
 mod home;
 mod hostile;
 mod import;
+mod import_sources;
 mod infra;
 #[cfg(feature = "dynamodb")]
 mod recorder;

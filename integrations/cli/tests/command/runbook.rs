@@ -1,5 +1,6 @@
 //! docs/runbook.md and what it names: each symptom has a check of `doctor` and each check a
-//! symptom, and metrics, causes of `health`, log lines and alarms are those of the code.
+//! symptom, and metrics, causes of `health`, log lines and alarms are those of the code. Its
+//! commands, and those of docs/deploy.md, have all their arguments.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,6 +11,7 @@ use tallygate::telemetry::Metric;
 use crate::home::Home;
 
 const PAGE: &str = include_str!("../../../../docs/runbook.md");
+const DEPLOY: &str = include_str!("../../../../docs/deploy.md");
 const HEALTH: &str = include_str!("../../../../src/gate/health.rs");
 
 /// The sections that are symptoms, each with its heading.
@@ -95,6 +97,37 @@ fn each_source(folder: &Path, see: &mut impl FnMut(&str)) {
             false => see(&std::fs::read_to_string(&path).unwrap_or_default()),
         }
     }
+}
+
+/// A command that is copied in the middle of the night must not end in its usage. What it needs of
+/// the service, such as Stripe, may be missing here.
+#[test]
+fn commands_have_all_their_arguments() {
+    let home = Home::with_tenants();
+    let key = home.run(&["key", "create", "acme", "--json"]).json();
+    let id = key["id"].as_str().unwrap();
+    let values = [
+        ("TENANT", "acme"),
+        ("KEY", id),
+        ("METER", "requests"),
+        ("UNITS", "5"),
+        ("LIMIT", "requests/cycle"),
+        ("FUNCTION", "arn:aws:lambda:eu-central-1:123456789012:function:report"),
+        ("QUEUE", "arn:aws:sqs:eu-central-1:123456789012:failed"),
+        ("OLD", "plans.toml"),
+        ("NEW", "plans.toml"),
+    ];
+    let mut commands = 0;
+    for span in PAGE.split('`').chain(DEPLOY.split('`')).filter(|it| it.starts_with("tallygate ")) {
+        let words = span.split_whitespace().map(|word| {
+            let value = values.iter().find(|(name, _)| *name == word);
+            value.map_or(word, |(_, value)| value)
+        });
+        let ran = home.shell(&words.collect::<Vec<_>>().join(" "));
+        assert!(ran.code != 2 && ran.code < 100, "{span}\n{}", ran.stdout);
+        commands += 1;
+    }
+    assert!(commands > 20, "{commands}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const NAME: &str = "imported";
 
 /// Reads a file. An error is about the heading: without it no row means anything.
 pub(super) fn read(bytes: &[u8], prefixes: &[String]) -> Result<Read, Failure> {
-    let (heading, records) = records(bytes)?;
+    let (heading, records) = records(bytes, &COLUMNS)?;
     let known = |name: &String| COLUMNS.contains(&name.as_str());
     if let Some(other) = heading.iter().find(|name| !known(name)) {
         let text = format!("there is no column {other:?}\nhelp: write some of ");
@@ -72,8 +72,12 @@ fn row(at: Place, cells: &Cells<'_>, prefixes: &[String]) -> Result<Row, String>
 /// The cells of a line, or what is wrong with it.
 type Record = (u64, Result<Vec<String>, String>);
 
-/// The heading of a CSV file, in lower case, and its other lines with their numbers.
-pub(super) fn records(bytes: &[u8]) -> Result<(Vec<String>, Vec<Record>), Failure> {
+/// The heading of a CSV file, in lower case, and its other lines with their numbers. The heading
+/// has each of the columns that are read at most once.
+pub(super) fn records(
+    bytes: &[u8],
+    columns: &[&str],
+) -> Result<(Vec<String>, Vec<Record>), Failure> {
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let (mut heading, mut records) = (None::<Vec<String>>, Vec::new());
     let mut lines = Lines { of: bytes, at: 0, number: 1 };
@@ -93,6 +97,11 @@ pub(super) fn records(bytes: &[u8]) -> Result<(Vec<String>, Vec<Record>), Failur
         within(records.len())?;
     }
     let heading = heading.ok_or_else(|| Failure::usage("the file is empty: it has no heading"))?;
+    let times = |column: &str| heading.iter().filter(|name| *name == column).count();
+    if let Some(column) = columns.iter().find(|column| times(column) > 1) {
+        let text = format!("the heading names the column {column:?} twice");
+        return Err(Failure::usage(text + "\nhelp: leave one of them out"));
+    }
     Ok((heading, records))
 }
 

@@ -6,20 +6,23 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::csv_file::{Cells, records};
-use super::gateway_plans::{UsagePlan, items};
+use super::gateway_plans::UsagePlan;
+use super::json::{Object, items};
 use super::key;
 use super::rows::{KeyRow, Place, Read, Row};
 use crate::args::{ApiGateway, TenantFrom};
 use crate::failure::Failure;
 
+/// The columns that are read of a CSV file; `description` is passed over.
+const COLUMNS: [&str; 4] = ["name", "key", "enabled", "usageplanids"];
 /// Most characters of a key's name here.
 const MOST_NAME: usize = 64;
 
 /// What is known beside the file of keys.
 pub(super) struct Sources<'a> {
     pub(super) plans: &'a [UsagePlan],
-    /// What `get-usage-plan-keys` prints, by the usage plan's id.
-    pub(super) of_plans: &'a [(&'a str, Vec<u8>)],
+    /// The ids of the keys in each usage plan, by its id.
+    pub(super) of_plans: &'a [(&'a str, Vec<String>)],
     pub(super) what: &'a ApiGateway,
 }
 
@@ -131,36 +134,51 @@ impl Sources<'_> {
 
     /// The keys of `get-api-keys`.
     fn of_json(&self, bytes: &[u8]) -> Result<Vec<Entry>, Failure> {
-        let mut in_plans = HashMap::<String, Vec<String>>::new();
-        for (plan, bytes) in self.of_plans {
-            for key in items(bytes, "get-usage-plan-keys")? {
-                let id = key["id"].as_str().unwrap_or_default().to_owned();
-                in_plans.entry(id).or_default().push((*plan).to_owned());
+        let mut in_plans = HashMap::<&str, Vec<String>>::new();
+        for (plan, keys) in self.of_plans {
+            for key in keys {
+                in_plans.entry(key).or_default().push((*plan).to_owned());
             }
         }
         let items = items(bytes, "get-api-keys --include-values")?;
         let key = |(n, item): (usize, &Value)| {
-            let text =
-                |name: &str| item[name].as_str().filter(|it| !it.is_empty()).map(str::to_owned);
-            let id = text("id");
-            let usage_plans = id.as_ref().and_then(|id| in_plans.get(id)).cloned();
-            let key = ApiKey {
-                name: text("name").unwrap_or_default(),
-                value: text("value"),
-                customer: text("customerId"),
-                is_disabled: item["enabled"].as_bool() == Some(false),
-                usage_plans: usage_plans.unwrap_or_default(),
-                id,
-            };
-            (Place { word: "key", number: n as u64 + 1 }, Ok(key))
+            (Place { word: "key", number: n as u64 + 1 }, api_key(item, &in_plans))
         };
         Ok(items.iter().enumerate().map(key).collect())
     }
 }
 
+/// The ids of the keys that `get-usage-plan-keys` prints.
+pub(super) fn in_plan(bytes: &[u8]) -> Result<Vec<String>, Failure> {
+    let id = |item: &Value| -> Result<String, String> {
+        let id = Object::of(item)?.text("id")?;
+        Ok(id.ok_or("it has no \"id\", as AWS gives each")?.to_owned())
+    };
+    let items = items(bytes, "get-usage-plan-keys")?;
+    let ids = items
+        .iter()
+        .enumerate()
+        .map(|(n, item)| id(item).map_err(|why| Failure::usage(format!("key {}: {why}", n + 1))));
+    ids.collect()
+}
+
+fn api_key(item: &Value, in_plans: &HashMap<&str, Vec<String>>) -> Result<ApiKey, String> {
+    let item = Object::of(item)?;
+    let own = |name: &str| Ok::<_, String>(item.text(name)?.map(str::to_owned));
+    let id = item.text("id")?;
+    Ok(ApiKey {
+        id: id.map(str::to_owned),
+        name: own("name")?.unwrap_or_default(),
+        value: own("value")?,
+        customer: own("customerId")?,
+        is_disabled: item.flag("enabled")? == Some(false),
+        usage_plans: id.and_then(|id| in_plans.get(id)).cloned().unwrap_or_default(),
+    })
+}
+
 /// The keys of a CSV file. Columns with other names are passed over, as API Gateway does.
 fn of_csv(bytes: &[u8]) -> Result<Vec<Entry>, Failure> {
-    let (heading, records) = records(bytes)?;
+    let (heading, records) = records(bytes, &COLUMNS)?;
     if let Some(missing) =
         ["name", "key"].iter().find(|it| !heading.iter().any(|name| name == **it))
     {

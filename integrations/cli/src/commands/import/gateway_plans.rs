@@ -7,14 +7,18 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{PlanText, rate};
+use super::json::{Object, items};
+use super::plan_file::{PlanText, legal};
+use super::throttle::{self, Throttle};
 use crate::failure::Failure;
 use crate::output::escaped;
 
 /// Most characters of a plan's name.
 const MOST_NAME: usize = 64;
-/// Parts of a request a second in which a rate is read: API Gateway's are decimals.
-const PARTS: f64 = 1e6;
+/// Most characters of a name in a comment.
+const MOST_SHOWN: usize = 100;
+/// The greatest quota that a plan file can say: it has eighteen digits.
+const MOST_QUOTA: u64 = 999_999_999_999_999_999;
 
 /// A usage plan.
 pub(super) struct UsagePlan {
@@ -30,66 +34,56 @@ pub(super) struct UsagePlan {
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<UsagePlan>, Failure> {
     let (mut plans, mut names) = (Vec::new(), BTreeSet::new());
     for (n, item) in items(bytes, "get-usage-plans")?.iter().enumerate() {
-        let text = |key: &str| item[key].as_str().filter(|it| !it.is_empty());
-        let id = text("id").ok_or_else(|| {
-            Failure::usage(format!("usage plan {}: it has no id, as AWS gives each", n + 1))
-        })?;
-        let name = text("name").unwrap_or(id);
-        let mut plan = plan_name(name);
-        if !names.insert(plan.clone()) {
-            plan = plan_name(&format!("{id}-{name}"));
-            if !names.insert(plan.clone()) {
-                return Err(Failure::usage(format!("the usage plan {id:?} is there twice")));
-            }
-        }
-        let (mut toml, mut notes) = (String::new(), Vec::new());
-        if plan != name {
-            notes.push(format!("the usage plan {name:?} ({id}) is the plan {plan}"));
-        }
-        // A line break in it would be one of the plan file.
-        let shown = format!("{} ({})", escaped(name), escaped(id));
-        let _ = writeln!(toml, "# The usage plan {shown} of API Gateway.\n[plan.{plan}]");
-        let mut said = Said { plan: &plan, notes: &mut notes };
-        said.throttle(&mut toml, &item["throttle"])?;
-        said.quota(&mut toml, &item["quota"])?;
-        said.rest(item);
-        plans.push(UsagePlan { id: id.to_owned(), plan, toml, notes });
+        let plan = usage_plan(item, &mut names);
+        plans.push(plan.map_err(|why| Failure::usage(format!("usage plan {}: {why}", n + 1)))?);
     }
     Ok(plans)
 }
 
-/// The plan file.
-pub(super) fn file(plans: &[UsagePlan]) -> PlanText {
-    let mut toml = String::new();
-    if let Some(first) = plans.first() {
-        toml += "# The plan of tenants that have none of their own: choose it.\n";
-        let _ = writeln!(toml, "default-plan = \"{}\"", first.plan);
+fn usage_plan(item: &Value, names: &mut BTreeSet<String>) -> Result<UsagePlan, String> {
+    let item = Object::of(item)?;
+    let id = item.text("id")?.ok_or("it has no \"id\", as AWS gives each")?;
+    let name = item.text("name")?.unwrap_or(id);
+    let mut is_new = |plan: &String| is_free(plan) && names.insert(plan.clone());
+    let wanted = [plan_name(name), plan_name(&format!("{id}-{name}"))];
+    let plan = wanted.into_iter().find(|plan| is_new(plan));
+    let plan = plan.ok_or_else(|| format!("the usage plan {id:?} is there twice"))?;
+    let (mut toml, mut notes) = (String::new(), Vec::new());
+    if plan != name {
+        notes.push(format!("the usage plan {name:?} ({id}) is the plan {plan}"));
     }
+    // A line break in it would be one of the plan file.
+    let shown = |text: &str| escaped(&text.chars().take(MOST_SHOWN).collect::<String>());
+    let (named, identified) = (shown(name), shown(id));
+    let _ = writeln!(toml, "# The usage plan {named} ({identified}) of API Gateway.");
+    let _ = writeln!(toml, "[plan.{plan}]");
+    let mut said = Said { plan: &plan, notes: &mut notes };
+    said.throttle(&mut toml, item)?;
+    said.quota(&mut toml, item)?;
+    said.stages(item)?;
+    said.rest(item)?;
+    Ok(UsagePlan { id: id.to_owned(), plan, toml, notes })
+}
+
+/// The plan file.
+pub(super) fn file(plans: &[UsagePlan]) -> Result<PlanText, Failure> {
+    let first = plans.first().ok_or_else(|| Failure::usage("there is no usage plan in it"))?;
+    let mut toml = "# The plan of tenants that have none of their own: choose it.\n".to_owned();
+    let _ = writeln!(toml, "default-plan = \"{}\"", first.plan);
     for plan in plans {
         let _ = write!(toml, "\n{}", plan.toml);
     }
-    PlanText { toml, notes: plans.iter().flat_map(|plan| plan.notes.clone()).collect() }
-}
-
-/// The entries of what `aws apigateway` prints.
-pub(super) fn items(bytes: &[u8], command: &str) -> Result<Vec<Value>, Failure> {
-    let help = format!("help: aws apigateway {command} --output json > FILE");
-    let mut read: Value = serde_json::from_slice(bytes)
-        .map_err(|error| Failure::usage(format!("it is not JSON: {}\n{help}", place(&error))))?;
-    match read["items"].take() {
-        Value::Array(items) => Ok(items),
-        _ => Err(Failure::usage(format!("it has no \"items\", as {command} prints them\n{help}"))),
-    }
-}
-
-/// Where JSON ends to be so, without a part of it.
-fn place(error: &serde_json::Error) -> String {
-    format!("line {}, column {}", error.line(), error.column())
+    Ok(PlanText { toml, notes: plans.iter().flat_map(|plan| plan.notes.clone()).collect() })
 }
 
 /// Whether this can be a plan's name.
 pub(super) fn is_name(name: &str) -> bool {
     name.len() <= MOST_NAME && name == plan_name(name)
+}
+
+/// Whether the plan language leaves this name to plans: it has words of its own.
+fn is_free(name: &str) -> bool {
+    legal(&format!("default-plan = \"{name}\"\n[plan.{name}]\n")).is_ok()
 }
 
 /// A name as a plan may have it.
@@ -115,65 +109,49 @@ impl Said<'_> {
     }
 
     /// `rate.default`.
-    fn throttle(&mut self, toml: &mut String, throttle: &Value) -> Result<(), Failure> {
-        if throttle.is_null() {
-            return Ok(());
-        }
-        match self.rate(throttle)? {
-            Some(rate) => {
-                let _ = writeln!(toml, "rate.default   = \"{rate}\"");
+    fn throttle(&mut self, toml: &mut String, item: Object<'_>) -> Result<(), String> {
+        let Some(throttle) = item.object("throttle")? else { return Ok(()) };
+        match throttle::read(throttle).map_err(|why| format!("its throttle: {why}"))? {
+            Throttle::Rate { text, notes } => {
+                let _ = writeln!(toml, "rate.default   = \"{text}\"");
+                notes.iter().for_each(|note| self.note(note));
             }
-            None => {
-                self.note("its throttle admits nothing: its requests are prepaid, by grants alone");
-                let _ = writeln!(toml, "quota.requests = \"prepaid\"");
-            }
+            Throttle::Nothing(why) => self.prepaid(toml, &why),
         }
         Ok(())
     }
 
-    /// A throttle as a rate; `None`: nothing passes it.
-    fn rate(&mut self, throttle: &Value) -> Result<Option<String>, Failure> {
-        let wrong = || {
-            let text = format!("{}: its throttle has no rateLimit and burstLimit", self.plan);
-            Failure::usage(text)
-        };
-        let rate = throttle["rateLimit"].as_f64().filter(|it| (0.0..=1e12).contains(it));
-        let rate = (rate.ok_or_else(wrong)? * PARTS).round() as u128;
-        let burst = throttle["burstLimit"].as_u64().ok_or_else(wrong)?;
-        if rate == 0 || burst == 0 {
-            return Ok(None);
-        }
-        let text = rate::text(rate, PARTS as u128);
-        if !text.is_exact {
-            self.note(&format!(
-                "{} is not quite the throttle of {}/s",
-                text.text, throttle["rateLimit"]
-            ));
-        }
-        Ok(Some(format!("{} burst {burst}", text.text)))
+    /// Nothing is included.
+    fn prepaid(&mut self, toml: &mut String, why: &str) {
+        self.note(&format!("{why}: its requests are prepaid, by grants alone"));
+        let _ = writeln!(toml, "quota.requests = \"prepaid\"");
     }
 
     /// `quota.requests`.
-    fn quota(&mut self, toml: &mut String, quota: &Value) -> Result<(), Failure> {
-        if quota.is_null() {
-            return Ok(());
-        }
-        let every = match quota["period"].as_str() {
-            Some("DAY") => Some("day"),
-            Some("WEEK") => Some("week"),
-            Some("MONTH") => Some("month"),
-            _ => None,
+    fn quota(&mut self, toml: &mut String, item: Object<'_>) -> Result<(), String> {
+        let Some(quota) = item.object("quota")? else { return Ok(()) };
+        let of_quota = |why: String| format!("its quota: {why}");
+        let limit = quota.whole("limit").map_err(of_quota)?;
+        let every = match quota.text("period").map_err(of_quota)? {
+            Some("DAY") => "day",
+            Some("WEEK") => "week",
+            Some("MONTH") => "month",
+            _ => return Err("its quota: its \"period\" is none of DAY, WEEK, MONTH".to_owned()),
         };
-        let (limit, every) = quota["limit"].as_u64().zip(every).ok_or_else(|| {
-            let text =
-                format!("{}: its quota has no limit and period of DAY, WEEK, MONTH", self.plan);
-            Failure::usage(text)
-        })?;
+        let has_offset = quota.whole_or_none("offset").map_err(of_quota)?.unwrap_or(0) > 0;
         if toml.contains("quota.requests") {
             return Ok(()); // of a throttle that admits nothing
         }
-        let _ = writeln!(toml, "quota.requests = \"{limit}/{every}\"");
-        if quota["offset"].as_u64().is_some_and(|offset| offset > 0) {
+        if limit == 0 {
+            self.prepaid(toml, "its quota admits nothing");
+            return Ok(());
+        }
+        let written = limit.min(MOST_QUOTA);
+        let _ = writeln!(toml, "quota.requests = \"{written}/{every}\"");
+        if written < limit {
+            self.note(&format!("{written}/{every} is less than its quota of {limit}"));
+        }
+        if has_offset {
             let text = "the offset of its quota has no equivalent: a week begins on Monday, a \
                         month on its first, in the plan file's timezone";
             self.note(text);
@@ -181,42 +159,58 @@ impl Said<'_> {
         Ok(())
     }
 
-    /// What has no equivalent.
-    fn rest(&mut self, item: &Value) {
-        let stages = item["apiStages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let name = |stage: &Value| {
-            let text = |key: &str| stage[key].as_str().unwrap_or("?").to_owned();
-            format!("{}/{}", text("apiId"), text("stage"))
-        };
-        if !stages.is_empty() {
-            let names: Vec<_> = stages.iter().map(name).collect();
+    /// `apiStages`, of which a plan here knows nothing.
+    fn stages(&mut self, item: Object<'_>) -> Result<(), String> {
+        let mut names = Vec::new();
+        let mut methods = Vec::new();
+        for (n, stage) in item.list("apiStages")?.iter().enumerate() {
+            let of_stage = |why: String| format!("stage {}: {why}", n + 1);
+            let stage = Object::of(stage).map_err(of_stage)?;
+            let text = |name: &str| stage.text(name).map(|it| it.unwrap_or("?")).map_err(of_stage);
+            let name = format!("{}/{}", text("apiId")?, text("stage")?);
+            if let Some(throttles) = stage.object("throttle").map_err(of_stage)? {
+                for (method, throttle) in throttles.fields() {
+                    let note = of_method(&name, method, throttle);
+                    let of_method = |why| of_stage(format!("its throttle of {method:?}: {why}"));
+                    methods.push(note.map_err(of_method)?);
+                }
+            }
+            names.push(name);
+        }
+        if !names.is_empty() {
             let names = names.join(", ");
             self.note(&format!("it was for {names}; a plan here is for the whole service"));
         }
-        for stage in stages {
-            for (method, throttle) in stage["throttle"].as_object().into_iter().flatten() {
-                let (path, method) = method.rsplit_once('/').unwrap_or((method, "?"));
-                let rate = match self.rate(throttle) {
-                    Ok(Some(rate)) => rate,
-                    Ok(None) => "nothing at all".to_owned(),
-                    Err(_) => "a rate that cannot be read".to_owned(),
-                };
-                self.note(&format!(
-                    "{} throttles {method} {path} to {rate}: write a [route.x] with match = \
-                     \"{method} {path}\", and rate.x into the plan",
-                    name(stage)
-                ));
-            }
-        }
-        for (key, what) in [("productCode", "its product of AWS Marketplace"), ("tags", "its tags")]
-        {
-            let is_there = item[key].as_str().is_some_and(|it| !it.is_empty())
-                || item[key].as_object().is_some_and(|it| !it.is_empty());
-            if is_there {
-                self.note(&format!("{what} ({key}) has no equivalent"));
-            }
-        }
+        methods.iter().for_each(|note| self.note(note));
+        Ok(())
     }
+
+    /// What has no equivalent.
+    fn rest(&mut self, item: Object<'_>) -> Result<(), String> {
+        if item.text("productCode")?.is_some() {
+            self.note("its product of AWS Marketplace (productCode) has no equivalent");
+        }
+        if item.object("tags")?.is_some_and(|tags| tags.fields().next().is_some()) {
+            self.note("its tags (tags) have no equivalent");
+        }
+        Ok(())
+    }
+}
+
+/// The throttle of a method in a stage, which is a route here.
+fn of_method(stage: &str, method: &str, throttle: &Value) -> Result<String, String> {
+    let (path, method) = method.rsplit_once('/').unwrap_or((method, "?"));
+    let route = format!("a [route.x] with match = \"{method} {path}\"");
+    let throttles = format!("{stage} throttles {method} {path}");
+    Ok(match throttle::read(Object::of(throttle)?)? {
+        Throttle::Rate { text, notes } => {
+            let less: String = notes.iter().map(|note| format!(" ({note})")).collect();
+            format!("{throttles} to {text}{less}: write {route}, and rate.x into the plan")
+        }
+        Throttle::Nothing(why) => {
+            format!("{throttles} ({why}): write {route} and needs = \"x\", which the plan lacks")
+        }
+    })
 }
 
 #[cfg(test)]

@@ -7,25 +7,29 @@
 //!    written, unless `--skip-wrong` leaves it out.
 //! 2. The same import again changes nothing. One that was cut off is completed by the same again.
 //! 3. No key is printed, logged, or put into an error. The store has its SHA-256.
-//! 4. A file has at most so many bytes and rows: all that it says is in memory at once.
+//! 4. A limit of another limiter is never faster here, and what is less of it is said.
+//! 5. A file has at most so many bytes and rows: all that it says is in memory at once.
 
 use std::io::Read as _;
 use std::path::Path;
 
 use super::Ran;
-use crate::args::{ApiGateway, Global, Governor, Import};
-use crate::failure::{Failure, code};
-use crate::new_file::NewFile;
-use crate::output::{Output, say};
+use crate::args::{ApiGateway, Global, Import};
+use crate::failure::Failure;
+use crate::output::Output;
 
 mod apply;
 mod csv_file;
 mod gateway_keys;
 mod gateway_plans;
+mod governor;
+mod json;
 mod key;
 mod look;
+mod plan_file;
 mod rate;
 mod rows;
+mod throttle;
 
 /// Most bytes of a file: some three hundred for each of the most rows.
 const MOST_BYTES: u64 = 32 << 20;
@@ -34,78 +38,32 @@ pub(super) async fn run(out: Output, global: &Global, what: Import) -> Ran {
     match what {
         Import::Csv { file, how } => {
             let settings = super::settings(global)?;
-            let read = csv_file::read(&bytes(&file)?, &key::prefixes(&settings))?;
+            let read = csv_file::read(&bytes(&file)?, &key::prefixes(&settings));
+            let read = read.map_err(|it| it.within(&file))?;
             apply::run(out, &settings, (&file, read), &how).await
         }
         Import::ApiGateway(what) => gateway(out, global, &what).await,
-        Import::TowerGovernor(what) => governor(out, &what),
+        Import::TowerGovernor(what) => governor::read(&what)?.print(out, what.output.as_deref()),
     }
 }
 
 async fn gateway(out: Output, global: &Global, what: &ApiGateway) -> Ran {
-    let plans = gateway_plans::read(&bytes(&what.usage_plans)?)?;
+    let of_plans = |it: Failure| it.within(&what.usage_plans);
+    let plans = gateway_plans::read(&bytes(&what.usage_plans)?).map_err(of_plans)?;
     let Some(file) = &what.keys else {
-        return print(out, what.output.as_deref(), &gateway_plans::file(&plans));
+        let text = gateway_plans::file(&plans).map_err(of_plans)?;
+        return text.print(out, what.output.as_deref());
     };
     let settings = super::settings(global)?;
     let mut of_plans = Vec::new();
     for (id, file) in &what.plan_keys {
-        of_plans.push((id.as_str(), bytes(file)?));
+        let keys = gateway_keys::in_plan(&bytes(file)?).map_err(|it| it.within(file))?;
+        of_plans.push((id.as_str(), keys));
     }
     let sources = gateway_keys::Sources { plans: &plans, of_plans: &of_plans, what };
-    let read = sources.read(&bytes(file)?, &key::prefixes(&settings))?;
+    let read = sources.read(&bytes(file)?, &key::prefixes(&settings));
+    let read = read.map_err(|it| it.within(file))?;
     apply::run(out, &settings, (file, read), &what.how).await
-}
-
-/// `import tower-governor`.
-fn governor(out: Output, what: &Governor) -> Ran {
-    let nanoseconds = |n: u64, each: u64| u128::from(n) * u128::from(each);
-    let interval = match (what.per_second, what.per_millisecond, what.per_nanosecond) {
-        (Some(n), ..) => nanoseconds(n, 1_000_000_000),
-        (_, Some(n), _) => nanoseconds(n, 1_000_000),
-        (.., n) => nanoseconds(n.unwrap_or(1), 1),
-    };
-    if !gateway_plans::is_name(&what.plan) {
-        let text = format!("{:?} cannot be a plan's name", what.plan);
-        return Err(Failure::usage(text + "\nhelp: write letters, digits, `-` and `_`"));
-    }
-    let mut notes = Vec::new();
-    let rate = rate::text(1_000_000_000, interval);
-    if !rate.is_exact {
-        let text = "is slower by less than one request an hour: the interval divides no hour";
-        notes.push(format!("{} {text}", rate.text));
-    }
-    let rate = format!("{} burst {}{}", rate.text, what.burst_size, what.per.words());
-    let plan = &what.plan;
-    let toml = format!("default-plan = \"{plan}\"\n\n[plan.{plan}]\nrate.default = \"{rate}\"\n");
-    print(out, what.output.as_deref(), &PlanText { toml, notes })
-}
-
-/// A plan file, and what of its source it does not have.
-struct PlanText {
-    toml: String,
-    notes: Vec<String>,
-}
-
-/// Prints a plan file, or writes it into a new file.
-fn print(out: Output, file: Option<&Path>, text: &PlanText) -> Ran {
-    let document = || serde_json::json!({ "toml": text.toml, "notes": text.notes });
-    match file {
-        Some(path) => {
-            let file = NewFile::begin(path)?;
-            let written = std::io::Write::write_all(&mut file.writer()?, text.toml.as_bytes());
-            written.map_err(|error| Failure::of_file(path, &error))?;
-            file.finish()?;
-            match out.json {
-                true => out.document(&document())?,
-                false => out.line(&path.display().to_string())?,
-            }
-        }
-        None if out.json => out.document(&document())?,
-        None => out.whole(&text.toml)?,
-    }
-    text.notes.iter().for_each(|note| say(&format!("note: {note}")));
-    Ok(code::OK)
 }
 
 /// A file's content, up to [`MOST_BYTES`].

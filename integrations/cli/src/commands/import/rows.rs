@@ -77,11 +77,11 @@ impl Read {
     }
 
     /// The rows by tenant, in the order in which the file names them. A row that says something
-    /// else than one before it is wrong, and so is one with another tenant's key.
+    /// else than one before it is wrong, and so is one with another tenant's key or account.
     pub(super) fn by_tenant(self) -> (Vec<TenantRows>, Vec<Wrong>) {
         let mut wrong = self.wrong;
         let mut places = HashMap::<String, usize>::new();
-        let mut owners = HashMap::<[u8; 32], (usize, Place)>::new();
+        let mut owners = Owners::default();
         let mut tenants = Vec::<TenantRows>::new();
         for row in self.rows {
             let place = *places.entry(row.tenant.clone()).or_insert_with(|| {
@@ -96,21 +96,38 @@ impl Read {
                 });
                 tenants.len() - 1
             });
-            let owner =
-                row.key.as_ref().map(|key| *owners.entry(key.sha256).or_insert((place, row.at)));
+            let taken = owners.take(place, &row);
             let tenant = &mut tenants[place];
-            let why = match owner {
-                Some((other, at)) if other != place => {
-                    Some(format!("its key is on {at} another tenant's"))
-                }
-                _ => tenant.differs(&row),
-            };
-            match why {
+            match taken.or_else(|| tenant.differs(&row)) {
                 Some(why) => wrong.push(Wrong { at: row.at, why }),
                 None => tenant.take(row),
             }
         }
+        // A tenant of wrong rows alone is left out with them.
+        tenants.retain(|tenant| tenant.count > 0);
         (tenants, wrong)
+    }
+}
+
+/// Which tenant has a key or an account, by the first row that names it.
+#[derive(Default)]
+struct Owners {
+    keys: HashMap<[u8; 32], (usize, Place)>,
+    accounts: HashMap<String, (usize, Place)>,
+}
+
+impl Owners {
+    /// Gives a row's key and account to its tenant; or what of them is another's.
+    fn take(&mut self, tenant: usize, row: &Row) -> Option<String> {
+        let own = (tenant, row.at);
+        let key = row.key.as_ref().map(|key| *self.keys.entry(key.sha256).or_insert(own));
+        let account = row.account.clone();
+        let account = account.map(|it| *self.accounts.entry(it).or_insert(own));
+        let mut owners = [("key", key), ("account", account)].into_iter();
+        owners.find_map(|(what, owner)| {
+            let (_, at) = owner.filter(|(other, _)| *other != tenant)?;
+            Some(format!("its {what} is on {at} another tenant's"))
+        })
     }
 }
 
@@ -153,6 +170,28 @@ pub(super) fn say_wrong(file: &str, wrong: &mut [Wrong]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_or_an_account_of_another_tenants_row_is_wrong() {
+        let account = |number, tenant: &str, account: &str| Row {
+            account: Some(account.to_owned()),
+            ..row(number, tenant, None, None)
+        };
+        let rows = vec![
+            account(2, "acme", "cus_1"),
+            account(3, "globex", "cus_1"),
+            account(4, "acme", "cus_1"),
+            row(5, "acme", None, Some(1)),
+            row(6, "initech", None, Some(1)),
+            account(7, "initech", "cus_2"),
+        ];
+        let (tenants, wrong) = Read { rows, ..Read::default() }.by_tenant();
+        let ids: Vec<_> = tenants.iter().map(|it| (it.id.as_str(), it.count)).collect();
+        assert_eq!(ids, [("acme", 3), ("initech", 1)], "a tenant without a right row is none");
+        let why: Vec<_> = wrong.iter().map(|it| (it.at.number, it.why.as_str())).collect();
+        let of = |what: &str, line: u64| format!("its {what} is on line {line} another tenant's");
+        assert_eq!(why, [(3, &*of("account", 2)), (6, &*of("key", 5))]);
+    }
 
     fn row(number: u64, tenant: &str, plan: Option<&str>, key: Option<u8>) -> Row {
         let at = Place { word: "line", number };
