@@ -68,6 +68,8 @@ mod once;
 mod open;
 #[cfg(feature = "stripe")]
 mod operator_events;
+#[cfg(feature = "stripe")]
+pub(crate) mod outbox;
 mod peppers;
 mod pools_read;
 mod promises;

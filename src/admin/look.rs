@@ -33,6 +33,10 @@ impl Admin {
                 let (name, role) = (&operator.name, operator.role.as_str());
                 written::json(200, &json!({ "name": name, "role": role }))
             }
+            #[cfg(feature = "stripe")]
+            Route::Billing => self.billing(query).await?,
+            #[cfg(not(feature = "stripe"))]
+            Route::Billing => written::json(200, &written::bills_nothing()),
             Route::Plans => written::json(200, &self.plans()),
             Route::Top => self.top(query).await?,
             Route::Tenants => self.list(query).await?,
@@ -132,17 +136,19 @@ impl Admin {
     }
 }
 
-/// The query of `GET /tenants` and `GET /top`.
+/// The query of `GET /tenants`, `GET /top` and `GET /billing`.
 #[derive(Default)]
-struct PageQuery {
+pub(super) struct PageQuery {
     prefix: String,
-    after: String,
-    limit: Option<usize>,
+    pub(super) after: String,
+    #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "billing alone asks for it"))]
+    pub(super) tenant: Option<String>,
+    pub(super) limit: Option<usize>,
 }
 
 impl PageQuery {
     /// Reads a query of these names, with at most this limit.
-    fn parse(raw: &str, names: &[&str], most: usize) -> Result<Self, Reply> {
+    pub(super) fn parse(raw: &str, names: &[&str], most: usize) -> Result<Self, Reply> {
         let bad = |detail: &str| plain_problem(400, "Bad query", detail);
         let mut query = Self::default();
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
@@ -156,6 +162,7 @@ impl PageQuery {
                 }
                 "prefix" => query.prefix = value,
                 "after" => query.after = value,
+                "tenant" => query.tenant = Some(value),
                 _ => {
                     let limit = value.parse().ok().filter(|n| (1..=most).contains(n));
                     let detail = format!("limit is a number from 1 to {most}.");

@@ -7,6 +7,7 @@
 //! | `GET /health` | what is wrong with this process at the moment |
 //! | `GET /operator` | the caller's own name and role |
 //! | `GET /plans` | the names of plans and meters in the plan file |
+//! | `GET /billing?tenant=&after=&limit=` | entries for Stripe by state, and what waits |
 //! | `GET /top?limit=` | tenants that use most of a limit, as this process knows them |
 //! | `GET /tenants?prefix=&after=&limit=` | a page of tenants, in the order of their ids |
 //! | `POST /tenants` | make a tenant: `id`, `plan`, `reason` |
@@ -50,6 +51,8 @@ use crate::patience;
 use crate::repeated::repeated;
 use crate::wire::{Reply, plain_problem};
 
+#[cfg(feature = "stripe")]
+mod billing;
 mod change;
 mod console;
 mod look;

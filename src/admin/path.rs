@@ -5,6 +5,7 @@ use crate::report::percent_decoded;
 /// A path that something is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
+    Billing,
     Health,
     Operator,
     Plans,
@@ -36,6 +37,7 @@ impl Route {
         let tenant = parts.get(1).filter(|id| !id.is_empty());
         let item = parts.get(3).filter(|id| !id.is_empty());
         Some(match (words.as_slice(), tenant, item) {
+            (["billing"], ..) => Self::Billing,
             (["health"], ..) => Self::Health,
             (["operator"], ..) => Self::Operator,
             (["plans"], ..) => Self::Plans,
@@ -66,7 +68,8 @@ impl Route {
     /// The methods that it answers, as in `Allow`.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Health
+            Self::Billing
+            | Self::Health
             | Self::Operator
             | Self::Plans
             | Self::Top

@@ -29,6 +29,14 @@ pub(super) fn at(time: SystemTime) -> String {
     rfc3339(unix_ms(time))
 }
 
+/// `GET /billing` of a service that bills nothing.
+pub(super) fn bills_nothing() -> Value {
+    json!({
+        "stripe": false, "last-report": null, "error": null, "reporter-until": null, "states": {},
+        "oldest": null, "entries": [], "periods": [], "items": 0, "next": null,
+    })
+}
+
 pub(super) fn tenant(
     record: &TenantRecord,
     holds: &Resolved,

@@ -27,6 +27,33 @@ pub enum EntryState {
     Doubtful(i64),
 }
 
+impl EntryState {
+    /// Its word, as the operator's command and routes have it.
+    #[doc(hidden)]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Waits => "waits",
+            Self::Uncertain => "uncertain",
+            Self::Stopped(_) => "stopped",
+            Self::Sent => "sent",
+            Self::Doubtful(_) => "doubtful",
+        }
+    }
+
+    /// Why it is in this state, where the word does not say it.
+    #[doc(hidden)]
+    pub fn why(&self) -> Option<String> {
+        match self {
+            Self::Waits | Self::Sent => None,
+            Self::Uncertain => Some("there was no answer".to_owned()),
+            Self::Stopped(Stopped::Refused(words)) => Some(format!("refused: {words}")),
+            Self::Stopped(Stopped::Sum(sum)) | Self::Doubtful(sum) => {
+                Some(format!("the sum of its minute is {sum}"))
+            }
+        }
+    }
+}
+
 /// An entry whose outcome is not final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxRow {
@@ -59,6 +86,14 @@ pub struct BilledPeriod {
     pub owed: Amount,
     /// Whole units of the service that it has accepted.
     pub sent: u64,
+}
+
+impl OutboxRow {
+    /// Whether the service has refused it: then it is certain not to count, and may be sent anew.
+    #[doc(hidden)]
+    pub fn was_refused(&self) -> bool {
+        matches!(self.state, EntryState::Stopped(Stopped::Refused(_)))
+    }
 }
 
 impl Reporter {

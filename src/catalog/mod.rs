@@ -198,6 +198,12 @@ impl Catalog {
         self.routes.as_slice().iter().filter_map(|route| route.needs_permission.as_deref())
     }
 
+    /// The names of its meters.
+    #[doc(hidden)]
+    pub fn meter_names(&self) -> impl Iterator<Item = &str> {
+        self.meters.iter().map(|meter| &*meter.name)
+    }
+
     /// The plan of this name.
     pub(crate) fn plan(&self, name: &str) -> Option<PlanId> {
         let at = self.plans.iter().position(|plan| *plan.name == *name);

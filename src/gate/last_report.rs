@@ -54,6 +54,11 @@ impl LastReport {
         last.succeeded_ms.map(time_at)
     }
 
+    /// Why the last one failed, if it did.
+    pub(super) fn error(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
+    }
+
     /// What is wrong by the last report.
     pub(super) fn troubles(&self, troubles: &mut Vec<Trouble>) {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -58,6 +58,32 @@ impl Gate {
         Ok(sums.into_iter().filter_map(row).collect())
     }
 
+    /// What a tenant has used of each meter beyond quotas that bill, in all its billing periods; as
+    /// far as it is on record.
+    ///
+    /// # Errors
+    ///
+    /// The store's error.
+    #[doc(hidden)]
+    pub async fn recorded_overage(
+        &self,
+        tenant: &TenantRecord,
+    ) -> Result<BTreeMap<Arc<str>, Amount>, StoreError> {
+        let inner = &*self.inner;
+        let now_ms = inner.clock.now().wall_ms;
+        let uses = inner.recording.ledger.uses(tenant.surrogate, |_, _| false, now_ms).await?;
+        let mut sums = BTreeMap::new();
+        let catalog = self.catalog();
+        for meter in &catalog.meters {
+            let own = uses.iter().filter(|it| it.meter == meter.name && it.scale == meter.scale);
+            let over = own.fold(0_u64, |sum, it| sum.saturating_add(it.atoms.over.0));
+            if over > 0 {
+                sums.insert(meter.name.clone(), Amount::new(over, meter.scale));
+            }
+        }
+        Ok(sums)
+    }
+
     /// The names of the plan file's meters.
     #[doc(hidden)]
     pub fn meter_names(&self) -> Vec<Arc<str>> {

@@ -21,7 +21,7 @@ use crate::billing::audit::Audit;
 use crate::billing::due::{DueUse, RecordedUse};
 use crate::billing::result::{Report, ReportError, StoppedEntry};
 use crate::billing::terms::terms;
-use crate::billing::{BilledPeriod, ItemId, OutboxRow, SentSinceCopy, SinkError, StripeInvoice};
+use crate::billing::{BilledPeriod, ItemId, SentSinceCopy, SinkError, StripeInvoice};
 use crate::clock::time_at;
 use crate::directory::{News, TenantRecord};
 use crate::ids::Surrogate;
@@ -110,27 +110,6 @@ impl Gate {
         Ok(billing.reporter.decide(entry, counts).await?)
     }
 
-    /// The entries for Stripe whose outcome is not final, with their tenants. Stripe is not asked.
-    /// For the operator's command.
-    ///
-    /// # Errors
-    ///
-    /// The service file has no `[stripe]`, or the store fails.
-    #[doc(hidden)]
-    pub async fn outbox(&self) -> Result<Vec<OutboxRow>, ReportError> {
-        let inner = &self.inner;
-        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        let items: BTreeSet<ItemId> =
-            billing.reporter.used().await?.into_iter().filter_map(|used| used.id).collect();
-        let mut rows = billing.reporter.rows(items.iter()).await?;
-        let mut records = HashMap::new();
-        for row in &mut rows {
-            let record = inner.record_of(row.entry.item.tenant, &mut records).await?;
-            row.tenant = record.map(|record| record.id.as_str().into());
-        }
-        Ok(rows)
-    }
-
     /// Until when the process that reports to Stripe has the lock, which each of its reports
     /// extends by an interval and a half: an instant in the past is of one that died, and no other
     /// has taken its place. `None`: none reports, or the last has closed. For the operator's
@@ -157,10 +136,24 @@ impl Gate {
         &self,
         tenant: &TenantRecord,
     ) -> Result<(Vec<BilledPeriod>, Vec<StripeInvoice>), ReportError> {
+        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let periods = self.billed_of(tenant.surrogate).await?;
+        let invoices = match &tenant.account {
+            Some(customer) => billing.stripe.invoices(customer).await?,
+            None => Vec::new(),
+        };
+        Ok((periods, invoices))
+    }
+
+    /// A tenant's billed usage by meter and period, the latest period first.
+    pub(crate) async fn billed_of(
+        &self,
+        tenant: Surrogate,
+    ) -> Result<Vec<BilledPeriod>, ReportError> {
         let inner = &self.inner;
         let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
         let mut used = billing.reporter.used().await?;
-        used.retain(|used| used.tenant == tenant.surrogate);
+        used.retain(|used| used.tenant == tenant);
         let failed = |items: FailedItems| {
             let why = items.into_iter().next().map(|(_, why)| why);
             ReportError::Sink(SinkError(why.unwrap_or_else(|| "its usage cannot be read".into())))
@@ -168,11 +161,7 @@ impl Gate {
         let due = inner.due_of(used).await.map_err(failed)?;
         let mut periods = billing.reporter.billed(due).await?;
         periods.sort_by_key(|it| std::cmp::Reverse(it.item.period()));
-        let invoices = match &tenant.account {
-            Some(customer) => billing.stripe.invoices(customer).await?,
-            None => Vec::new(),
-        };
-        Ok((periods, invoices))
+        Ok(periods)
     }
 
     /// Compares what was recorded, what is owed, what was sent and what Stripe counts, after a

@@ -29,7 +29,7 @@ pub use history::{Granularity, History, HistoryQuery, HistoryRow};
 pub use page::page;
 pub(crate) use page::{html_reply, policy_of};
 #[doc(hidden)]
-pub use page::{page_reply, page_with_keys_reply};
+pub use page::{page_reply, page_with_keys_reply, still_policy};
 pub(crate) use query::{instant_of, percent_decoded};
 
 /// A caller's limits and usage, the body of `GET /usage`.

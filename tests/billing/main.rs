@@ -13,6 +13,7 @@ mod erasure;
 mod hostile;
 mod ingested;
 mod lives;
+mod look;
 mod moves;
 mod offers;
 mod periods;

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use crate::failure::code;
 use crate::output::{self, Output};
+use crate::prices::{self, OfMeter, OfPlan};
 use crate::when::{self, When};
 
 mod billing;
@@ -183,7 +184,7 @@ pub(crate) enum Plans {
         key: Option<String>,
     },
     /// Decide a log of decisions, or an access log, again under plan files
-    Simulate(Simulate),
+    Simulate(Box<Simulate>),
     /// Compare two plan files, plan by plan; exits with 7 if they differ
     Diff {
         /// The plan file before
@@ -217,6 +218,31 @@ pub(crate) struct Simulate {
     /// Another plan file, beside the one of the service file
     #[arg(long, value_name = "FILE")]
     pub(crate) plans: Option<PathBuf>,
+    /// Write the results as a page with plots too: one HTML file, which is not there yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sold: Sold,
+}
+
+/// What the simulated use is sold for. The plan file has no prices: they are Stripe's.
+#[derive(Debug, Args)]
+pub(crate) struct Sold {
+    /// The price of a unit beyond quotas that bill: `pages=0.002`; of so many: `egress=0.09/GB`
+    #[arg(long, value_name = "METER=AMOUNT", value_parser = prices::of_meter)]
+    pub(crate) price: Vec<OfMeter>,
+    /// The price of a plan for each billing period in which there were calls: `pro=49`
+    #[arg(long, value_name = "PLAN=AMOUNT", value_parser = prices::of_plan)]
+    pub(crate) plan_price: Vec<OfPlan>,
+    /// The same under the other plan file, where it differs
+    #[arg(long, value_name = "METER=AMOUNT", value_parser = prices::of_meter, requires = "plans")]
+    pub(crate) new_price: Vec<OfMeter>,
+    /// The same of a plan
+    #[arg(long, value_name = "PLAN=AMOUNT", value_parser = prices::of_plan, requires = "plans")]
+    pub(crate) new_plan_price: Vec<OfPlan>,
+    /// The currency of the prices, to show beside them: `EUR`
+    #[arg(long, value_name = "CODE", value_parser = prices::currency)]
+    pub(crate) currency: Option<String>,
 }
 
 /// What a command that writes takes.

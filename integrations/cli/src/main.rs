@@ -10,6 +10,7 @@
 //! | `decisions` | the files of a log of decisions, and their records |
 //! | `new_file`, `progress` | a file that appears whole or not at all; how far long work is |
 //! | `output` | tables, JSON, instants; nothing reaches a terminal unescaped |
+//! | `prices` | prices of the command line, and exact money |
 //! | `failure` | errors, what to write instead, and the exit codes |
 //! | `commands` | a file for each subject |
 
@@ -22,6 +23,7 @@ mod line_reader;
 mod log;
 mod new_file;
 mod output;
+mod prices;
 mod progress;
 mod rehearsal;
 mod service;

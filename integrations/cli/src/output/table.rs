@@ -47,8 +47,9 @@ impl Table {
         Self::default()
     }
 
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|it| (escaped(&it), Colour::Plain)).to_vec());
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells = cells.into_iter().map(|it| (escaped(&it), Colour::Plain));
+        self.rows.push(cells.collect());
     }
 
     /// A row with one cell in a colour, by its number.

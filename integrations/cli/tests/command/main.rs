@@ -25,6 +25,7 @@ mod runbook;
 mod session;
 mod sessions;
 mod simulate;
+mod simulate_page;
 #[cfg(feature = "stripe")]
 mod stripe_events;
 #[cfg(feature = "dynamodb")]

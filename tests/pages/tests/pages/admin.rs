@@ -107,9 +107,10 @@ async fn the_support_case_goes_as_the_page_says() {
             assert_eq!(use_up(&gate).await, 1_000, "its next request passes");
         }
     }
-    assert_eq!(answers.len(), 10);
+    assert_eq!(answers.len(), 11);
+    assert_eq!(answers[1].1["stripe"], false, "this service bills nothing");
     assert_eq!(answers[0].1["by_reason"]["quota-exceeded"], 1);
-    let history = answers[4].1["history"].as_array().unwrap();
+    let history = answers[5].1["history"].as_array().unwrap();
     let of_operator: Vec<_> =
         history.iter().filter(|entry| entry["actor"] == "kim@example.com").collect();
     assert_eq!(of_operator.len(), 2, "{history:?}");
@@ -128,5 +129,5 @@ fn the_table_of_routes_is_that_of_the_library() {
         rows.map(|(route, _)| route).filter(is_route).collect::<Vec<_>>()
     };
     assert_eq!(routes(PAGE), routes(source));
-    assert_eq!(routes(PAGE).len(), 24);
+    assert_eq!(routes(PAGE).len(), 25);
 }

@@ -193,6 +193,7 @@ async fn tenants(bed: &mut Bed) {
     let none = || Value::Null;
     bed.ask("GET /admin/health", "/health", 200, none()).await;
     bed.ask("GET /admin/operator", "/operator", 200, none()).await;
+    bed.ask("GET /admin/billing", "/billing?limit=5&tenant=acme", 200, none()).await;
     bed.ask("GET /admin/plans", "/plans", 200, none()).await;
     let new = json!({ "id": "globex", "plan": "pro", "reason": "signed up" });
     bed.ask("POST /admin/tenants", "/tenants", 201, new.clone()).await;

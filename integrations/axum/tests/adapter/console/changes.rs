@@ -172,7 +172,7 @@ fn a_token_that_may_only_look_is_shown_no_change() {
     loaded(browser);
     assert_eq!(browser.eval(buttons), "Refresh, Sign out, Search, Next, Show all 7");
     bed.at_tenant(browser, &bed.read, "acme");
-    assert_eq!(browser.eval(buttons), "Refresh, Sign out, Show all 7");
+    assert_eq!(browser.eval(buttons), "Refresh, Sign out, Show all 7, Show billing");
     browser.reads("launch offer");
     browser.reads("may look");
     // With the buttons or without: the routes refuse it.

@@ -16,6 +16,8 @@ use test_support::http;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+#[cfg(feature = "stripe")]
+mod billing;
 mod changes;
 mod corners;
 mod day;
@@ -57,10 +59,13 @@ impl Bed {
     }
 
     fn of(plans: impl FnOnce(GateBuilder) -> GateBuilder) -> Self {
-        let runtime = Runtime::new().unwrap();
+        let service = "store.kind = \"memory\"\nflush.mode = \"fast\"";
+        Self::over(Runtime::new().unwrap(), plans(GateBuilder::from_text(service)))
+    }
+
+    fn over(runtime: Runtime, builder: GateBuilder) -> Self {
         let (gate, address, write, read) = runtime.block_on(async {
-            let service = "store.kind = \"memory\"\nflush.mode = \"fast\"";
-            let gate = plans(GateBuilder::from_text(service)).open().await.unwrap();
+            let gate = builder.open().await.unwrap();
             let token = async |name: &str, role| {
                 gate.directory().new_operator(name, role).await.unwrap().expose().to_owned()
             };

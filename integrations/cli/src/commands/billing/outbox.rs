@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use tallygate::Gate;
-use tallygate::billing::{EntryState, OutboxRow, Stopped};
+use tallygate::billing::{EntryState, OutboxRow};
 
 use crate::args::{Decision, Outbox};
 use crate::ask;
@@ -31,13 +31,13 @@ pub(in crate::commands) async fn run(out: Output, settings: &Settings, what: Out
             }
             Outbox::Retry { entry: Some(entry), all: _, how } => {
                 let row = found(&rows, &entry)?;
-                if !was_refused(row) {
+                if !row.was_refused() {
                     return Err(not_refused(row));
                 }
                 decide(out, gate, &[row], false, how).await
             }
             Outbox::Retry { entry: None, all: _, how } => {
-                let refused: Vec<_> = rows.iter().filter(|row| was_refused(row)).collect();
+                let refused: Vec<_> = rows.iter().filter(|row| row.was_refused()).collect();
                 decide(out, gate, &refused, false, how).await
             }
         }
@@ -52,7 +52,6 @@ fn list(out: Output, rows: &[OutboxRow]) -> Ran {
             out.document(&json_of(row))?;
             continue;
         }
-        let (state, why) = state(row);
         let colour = match row.state {
             EntryState::Stopped(_) | EntryState::Doubtful(_) => Colour::Red,
             _ => Colour::Plain,
@@ -63,8 +62,8 @@ fn list(out: Output, rows: &[OutboxRow]) -> Ran {
             row.entry.item.meter.to_string(),
             written(row.entry.item.period()),
             row.units.to_string(),
-            state.to_owned(),
-            why.unwrap_or_else(|| "-".to_owned()),
+            row.state.word().to_owned(),
+            row.state.why().unwrap_or_else(|| "-".to_owned()),
         ];
         table.coloured(cells, (5, colour));
     }
@@ -140,10 +139,6 @@ fn found<'a>(rows: &'a [OutboxRow], begins: &str) -> Result<&'a OutboxRow, Failu
     }
 }
 
-fn was_refused(row: &OutboxRow) -> bool {
-    matches!(row.state, EntryState::Stopped(Stopped::Refused(_)))
-}
-
 fn not_stopped(row: &OutboxRow) -> Failure {
     let text = format!("{}: it does not wait for a decision", row.identifier);
     Failure::conflict(format!("{text}\nhelp: {}", goes_on(row)))
@@ -174,21 +169,6 @@ fn goes_on(row: &OutboxRow) -> &'static str {
     }
 }
 
-/// The state in a word, and its reason.
-pub(super) fn state(row: &OutboxRow) -> (&'static str, Option<String>) {
-    let sum = |sum: &i64| Some(format!("the sum of its minute is {sum}"));
-    match &row.state {
-        EntryState::Waits => ("waits", None),
-        EntryState::Uncertain => ("uncertain", Some("there was no answer".to_owned())),
-        EntryState::Stopped(Stopped::Refused(words)) => {
-            ("stopped", Some(format!("refused: {words}")))
-        }
-        EntryState::Stopped(Stopped::Sum(it)) => ("stopped", sum(it)),
-        EntryState::Sent => ("sent", None),
-        EntryState::Doubtful(it) => ("doubtful", sum(it)),
-    }
-}
-
 /// The tenant's id, else its surrogate.
 fn tenant(row: &OutboxRow) -> String {
     let id = row.tenant.as_deref().map(str::to_owned);
@@ -196,7 +176,6 @@ fn tenant(row: &OutboxRow) -> String {
 }
 
 fn json_of(row: &OutboxRow) -> Value {
-    let (state, why) = state(row);
     let item = &row.entry.item;
     json!({
         "entry": row.identifier,
@@ -207,7 +186,7 @@ fn json_of(row: &OutboxRow) -> Value {
         "period": written(item.period()),
         "minute": written(row.minute),
         "units": row.units,
-        "state": state,
-        "why": why,
+        "state": row.state.word(),
+        "why": row.state.why(),
     })
 }

@@ -7,7 +7,6 @@ use tallygate::billing::audit::Gap;
 use tallygate::billing::report::{Report as Sent, StoppedEntry};
 use tallygate::billing::{ItemId, OutboxRow, SentSinceCopy};
 
-use super::outbox::state;
 use crate::args::{Report, Since};
 use crate::commands::Ran;
 use crate::failure::{Failure, code};
@@ -119,7 +118,7 @@ fn row<'a>(rows: &'a [OutboxRow], entry: &StoppedEntry) -> Option<&'a OutboxRow>
 
 /// Why an entry stands where it does.
 fn why(rows: &[OutboxRow], entry: &StoppedEntry) -> Option<String> {
-    state(row(rows, entry)?).1
+    row(rows, entry)?.state.why()
 }
 
 /// Says what was not sent, and who goes on with it.

@@ -4,6 +4,7 @@ mod diff;
 mod explain;
 mod given;
 mod lines;
+mod page;
 mod replay;
 mod show;
 mod simulate;
@@ -36,7 +37,7 @@ pub(super) async fn run(out: Output, global: &Global, what: Plans) -> Ran {
             let caller = explain::Caller { tenant, permissions: permission, key };
             explain::run(out, &Settings::read(&global.service)?, &caller, &request).await
         }
-        Plans::Simulate(how) => simulate::run(out, &Settings::read(&global.service)?, how).await,
+        Plans::Simulate(how) => simulate::run(out, &Settings::read(&global.service)?, *how).await,
         Plans::Diff { old, new } => diff::run(out, &old, &new).await,
     }
 }

@@ -14,9 +14,12 @@ use tallygate::{
 };
 
 use super::PlanFile;
-use super::traffic::{Call, Verdict, What};
+use super::traffic::{Call, Verdict, What, unix_ms};
 use crate::failure::{Failure, code};
 use crate::service::NoCallers;
+
+/// After this long a gate reads its record again.
+const STALE: Duration = Duration::from_secs(60);
 
 /// What came of a tenant's calls.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +30,26 @@ pub(super) struct Came {
     pub(super) refused_by: BTreeMap<String, u64>,
     /// By meter, what was used beyond what its limits include, as a report has it at the end.
     pub(super) over: BTreeMap<String, Amount>,
+    /// By meter, what was used beyond quotas that bill, in all billing periods.
+    pub(super) billed: BTreeMap<String, Amount>,
+    /// Billing periods in which there were calls, by the plan at the first of them.
+    pub(super) periods: BTreeMap<String, u64>,
     /// Decisions that are not those of the log.
     pub(super) otherwise: u64,
+}
+
+impl Came {
+    pub(super) fn refused(&self) -> u64 {
+        self.calls - self.admitted
+    }
+}
+
+/// What came of all calls under a plan file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Replayed {
+    pub(super) came: BTreeMap<String, Came>,
+    /// The instants of refusals, Unix milliseconds.
+    pub(super) refused_at: Vec<i64>,
 }
 
 /// A call that has not ended.
@@ -58,6 +79,8 @@ struct Replay {
     routes: HashMap<String, bool>,
     /// The permissions that its routes ask for.
     permissions: Vec<String>,
+    /// When each tenant's billing period ends, if it does, Unix milliseconds.
+    period_ends: HashMap<String, Option<i64>>,
 }
 
 /// Decides all calls under this plan file, and says what came of each tenant's.
@@ -65,8 +88,8 @@ pub(super) async fn run(
     PlanFile { text: plans, catalog }: &PlanFile,
     no_scope: &str,
     calls: &[Call],
-) -> Result<BTreeMap<String, Came>, Failure> {
-    let Some(first) = calls.first() else { return Ok(BTreeMap::new()) };
+) -> Result<Replayed, Failure> {
+    let Some(first) = calls.first() else { return Ok(Replayed::default()) };
     let service = format!("[store]\nkind = \"memory\"\n[identity]\nno-scope = {no_scope:?}\n");
     let clock = ManualClock::at_unix_ms(first.at_ms);
     let builder = GateBuilder::from_text(&service).plans(plans.as_str()).identify(NoCallers);
@@ -79,20 +102,27 @@ pub(super) async fn run(
         open: HashMap::new(),
         routes: HashMap::new(),
         permissions: catalog.permissions().map(str::to_owned).collect(),
+        period_ends: HashMap::new(),
     };
-    let mut came = BTreeMap::<String, Came>::new();
+    let Replayed { mut came, mut refused_at } = Replayed::default();
     for call in calls {
         let verdict = replay.decide(call).await?;
         let of = came.entry(call.tenant.clone()).or_default();
+        if let Some(plan) = replay.begun_period(&call.tenant).await? {
+            *of.periods.entry(plan).or_default() += 1;
+        }
         of.calls += 1;
         of.otherwise += u64::from(call.came_otherwise(&verdict));
         match verdict {
             Verdict::Admitted => of.admitted += 1,
-            Verdict::Refused(by) => *of.refused_by.entry(by).or_default() += 1,
+            Verdict::Refused(by) => {
+                *of.refused_by.entry(by).or_default() += 1;
+                refused_at.push(call.at_ms);
+            }
         }
     }
     replay.end(&mut came).await?;
-    Ok(came)
+    Ok(Replayed { came, refused_at })
 }
 
 impl Replay {
@@ -141,6 +171,19 @@ impl Replay {
         edit.save().await?;
         self.plans.insert(call.tenant.clone(), call.plan.clone());
         Ok(())
+    }
+
+    /// The tenant's plan, where the call just decided is the first of a billing period.
+    async fn begun_period(&mut self, tenant: &str) -> Result<Option<String>, Failure> {
+        match self.period_ends.get(tenant) {
+            Some(None) => return Ok(None),
+            Some(Some(end_ms)) if self.now_ms < *end_ms => return Ok(None),
+            Some(Some(_)) | None => {}
+        }
+        let who = Identified::from(&self.gate.tenant(tenant).await?);
+        let report = self.gate.usage_report(&who).await?;
+        self.period_ends.insert(tenant.to_owned(), report.period.end.map(unix_ms));
+        Ok(Some(report.plan.to_string()))
     }
 
     fn has_route(&mut self, name: &str) -> bool {
@@ -194,11 +237,20 @@ impl Replay {
     /// Ends what is open, and adds what each tenant has used beyond its limits.
     async fn end(self, came: &mut BTreeMap<String, Came>) -> Result<(), Failure> {
         self.open.into_values().flatten().for_each(Open::end);
-        for (tenant, came) in came {
+        for (tenant, came) in &mut *came {
             let who = Identified::from(&self.gate.tenant(tenant).await?);
             let report = self.gate.usage_report(&who).await?;
             let over = report.meters.iter().filter(|meter| !meter.over.is_zero());
             came.over = over.map(|meter| (meter.name.to_string(), meter.over)).collect();
+        }
+        self.gate.flush_now().await?;
+        // What was read of the record at this instant counts as fresh.
+        self.clock.advance(STALE);
+        for (tenant, came) in came {
+            if let Some(tenant) = self.gate.directory().find(tenant).await? {
+                let over = self.gate.recorded_overage(tenant.record()).await?;
+                came.billed = over.into_iter().map(|(it, over)| (it.to_string(), over)).collect();
+            }
         }
         self.gate.close().await?;
         Ok(())

@@ -179,7 +179,7 @@ fn call(record: &DecisionRecord) -> Result<Call, String> {
     })
 }
 
-fn unix_ms(at: std::time::SystemTime) -> i64 {
+pub(super) fn unix_ms(at: std::time::SystemTime) -> i64 {
     let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
