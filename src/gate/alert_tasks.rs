@@ -149,7 +149,7 @@ impl Found {
 
     async fn raise(&mut self, queue: &AlertQueue) -> Result<(), StoreError> {
         while let Some((kind, entry)) = self.waiting.first_key_value() {
-            queue.raise(entry).await?;
+            queue.raise_of_service(entry).await?;
             let kind = *kind;
             self.waiting.remove(kind);
         }
@@ -182,7 +182,7 @@ impl Inner {
         let text = format!("the audit has found {gaps} differences");
         let data = json!({"gaps": gaps});
         let entry = kinds::service_trouble(kinds::BILLING_DRIFT, at_ms, day, text, data);
-        if let Err(error) = queue.raise(&entry).await {
+        if let Err(error) = queue.raise_of_service(&entry).await {
             tracing::warn!(%error, "the alert of an audit's differences was not written");
         }
     }

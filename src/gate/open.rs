@@ -38,7 +38,6 @@ use crate::ids::{NodeId, WriterId};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
 use crate::ledger::flush::{FlushSettings, Flusher};
-use crate::ledger::home::JournalHome;
 use crate::ledger::journal::Journal;
 use crate::ledger::journal_thread::JournalKeeper;
 use crate::ledger::log::LogWriter;
@@ -53,6 +52,7 @@ use crate::renewal::{LeaseRenewer, OnAlert, Recovery, RenewerContext};
 use crate::sheets::capacity::Capacity;
 use crate::sheets::hub::Hub;
 use crate::store::layout::Space;
+use crate::store::store_id::StoreId;
 use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::wire::{Reply, WireOptions};
 
@@ -553,7 +553,7 @@ async fn journal(
     if is_none {
         return Ok((None, Vec::new()));
     }
-    let home = JournalHome::of(store, &log.space()).await?;
+    let home = StoreId::of(store, &log.space()).await?;
     let left = |path: &Path| Journal::left_at(path, home);
     let places = match is_shared {
         true => JournalPath::free(path, left),

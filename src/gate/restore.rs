@@ -27,12 +27,12 @@ use crate::billing::restored;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::ids::{SubPoolNumber, WriterId};
-use crate::ledger::home::JournalHome;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::quota::pool::{self, PoolId};
 use crate::quota::subpool::{self, Root, SeekStep, Sub};
 use crate::store::layout::Space;
+use crate::store::store_id::StoreId;
 use crate::store::{
     Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written, until_known,
 };
@@ -100,7 +100,7 @@ async fn restore(
 ) -> Result<Restored, StoreError> {
     store.check().await?;
     // Before anything of the copy is taken for what is true.
-    JournalHome::renew(&**store, space).await?;
+    StoreId::renew(&**store, space).await?;
     let bills = next_generation(&**store, space, clock.now().wall_ms).await?;
     let reader = Writer { incarnation: WriterId::NONE, space: space.clone() };
     let ledger = Ledger::new(store.clone(), reader);

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::home::JournalHome;
 use super::journal::Journal;
 use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, PoolRow, UseKey};
@@ -14,6 +13,7 @@ use crate::quota::lease::{Lease, Writer};
 use crate::sheets::sheet::Sheet;
 use crate::sheets::unrecorded::Dirty;
 use crate::sheets::use_row::Risen;
+use crate::store::store_id::StoreId;
 use crate::store::{Store, StoreError, StoreErrorKind, until_known};
 use crate::telemetry::UnitsOutcome;
 
@@ -96,7 +96,7 @@ pub(crate) async fn recover(
     store: &dyn Store,
     writer: &Writer,
     log: &mut LogWriter,
-    (path, home): (&Path, JournalHome),
+    (path, home): (&Path, StoreId),
     at_ms: i64,
 ) -> Result<(Journal, Vec<WriterId>), RecoverError> {
     let unreadable = |source| RecoverError::Journal { path: path.display().to_string(), source };
@@ -135,7 +135,7 @@ mod tests {
     async fn an_unknown_outcome_at_open_is_repeated_and_carried_over_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let home = JournalHome::test(1);
+        let home = StoreId::test(1);
         let pool = PoolId {
             tenant: Surrogate::test(7),
             limit: "requests/month".into(),

@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::home::JournalHome;
 use super::place::{JournalPath, Left};
 use super::record::{ByWriter, Rows, merge};
 use crate::ids::WriterId;
+use crate::store::store_id::StoreId;
 use crate::text_file::regular_or_absent;
 
 /// How often rows go to the journal: less than half of the promised loss bound (50 ms), so that a
@@ -48,7 +48,7 @@ const COMPACT_AT: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    home: JournalHome,
+    home: StoreId,
     incarnation: WriterId,
     /// Number of the segment being written, and of the oldest that may exist.
     segment: u64,
@@ -97,7 +97,7 @@ impl Journal {
     }
 
     /// What an earlier process left at `path`, for a process on this store.
-    pub(crate) fn left_at(path: &Path, home: JournalHome) -> io::Result<Left> {
+    pub(crate) fn left_at(path: &Path, home: StoreId) -> io::Result<Left> {
         let segments = segments(path)?;
         let left = if segments.is_empty() { Left::Nothing } else { Left::Ours };
         for (_, segment) in segments {
@@ -112,7 +112,7 @@ impl Journal {
     }
 
     /// A journal for this writer to this store, starting after the existing segments.
-    pub(crate) fn open(path: &Path, home: JournalHome, incarnation: WriterId) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, home: StoreId, incarnation: WriterId) -> io::Result<Self> {
         let found = segments(path)?;
         let oldest = found.first().map_or(0, |(n, _)| *n);
         let segment = found.last().map_or(0, |(n, _)| n + 1);
@@ -313,10 +313,10 @@ fn read_segment(path: &Path) -> io::Result<Vec<(WriterId, Rows)>> {
 }
 
 /// The store that a segment belongs to, its writer, and its frames.
-fn split_head(bytes: &[u8]) -> Option<(JournalHome, WriterId, &[u8])> {
+fn split_head(bytes: &[u8]) -> Option<(StoreId, WriterId, &[u8])> {
     let (home, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<16>()?;
     let (writer, rest) = rest.split_first_chunk::<16>()?;
-    Some((JournalHome::from_stored(*home), WriterId::from_stored_bytes(*writer), rest))
+    Some((StoreId::from_stored(*home), WriterId::from_stored_bytes(*writer), rest))
 }
 
 /// Logs what a segment lost: a frame in progress when its process died, or damage. Each frame holds
@@ -354,7 +354,7 @@ mod tests {
     use crate::quota::pool::PoolId;
     use crate::testing::heard;
 
-    const HOME: JournalHome = JournalHome::test(1);
+    const HOME: StoreId = StoreId::test(1);
     const ONE: WriterId = WriterId::test(1);
     const TWO: WriterId = WriterId::test(2);
     const THREE: WriterId = WriterId::test(3);
@@ -394,7 +394,7 @@ mod tests {
     fn a_journal_of_another_store_is_known_by_any_of_its_segments() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let other = JournalHome::test(2);
+        let other = StoreId::test(2);
         let left = |path: &Path, of| Journal::left_at(path, of).unwrap();
         assert_eq!(left(&path, HOME), Left::Nothing);
         Journal::open(&path, HOME, ONE).unwrap().append(&of(ONE, 3), 0).unwrap();

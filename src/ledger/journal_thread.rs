@@ -289,9 +289,9 @@ fn write(writing: &mut Writing, strokes: &Receiver<()>) {
 mod tests {
     use super::*;
     use crate::ids::{Surrogate, WriterId};
-    use crate::ledger::home::JournalHome;
     use crate::ledger::record::{PoolRow, Rows};
     use crate::quota::pool::PoolId;
+    use crate::store::store_id::StoreId;
 
     const ME: WriterId = WriterId::test(1);
 
@@ -325,7 +325,7 @@ mod tests {
             };
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("j");
-            let journal = Journal::open(&path, JournalHome::test(1), ME).unwrap();
+            let journal = Journal::open(&path, StoreId::test(1), ME).unwrap();
             let (mut keeper, mut writing, _thread) = stalling(journal);
             let (mut pending, mut batch, mut cut) = (ByWriter::new(), ByWriter::new(), None);
             for total in 1..60 {
@@ -377,7 +377,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_does_not_answer_is_named_and_holds_up_the_end_for_a_second() {
         let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&folder.path().join("j"), JournalHome::test(1), ME).unwrap();
+        let journal = Journal::open(&folder.path().join("j"), StoreId::test(1), ME).unwrap();
         let (mut keeper, mut writing, _thread) = stalling(journal);
         let mut said = async |total| {
             tokio::time::advance(ANSWER_WITHIN).await;

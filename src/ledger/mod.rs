@@ -21,7 +21,6 @@ pub(crate) mod claims;
 pub(crate) mod collect;
 pub(crate) mod compact;
 pub(crate) mod flush;
-pub(crate) mod home;
 pub(crate) mod journal;
 pub(crate) mod journal_thread;
 pub(crate) mod log;

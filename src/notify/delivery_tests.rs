@@ -209,6 +209,28 @@ fn memory() -> Arc<dyn Store> {
     Arc::new(Memory::new())
 }
 
+/// A receiver of several services drops what it has seen of one of them.
+#[tokio::test(start_paused = true)]
+async fn the_same_trouble_of_two_services_is_two_alerts_and_of_one_service_one() {
+    let (clock, receiver) = (clock(), Receiver::default());
+    let (table, other) = (memory(), memory());
+    let mut ids = Vec::new();
+    for (store, space) in [(&table, "live"), (&table, "test"), (&other, "live"), (&table, "live")] {
+        let to = Destination::new(Arc::new(At("ops", receiver.clone())), true);
+        let space = Space::new(space);
+        let queue = AlertQueue::new(store.clone(), space.clone(), clock.clone(), vec![to]);
+        let (kind, text) = (kinds::BILLING_DRIFT, "differences".to_owned());
+        let drift = kinds::service_trouble(kind, queue.stamp(), 0, text, serde_json::json!({}));
+        queue.raise_of_service(&drift).await.unwrap();
+        let pk = space.waiting_alert("ops", 0, "").pk;
+        let query = crate::store::Query { pk, from: String::new(), until: None, limit: 9 };
+        let items = store.query(query).await.unwrap().items;
+        ids.push(super::super::queue::read(&items.last().unwrap().1).unwrap().notification.id);
+    }
+    assert_eq!(ids[0], ids[3], "another process of the first");
+    assert_eq!(BTreeSet::from_iter(&ids).len(), 3, "{ids:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_fails_for_an_hour_gets_each_once_afterwards_in_order() {
     let kinds = [Answer::Later, Answer::Hangs, Answer::Panics, Answer::Refuses];

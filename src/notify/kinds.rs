@@ -157,6 +157,11 @@ pub(crate) fn test(at_ms: i64, nonce: u64) -> Entry {
     entry(TEST, &[&nonce.to_string()], at_ms, text, About::Fact, || json!({}))
 }
 
+/// The id of an alert that is about this.
+pub(super) fn id(about: &[&str]) -> String {
+    format!("al_{}", name_hash(about))
+}
+
 fn entry(
     kind: &'static str,
     about: &[&str],
@@ -168,7 +173,7 @@ fn entry(
     let parts: Vec<_> = std::iter::once(kind).chain(about.iter().copied()).collect();
     let payload = json!({"type": kind, "timestamp": instant(at_ms), "data": data()});
     let notification = Notification {
-        id: format!("al_{}", name_hash(&parts)),
+        id: id(&parts),
         kind: kind.to_owned(),
         at: time_at(at_ms),
         text,

@@ -14,12 +14,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
-use super::{KEEP_MS, Notification, Notifier};
+use super::{KEEP_MS, Notification, Notifier, kinds};
 use crate::clock::{Clock, time_at, unix_ms};
+use crate::identity::hex;
 use crate::ids::Surrogate;
 use crate::store::layout::{Space, check_format, format};
+use crate::store::store_id::StoreId;
 use crate::store::{Change, Item, Key, Page, Query, Store, StoreError, StoreErrorKind, Value};
 use crate::store::{When, Write, Written, until_known_at_once};
 
@@ -161,6 +163,8 @@ pub(crate) struct AlertQueue {
     last_ms: AtomicI64,
     /// The latest at the end.
     raised: Mutex<VecDeque<Entry>>,
+    /// Once it is known.
+    store_id: OnceCell<StoreId>,
 }
 
 impl AlertQueue {
@@ -172,7 +176,7 @@ impl AlertQueue {
     ) -> Self {
         let destinations = destinations.into_iter().map(Arc::new).collect();
         let (last_ms, raised) = (AtomicI64::new(i64::MIN), Mutex::default());
-        Self { store, space, clock, destinations, last_ms, raised }
+        Self { store, space, clock, destinations, last_ms, raised, store_id: OnceCell::new() }
     }
 
     /// Whether any destination takes alerts of this kind.
@@ -206,6 +210,21 @@ impl AlertQueue {
             to.woken.notify_one();
         }
         Ok(())
+    }
+
+    /// The same for trouble of the service, which names no tenant: under an id that no alert of
+    /// another service has.
+    ///
+    /// # Errors
+    ///
+    /// As [`raise`](Self::raise).
+    pub(crate) async fn raise_of_service(&self, entry: &Entry) -> Result<(), StoreError> {
+        let read = || StoreId::of(&*self.store, &self.space);
+        let of = self.store_id.get_or_try_init(read).await?;
+        let mut entry = entry.clone();
+        let id = &mut entry.notification.id;
+        *id = kinds::id(&[id, &hex(&of.to_bytes())]);
+        self.raise(&entry).await
     }
 
     /// The entry under which an alert was raised the first time.

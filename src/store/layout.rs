@@ -31,7 +31,7 @@
 //! | `V#pressure` | | rates under pressure |
 //! | `V#tenant#scope#rate` | | shares of a rate under pressure, by node |
 //! | `M#` | | id and generation of the ledger |
-//! | `M#` | `home` | the id by which journals know the store |
+//! | `M#` | `store` | the id of this part of the store |
 //! | `A#` | shard | recently announced changes of the directory |
 //! | `J#`destination hash | time, id | alerts that wait to be sent there, the oldest first |
 //! | `J#`destination hash`#x` | time, id | alerts that were given up |
@@ -251,9 +251,9 @@ impl Space {
         self.key(format_args!("D#"), id)
     }
 
-    /// The id by which journals know this part of the store.
-    pub(crate) fn journal_home(&self) -> Key {
-        self.key(format_args!("M#"), "home")
+    /// The id of this part of the store.
+    pub(crate) fn store_id(&self) -> Key {
+        self.key(format_args!("M#"), "store")
     }
 
     pub(crate) fn ledger(&self) -> Key {

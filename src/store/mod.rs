@@ -48,6 +48,7 @@ mod reach;
 #[cfg(feature = "redb")]
 mod redb;
 mod retry;
+pub(crate) mod store_id;
 
 #[cfg(feature = "dynamodb")]
 pub use self::dynamodb::{DynamoDb, WarmThroughput};

@@ -195,13 +195,13 @@ mod tests {
     use super::*;
     use crate::ManualClock;
     use crate::ids::Surrogate;
-    use crate::ledger::home::JournalHome;
     use crate::ledger::record::PoolRow;
     use crate::quota::lease::Writer;
     use crate::quota::pool::PoolId;
     use crate::sheets::hub::Hub;
     use crate::store::Memory;
     use crate::store::layout::Space;
+    use crate::store::store_id::StoreId;
 
     const ME: WriterId = WriterId::test(7);
 
@@ -229,7 +229,7 @@ mod tests {
     async fn a_journal_that_is_rewritten_keeps_the_batch_in_flight() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut journal = Journal::open(&path, JournalHome::test(1), ME).unwrap();
+        let mut journal = Journal::open(&path, StoreId::test(1), ME).unwrap();
         journal.compact_at = 2_000;
         let mut task = task(journal);
         task.keep(used(0..100, 1));

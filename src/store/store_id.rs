@@ -1,15 +1,12 @@
-//! The store that a journal belongs to, by an id that is drawn when the first journal of its part
-//! of the store is written, and anew when the store is restored from a backup.
-//!
-//! A journal of another store, or of another part of a shared table, must not be carried over: its
-//! usage would be lost there and invented here. Nor may one of a time that the copy does not know:
-//! what was billed since would be billed again.
+//! The id of one part of a store: drawn when it is first asked for, and anew when the store is
+//! restored from a backup. What is kept or sent outside of the store names it by this: the journals
+//! of its processes, and the alerts that are of no tenant.
 
-use crate::random;
-use crate::store::layout::{Space, format};
-use crate::store::{
+use super::layout::{Space, format};
+use super::{
     Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written, until_known,
 };
+use crate::random;
 
 /// Format of the item.
 const FORMAT: i64 = 1;
@@ -17,12 +14,12 @@ const ID: &str = "id";
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct JournalHome([u8; 16]);
+pub(crate) struct StoreId([u8; 16]);
 
-impl JournalHome {
+impl StoreId {
     /// The id of this part of the store, drawn if there is none.
     pub(crate) async fn of(store: &dyn Store, space: &Space) -> Result<Self, StoreError> {
-        if let Some(item) = store.read(space.journal_home()).await? {
+        if let Some(item) = store.read(space.store_id()).await? {
             return Self::in_item(&item);
         }
         let drawn = Self::draw()?;
@@ -34,16 +31,17 @@ impl JournalHome {
         }
     }
 
-    /// Draws another: no journal written so far belongs to this part of the store any more.
+    /// Draws another: what was written under the one before is not of this part of the store any
+    /// more.
     pub(crate) async fn renew(store: &dyn Store, space: &Space) -> Result<(), StoreError> {
         until_known(store, Self::draw()?.write(space, vec![])).await.map(drop)
     }
 
-    pub(super) fn from_stored(bytes: [u8; 16]) -> Self {
+    pub(crate) fn from_stored(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn to_bytes(self) -> [u8; 16] {
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
         self.0
     }
 
@@ -63,7 +61,7 @@ impl JournalHome {
     fn write(self, space: &Space, when: Vec<When>) -> Write {
         let (name, version) = format(FORMAT);
         let id = Change::Set(ID.into(), Value::Bytes(self.0.to_vec()));
-        Write { key: space.journal_home(), when, change: vec![Change::Set(name, version), id] }
+        Write { key: space.store_id(), when, change: vec![Change::Set(name, version), id] }
     }
 
     fn in_item(item: &Item) -> Result<Self, StoreError> {
@@ -73,7 +71,7 @@ impl JournalHome {
 }
 
 fn damaged() -> StoreError {
-    StoreError::new(StoreErrorKind::Corrupt, "the id by which its journals know the store")
+    StoreError::new(StoreErrorKind::Corrupt, "the id of this part of the store")
 }
 
 #[cfg(test)]
@@ -85,10 +83,10 @@ mod tests {
     async fn is_the_same_for_a_part_of_a_store_until_that_is_restored() {
         let store = Memory::new();
         let (live, test) = (Space::new("live"), Space::new("test"));
-        let first = JournalHome::of(&store, &live).await.unwrap();
-        assert_eq!(JournalHome::of(&store, &live).await.unwrap(), first);
-        assert_ne!(JournalHome::of(&store, &test).await.unwrap(), first);
-        JournalHome::renew(&store, &live).await.unwrap();
-        assert_ne!(JournalHome::of(&store, &live).await.unwrap(), first);
+        let first = StoreId::of(&store, &live).await.unwrap();
+        assert_eq!(StoreId::of(&store, &live).await.unwrap(), first);
+        assert_ne!(StoreId::of(&store, &test).await.unwrap(), first);
+        StoreId::renew(&store, &live).await.unwrap();
+        assert_ne!(StoreId::of(&store, &live).await.unwrap(), first);
     }
 }
