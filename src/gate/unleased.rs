@@ -1,17 +1,26 @@
-//! Reads pools that this process has not leased from, for reports: their numbers are in the store
-//! only. So a tenant sees after a restart what it had used before.
+//! Reads pools of which this process knows nothing, or nothing new, for reports: those that it has
+//! not leased from, and those that it has not asked for a while. So a tenant sees after a restart
+//! what it had used before, and what it uses elsewhere while it does not call here.
+
+use std::time::Duration;
 
 use super::standing::{LimitReader, Stored, StoredPools};
 use super::{Inner, LEASE_WAIT};
+use crate::clock::nanos;
 use crate::payers::late;
 use crate::payers::purse::lease_of;
 use crate::policy::{CounterHome, PoolIndex};
 use crate::quota::lease::Lease;
 use crate::store::StoreError;
 
+/// A view of a pool that is older is too old to show. It is more than the age of what
+/// [`PoolsRead`](super::pools_read::PoolsRead) remembers, so that nothing older than the view takes
+/// its place.
+const OLD: Duration = Duration::from_secs(2);
+
 impl<'a> LimitReader<'a> {
-    /// Reads what no lease knows: one read for each such pool of the plan. By pool; `None` where a
-    /// lease knows better.
+    /// Reads what no lease knows, or none of late: one read for each such pool of the plan. By pool;
+    /// `None` where a lease knows better.
     pub(super) async fn read_unleased(&self) -> Result<StoredPools, StoreError> {
         let mut stored = StoredPools::new();
         for pool in self.sheet.policy.pools.indices() {
@@ -20,10 +29,28 @@ impl<'a> LimitReader<'a> {
                 Some(Some(lease)) if lease.is_split() || is_unseen(&lease) => {
                     read(self, pool, lease.unserved()).await?
                 }
-                _ => None,
+                Some(Some(lease)) => self.read_if_old(pool, &lease).await?,
+                None => None,
             });
         }
         Ok(stored)
+    }
+
+    /// A pool that its lease has not seen for a while. By then nothing of the lease's is on its way
+    /// that the pool lacks: what is free there and what is left here are all there is. `None`: the
+    /// lease knows better.
+    async fn read_if_old(
+        &self,
+        pool: PoolIndex,
+        lease: &Lease,
+    ) -> Result<Option<Stored>, StoreError> {
+        let seen = lease.last_view();
+        let age_ns = self.now.mono_ns.saturating_sub(seen.1);
+        if age_ns < nanos(OLD) || lease.debt() > 0 || self.inner.hub.reach.is_away() {
+            return Ok(None);
+        }
+        let stored = read(self, pool, lease.unserved()).await?;
+        Ok(stored.filter(|_| lease.last_view() == seen))
     }
 
     /// The tenant's pools with a debt that no lease here knows of: from before this process

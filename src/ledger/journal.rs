@@ -101,9 +101,8 @@ impl Journal {
         let segments = segments(path)?;
         let left = if segments.is_empty() { Left::Nothing } else { Left::Ours };
         for (_, segment) in segments {
-            let mut head = Vec::new();
-            regular_or_absent(&segment)?;
-            File::open(&segment)?.take(HEAD as u64).read_to_end(&mut head)?;
+            let named = |error| io::Error::other(format!("{}: {error}", segment.display()));
+            let head = head(&segment).map_err(named)?;
             if split_head(&head).is_some_and(|(of, ..)| of != home) {
                 return Ok(Left::OfAnother);
             }
@@ -310,6 +309,14 @@ fn read_segment(path: &Path) -> io::Result<Vec<(WriterId, Rows)>> {
     }
     say_lost(path, frames, rest.len());
     Ok(found.into_iter().collect())
+}
+
+/// The first bytes of a segment.
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD);
+    regular_or_absent(path)?;
+    File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 /// The store that a segment belongs to, its writer, and its frames.

@@ -130,6 +130,29 @@ async fn resets_by_two_processes_at_once_give_once() {
 }
 
 #[tokio::test]
+async fn what_was_used_in_another_process_is_seen_and_given_back_here() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let plans = PLANS.replace("10/day", "1000/day");
+    let process = || testing::builder(&plans).store(store.clone()).clock(clock.clone()).open();
+    let (one, other) = (process().await.unwrap(), process().await.unwrap());
+    let acme = one.directory().by("kim").tenant("acme").save().await.unwrap();
+    assert_eq!(used(&one, "credits", 1).await, 1);
+    assert_eq!(used(&other, "credits", 1).await, 1);
+    // From now on it calls the other one only, until that has all.
+    while used(&other, "credits", 100).await == 100 {
+        other.flush_now().await.unwrap();
+    }
+    clock.advance(Duration::from_secs(60));
+    let who = Identified::from(&one.tenant("acme").await.unwrap());
+    let report = one.usage_report(&who).await.unwrap();
+    let credits = report.meters.iter().find(|meter| &*meter.name == "credits").unwrap();
+    let (quota, used) = (&credits.limits[0], credits.used);
+    assert!(quota.used >= 900 && used >= 900, "{used} used, {quota:?}");
+    let given = reset(&one, &acme, "credits/day").await.unwrap();
+    assert!(given >= 900, "{given} of {used}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_reset_is_an_error_that_says_what_can() {
     let (gate, _clock, acme) = bed().await;
     let error = gate.reset_quota(&acme, "credit/day", "why").await.unwrap_err();

@@ -435,7 +435,7 @@ async fn shadow_lets_through_whatever_is_refused_but_tenants_that_are_suspended(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_looks_at_usage_in_a_second_are_ten_calls() {
+async fn a_thousand_looks_at_usage_in_a_second_are_a_dozen_calls() {
     let (gate, clock, store) = open(PLANS);
     assert_eq!(call(&gate, "acme").await.0, 200);
     let who = testing::identified(&gate, "acme").await;
@@ -457,7 +457,7 @@ async fn a_thousand_looks_at_usage_in_a_second_are_ten_calls() {
     let statuses = looks.join_all().await;
     assert!(statuses.iter().all(|status| *status == 200));
     let calls = store.calls();
-    assert!(calls <= 10, "{calls} calls");
+    assert!(calls <= 12, "{calls} calls");
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,6 +37,7 @@ impl Negotiation {
         match answer.and_then(|item| item.map(read).transpose()) {
             Ok(view) => {
                 self.in_doubt = false;
+                self.seen_ns = with.now.mono_ns;
                 self.adopt(at, view, op, with.now);
                 at.wakes = true;
                 let folded = matches!(op, Op::Fold(_)) && !self.sealed;

@@ -41,8 +41,9 @@ pub(super) struct Negotiation {
     /// Whether units are given back instead of taken.
     pub(super) closing: Closing,
     pub(super) debts: Rarely<Debts>,
-    /// The number of the last view.
+    /// The number of the last view, and when it was seen.
     pub(super) view_no: u64,
+    pub(super) seen_ns: u64,
     /// Size of the next lease before the caps, in atoms.
     pub(super) size: u64,
     /// The last lease: its size, and when it was granted.
@@ -149,6 +150,7 @@ impl Negotiation {
             closing: Closing::No,
             debts: Rarely::default(),
             view_no: 0,
+            seen_ns: 0,
             size: first_ask.max(1).saturating_mul(FIRST_ASKS),
             granted: 0,
             granted_ns: 0,

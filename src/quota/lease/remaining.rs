@@ -38,6 +38,12 @@ impl Lease {
         self.negotiation().is_split()
     }
 
+    /// The number of its last view of the pool, and when that was seen, on the monotonic clock.
+    pub(crate) fn last_view(&self) -> (u64, u64) {
+        let it = self.negotiation();
+        (it.view_no, it.seen_ns)
+    }
+
     /// Atoms held and not in use; negative is a debt.
     pub(crate) fn unserved(&self) -> i64 {
         self.read(|it, at| signed(it.held()).saturating_sub(signed(it.used(at))))
