@@ -8,14 +8,12 @@ use super::{Surrogate, Tenant};
 
 /// The tenants whose keys are being made, each with its lock and how many want it.
 #[derive(Debug, Default)]
-pub(super) struct KeyTurns(Mutex<HashMap<Surrogate, (Arc<tokio::sync::Mutex<()>>, usize)>>);
+pub(super) struct KeyTurns(Mutex<HashMap<Surrogate, (Lock, usize)>>);
+
+type Lock = Arc<tokio::sync::Mutex<()>>;
 
 impl KeyTurns {
-    fn change(
-        &self,
-        tenant: Surrogate,
-        by: impl FnOnce(&mut usize),
-    ) -> Arc<tokio::sync::Mutex<()>> {
+    fn change(&self, tenant: Surrogate, by: impl FnOnce(&mut usize)) -> Lock {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (lock, wanted) = all.entry(tenant).or_default();
         by(wanted);
