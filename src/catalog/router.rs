@@ -3,8 +3,8 @@
 //! Patterns in a tree for each method: the most specific one wins, a trailing slash makes another
 //! pattern, and HEAD counts as GET. Most paths have only one reading, and are found in place,
 //! without allocating. Four kinds have several: with escapes, with an empty segment, with a slash
-//! at the end, with a dot segment. There the host's own match decides the route, and where hosts might read a path as
-//! either of two routes of the plan, the stricter one holds:
+//! at the end, with a dot segment. There the host's own match decides the route, and where hosts
+//! might read a path as either of two routes of the plan, the stricter one holds:
 //!
 //! - *as it came*: with only those escapes decoded that every client must write (`/f%C3%BCr`): how
 //!   axum looks for its routes;

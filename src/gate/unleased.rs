@@ -19,8 +19,8 @@ use crate::store::StoreError;
 const OLD: Duration = Duration::from_secs(2);
 
 impl<'a> LimitReader<'a> {
-    /// Reads what no lease knows, or none of late: one read for each such pool of the plan. By pool;
-    /// `None` where a lease knows better.
+    /// Reads what no lease knows, or has seen of late: one read for each such pool of the plan. By
+    /// pool; `None` where a lease knows better.
     pub(super) async fn read_unleased(&self) -> Result<StoredPools, StoreError> {
         let mut stored = StoredPools::new();
         for pool in self.sheet.policy.pools.indices() {
