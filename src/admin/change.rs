@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::path::Route;
 use super::{Admin, AdminRequest, KnownOperator, MAX_BODY, written};
+use crate::clock::time_at;
 use crate::directory::{Directory, DirectoryError, Grant, KeyOptions, Tenant, TenantEdit};
 use crate::report::instant_of;
 use crate::wire::{Reply, plain_problem};
@@ -97,7 +98,8 @@ impl Admin {
                 written::json(200, &self.tenant(&erased))
             }
             ("POST", Route::Grants(id)) => {
-                let edit = grant(self.edit(&directory, id).await?, body.read()?)?;
+                let (edit, now) = (self.edit(&directory, id).await?, self.now());
+                let edit = grant(edit, body.read()?, now)?;
                 self.saved(201, edit).await?
             }
             ("DELETE", Route::Grant(id, grant)) => {
@@ -105,7 +107,8 @@ impl Admin {
                 self.saved(200, edit.end_grant(grant).note(reason(ended.reason)?)).await?
             }
             ("POST", Route::Overrides(id)) => {
-                let edit = overridden(self.edit(&directory, id).await?, body.read()?)?;
+                let (edit, now) = (self.edit(&directory, id).await?, self.now());
+                let edit = overridden(edit, body.read()?, now)?;
                 self.saved(201, edit).await?
             }
             ("DELETE", Route::Override(id, item)) => {
@@ -137,6 +140,10 @@ impl Admin {
             }
             _ => return Ok(None),
         }))
+    }
+
+    fn now(&self) -> SystemTime {
+        time_at(self.gate.inner.clock.now().wall_ms)
     }
 
     async fn make(&self, directory: &Directory, new: NewTenant) -> Result<Reply, Reply> {
@@ -210,14 +217,14 @@ fn patch(edit: TenantEdit, change: ChangedTenant) -> Result<TenantEdit, Reply> {
     })
 }
 
-fn grant(edit: TenantEdit, new: NewGrant) -> Result<TenantEdit, Reply> {
-    let end = new.expires.as_deref().map(instant).transpose()?;
+fn grant(edit: TenantEdit, new: NewGrant, now: SystemTime) -> Result<TenantEdit, Reply> {
+    let end = new.expires.as_deref().map(|end| instant_after(now, end)).transpose()?;
     let grant = Grant::new(new.id, new.meter, new.units).note(reason(new.reason.clone())?);
     Ok(edit.grant(end.into_iter().fold(grant, Grant::expires)).note(new.reason))
 }
 
-fn overridden(edit: TenantEdit, new: NewOverride) -> Result<TenantEdit, Reply> {
-    let until = new.until.as_deref().map(instant).transpose()?;
+fn overridden(edit: TenantEdit, new: NewOverride, now: SystemTime) -> Result<TenantEdit, Reply> {
+    let until = new.until.as_deref().map(|end| instant_after(now, end)).transpose()?;
     Ok(edit.override_(new.changes, until, reason(new.reason.clone())?).note(new.reason))
 }
 
@@ -230,6 +237,18 @@ fn reason(text: String) -> Result<String, Reply> {
 
 fn instant(text: &str) -> Result<SystemTime, Reply> {
     instant_of(text).map_err(|why| plain_problem(422, "Not an instant", &why.to_string()))
+}
+
+/// The end of something that begins now.
+fn instant_after(now: SystemTime, text: &str) -> Result<SystemTime, Reply> {
+    let end = instant(text)?;
+    match end > now {
+        true => Ok(end),
+        false => {
+            let detail = "The end is past already: nothing would come of it.";
+            Err(plain_problem(422, "The end is past", detail))
+        }
+    }
 }
 
 /// A request's body; `None` for one that is too long.

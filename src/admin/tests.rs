@@ -130,6 +130,12 @@ async fn a_support_case_from_the_refusal_to_the_entry() {
         assert_eq!(bed.send("POST /tenants/acme/grants", gift.clone()).await.0, status);
     }
     assert_eq!(bed.uses("acme", 99).await, 5, "the same grant is given once");
+    let late = json!({ "id": "late", "meter": "credits", "units": 5, "reason": "x",
+                       "expires": "2020-01-01T00:00:00Z" });
+    assert_eq!(bed.send("POST /tenants/acme/grants", late).await.0, 422);
+    let late = json!({ "changes": "quota.credits = \"9/day\"", "until": "2020-01-01T00:00:00Z",
+                       "reason": "x" });
+    assert_eq!(bed.send("POST /tenants/acme/overrides", late).await.0, 422);
     let reset = json!({ "limit": "credits/day", "reason": "our outage" });
     let (status, given) = bed.send("POST /tenants/acme/resets", reset.clone()).await;
     assert_eq!((status, given["grant"]["units"].as_u64()), (201, Some(10)));

@@ -115,6 +115,12 @@ impl Routes {
         Some(tree.patterns[found?].1)
     }
 
+    /// Whether any route is one of `POST`, as calls of gRPC are.
+    #[inline]
+    pub(crate) fn has_calls(&self) -> bool {
+        self.methods.iter().any(|(method, _)| **method == *"POST")
+    }
+
     /// The pattern of a path with more than one reading.
     #[cold]
     fn weigh(&self, tree: &Tree, path: &str, reads: Reads, matched: Option<&str>) -> Option<usize> {

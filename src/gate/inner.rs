@@ -116,7 +116,7 @@ impl Inner {
         };
         let method = view.method();
         let found = catalog.routes.find_at(method, path, view.reads(), matched);
-        if method == "POST" || !view.is_of_any_method() {
+        if method == "POST" || !catalog.routes.has_calls() || !view.is_of_any_method() {
             return found;
         }
         let as_call = catalog.routes.find_at("POST", path, view.reads(), || None);

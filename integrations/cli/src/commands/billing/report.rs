@@ -20,10 +20,11 @@ pub(in crate::commands) async fn run(out: Output, settings: &Settings, how: &Rep
         return waiting(out, settings).await;
     }
     with_gate(settings, For::Billing, async |gate| {
-        if let Some(since) = how.resume
-            && !gate.resume_reports(since.into()).await?
-        {
-            say("this store was never restored: there was nothing to resume");
+        if let Some(since) = how.resume {
+            say(match gate.resume_reports(since.into()).await? {
+                true => "what the copy had not sent waits until 6 h after the restore",
+                false => "this store was never restored: there was nothing to resume",
+            });
         }
         let sent = gate.report_now().await?;
         let rows = open(gate, &sent).await?;

@@ -207,8 +207,13 @@ fn apply(edit: TenantEdit, change: &Change) -> Result<TenantEdit, Failure> {
     })
 }
 
-/// An end of the command line as an instant.
+/// An end of the command line as an instant, which is not past.
 fn at(end: Option<When>) -> Result<Option<std::time::SystemTime>, Failure> {
     let too_late = || Failure::usage("the calendar does not reach so far: write an earlier end");
-    end.map(|it| it.from(now()).ok_or_else(too_late)).transpose()
+    let Some(end) = end else { return Ok(None) };
+    let end = end.from(now()).ok_or_else(too_late)?;
+    match end > now() {
+        true => Ok(Some(end)),
+        false => Err(Failure::usage("the end is past already: nothing would come of it")),
+    }
 }
