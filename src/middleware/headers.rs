@@ -16,6 +16,9 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
+/// Not a constant, which would be made and dropped for each request.
+static ORIGIN: HeaderName = header::ORIGIN;
+
 /// A refusal returned by a handler, in the extensions of its response: the layer rewrites the
 /// response as it would its own refusal. For adapters.
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ impl RequestFacts {
             is_head: request.method() == Method::HEAD,
             is_connect: request.method() == Method::CONNECT,
             is_grpc: is_grpc(request),
-            has_origin: request.headers().contains_key(header::ORIGIN),
+            has_origin: request.headers().contains_key(&ORIGIN),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Leases that fall quiet on a store of one process: a killed process loses no units of note with
 //! them. In real time, because a redb file has threads of its own.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tallygate::testing;
 use tallygate::{Ask, Gate, GateBuilder, Identified, ManualClock};
+use test_support::lives::copy_at_one_moment;
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -44,11 +44,7 @@ impl Bed {
     /// What a process that is killed now leaves: its files as they stand.
     fn killed(&self, life: &str) {
         let lives = self.folder.path().join(life);
-        std::fs::create_dir(&lives).unwrap();
-        for file in std::fs::read_dir(self.folder.path().join("first")).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), lives.join(Path::new(&file.file_name()))).unwrap();
-        }
+        copy_at_one_moment(&self.folder.path().join("first"), &lives);
     }
 
     /// The clock passes this much while tasks run.

@@ -18,6 +18,7 @@ use tallygate::{
     Admitted, Ask, Clock, Gate, GateBuilder, Identified, ManualClock, Permit, Reason, Refusal,
 };
 use test_support::gates::meter;
+use test_support::lives::copy_at_one_moment;
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -445,11 +446,7 @@ async fn an_id_is_charged_once_over_lives_of_a_redb_file() {
     };
     let killed = |life: &str| {
         let lives = folder.path().join(life);
-        std::fs::create_dir(&lives).unwrap();
-        for file in std::fs::read_dir(folder.path().join("first")).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), lives.join(file.file_name())).unwrap();
-        }
+        copy_at_one_moment(&folder.path().join("first"), &lives);
         lives.join("store.redb")
     };
     let used = async |gate: &Gate| {

@@ -19,6 +19,7 @@ pub mod examples;
 #[cfg(feature = "gate")]
 pub mod gates;
 pub mod http;
+pub mod lives;
 pub mod plans;
 pub mod processes;
 #[cfg(feature = "gate")]
