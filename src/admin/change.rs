@@ -229,10 +229,7 @@ fn reason(text: String) -> Result<String, Reply> {
 }
 
 fn instant(text: &str) -> Result<SystemTime, Reply> {
-    instant_of(text).ok_or_else(|| {
-        let detail = "An instant is written as 2026-11-01T00:00:00Z, or as a date.";
-        plain_problem(422, "Not an instant", detail)
-    })
+    instant_of(text).map_err(|why| plain_problem(422, "Not an instant", &why.to_string()))
 }
 
 /// A request's body; `None` for one that is too long.

@@ -514,6 +514,7 @@ async fn mistakes_are_problems_that_say_what_to_write() {
         ("POST /tenants/acme/overrides", r#"{"changes":"quota.x = 1","reason":"r"}"#, 422, "x"),
         ("POST /tenants/acme/resets", r#"{"limit":"credits","reason":"r"}"#, 404, "credits/day"),
         ("POST /tenants/acme/keys", r#"{"name":"n","expires":"1999-01-01"}"#, 422, "past"),
+        ("POST /tenants/acme/keys", r#"{"name":"n","expires":"9999-12-31"}"#, 422, "9999-12-30"),
         ("DELETE /tenants/acme/keys/k7", "", 404, "no key"),
         ("GET /tenants?limit=0", "", 400, "1 to 1000"),
         ("GET /top?limit=0", "", 400, "1 to 100"),

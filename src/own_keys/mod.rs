@@ -221,9 +221,7 @@ fn options(
         serde_json::from_slice(body).map_err(|error| bad(&format!("The body: {error}.")))?;
     let mut options = KeyOptions::new(new.name);
     let asked = new.expires.as_deref().map(|end| {
-        instant_of(end).ok_or_else(|| {
-            bad("expires is an instant (2026-12-31T00:00:00Z) or a date (2026-12-31).")
-        })
+        instant_of(end).map_err(|why| bad(&format!("expires is no instant. {why}")))
     });
     let asked = asked.transpose()?;
     if let (Some(asked), Some(until)) = (asked, until)

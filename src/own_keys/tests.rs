@@ -242,8 +242,10 @@ async fn what_cannot_be_is_a_problem_that_says_what_to_write() {
         (r#"{"name":"x","role":"write"}"#, 400, "role"),
         (r#"{"name":""}"#, 422, "name"),
         (r#"{"name":"a\nb"}"#, 422, "control"),
-        (r#"{"name":"x","expires":"soon"}"#, 400, "2026-12-31"),
+        (r#"{"name":"x","expires":"soon"}"#, 400, "2026-11-01"),
         (r#"{"name":"x","expires":"1999-01-01"}"#, 422, "past"),
+        (r#"{"name":"x","expires":"9999-12-31"}"#, 400, "9999-12-30"),
+        (r#"{"name":"x","expires":"9999-12-31T23:59:59Z"}"#, 400, "9999-12-30"),
     ] {
         let (answered, problem) = bed.by_first(request("POST", None, body.as_bytes())).await;
         assert_eq!(answered, status, "{body}: {problem}");

@@ -223,9 +223,7 @@ fn bad(detail: &str) -> Reply {
 }
 
 fn instant(name: &str, text: &str) -> Result<i64, Reply> {
-    instant_of(text).map(unix_ms).ok_or_else(|| {
-        bad(&format!("{name} is not an instant. Write 2026-11-01T00:00:00Z, or a date."))
-    })
+    instant_of(text).map(unix_ms).map_err(|why| bad(&format!("{name} is not an instant. {why}")))
 }
 
 /// Decodes a part of a query.

@@ -44,8 +44,9 @@ pub(crate) fn instant(text: &str) -> Result<When, String> {
     }
     let midnight = text.parse::<Date>().ok().and_then(|date| date.to_zoned(TimeZone::UTC).ok());
     midnight.map(|zoned| When::At(zoned.timestamp())).ok_or_else(|| {
-        "write an instant (2026-12-31T23:59:59Z), a date (2026-12-31) or a time from now (30d)"
-            .to_owned()
+        let help =
+            "write an instant (2026-12-31T23:59:59Z), a date (2026-12-31) or a time from now";
+        format!("{help} (30d); the latest date is 9999-12-30")
     })
 }
 
