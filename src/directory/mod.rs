@@ -45,6 +45,7 @@ mod feed;
 mod given;
 mod history;
 mod key_reads;
+mod key_turns;
 mod keys;
 mod listing;
 #[cfg(test)]
@@ -136,6 +137,7 @@ struct Inner {
     feed: Feed,
     /// Held while a key is made that may be there already.
     ensuring: tokio::sync::Mutex<()>,
+    key_turns: Arc<key_turns::KeyTurns>,
 }
 
 /// The owner of a credential.
@@ -167,7 +169,19 @@ impl Directory {
         let check = Box::new(check);
         let feed = Feed::new(store.clone(), space.clone());
         let ensuring = tokio::sync::Mutex::new(());
-        let inner = Inner { store, space, clock, peppers, key_form, check, alerts, feed, ensuring };
+        let key_turns = Arc::default();
+        let inner = Inner {
+            store,
+            space,
+            clock,
+            peppers,
+            key_form,
+            check,
+            alerts,
+            feed,
+            ensuring,
+            key_turns,
+        };
         Self { inner: Arc::new(inner), actor: None }
     }
 

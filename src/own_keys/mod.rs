@@ -16,7 +16,8 @@
 //! 2. **A page of another site does nothing.** A request that a browser sends from one is refused,
 //!    and a body must be JSON, which no form of another site can send.
 //! 3. **Bounded**: a tenant makes no key here beyond `MOST_WORKING` that work, or `MOST_LISTED`
-//!    in its list.
+//!    in its list. Its requests take turns within a process. Of several processes each may make
+//!    one more at the same moment, for a count and a new key are two calls of the store.
 
 use std::time::SystemTime;
 
@@ -175,6 +176,8 @@ async fn make(
     }
     let once = once(request)?;
     let mut options = options(who, own.and_then(|key| key.expires), request)?;
+    // Until the key is made: requests at once would all count those before them.
+    let _turn = tenant.turn_at_keys().await;
     if let Some(once) = once {
         // Before the bounds: the request that is repeated may have made the last one.
         if let Some(made) = tenant.made_once(once).await.map_err(refused)? {
@@ -220,9 +223,10 @@ fn options(
     let new: NewKey =
         serde_json::from_slice(body).map_err(|error| bad(&format!("The body: {error}.")))?;
     let mut options = KeyOptions::new(new.name);
-    let asked = new.expires.as_deref().map(|end| {
-        instant_of(end).map_err(|why| bad(&format!("expires is no instant. {why}")))
-    });
+    let asked = new
+        .expires
+        .as_deref()
+        .map(|end| instant_of(end).map_err(|why| bad(&format!("expires is no instant. {why}"))));
     let asked = asked.transpose()?;
     if let (Some(asked), Some(until)) = (asked, until)
         && asked > until

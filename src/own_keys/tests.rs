@@ -1,10 +1,13 @@
 //! The routes over a gate in memory, as callers with keys of their own use them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::store::Memory;
+use crate::testing::{Faulty, Odds};
 use crate::{GateBuilder, ManualClock, testing};
 
 const PLANS: &str = "default-plan = \"free\"\n[plan.free]\n";
@@ -22,10 +25,16 @@ async fn bed() -> Bed {
 
 /// The same, with more in the service file.
 async fn bed_of(more: &str) -> Bed {
+    opened(GateBuilder::from_text(&service(more))).await
+}
+
+fn service(more: &str) -> String {
+    format!("store.kind = \"memory\"\nflush.mode = \"fast\"\n{more}")
+}
+
+async fn opened(builder: GateBuilder) -> Bed {
     let clock = ManualClock::at_unix_ms(testing::START_MS);
-    let service = format!("store.kind = \"memory\"\nflush.mode = \"fast\"\n{more}");
-    let builder = GateBuilder::from_text(&service).plans(PLANS).clock(clock); // a pepper is drawn
-    let gate = builder.open().await.unwrap();
+    let gate = builder.plans(PLANS).clock(clock).open().await.unwrap(); // a pepper is drawn
     let acme = gate.directory().tenant("acme").note("new").save().await.unwrap();
     let options = KeyOptions::new("first").permission("read").permission("write");
     let first = acme.new_key(options).await.unwrap();
@@ -219,6 +228,32 @@ async fn a_tenant_makes_no_more_keys_than_the_bound() {
     let (status, problem) = bed.make(json!({ "name": "one too many" })).await;
     assert_eq!(status, 409, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("100 keys"), "{problem}");
+}
+
+/// Requests at once each read how many keys there are before the others have made theirs.
+#[tokio::test(start_paused = true)]
+async fn requests_at_once_make_no_more_keys_than_the_bound() {
+    let store = Faulty::scripted(Memory::new(), []);
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "p".repeat(32)).unwrap();
+    let pepper = format!("pepper = [{{ id = \"1\", file = {:?} }}]", secret.path());
+    let service = service(&format!("[[identify]]\napi-key = \"authorization\"\n{pepper}"));
+    let bed = opened(GateBuilder::from_text(&service).store(store.clone())).await;
+    for n in 1..MOST_WORKING - 3 {
+        bed.acme.new_key(format!("k{n}")).await.unwrap();
+    }
+    store.odds(Odds { delay: 1_000, ..Odds::default() });
+    let bed = Arc::new(bed);
+    let mut asked = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let bed = bed.clone();
+        asked.spawn(async move { bed.make(json!({ "name": format!("at once {n}") })).await.0 });
+    }
+    let mut answers = asked.join_all().await;
+    answers.sort_unstable();
+    assert_eq!(answers, [vec![201; 3], vec![409; 17]].concat());
+    let count = bed.acme.count_keys().await.unwrap();
+    assert_eq!(count.working, MOST_WORKING);
 }
 
 #[tokio::test]
