@@ -2,7 +2,8 @@
 //! keys reads the credential of each.
 
 use super::keys::KeyItem;
-use super::{Directory, DirectoryError, KeyInfo, KeyState, Surrogate, Tenant, once};
+use super::once::Once;
+use super::{Directory, DirectoryError, KeyInfo, KeyState, Surrogate, Tenant};
 use crate::store::StoreError;
 
 /// How many keys a tenant has.
@@ -57,9 +58,9 @@ impl Tenant {
         Ok(keys)
     }
 
-    /// The id of the key that the request with this idempotency key has made, if it has.
+    /// The id of the key that its own request with this idempotency key has made, if it has.
     pub(crate) async fn made_once(&self, once: &str) -> Result<Option<String>, DirectoryError> {
-        let made = self.key(&once::id(self.record.surrogate, once)).await?;
+        let made = self.key(&Once::of_tenant(once).id(self.record.surrogate)).await?;
         Ok(made.filter(|key| key.state != KeyState::Incomplete).map(|key| key.id))
     }
 }

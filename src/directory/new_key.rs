@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use super::error::{MAX_NAME, check_text};
-use super::{DirectoryError, Role, once};
+use super::once::Once;
+use super::{DirectoryError, Role};
 use crate::catalog::is_permission;
 use crate::clock::unix_ms;
 use crate::identity::{ApiKey, MAX_PERMISSIONS, Permissions};
@@ -31,7 +32,7 @@ pub struct KeyOptions {
     /// The first text that was given as a permission and is none.
     pub(super) wrong: Option<String>,
     /// The idempotency key of the request that makes it.
-    pub(super) once: Option<String>,
+    pub(super) once: Option<Once>,
     /// An operator's, if it is no tenant's key.
     pub(super) role: Option<Role>,
 }
@@ -83,12 +84,18 @@ impl KeyOptions {
     /// never forgotten.
     #[must_use]
     pub fn once(mut self, id: impl Into<String>) -> Self {
-        self.once = Some(id.into());
+        self.once = Some(Once::of_operator(id));
+        self
+    }
+
+    /// The same for a request of the tenant itself.
+    pub(crate) fn once_of_tenant(mut self, id: impl Into<String>) -> Self {
+        self.once = Some(Once::of_tenant(id));
         self
     }
 
     pub(super) fn check(&self, now_ms: i64) -> Result<(), DirectoryError> {
-        self.once.as_deref().map_or(Ok(()), once::check)?;
+        self.once.as_ref().map_or(Ok(()), Once::check)?;
         check_text(&self.name, "a key's name", MAX_NAME)?;
         let names = || self.permissions.iter().flat_map(Permissions::iter);
         let wrong = self.wrong.as_deref().or_else(|| names().find(|name| !is_permission(name)));

@@ -18,13 +18,39 @@ const ID_DIGITS: usize = 16;
 /// Most characters of an idempotency key.
 const MAX_ONCE: usize = 255;
 
-/// Accepts an idempotency key of visible characters, as a header can carry them.
-pub(super) fn check(once: &str) -> Result<(), DirectoryError> {
-    let is_legal = once.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_legal && (1..=MAX_ONCE).contains(&once.len()) {
-        return Ok(());
+/// An idempotency key, and whose requests it tells apart: a tenant and its operator each choose
+/// their own, and what one of them has chosen is no word about the other's keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Once {
+    by: &'static str,
+    key: String,
+}
+
+impl Once {
+    /// Of the operator, or of a program of its own.
+    pub(super) fn of_operator(key: impl Into<String>) -> Self {
+        Self { by: "once", key: key.into() }
     }
-    Err(DirectoryError::Once { most: MAX_ONCE })
+
+    /// Of the tenant itself.
+    pub(super) fn of_tenant(key: impl Into<String>) -> Self {
+        Self { by: "own once", key: key.into() }
+    }
+
+    /// Accepts visible characters, as a header can carry them.
+    pub(super) fn check(&self) -> Result<(), DirectoryError> {
+        let is_legal = self.key.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_legal && (1..=MAX_ONCE).contains(&self.key.len()) {
+            return Ok(());
+        }
+        Err(DirectoryError::Once { most: MAX_ONCE })
+    }
+
+    /// The id of the key that the request with this idempotency key makes.
+    pub(super) fn id(&self, tenant: Surrogate) -> String {
+        let digest = Sha256::digest(format!("{tenant} {} {}", self.by, self.key));
+        format!("k{}", &hex(&digest)[..ID_DIGITS])
+    }
 }
 
 impl Directory {
@@ -34,11 +60,11 @@ impl Directory {
         &self,
         tenant: Surrogate,
         options: &KeyOptions,
-        once: &str,
+        once: &Once,
     ) -> Result<NewKey, DirectoryError> {
         // Within a process requests take turns, so that none takes another for dead.
         let _turn = self.inner.ensuring.lock().await;
-        let id = id(tenant, once);
+        let id = once.id(tenant);
         for _ in 0..ATTEMPTS {
             if let Some(listed) = self.find_key(tenant, &id).await? {
                 match self.key_state(tenant, &id, &listed).await? {
@@ -67,10 +93,4 @@ impl Directory {
             Err(error) => Err(error),
         }
     }
-}
-
-/// The id of the key that the request with this idempotency key makes.
-pub(super) fn id(tenant: Surrogate, once: &str) -> String {
-    let digest = Sha256::digest(format!("{tenant} once {once}"));
-    format!("k{}", &hex(&digest)[..ID_DIGITS])
 }

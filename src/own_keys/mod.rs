@@ -183,7 +183,7 @@ async fn make(
         if let Some(made) = tenant.made_once(once).await.map_err(refused)? {
             return Err(written::made_already(&made));
         }
-        options = options.once(once);
+        options = options.once_of_tenant(once);
     }
     let count = tenant.count_keys().await.map_err(refused)?;
     for (count, most) in [(count.working, MOST_WORKING), (count.listed, MOST_LISTED)] {

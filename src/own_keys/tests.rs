@@ -256,6 +256,20 @@ async fn requests_at_once_make_no_more_keys_than_the_bound() {
     assert_eq!(count.working, MOST_WORKING);
 }
 
+/// What a tenant calls its request is nothing to the operator's requests for it.
+#[tokio::test]
+async fn a_tenant_and_its_operator_do_not_meet_at_an_idempotency_key() {
+    let bed = bed().await;
+    let by_operator = bed.acme.new_key(KeyOptions::new("theirs").once("r-1")).await.unwrap();
+    let make = || KeysRequest { once: Some(b"r-1"), ..request("POST", None, br#"{"name":"x"}"#) };
+    let (status, made) = bed.by_first(make()).await;
+    assert_eq!(status, 201, "{made}");
+    assert_ne!(made["id"], *by_operator.id);
+    assert_eq!(bed.by_first(make()).await.1["key"], made["id"]);
+    let again = bed.acme.new_key(KeyOptions::new("theirs").once("r-1")).await.unwrap_err();
+    assert!(matches!(again, DirectoryError::MadeAlready(id) if id == by_operator.id));
+}
+
 #[tokio::test]
 async fn a_repeated_request_for_the_last_key_gets_its_id() {
     let bed = bed().await;
