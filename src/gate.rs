@@ -315,13 +315,18 @@ impl Gate {
 
         // 2 resolve: which plan, which limits. A sheet has it all and holds until the next edge in
         //   time or change of plan, so that this is one comparison for nearly every request.
-        if let Some(pending) = self.refresh(&seen.tenant, now)
+        let needed = rules.and_then(|route| route.needs_permission.as_ref());
+        let lacked = needed.filter(|permission| !seen.may(permission));
+        // A trial begins with a request that may be admitted.
+        let reread = match lacked {
+            None => self.refresh(&seen.tenant, now),
+            Some(_) => self.refresh_for_look(&seen.tenant, now),
+        };
+        if let Some(pending) = reread
             && !is_last
         {
             return Step::Wait(counted(pending, waited.rounds));
         }
-        let needed = rules.and_then(|route| route.needs_permission.as_ref());
-        let lacked = needed.filter(|permission| !seen.may(permission));
         let sheet = seen.into_sheet(&live, now);
         check.of(&sheet.tenant.id, &sheet.policy.plan.name);
         let ip = inner.credentials.ip_scope(&sheet, view);

@@ -41,11 +41,15 @@ struct World {
 
 /// A gate for API keys, and for claims. `of_keys`: more lines about the keys.
 async fn world(of_keys: &str) -> World {
+    world_of(PLANS, of_keys).await
+}
+
+async fn world_of(plans: &str, of_keys: &str) -> World {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::at_unix_ms(START_MS);
     let store = Faulty::scripted(Memory::new(), []);
     let service = service(folder.path(), of_keys);
-    let builder = GateBuilder::from_text(&service).plans(PLANS).store(store.clone());
+    let builder = GateBuilder::from_text(&service).plans(plans).store(store.clone());
     let gate = builder.clock(clock.clone()).open().await.unwrap();
     World { gate, clock, store, folder }
 }
@@ -193,4 +197,28 @@ async fn a_key_with_a_name_that_no_permission_has_or_with_too_many_is_not_made()
     let made = acme.new_key(many).await;
     assert!(matches!(made, Err(DirectoryError::TooManyPermissions { most: 32 })));
     assert!(acme.keys().await.unwrap().is_empty());
+}
+
+/// A caller that may nothing has used nothing of its trial: it begins with what is admitted.
+#[tokio::test]
+async fn a_refusal_for_a_permission_begins_no_trial() {
+    let trial = PLANS.replace("[plan.free]", "[plan.free]\n    expires = \"14d\"");
+    let w = world_of(&trial, "").await;
+    let acme = acme(&w.gate).await;
+    let writes = acme.new_key(KeyOptions::new("ci").permission("write")).await.unwrap();
+    let none = acme.new_key("old").await.unwrap();
+    let begun = async || {
+        let found = w.gate.directory().find("acme").await.unwrap().unwrap();
+        found.record().first_request().is_some()
+    };
+    for _ in 0..4 {
+        assert_eq!(asked(&w.gate, "POST", "/items", none.expose()).await, lacks());
+        assert!(!begun().await);
+        w.clock.advance(5 * 24 * 120 * AGED); // five days
+    }
+    assert_eq!(asked(&w.gate, "POST", "/items", writes.expose()).await, (200, None));
+    assert!(begun().await);
+    assert_eq!(asked(&w.gate, "POST", "/items", none.expose()).await, lacks());
+    w.clock.advance(15 * 24 * 120 * AGED);
+    assert_eq!(asked(&w.gate, "POST", "/items", writes.expose()).await.0, 402);
 }
