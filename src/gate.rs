@@ -18,6 +18,7 @@ use crate::admission::reads::BytesRead;
 use crate::catalog::{Auth, Catalog, RouteId};
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
+use crate::decision_log::DecisionRecord;
 use crate::error::Error;
 use crate::identity::RequestView;
 use crate::payers::purse::NotDrawn;
@@ -95,6 +96,7 @@ mod waits_for_holds;
 pub(crate) use callers::Identification;
 pub(crate) use inner::Inner;
 use logged::About;
+pub(crate) use logged::Unlogged;
 pub(crate) use statement::status as status_word;
 
 pub use ask::{Ask, Permit, TenantHandle};
@@ -349,9 +351,15 @@ impl Gate {
                 Some(once) => Step::Wait(self.claim(hold, once)),
                 // 4 record happens when the hold ends: with the response's body, or when it is
                 //   dropped.
-                None => Step::Done(Answer::Admit(Running { hold })),
+                None => {
+                    inner.log_decided(hold.unlogged.take());
+                    Step::Done(Answer::Admit(Running { hold }))
+                }
             },
-            Some(Denied::Refuse(refusal)) => refuse(refusal),
+            Some(Denied::Refuse(refusal, record)) => {
+                inner.log_decided(record);
+                refuse(refusal)
+            }
             Some(Denied::Wait(pending)) => Step::Wait(pending),
         }
     }
@@ -379,7 +387,8 @@ impl Gate {
     }
 
     /// Step 3 and its consequences, the same for requests and for other work: fills the hold (in
-    /// place, because it is large), or returns why not.
+    /// place, because it is large), or returns why not. The caller logs the record of it: that of
+    /// an admission is left in the hold, for a claim on a key may still overturn it.
     #[inline]
     fn decide(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Denied> {
         if !hold.take_place() {
@@ -409,7 +418,7 @@ impl Gate {
                 #[cfg(feature = "metrics")]
                 self.inner.count_admitted(&hold.of.sheet, hold.of.route, hold.of.rules());
                 if self.inner.decisions.takes_admission() {
-                    self.inner.log_admitted(hold, now);
+                    hold.unlogged = Some(self.inner.admission(hold, now));
                 }
                 None
             }
@@ -428,7 +437,8 @@ impl Gate {
             return self.decide_within(hold, waited, now);
         }
         let about = About::request(None);
-        Some(Denied::Refuse(self.inner.turn_away(Reason::Overloaded, Some(&hold.of), &about)))
+        let refusal = self.inner.turn_away(Reason::Overloaded, Some(&hold.of), &about);
+        Some(Denied::Refuse(refusal, None))
     }
 
     /// Whether a wait for units is pointless: the store has not answered, or the tenant is a guest,
@@ -479,13 +489,14 @@ impl Gate {
             }
             NotDrawn::Need(..) => {
                 let about = About::request(None);
-                Some(Denied::Refuse(inner.turn_away(Reason::Unavailable, Some(&hold.of), &about)))
+                let refusal = inner.turn_away(Reason::Unavailable, Some(&hold.of), &about);
+                Some(Denied::Refuse(refusal, None))
             }
             NotDrawn::Refused(refused) => {
                 inner.count_refused(&hold.of, &refused.by);
                 let refusal = inner.refusal_of(hold, &refused, now);
-                inner.log_refused(hold, &refusal, now);
-                Some(Denied::Refuse(refusal))
+                let record = inner.refused(hold, &refusal, now);
+                Some(Denied::Refuse(refusal, Some(record)))
             }
         }
     }
@@ -541,7 +552,8 @@ impl Drop for WaitingRequest {
 
 /// Why a request goes no further now.
 enum Denied {
-    Refuse(Box<Refusal>),
+    /// With its record, unless that is logged already.
+    Refuse(Box<Refusal>, Option<Arc<DecisionRecord>>),
     Wait(Pending),
 }
 

@@ -13,12 +13,15 @@
 //! 6. A number learned after the end, or beyond the hold, is drawn from the lease as far as that
 //!    reaches and is a debt beyond it. It is never dropped.
 
+use std::sync::Arc;
+
 use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmittedBy};
 use crate::admission::reads::BytesRead;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::decision::Outcome;
+use crate::decision_log::DecisionRecord;
 use crate::payers::purse;
 use crate::policy::taken::{DrawnFrom, PARTS, PaysFor, Taken};
 use crate::policy::{AmountSource, AskIndex, ByteMeter, CounterIndex, MeterAsk, QuotaIndex};
@@ -65,6 +68,8 @@ pub(crate) struct Hold {
     is_upgraded: bool,
     /// It has a place of the process's capacity.
     has_place: bool,
+    /// The record of its admission, until that is final and logged.
+    pub(crate) unlogged: Option<Arc<DecisionRecord>>,
 }
 
 /// Its position in the list of requests with running handlers.
@@ -100,6 +105,7 @@ impl Hold {
             noted,
             is_upgraded,
             has_place,
+            unlogged: None,
         }
     }
 

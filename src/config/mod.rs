@@ -25,10 +25,10 @@ mod secret;
 mod stripe;
 mod tables;
 
-#[cfg(test)]
-pub(crate) use notify::ALERT_KINDS;
 #[cfg(feature = "notify")]
 pub(crate) use identify::has_no_such_port;
+#[cfg(test)]
+pub(crate) use notify::ALERT_KINDS;
 pub(crate) use notify::{MAX_DESTINATION_CHARS, MAX_DESTINATIONS, NotifyConfig};
 #[cfg_attr(
     not(feature = "notify"),

@@ -148,8 +148,8 @@ impl DecisionLog {
 
     /// Takes a record: refusals into memory, all of them into the log.
     #[cold]
-    pub(crate) fn take(&self, record: DecisionRecord) {
-        let record = Arc::new(record);
+    pub(crate) fn take(&self, record: impl Into<Arc<DecisionRecord>>) {
+        let record = record.into();
         if record.is_refusal() {
             self.recent.note(record.clone());
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::credentials::hashed_ip;
-use super::logged::About;
+use super::logged::{About, Unlogged};
 use super::lookup::scope_values;
 use super::usage::{Admitted, Usage};
 use super::{Answer, Denied, Gate, Waited};
@@ -18,7 +18,7 @@ use crate::catalog::{Catalog, MeterId, MeterSource};
 use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::decision::{LimitKind, Reason, Refusal};
-use crate::decision_log::kind;
+use crate::decision_log::{DecisionRecord, kind};
 use crate::error::Error;
 use crate::identity::Caller;
 use crate::repeated::repeated;
@@ -461,10 +461,12 @@ impl Gate {
     /// answer, is [`Reason::Unavailable`], unless `on-lease-error` of the plan file allows work
     /// then: it is charged as without an id.
     pub async fn admit(&self, ask: Ask) -> Result<Permit, Refusal> {
-        let refusal = match self.decide_work(&ask, false).await {
+        let (refusal, record) = match self.decide_work(&ask, false).await {
             Ok(hold) => return self.permit_once(hold, &ask).await,
-            Err(refusal) => refusal,
+            Err(refused) => refused,
         };
+        // What was paid before is admitted all the same.
+        let mut record = Unlogged::new(self, record);
         let Some(once) = ask.once.filter(|_| is_short(&refusal)) else { return Err(*refusal) };
         let tenant = &ask.tenant.0.core;
         if self.inner.tenants.guests.has(tenant) {
@@ -473,12 +475,22 @@ impl Gate {
         match self.inner.paid(tenant, once).await {
             Ok(None) => Err(*refusal),
             Ok(Some(claim)) => {
-                let mut hold = self.decide_work(&ask, true).await.map_err(|refusal| *refusal)?;
+                record.take();
+                let mut hold = match self.decide_work(&ask, true).await {
+                    Ok(hold) => hold,
+                    Err((refusal, record)) => {
+                        self.inner.log_decided(record);
+                        return Err(*refusal);
+                    }
+                };
                 let (queue, now) = (self.inner.recording.settler.queue(), self.inner.clock.now());
                 hold.count_once(claim, KeyFound::Replay, queue, now);
-                Ok(Permit::new(self.clone(), hold))
+                Ok(self.permit(hold))
             }
-            Err(reason) => Err(*self.inner.turn_away(reason, None, &ask.about())),
+            Err(reason) => {
+                record.take();
+                Err(*self.inner.turn_away(reason, None, &ask.about()))
+            }
         }
     }
 
@@ -489,18 +501,28 @@ impl Gate {
             return None;
         }
         match self.try_admit(ask, &Waited::default(), false) {
-            Ok(hold) => Some(Ok(Permit::new(self.clone(), hold))),
-            Err(Denied::Refuse(refusal)) => Some(Err(*refusal)),
+            Ok(hold) => Some(Ok(self.permit(hold))),
+            Err(Denied::Refuse(refusal, record)) => {
+                self.inner.log_decided(record);
+                Some(Err(*refusal))
+            }
             Err(Denied::Wait(_)) => None,
         }
     }
 
-    async fn decide_work(&self, ask: &Ask, is_paid: bool) -> Result<Hold, Box<Refusal>> {
+    /// The permit of work whose admission is final.
+    fn permit(&self, mut hold: Hold) -> Permit {
+        self.inner.log_decided(hold.unlogged.take());
+        Permit::new(self.clone(), hold)
+    }
+
+    /// The decision, or the refusal with its record.
+    async fn decide_work(&self, ask: &Ask, is_paid: bool) -> Result<Hold, Refused> {
         let mut waited = Waited::default();
         loop {
             match self.try_admit(ask, &waited, is_paid) {
                 Ok(hold) => return Ok(hold),
-                Err(Denied::Refuse(refusal)) => return Err(refusal),
+                Err(Denied::Refuse(refusal, record)) => return Err((refusal, record)),
                 Err(Denied::Wait(pending)) => waited = pending.await,
             }
         }
@@ -508,7 +530,7 @@ impl Gate {
 
     /// The permit of admitted work, once its id is claimed if it has one.
     async fn permit_once(&self, hold: Hold, ask: &Ask) -> Result<Permit, Refusal> {
-        let Some(once) = ask.once else { return Ok(Permit::new(self.clone(), hold)) };
+        let Some(once) = ask.once else { return Ok(self.permit(hold)) };
         let claimed = self.claim(HoldBox::new(hold), once).await;
         match claimed.answer.map(|answer| *answer) {
             Some(Answer::Admit(running)) => {
@@ -528,15 +550,14 @@ impl Gate {
         let now = inner.clock.now();
         let live = inner.catalogs.live.load();
         if let Some(reason) = &waited.refused {
-            return Err(Denied::Refuse(inner.turn_away(reason.clone(), None, &ask.about())));
+            return Err(refused(inner.turn_away(reason.clone(), None, &ask.about())));
         }
         let tenant = &ask.tenant.0;
         if let Some(pending) = self.refresh(tenant, now) {
             return Err(Denied::Wait(super::counted(pending, waited.rounds)));
         }
         if tenant.is_gone() {
-            let away = inner.turn_away(Reason::Unidentified, None, &ask.about());
-            return Err(Denied::Refuse(away));
+            return Err(refused(inner.turn_away(Reason::Unidentified, None, &ask.about())));
         }
         let sheet = ask.sheet(tenant.sheet(&live, now), now);
         let ip = ask.hashed_ip(&sheet);
@@ -574,14 +595,14 @@ impl Gate {
                 let help = || catalog.meter_help(name);
                 repeated!(error, now.wall_ms, TEXT; meter = %name, help = help());
                 telemetry::unknown_meter("admit");
-                return Err(Denied::Refuse(inner.not_metered(name, sheet, &ask.about())));
+                return Err(refused(inner.not_metered(name, sheet, &ask.about())));
             };
             let rules = &catalog.meters[usize::from(meter.0)];
             if rules.count == MeterSource::Sum {
                 const TEXT: &str = "admit: a sum counts its parts; ask for those instead";
                 repeated!(error, now.wall_ms, TEXT; meter = %name);
                 telemetry::unknown_meter("admit");
-                return Err(Denied::Refuse(inner.not_metered(name, sheet, &ask.about())));
+                return Err(refused(inner.not_metered(name, sheet, &ask.about())));
             }
             costs.push((meter, units.saturating_mul(rules.scale)));
         }
@@ -595,6 +616,14 @@ impl Gate {
             Some(denied) => Err(denied),
         }
     }
+}
+
+/// A refusal, with its record unless that is logged already.
+type Refused = (Box<Refusal>, Option<Arc<DecisionRecord>>);
+
+/// A refusal whose record is logged already.
+fn refused(refusal: Box<Refusal>) -> Denied {
+    Denied::Refuse(refusal, None)
 }
 
 /// Whether units of a quota or a grant are what the work was refused for.

@@ -60,8 +60,12 @@ impl Gate {
         let mut hold = Hold::new(HoldContext { sheet, route, ip: None, work: None }, now, None);
         match self.decide(&mut hold, &waited, now) {
             Some(Denied::Wait(_)) => None,
-            Some(Denied::Refuse(_)) => Some(false),
+            Some(Denied::Refuse(_, record)) => {
+                inner.log_decided(record);
+                Some(false)
+            }
             None => {
+                inner.log_decided(hold.unlogged.take());
                 let ended = hold.now();
                 hold.charge(true, ended);
                 hold.end(Outcome::Complete { status: 200 }, ended);

@@ -43,6 +43,32 @@ pub(super) enum Drawn {
     No,
 }
 
+/// The record of a decision that is not final: an idempotency key may overturn it. It is logged
+/// when this is dropped, for whatever reason the request ends, unless that has happened.
+#[derive(Debug)]
+pub(crate) struct Unlogged {
+    gate: Gate,
+    record: Option<Arc<DecisionRecord>>,
+}
+
+impl Unlogged {
+    pub(crate) fn new(gate: &Gate, record: Option<Arc<DecisionRecord>>) -> Self {
+        Self { gate: gate.clone(), record }
+    }
+
+    /// The decision was overturned, and what came of it is logged elsewhere; or its record goes on
+    /// by another way.
+    pub(crate) fn take(&mut self) -> Option<Arc<DecisionRecord>> {
+        self.record.take()
+    }
+}
+
+impl Drop for Unlogged {
+    fn drop(&mut self) {
+        self.gate.inner.log_decided(self.record.take());
+    }
+}
+
 impl Gate {
     /// The last refusals of a tenant, newest first, at most `most`; `None`: of callers whose tenant
     /// is not known (401). They are kept in memory: the last 256 of each tenant, and 4,096 in all.
@@ -73,21 +99,29 @@ impl Gate {
 }
 
 impl Inner {
-    /// Records an admission. The hold has what was drawn.
-    #[cold]
-    pub(super) fn log_admitted(&self, hold: &Hold, now: Now) {
-        let parts = self.parts(hold, Drawn::Yes, now);
-        let one_in = self.decisions.one_in().unwrap_or(1);
-        self.decisions.take(DecisionRecord::admitted(parts, one_in));
+    /// Logs the record of a decision that stands.
+    #[inline]
+    pub(super) fn log_decided(&self, record: Option<Arc<DecisionRecord>>) {
+        if let Some(record) = record {
+            self.decisions.take(record);
+        }
     }
 
-    /// Records a refusal by a limit, or by the tenant's standing or plan.
-    pub(super) fn log_refused(&self, hold: &Hold, refusal: &Refusal, now: Now) {
+    /// The record of an admission. The hold has what was drawn.
+    #[cold]
+    pub(super) fn admission(&self, hold: &Hold, now: Now) -> Arc<DecisionRecord> {
+        let parts = self.parts(hold, Drawn::Yes, now);
+        let one_in = self.decisions.one_in().unwrap_or(1);
+        Arc::new(DecisionRecord::admitted(parts, one_in))
+    }
+
+    /// The record of a refusal by a limit, or by the tenant's standing or plan.
+    pub(super) fn refused(&self, hold: &Hold, refusal: &Refusal, now: Now) -> Arc<DecisionRecord> {
         let parts = match self.decisions.is_on() {
             true => self.parts(hold, Drawn::No, now),
             false => self.named(&hold.of, now),
         };
-        self.decisions.take(DecisionRecord::refused(parts, refusal));
+        Arc::new(DecisionRecord::refused(parts, refusal))
     }
 
     /// Records what enforcement would have refused, if there is a log.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::logged::About;
+use super::logged::{About, Unlogged};
 use super::{Answer, Gate, Inner, LEASE_WAIT, Pending, Running, Waited};
 use crate::admission::claim::{Claim, ClaimStep, KeyFound, OnceKey};
 use crate::admission::permit::{Hold, HoldBox};
@@ -93,12 +93,16 @@ impl Gate {
 
     /// Claims the key for a request that has been admitted.
     #[cold]
-    pub(crate) fn claim(&self, hold: HoldBox, once: OnceKey) -> Pending {
+    pub(crate) fn claim(&self, mut hold: HoldBox, once: OnceKey) -> Pending {
         let inner = self.inner.clone();
         // Made here: the wait may be dropped before it is polled.
+        let mut record = Unlogged::new(self, hold.unlogged.take());
         let hold = Unclaimed(Some(hold));
         Box::pin(async move {
             let answer = inner.claimed(hold, once).await;
+            if matches!(answer, Answer::Refuse(_)) {
+                record.take(); // the refusal is on record
+            }
             Waited { answer: Some(Box::new(answer)), ..Waited::default() }
         })
     }

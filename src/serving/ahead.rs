@@ -11,7 +11,7 @@ use std::pin::Pin;
 
 use super::Serving;
 use crate::admission::reads::BytesRead;
-use crate::gate::{Answer, Gate, Pending, Running, Step, Waited};
+use crate::gate::{Answer, Gate, Pending, Running, Step, Unlogged, Waited};
 use crate::identity::{Decided, RequestView};
 use crate::telemetry::CheckSpan;
 use crate::wire::Reply;
@@ -34,6 +34,8 @@ pub enum AskedAhead {
 #[derive(Debug)]
 pub struct Reading {
     running: Running,
+    /// The record of its admission.
+    unlogged: Unlogged,
     counted: Option<BytesRead>,
     body: Vec<u8>,
     at_most: usize,
@@ -52,9 +54,10 @@ impl Gate {
         match step {
             Step::Wait(pending) => AskedAhead::Wait(pending),
             Step::Done(Answer::Pass) => AskedAhead::Untouched,
-            Step::Done(Answer::Admit(running)) => {
+            Step::Done(Answer::Admit(mut running)) => {
                 let counted = running.reads();
-                AskedAhead::Read(Reading { running, counted, body: Vec::new(), at_most })
+                let unlogged = Unlogged::new(self, running.hold.unlogged.take());
+                AskedAhead::Read(Reading { running, unlogged, counted, body: Vec::new(), at_most })
             }
             Step::Done(refused) => AskedAhead::Refused(decided(Some(Box::new(refused)))),
         }
@@ -86,7 +89,7 @@ impl Reading {
     /// Claims the request's idempotency key; by now `view` has the digest
     /// ([`RequestView::body_digest`]).
     pub fn claim(
-        self,
+        mut self,
         gate: &Gate,
         view: &dyn RequestView,
     ) -> Pin<Box<dyn Future<Output = Decided> + Send>> {
@@ -95,6 +98,7 @@ impl Reading {
         match gate.once_key(route, view) {
             None => Box::pin(ready(decided(Some(Box::new(Answer::Admit(self.running)))))),
             Some(once) => {
+                self.running.hold.unlogged = self.unlogged.take();
                 let claim = gate.claim(self.running.hold, once);
                 Box::pin(async move { decided(claim.await.answer) })
             }

@@ -240,3 +240,129 @@ fn a_recorder_that_panics_leaves_nothing_held() {
     drop(all);
     runtime.block_on(gate.close()).unwrap();
 }
+
+/// A request of acme with an idempotency key, by way of a gateway.
+struct Keyed {
+    path: &'static str,
+    key: &'static str,
+    length: Option<u64>,
+}
+
+impl crate::identity::RequestView for Keyed {
+    fn method(&self) -> &str {
+        "POST"
+    }
+
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "x-tenant" => Some(b"acme"),
+            "idempotency-key" => Some(self.key.as_bytes()),
+            _ => None,
+        }
+    }
+
+    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+        self.header(name).into_iter().collect()
+    }
+
+    fn body_length(&self) -> Option<u64> {
+        self.length
+    }
+
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        Some([127, 0, 0, 1].into())
+    }
+}
+
+/// What a gate has logged of these requests and this work: the verdict and the reason of each.
+async fn verdicts_of(run: impl AsyncFnOnce(&Gate)) -> Vec<String> {
+    const ONCE: &str = "default-plan = \"free\"\n[meter.gifts]\n[plan.free]\nquota.gifts = \"5\"\n\
+                        [route.pay]\nmatch = \"POST /pay/{id}\"\nonce-by = \"idempotency-key\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("d.ndjson");
+    let service = format!(
+        "[store]\nkind = \"memory\"\n[flush]\nmode = \"fast\"\n[[identify]]\n\
+         header = \"x-tenant\"\n[proxy]\ntrust = [\"127.0.0.0/8\"]\n\
+         [decisions]\nfile = {file:?}\nadmissions = 1\n"
+    );
+    let clock = ManualClock::at_unix_ms(START_MS);
+    let gate = GateBuilder::from_text(&service).plans(ONCE).clock(clock).open().await.unwrap();
+    gate.directory().tenant("acme").save().await.unwrap();
+    run(&gate).await;
+    gate.close().await.unwrap();
+    let verdict = |it: &DecisionRecord| match &it.reason {
+        Some(reason) => format!("{} {reason}", it.verdict),
+        None => it.verdict.to_string(),
+    };
+    logged(&file).iter().map(verdict).collect()
+}
+
+/// A request that counts once is decided twice, by its limits and by its key: the log has what came
+/// of both.
+#[tokio::test]
+async fn a_request_with_a_key_is_logged_once_by_what_came_of_it() {
+    let verdicts = verdicts_of(async |gate| {
+        for path in ["/pay/1", "/pay/1", "/pay/2"] {
+            let request = Keyed { path, key: "k", length: Some(0) };
+            let admitted = crate::testing::OpenRequest::admit(gate, &request).await;
+            assert_eq!(admitted.is_ok(), path == "/pay/1");
+            drop(admitted);
+        }
+    });
+    assert_eq!(verdicts.await, ["admitted", "admitted", "refused idempotency-conflict"]);
+}
+
+/// So is one whose body is read before that, also where it is too long or never arrives.
+#[tokio::test]
+async fn a_request_whose_body_is_read_first_is_logged_once() {
+    let verdicts = verdicts_of(async |gate| {
+        for (path, key) in [("/pay/1", "k"), ("/pay/2", "k"), ("/pay/3", "l"), ("/pay/4", "m")] {
+            let request = Keyed { path, key, length: None };
+            let mut waited = crate::gate::Waited::default();
+            let mut reading = loop {
+                match gate.ask_ahead(&request, 4, waited) {
+                    crate::serving::AskedAhead::Wait(pending) => waited = pending.await,
+                    crate::serving::AskedAhead::Read(reading) => break reading,
+                    other => panic!("{other:?}"),
+                }
+            };
+            match path {
+                "/pay/3" => {
+                    assert!(!reading.push(b"too long"));
+                    assert_eq!(reading.too_long(gate).await.status, 413);
+                }
+                "/pay/4" => drop(reading), // the client has gone
+                _ => {
+                    assert!(reading.push(b"body"));
+                    reading.take_body();
+                    drop(reading.claim(gate, &request).await);
+                }
+            }
+        }
+    });
+    let reused = "refused idempotency-conflict";
+    assert_eq!(verdicts.await, ["admitted", reused, "admitted", "admitted"]);
+}
+
+/// Work whose units cannot be had may have been paid before: it was not refused then.
+#[tokio::test]
+async fn work_with_an_id_is_logged_once_by_what_came_of_it() {
+    let verdicts = verdicts_of(async |gate| {
+        let acme = gate.tenant("acme").await.unwrap();
+        let gifts = |id: &str| Ask::new(&acme, "give").cost("gifts", 5).once(id);
+        gate.admit(gifts("a")).await.unwrap().settle();
+        gate.flush_now().await.unwrap();
+        let again = gate.admit(gifts("a")).await.unwrap();
+        assert!(again.is_repeat());
+        again.settle();
+        assert!(gate.refusals_of(Some("acme"), 9).is_empty());
+        gate.admit(gifts("b")).await.unwrap_err();
+        gate.admit(Ask::new(&acme, "give").cost("gifts", 1)).await.unwrap_err();
+    });
+    let short = "refused payment-required";
+    assert_eq!(verdicts.await, ["admitted", "admitted", short, short]);
+}
