@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::decisions::OutboxDecision;
 use super::due::DueUse;
-use super::item::ItemId;
+use super::item::{self, ItemId};
 use super::outbox::{Outbox, OutboxEntry, PendingEntry, SentEntry, Stopped};
 use super::report::Reporter;
 use super::result::StoppedEntry;
@@ -73,6 +74,17 @@ pub struct OutboxRow {
     pub state: EntryState,
 }
 
+/// An operator's decision about an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecidedEntry {
+    /// The entry's item.
+    pub item: ItemId,
+    /// The tenant's id, if the directory still has it.
+    pub tenant: Option<Arc<str>>,
+    /// What was decided.
+    pub decision: OutboxDecision,
+}
+
 /// A tenant's usage of a meter in a billing period, and what was sent of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BilledPeriod {
@@ -133,6 +145,26 @@ impl Reporter {
             rows.extend(sent.chain(open).map(|(entry, state)| self.row(id, entry, state)));
         }
         Ok(rows)
+    }
+
+    /// What operators have decided about entries of these items, the latest of each last.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "Stripe alone has an outbox"))]
+    pub(crate) async fn decided(
+        &self,
+        items: impl Iterator<Item = &ItemId>,
+    ) -> Result<Vec<DecidedEntry>, StoreError> {
+        let (store, space) = (&*self.inner.store, &self.inner.space);
+        let mut all = Vec::new();
+        for item in items {
+            let made = item::read(store, item.key(space)).await?.decided;
+            let entry = |decision| DecidedEntry { item: item.clone(), tenant: None, decision };
+            all.extend(made.into_iter().map(entry));
+        }
+        Ok(all)
     }
 
     fn row(&self, id: &ItemId, entry: &OutboxEntry, state: EntryState) -> OutboxRow {

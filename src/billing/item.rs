@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
+use super::decisions::{self, OutboxDecision};
 use super::outbox::{Outbox, OutboxEntry};
 use crate::clock::time_at;
 use crate::identity::hex;
@@ -118,12 +119,14 @@ impl Origin {
 #[derive(Clone, Debug)]
 pub(super) struct Versioned {
     pub(super) outbox: Outbox,
+    /// What operators have decided about its entries, the latest last.
+    pub(super) decided: Vec<OutboxDecision>,
     version: i64,
 }
 
 pub(super) async fn read(store: &dyn Store, key: Key) -> Result<Versioned, StoreError> {
     match store.read(key).await? {
-        None => Ok(Versioned { outbox: Outbox::default(), version: 0 }),
+        None => Ok(Versioned { outbox: Outbox::default(), decided: Vec::new(), version: 0 }),
         Some(item) => decode(&item),
     }
 }
@@ -135,6 +138,17 @@ pub(super) async fn write(
     key: Key,
     before: &Versioned,
     outbox: Outbox,
+) -> Result<Option<Versioned>, StoreError> {
+    write_with(store, key, before, outbox, None).await
+}
+
+/// The same with an operator's decision.
+pub(super) async fn write_with(
+    store: &dyn Store,
+    key: Key,
+    before: &Versioned,
+    outbox: Outbox,
+    made: Option<OutboxDecision>,
 ) -> Result<Option<Versioned>, StoreError> {
     let version = before.version.saturating_add(1);
     let body = postcard::to_stdvec(&outbox)
@@ -149,12 +163,18 @@ pub(super) async fn write(
         known => vec![When::Equals(VERSION.into(), Value::Int(known))],
     };
     let (name, format) = layout::format(FORMAT);
-    let change = vec![
+    let mut change = vec![
         Change::Set(name, format),
         Change::Set(VERSION.into(), Value::Int(version)),
         Change::Set(BY.into(), Value::Int(by)),
         Change::Set(BODY.into(), Value::Bytes(body)),
     ];
+    let mut decided = before.decided.clone();
+    if let Some(made) = made {
+        let (all, kept) = decisions::with(&decided, made)?;
+        decided = all;
+        change.push(kept);
+    }
     let ours = match make(store, Write { key, when, change }).await? {
         Written::Applied(_) => true,
         // After a lost reply the repeat is refused by our own first write.
@@ -162,7 +182,7 @@ pub(super) async fn write(
             item.is_some_and(|item| item.int(VERSION) == Some(version) && item.int(BY) == Some(by))
         }
     };
-    Ok(ours.then_some(Versioned { outbox, version }))
+    Ok(ours.then_some(Versioned { outbox, decided, version }))
 }
 
 /// Repeats a write while its outcome is unknown.
@@ -172,9 +192,10 @@ pub(super) async fn make(store: &dyn Store, write: Write) -> Result<Written, Sto
 
 fn decode(item: &Item) -> Result<Versioned, StoreError> {
     check_format(item, FORMAT, "an outbox")?;
+    let decided = decisions::in_item(item)?;
     let parts = || {
         let outbox = postcard::from_bytes(item.bytes(BODY)?).ok()?;
-        Some(Versioned { outbox, version: item.int(VERSION)? })
+        Some(Versioned { outbox, decided, version: item.int(VERSION)? })
     };
     parts().ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "an outbox cannot be read"))
 }
@@ -198,7 +219,7 @@ mod tests {
             let second = write(&store, key(), &before, Outbox::default()).await.unwrap();
             assert!(second.is_none(), "version {version}");
         }
-        let before = Versioned { outbox: Outbox::default(), version: 1 };
+        let before = Versioned { outbox: Outbox::default(), decided: Vec::new(), version: 1 };
         let late = write(&store, key(), &before, Outbox::default()).await.unwrap();
         assert!(late.is_none(), "of a version that is over");
     }

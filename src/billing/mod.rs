@@ -20,6 +20,7 @@ pub mod audit;
 #[cfg(feature = "stripe")]
 pub(crate) mod customers;
 mod dates;
+pub(crate) mod decisions;
 pub(crate) mod due;
 mod entries;
 #[cfg(feature = "stripe")]
@@ -46,7 +47,9 @@ pub mod webhook;
 #[cfg(feature = "stripe")]
 pub use crate::config::StripeConfig;
 #[doc(hidden)]
-pub use entries::{BilledPeriod, EntryState, OutboxRow};
+pub use decisions::OutboxDecision;
+#[doc(hidden)]
+pub use entries::{BilledPeriod, DecidedEntry, EntryState, OutboxRow};
 #[doc(hidden)]
 pub use item::ItemId;
 pub use outbox::Stopped;

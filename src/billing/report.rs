@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::advance::{Anchor, Pass, ReporterContext};
+use super::decisions::DecidedBy;
 use super::due::{DueUse, RecordedUse};
 use super::item::{self, ItemId, Origin};
 use super::outbox::Outbox;
@@ -189,11 +190,19 @@ impl Reporter {
         &self,
         entry: &StoppedEntry,
         counts: bool,
+        by: DecidedBy<'_>,
     ) -> Result<bool, StoreError> {
         let (inner, StoppedEntry { item: id, k }) = (&self.inner, entry);
         let before = item::read(&*inner.store, id.key(&inner.space)).await?;
+        let Some(pending) = &before.outbox.pending else { return Ok(false) };
+        let about = (inner.origin.identifier(id, &pending.entry), pending.entry.value);
+        let made = by.about(about, counts, inner.clock.now().wall_ms)?;
         let mut outbox = before.outbox.clone();
-        Ok(outbox.decide(*k, counts) && inner.write(id, &before, outbox).await?.is_some())
+        if !outbox.decide(*k, counts) {
+            return Ok(false);
+        }
+        let key = id.key(&inner.space);
+        Ok(item::write_with(&*inner.store, key, &before, outbox, Some(made)).await?.is_some())
     }
 
     /// Records an operator's statement on what was sent between the copy that this table came back

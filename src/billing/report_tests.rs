@@ -8,6 +8,8 @@ use std::time::Duration;
 use stripe_sim::{Settings, Sim};
 use tokio::sync::Notify;
 
+use super::super::decisions::DecidedBy;
+use super::super::entries::DecidedEntry;
 use super::*;
 use crate::amount::Atoms;
 use crate::billing::due::BillingTerms;
@@ -430,7 +432,16 @@ async fn an_entry_that_is_refused_stops_until_an_operator_decides() {
     assert!(oldest_s.is_some_and(|at_s| at_s > 0 && at_s % 60 == 0), "{oldest_s:?}");
     let again = reporter.run(vec![bench.due(70)]).await.unwrap();
     assert_eq!((again.stopped.len(), bench.billed()), (1, 0), "named in every run");
-    assert!(reporter.decide(&again.stopped[0], false).await.unwrap());
+    let item = again.stopped[0].item.clone();
+    let by = DecidedBy { actor: Some("kim"), reason: Some("paid by wire") };
+    assert!(reporter.decide(&again.stopped[0], false, by).await.unwrap());
+    let two_lines = DecidedBy { reason: Some("a\nb"), ..by };
+    assert!(!reporter.decide(&again.stopped[0], false, by).await.unwrap(), "it was decided");
+    let decided = reporter.decided([&item].into_iter()).await.unwrap();
+    let [DecidedEntry { decision, .. }] = &decided[..] else { panic!("{decided:?}") };
+    assert_eq!((decision.actor.as_deref(), decision.counts), (Some("kim"), false));
+    assert_eq!(decision.reason.as_deref(), Some("paid by wire"));
+    assert!(two_lines.about((String::new(), 0), true, 0).is_err());
     bench.drain(70).await;
     assert_eq!(bench.billed(), 7);
 }

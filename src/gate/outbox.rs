@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::Gate;
 use super::scales::Records;
 use crate::billing::result::ReportError;
-use crate::billing::{EntryState, ItemId, OutboxRow};
+use crate::billing::{DecidedEntry, EntryState, ItemId, OutboxRow};
 use crate::ids::Surrogate;
 
 /// Entries of some tenants. [`Gate::outbox_page`] returns it.
@@ -59,6 +59,27 @@ impl Gate {
             row.tenant = record.map(|record| record.id.as_str().into());
         }
         Ok(rows)
+    }
+
+    /// What operators have decided about entries, the last 32 of each tenant's meter and period.
+    /// For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// The service file has no `[stripe]`, or the store fails.
+    #[doc(hidden)]
+    pub async fn outbox_decisions(&self) -> Result<Vec<DecidedEntry>, ReportError> {
+        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let items: BTreeSet<ItemId> =
+            billing.reporter.used().await?.into_iter().filter_map(|used| used.id).collect();
+        let mut all = billing.reporter.decided(items.iter()).await?;
+        let mut records = HashMap::new();
+        for entry in &mut all {
+            let record = self.inner.record_of(entry.item.tenant, &mut records).await?;
+            entry.tenant = record.map(|record| record.id.as_str().into());
+        }
+        all.sort_by_key(|entry| entry.decision.at());
+        Ok(all)
     }
 
     /// Entries for Stripe of the tenants after this one, or of one alone: of whole tenants, until

@@ -18,6 +18,7 @@ use super::scales::Records;
 use super::{Gate, Inner, last_report};
 use crate::amount::Atoms;
 use crate::billing::audit::Audit;
+use crate::billing::decisions::DecidedBy;
 use crate::billing::due::{DueUse, RecordedUse};
 use crate::billing::result::{Report, ReportError, StoppedEntry};
 use crate::billing::terms::terms;
@@ -107,7 +108,26 @@ impl Gate {
         counts: bool,
     ) -> Result<bool, ReportError> {
         let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        Ok(billing.reporter.decide(entry, counts).await?)
+        Ok(billing.reporter.decide(entry, counts, DecidedBy::default()).await?)
+    }
+
+    /// The same with who decides and why, each at most one line: kept with the entry's item. For
+    /// the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// As of [`decide_stopped`](Self::decide_stopped), or a text is too long.
+    #[doc(hidden)]
+    pub async fn decide_stopped_by(
+        &self,
+        entry: &StoppedEntry,
+        counts: bool,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<bool, ReportError> {
+        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let by = DecidedBy { actor: Some(actor), reason };
+        Ok(billing.reporter.decide(entry, counts, by).await?)
     }
 
     /// Until when the process that reports to Stripe has the lock, which each of its reports

@@ -21,7 +21,7 @@ pub(crate) enum Outbox {
         #[arg(long)]
         owed: bool,
         #[command(flatten)]
-        how: Decision,
+        how: Decided,
     },
     /// Let the next report send anew what Stripe has refused; not what may have counted
     Retry {
@@ -32,11 +32,26 @@ pub(crate) enum Outbox {
         #[arg(long, conflicts_with = "entry")]
         all: bool,
         #[command(flatten)]
-        how: Decision,
+        how: Decided,
     },
+    /// List what was decided, by whom, when and why: the last 32 of each tenant's meter and period
+    Decided,
 }
 
-/// What a decision takes: it is in no history.
+/// What a decision about an entry takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Decided {
+    #[command(flatten)]
+    pub(crate) how: Decision,
+    /// Who decides; the user of this machine if it is left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) actor: Option<String>,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// What a decision takes.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Decision {
     /// Do not ask

@@ -165,6 +165,8 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     assert!(dry.stderr.contains("nothing was decided"), "{}", dry.stderr);
     assert_eq!(home.run(&["outbox", "list"]).code, 7);
 
+    assert!(home.run(&["outbox", "decided"]).stderr.contains("nothing was decided"));
+
     // Owed anew, it is sent once the meter is there; what was accepted needs no decision.
     sim.create_meter("calls").unwrap();
     let retried = home.run(&["outbox", "retry", &entry[..12], "--yes"]).ok();
@@ -225,8 +227,15 @@ async fn an_entry_that_is_settled_is_never_sent() {
     let row: serde_json::Value =
         serde_json::from_str(&home.run(&["outbox", "list", "--json"]).stdout).unwrap();
     let entry = row["entry"].as_str().unwrap();
-    let done = home.run(&["outbox", "decide", entry, "--settled", "--yes", "--json"]).json();
+    let by = ["--actor", "kim", "--reason", "paid by wire", "--yes", "--json"];
+    let done = home.run(&[&["outbox", "decide", entry, "--settled"], &by[..]].concat()).json();
     assert_eq!(done["decided"], "settled");
+    let kept = home.run(&["outbox", "decided", "--json"]).json();
+    assert_eq!((&kept["entry"], &kept["tenant"]), (&row["entry"], &row["tenant"]));
+    assert_eq!((&kept["decided"], &kept["units"]), (&done["decided"], &row["units"]));
+    assert_eq!((&kept["actor"], &kept["reason"]), (&"kim".into(), &"paid by wire".into()));
+    let shown = home.run(&["outbox", "decided"]).ok();
+    assert!(shown.contains("settled") && shown.contains("paid by wire"), "{shown}");
     sim.create_meter("calls").unwrap();
     assert_eq!(home.run(&["report", "--json"]).json()["units"], 0);
     assert!(sim.totals().is_empty() && home.run(&["outbox", "list"]).code == 0);

@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 use tallygate::Gate;
-use tallygate::billing::{EntryState, OutboxRow};
+use tallygate::billing::{DecidedEntry, EntryState, OutboxRow};
 
-use crate::args::{Decision, Outbox};
+use crate::args::{Decided, Outbox};
 use crate::ask;
-use crate::commands::Ran;
+use crate::commands::{Ran, actor};
 use crate::failure::{Failure, code};
 use crate::output::{Colour, Output, Table, say};
 use crate::service::{For, with_gate};
@@ -19,26 +19,30 @@ const ALL_BEGIN: &str = "tg_";
 
 pub(in crate::commands) async fn run(out: Output, settings: &Settings, what: Outbox) -> Ran {
     with_gate(settings, For::Audit, async |gate| {
+        if matches!(what, Outbox::Decided) {
+            return decided(out, &gate.outbox_decisions().await?);
+        }
         let rows = gate.outbox().await?;
         match what {
+            Outbox::Decided => Ok(code::OK),
             Outbox::List => list(out, &rows),
             Outbox::Decide { entry, settled, owed: _, how } => {
                 let row = found(&rows, &entry)?;
                 if !matches!(row.state, EntryState::Stopped(_)) {
                     return Err(not_stopped(row));
                 }
-                decide(out, gate, &[row], settled, how).await
+                decide(out, gate, &[row], settled, &how).await
             }
             Outbox::Retry { entry: Some(entry), all: _, how } => {
                 let row = found(&rows, &entry)?;
                 if !row.was_refused() {
                     return Err(not_refused(row));
                 }
-                decide(out, gate, &[row], false, how).await
+                decide(out, gate, &[row], false, &how).await
             }
             Outbox::Retry { entry: None, all: _, how } => {
                 let refused: Vec<_> = rows.iter().filter(|row| row.was_refused()).collect();
-                decide(out, gate, &refused, false, how).await
+                decide(out, gate, &refused, false, &how).await
             }
         }
     })
@@ -79,13 +83,48 @@ fn list(out: Output, rows: &[OutboxRow]) -> Ran {
     Ok(if waits { code::DIFFERENCES } else { code::OK })
 }
 
+fn decided(out: Output, all: &[DecidedEntry]) -> Ran {
+    let mut table =
+        Table::new(["ENTRY", "TENANT", "METER", "PERIOD", "UNITS", "DECIDED", "AT", "BY", "WHY"]);
+    for DecidedEntry { item, tenant, decision } in all {
+        let verdict = if decision.counts { "settled" } else { "owed" };
+        let tenant = tenant.as_deref().map_or_else(|| item.tenant.to_string(), str::to_owned);
+        if out.json {
+            out.document(&json!({
+                "entry": decision.identifier, "tenant": tenant, "meter": &*item.meter,
+                "period": written(item.period()), "units": decision.units, "decided": verdict,
+                "at": written(decision.at()), "actor": decision.actor, "reason": decision.reason,
+            }))?;
+            continue;
+        }
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        table.row([
+            decision.identifier.clone(),
+            tenant,
+            item.meter.to_string(),
+            written(item.period()),
+            decision.units.to_string(),
+            verdict.to_owned(),
+            written(decision.at()),
+            or_dash(&decision.actor),
+            or_dash(&decision.reason),
+        ]);
+    }
+    match all.is_empty() {
+        true => say("nothing was decided"),
+        false if !out.json => out.table(&table)?,
+        false => {}
+    }
+    Ok(code::OK)
+}
+
 /// Decides about entries, after the question; what is no longer stopped is a conflict.
 async fn decide(
     out: Output,
     gate: &Gate,
     rows: &[&OutboxRow],
     settled: bool,
-    how: Decision,
+    Decided { how, actor: by, reason }: &Decided,
 ) -> Ran {
     let verdict = if settled { "settled" } else { "owed" };
     let units: u64 = rows.iter().map(|row| row.units).sum();
@@ -97,12 +136,14 @@ async fn decide(
         say("no entry was refused");
         return Ok(code::OK);
     }
-    ask::decided(&what, how)?;
+    ask::decided(&what, *how)?;
+    let by = actor(by.as_ref());
     if how.dry_run {
         say("dry run: nothing was decided");
     }
     for row in rows {
-        if !how.dry_run && !gate.decide_stopped(&row.entry, settled).await? {
+        let made = gate.decide_stopped_by(&row.entry, settled, &by, reason.as_deref());
+        if !how.dry_run && !made.await? {
             let text = format!("{}: it does not wait any more: look again", row.identifier);
             return Err(Failure::conflict(text));
         }
