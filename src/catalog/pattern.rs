@@ -134,6 +134,11 @@ impl Pattern {
         matches!(self.0.last(), Some(Segment::Rest(_)))
     }
 
+    /// Whether its last segment is text alone.
+    pub(super) fn ends_with_text(&self) -> bool {
+        matches!(self.0.last(), Some(Segment::Literal(_)))
+    }
+
     /// Whether some path fits both; where that depends on empty values, it does.
     pub(super) fn meets(&self, other: &Self) -> bool {
         let (mut ours, mut theirs) = (self.0.iter(), other.0.iter());

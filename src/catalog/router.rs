@@ -145,9 +145,14 @@ impl Routes {
         }
         let other = tree.finer(found, tree.finer(as_came, as_meant));
         let fewer = fewer_slashes(&meant).map(|path| tree.find(&path, reads.empty()));
-        let has_rest = host.is_none_or(|host| host.ends_with_rest());
-        let as_rest = (has_rest && path.starts_with('/'))
-            .then(|| tree.find(&as_rest_reads(path), reads.empty()));
+        let has_rest = match &host {
+            Some(host) => host.ends_with_rest(),
+            // The plan file's own pattern of this very path is of no rest.
+            None => found.is_none_or(|at| !tree.patterns[at].0.ends_with_text()),
+        };
+        let any = Empty { rests: true, ..reads.empty() };
+        let as_rest = as_rest_reads(path).into_iter().filter(|_| has_rest && path.starts_with('/'));
+        let as_rest = as_rest.map(|path| tree.find(&path, any));
         let others = fewer.chain(as_rest).filter(Option::is_some);
         let others = std::iter::once(other).chain(others);
         others.fold(found, |found, other| match found == other {
@@ -508,8 +513,9 @@ fn fewer_slashes(path: &str) -> impl Iterator<Item = String> {
     one_by_one.chain(path.contains("//").then_some(none))
 }
 
-/// A path decoded to the last escape, without empty and dot segments.
-fn as_rest_reads(path: &str) -> String {
+/// A path decoded to the last escape, without empty and dot segments; with a slash at its end and
+/// without: to a handler of files it is the same name.
+fn as_rest_reads(path: &str) -> [String; 2] {
     let decoded = decode_if(path, |_| true);
     let mut segments = Vec::new();
     for segment in decoded.split('/') {
@@ -520,8 +526,7 @@ fn as_rest_reads(path: &str) -> String {
         }
     }
     let path = segments.iter().fold(String::new(), |path, segment| path + "/" + segment);
-    // A slash at the end makes another pattern.
-    if decoded.ends_with('/') { path + "/" } else { path }
+    [format!("{path}/"), path]
 }
 
 /// Whether hosts may read a path differently: it has escapes, an empty or a dot segment, or a slash
@@ -617,7 +622,9 @@ mod tests {
     fn a_trailing_slash_is_another_pattern() {
         let routes = sample();
         assert_eq!(name(&routes, "GET", "/v1/search/"), Some("slash"));
-        assert_eq!(name(&routes, "POST", "/v1/search/"), None);
+        assert_eq!(at(&routes, "/v1/search/", "/v1/{x}/"), Some("slash"));
+        let find = |path: &str| routes.find("POST", path).map(|id| &*routes[id].name);
+        assert_eq!(find("/v1/search/"), Some("search"), "on no route, it may be of a rest");
     }
 
     #[test]
@@ -787,6 +794,11 @@ mod tests {
             assert_eq!(name(&routes, "GET", &path), Some("secret"), "{path}");
             assert_eq!(at(&routes, &path, "/v1/files/{*rest}"), Some("secret"), "{path}");
         }
+        let ended = ["secret/a/", "secret/a%2f", "secret/a/./", "secret/", "secret/.", "./secret"];
+        for spelling in ended {
+            let path = format!("/v1/files/{spelling}");
+            assert_eq!(at(&routes, &path, "/v1/files/{*rest}"), Some("secret"), "{path}");
+        }
         for other in [".secret/a", "secret.", "..a/secret/b", "x/secret/a", "a/."] {
             assert_eq!(name(&routes, "GET", &format!("/v1/files/{other}")), Some("all"), "{other}");
         }
@@ -800,7 +812,8 @@ mod tests {
         assert_eq!(name(&routes, "POST", "/v1/accounts/a%2Fb/exports"), Some("export"));
         assert_eq!(at(&routes, "/v1%2Fsearch", "/{x}"), None);
         assert_eq!(name(&routes, "GET", "/v1%2Fsearch"), Some("search"), "it may be of a rest");
-        assert_eq!(name(&routes, "GET", "/v1/search%2f"), Some("any"));
+        assert_eq!(at(&routes, "/v1/search%2f", "/v1/{x}"), Some("any"));
+        assert_eq!(name(&routes, "GET", "/v1/search%2f"), Some("search"), "the same");
     }
 
     #[test]

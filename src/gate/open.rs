@@ -41,7 +41,7 @@ use crate::ledger::flush::{FlushSettings, Flusher};
 use crate::ledger::journal::Journal;
 use crate::ledger::journal_thread::JournalKeeper;
 use crate::ledger::log::LogWriter;
-use crate::ledger::place::JournalPath;
+use crate::ledger::place::{JournalPath, Left};
 use crate::ledger::totals::Ledger;
 use crate::notify::{AlertQueue, Notifier};
 use crate::places::Places;
@@ -554,7 +554,12 @@ async fn journal(
         return Ok((None, Vec::new()));
     }
     let home = StoreId::of(store, &log.space()).await?;
-    let left = |path: &Path| Journal::left_at(path, home);
+    // A store in memory is gone with its process: the next one is where its use goes on.
+    let is_memory = matches!(config.store.kind, StoreKind::Memory);
+    let left = |path: &Path| match is_memory {
+        true => Ok(Left::Ours),
+        false => Journal::left_at(path, home),
+    };
     let places = match is_shared {
         true => JournalPath::free(path, left),
         false => JournalPath::only(path, left),

@@ -26,7 +26,7 @@ impl Gate {
     /// [handle](crate::directory::Directory::by).
     ///
     /// Units that other processes hold in their leases count as used. A reset made twice gives
-    /// nothing twice.
+    /// nothing twice; asked of another process, it may give what the first has in its leases.
     ///
     /// ```
     /// # let mut runtime = tokio::runtime::Builder::new_current_thread();

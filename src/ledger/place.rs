@@ -7,8 +7,9 @@
 //!
 //! Not promised: anything on a network file system that does not keep locks.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -17,10 +18,6 @@ use crate::text_file::regular_or_absent;
 /// Limit on the processes of one machine with journals under one path: more than run on any, and
 /// few enough to search.
 const PLACES: usize = 256;
-
-/// Places that are looked at for a store that serves one process: another is needed only beside
-/// journals of other stores.
-const PLACES_OF_ONE: usize = 8;
 
 /// Suffix of a lock's file name.
 const LOCK: &str = ".lock";
@@ -34,30 +31,21 @@ pub(crate) struct JournalPath {
 }
 
 impl JournalPath {
+    /// Whether a process has ever kept a journal at this path or beside it.
+    pub(crate) fn was_taken(path: &Path) -> bool {
+        used(path).is_ok_and(|used| !used.is_empty())
+    }
+
     /// The places for a store that serves one process: ours first, then those with something of
     /// ours. `left` looks at a path.
     pub(crate) fn only(
         path: &Path,
         left: impl Fn(&Path) -> io::Result<Left>,
     ) -> io::Result<Vec<Self>> {
-        let mut free = Vec::new();
-        for n in 1..=PLACES_OF_ONE {
-            let path = nth(path, n);
-            match left(&path)? {
-                Left::OfAnother => pass_over(&path),
-                Left::Nothing if !free.is_empty() => {}
-                Left::Nothing | Left::Ours => free.push(Self { path, _lock: None }),
-            }
-        }
-        if free.is_empty() {
-            return Err(none_free(PLACES_OF_ONE));
-        }
-        Ok(free)
-    }
-
-    /// Whether a process has ever kept a journal there as one of several.
-    pub(crate) fn was_taken(path: &Path) -> bool {
-        with_ending(path, LOCK).exists()
+        Self::each(path, |path| {
+            let is_ours = left(path)? != Left::OfAnother;
+            Ok(is_ours.then(|| Self { path: path.to_owned(), _lock: None }).ok_or(Taken::OfAnother))
+        })
     }
 
     /// The unlocked places: ours first, then those left by dead processes. `left` looks at a path.
@@ -65,28 +53,80 @@ impl JournalPath {
         path: &Path,
         left: impl Fn(&Path) -> io::Result<Left>,
     ) -> io::Result<Vec<Self>> {
-        let mut free = Vec::new();
-        for n in 1..=PLACES {
-            let path = nth(path, n);
-            let lock_path = with_ending(&path, LOCK);
-            if !free.is_empty() && !lock_path.exists() {
-                break; // never used, and neither are later ones
-            }
+        Self::each(path, |path| {
+            let lock_path = with_ending(path, LOCK);
             let named = |error| io::Error::other(format!("{}: {error}", lock_path.display()));
             regular_or_absent(&lock_path).map_err(named)?;
             let lock = File::create(&lock_path)?;
             match lock.try_lock() {
-                Ok(()) if left(&path)? == Left::OfAnother => pass_over(&path),
-                Ok(()) => free.push(Self { path, _lock: Some(lock) }),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(error),
+                Ok(()) if left(path)? == Left::OfAnother => Ok(Err(Taken::OfAnother)),
+                Ok(()) => Ok(Ok(Self { path: path.to_owned(), _lock: Some(lock) })),
+                Err(TryLockError::WouldBlock) => Ok(Err(Taken::ByAProcess)),
+                Err(TryLockError::Error(error)) => Err(error),
+            }
+        })
+    }
+
+    /// The first place that can be taken, and each other one in which something was left.
+    fn each(
+        path: &Path,
+        take: impl Fn(&Path) -> io::Result<Result<Self, Taken>>,
+    ) -> io::Result<Vec<Self>> {
+        let (used, mut ours) = (used(path)?, Vec::new());
+        for n in (1..=PLACES)
+            .filter(|n| used.contains(n))
+            .chain((1..=PLACES).filter(|n| !used.contains(n)))
+        {
+            if !ours.is_empty() && !used.contains(&n) {
+                break;
+            }
+            let place = nth(path, n);
+            match take(&place)? {
+                Ok(place) => ours.push(place),
+                Err(Taken::ByAProcess) => {}
+                Err(Taken::OfAnother) => pass_over(&place),
             }
         }
-        if free.is_empty() {
-            return Err(none_free(PLACES));
+        match ours.is_empty() {
+            true => Err(none_free()),
+            false => Ok(ours),
         }
-        Ok(free)
     }
+}
+
+/// Why a place cannot be taken.
+enum Taken {
+    ByAProcess,
+    OfAnother,
+}
+
+/// The numbers of the places in which there is a lock or a segment. There may be gaps: files are
+/// removed by hand.
+fn used(path: &Path) -> io::Result<BTreeSet<usize>> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // It is said where the journal is written.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(error),
+    };
+    let mut used = BTreeSet::new();
+    for entry in entries {
+        let file = entry?.file_name();
+        let Some(ending) = file.to_str().and_then(|file| file.strip_prefix(&name)) else {
+            continue;
+        };
+        let Some((place, kind)) = ending.split_once('.') else { continue };
+        let number = match place.strip_prefix('-') {
+            Some(number) => number.parse().ok().filter(|n| *n > 1),
+            None => place.is_empty().then_some(1),
+        };
+        if kind == &LOCK[1..] || kind.parse::<u64>().is_ok() {
+            used.extend(number.filter(|n| *n <= PLACES));
+        }
+    }
+    Ok(used)
 }
 
 /// What earlier processes have left at a path.
@@ -107,9 +147,9 @@ fn pass_over(path: &Path) {
     );
 }
 
-fn none_free(places: usize) -> io::Error {
+fn none_free() -> io::Error {
     io::Error::other(format!(
-        "{places} journals of other processes or stores are there: name another place \
+        "{PLACES} journals of other processes or stores are there: name another place \
          (`flush.journal-path`)"
     ))
 }
@@ -147,10 +187,14 @@ mod tests {
                 _ => Left::Nothing,
             })
         };
-        assert_eq!(names(&JournalPath::only(&path, left).unwrap()), ["j-2", "j-4"]);
+        for file in ["j.1", "j-3.lock", "j-4.7", "j.x", "j-0.1", "j-5.probe", "k.1"] {
+            File::create(folder.path().join(file)).unwrap();
+        }
+        assert_eq!(used(&path).unwrap(), [1, 3, 4].into());
+        assert_eq!(names(&JournalPath::only(&path, left).unwrap()), ["j-4"]);
         let first = JournalPath::free(&path, left).unwrap();
         let second = JournalPath::free(&path, left).unwrap();
-        assert_eq!((names(&first), names(&second)), (vec!["j-2"], vec!["j-4"]));
+        assert_eq!((names(&first), names(&second)), (vec!["j-4"], vec!["j-2"]));
         let none = |_: &Path| Ok(Left::OfAnother);
         assert!(JournalPath::only(&path, none).unwrap_err().to_string().contains("journal-path"));
     }
