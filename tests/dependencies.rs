@@ -15,12 +15,13 @@ use serde_json::Value;
 const MOST: [(&str, usize); 3] = [("", 90), ("jwt,stripe", 120), ("jwt,stripe,metrics", 124)];
 
 /// Features whose crates keep to the `rust-version` of each package.
-const FEATURES: [(&str, &str); 6] = [
+const FEATURES: [(&str, &str); 7] = [
     ("tallygate", "jwt,stripe,metrics,testing,tls-aws-lc-rs"),
     ("tallygate-axum", "jwt,stripe,metrics"),
     ("tallygate-actix-web", "jwt,stripe,metrics"),
     ("tallygate-tonic", "jwt,stripe,metrics"),
     ("tallygate-lambda", "dynamodb,stripe"),
+    ("tallygate-notify-aws", "sns,eventbridge"),
     ("tallygate-cli", "dynamodb,parquet"),
 ];
 

@@ -96,7 +96,7 @@ const ORDER: [&str; 50] = [
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
-const VENDORS: [(&str, &[&str]); 19] = [
+const VENDORS: [(&str, &[&str]); 21] = [
     ("Surrogate::new", &["src/directory", "src/ids.rs"]),
     ("WriterId::draw", &["src/ledger/log.rs"]),
     ("WriterId::from_stored", &["src/store/layout.rs", "src/ledger/journal.rs", "src/ids.rs"]),
@@ -121,6 +121,8 @@ const VENDORS: [(&str, &[&str]); 19] = [
     ("hyper_rustls", &["src/https"]),
     ("ring::", &["src/identity/jwt", "src/https"]),
     ("aws_sdk_dynamodb", &["src/store/dynamodb", "integrations/"]),
+    ("aws_sdk_eventbridge", &["integrations/notify-aws"]),
+    ("aws_sdk_sns", &["integrations/notify-aws"]),
     ("stripe_client", &["src/billing/stripe", "integrations/"]),
     ("stripe_billing", &["src/billing/stripe"]),
     ("stripe_core", &["src/billing/stripe"]),

@@ -92,11 +92,13 @@ impl std::error::Error for NotDelivered {}
 pub type NotifierFuture = Pin<Box<dyn Future<Output = Result<(), NotDelivered>> + Send + 'static>>;
 
 /// A destination of alerts, for [`GateBuilder::notifier`](crate::GateBuilder::notifier). Webhooks
-/// and Slack are ready to use from the service file.
+/// and Slack are ready to use from the service file, SNS and EventBridge in
+/// `tallygate-notify-aws`.
 ///
 /// One process at a time calls it, with one alert at a time, the oldest first; what it does not
 /// take is offered again, after pauses of 5 s to 5 min. An alert comes twice only if a process ends
-/// before it could note that the first delivery was made. For SNS:
+/// before it could note that the first delivery was made. For a broker of
+/// your own:
 ///
 /// ```
 /// use tallygate::notify::{NotDelivered, Notification, Notifier, NotifierFuture};
@@ -105,17 +107,17 @@ pub type NotifierFuture = Pin<Box<dyn Future<Output = Result<(), NotDelivered>> 
 /// #     async fn publish(&self, _: String, _: &str) -> Result<(), String> { Ok(()) }
 /// # }
 ///
-/// struct Topic(Client); // of `aws_sdk_sns`
+/// struct Topic(Client);
 ///
 /// impl Notifier for Topic {
 ///     fn name(&self) -> &str {
-///         "sns"
+///         "topic"
 ///     }
 ///
 ///     fn deliver(&self, alert: Notification) -> NotifierFuture {
 ///         let client = self.0.clone();
 ///         Box::pin(async move {
-///             // A FIFO topic drops what it has seen by this id, for five minutes.
+///             // The id is the same at each try: by it the broker can drop a repetition.
 ///             let sent = client.publish(alert.payload, &alert.id).await;
 ///             sent.map_err(|error| NotDelivered::Later(error.to_string()))
 ///         })

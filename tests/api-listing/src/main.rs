@@ -17,12 +17,13 @@ use public_api::Builder;
 use similar::TextDiff;
 
 /// The published crates, as `tests/packages` has them, but for `tallygate-cli`, a program.
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "stripe-sim",
     "tallygate",
     "tallygate-actix-web",
     "tallygate-axum",
     "tallygate-lambda",
+    "tallygate-notify-aws",
     "tallygate-tonic",
 ];
 

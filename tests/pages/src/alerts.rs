@@ -16,7 +16,7 @@ impl Notifier for Pager {
 
     fn deliver(&self, alert: Notification) -> NotifierFuture {
         Box::pin(async move {
-            println!("{}: {}", alert.id, alert.text); // or a call of the AWS SDK
+            println!("{}: {}", alert.id, alert.text); // or what calls someone
             Ok::<(), NotDelivered>(())
         })
     }
