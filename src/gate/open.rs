@@ -94,6 +94,8 @@ pub struct GateBuilder {
     notifiers: Vec<Arc<dyn Notifier>>,
     sends_alerts: bool,
     #[cfg(feature = "stripe")]
+    sends_reports: bool,
+    #[cfg(feature = "stripe")]
     stripe: Option<crate::config::StripeConfig>,
 }
 
@@ -122,6 +124,8 @@ impl GateBuilder {
             work_only: false,
             notifiers: Vec::new(),
             sends_alerts: true,
+            #[cfg(feature = "stripe")]
+            sends_reports: true,
             #[cfg(feature = "stripe")]
             stripe: None,
         }
@@ -232,6 +236,15 @@ impl GateBuilder {
     /// `[[notify]]` are not read then.
     pub fn sends_alerts(mut self, sends: bool) -> Self {
         self.sends_alerts = sends;
+        self
+    }
+
+    /// Sets whether this process reports to Stripe by itself, every `stripe.report-every` and as it
+    /// closes. Off for the operator's command, which looks at what is on its way.
+    #[cfg(feature = "stripe")]
+    #[doc(hidden)]
+    pub fn sends_reports(mut self, sends: bool) -> Self {
+        self.sends_reports = sends;
         self
     }
 
@@ -447,7 +460,9 @@ impl GateBuilder {
             inner.leasing.sharing.get_or_init(|| Sharing::start(joined, Arc::downgrade(&inner)));
         }
         #[cfg(feature = "stripe")]
-        super::reports::start(&inner);
+        if self.sends_reports {
+            super::reports::start(&inner);
+        }
         alert_tasks::start(&inner)?;
         inner.teardown.maintenance.get_or_init(|| maintain::start(&inner, refresh_queue));
         Ok(Gate { inner })

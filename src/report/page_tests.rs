@@ -107,7 +107,7 @@ fn shows_keys_in_a_tab_of_their_own_where_they_are_served() {
     for told in ["laptop (this one)", "Never", "Revoke", "&lt;b&gt;ci&lt;/b&gt;"] {
         assert!(with.contains(told), "{told} is not on the page:\n{with}");
     }
-    assert!(with.contains(r#"<div id="report" hidden="">"#), "{with}");
+    assert!(with.contains(r#"<div id="report" hidden="" role"#), "{with}");
     assert_eq!(with.matches("Revoke laptop, k1").count(), 1);
     assert!(!with.contains("Revoke &lt;b&gt;"), "a revoked key is revoked no more");
     assert!(!log.contains("CONSOLE"), "the browser complains:\n{log}");

@@ -145,6 +145,12 @@ impl Bench {
         Self { sim, store: copy, clock, gate, home }
     }
 
+    /// Another process, which reports by itself or only looks, as the operator's command does.
+    pub(crate) async fn another_that(&self, sends_reports: bool) -> Gate {
+        let builder = builder(&self.sim, self.store.clone(), &self.clock, &self.home);
+        builder.sends_reports(sends_reports).open().await.unwrap()
+    }
+
     /// Another process, with `before` replaced by `after` in its plan file.
     pub(crate) async fn another_with(&self, before: &str, after: &str) -> Gate {
         assert!(PLANS.contains(before), "{before}");

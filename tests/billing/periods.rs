@@ -43,3 +43,22 @@ async fn what_a_period_leaves_is_sent_within_two_minutes_though_no_whole_report_
         tokio::time::resume();
     }
 }
+
+#[tokio::test]
+async fn a_gate_that_only_looks_sends_nothing_however_long_it_looks() {
+    let mut bench = Bench::new().await;
+    tokio::time::pause();
+    bench.customer("acme").await;
+    bench.use_("acme", "requests", 10).await;
+    bench.gate.flush_now().await.unwrap();
+    bench.pass(300);
+    for (sends, billed) in [(false, 0), (true, 10)] {
+        bench.gate = bench.another_that(sends).await; // and no other is there
+        hurry(36).await; // the first report is made after 30 s
+        bench.gate.outbox().await.unwrap();
+        assert_eq!(bench.billed("api_requests"), billed, "sends: {sends}");
+        bench.gate.close().await.unwrap();
+        assert_eq!(bench.billed("api_requests"), billed, "sends: {sends}, closed");
+    }
+    tokio::time::resume();
+}

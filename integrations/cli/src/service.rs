@@ -3,7 +3,7 @@
 //! # Laws
 //!
 //! 1. A command that has nothing to do with Stripe opens the gate without `[stripe]`: it needs no
-//!    key of Stripe's. No usage is sent to Stripe but by `report`.
+//!    key of Stripe's. No usage is sent to Stripe but by `report`, however long a command runs.
 //! 2. A command that makes no key opens it without the ways of identifying callers: no pepper, no
 //!    secret of a JWT.
 //! 3. A command writes the alerts of what it does, and the service sends them: it needs no secret
@@ -39,6 +39,9 @@ pub(crate) enum For {
     /// Ask Stripe, and send it nothing.
     #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "it is the one that bills"))]
     Audit,
+    /// Read tenants, usage and what is on its way to Stripe, for as long as it is looked at.
+    #[cfg_attr(not(feature = "top"), allow(dead_code, reason = "it is the one that looks"))]
+    Top,
 }
 
 /// Runs a command on a gate, and closes the gate in any case.
@@ -85,6 +88,8 @@ pub(crate) async fn open(settings: &Settings, what: For) -> Result<Gate, Failure
         .map_err(|error| Failure::new(code::FILE, error.to_string()))?;
     // What a command does is sent by the service.
     let builder = GateBuilder::from_text(&text).sends_alerts(false);
+    #[cfg(feature = "stripe")]
+    let builder = builder.sends_reports(what == For::Billing);
     let builder = match what {
         // Limits may go by scopes that only the service's own code knows.
         For::Keys => builder.identify(NoCallers),
@@ -127,7 +132,7 @@ fn table_for(table: &Table, what: For) -> Table {
     }
     // A log of the service's decisions, not of the command's.
     table.remove("decisions");
-    if !matches!(what, For::Billing | For::Audit) {
+    if !matches!(what, For::Billing | For::Audit | For::Top) {
         table.remove("stripe");
     }
     if what == For::Keys
@@ -198,6 +203,7 @@ mod tests {
         assert_eq!(keys["identify"].as_array().map(Vec::len), Some(1));
         assert!(!keys.contains_key("stripe") && !keys["ingest"].to_string().contains("token"));
         assert!(table_for(&table, For::Billing).contains_key("stripe"));
+        assert!(table_for(&table, For::Top).contains_key("stripe"));
         assert!(!table_for(&table, For::Tenants).contains_key("stripe"));
     }
 }

@@ -8,6 +8,7 @@ mod cors;
 mod handlers;
 mod host_callers;
 mod ingest;
+mod keys_tab;
 mod layer;
 mod meters;
 mod named_routes;

@@ -120,6 +120,22 @@ async fn customer_for_an_hour(home: &Home, sim: &Sim) {
     home.run(&["usage", "record", "globex", "calls", "3", "--id", "e1"]).ok();
 }
 
+/// What `top` says of a store with an entry that waits for an operator: with Stripe's key, and
+/// without.
+fn shown_by_top(home: &Home) {
+    let top = home.run(&["top", "--json"]).json();
+    let outbox = &top["outbox"];
+    assert_eq!((&outbox["waiting"], &outbox["decide"]), (&0.into(), &1.into()), "{top}");
+    assert!(outbox["oldest"].is_string() && outbox["partial"] == false, "{top}");
+    let text = home.run(&["top", "--once"]).ok();
+    let line = text.lines().find(|line| line.starts_with("outbox")).unwrap();
+    assert!(line.contains("1 to decide: tallygate outbox list, none waits, oldest "), "{text}");
+    let without = home.shell("unset STRIPE_SECRET_KEY; tallygate top --once");
+    let text = without.ok();
+    assert!(text.contains("outbox  not read: ") && text.contains("STRIPE_SECRET_KEY"), "{text}");
+    assert!(text.contains("in use  2"), "the tenants all the same\n{text}");
+}
+
 /// Stripe has no meter of this name yet: it refuses the entry, which waits for an operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stripe_refused_is_listed_and_decided_about() {
@@ -146,6 +162,7 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     assert!(row["why"].as_str().unwrap().starts_with("refused: "), "{row}");
     let entry = row["entry"].as_str().unwrap();
     assert!(home.run(&["outbox", "list"]).stdout.contains(entry));
+    shown_by_top(&home);
     let (state, detail) = check(&home, "outbox", &[]);
     assert!(state == "trouble" && detail.starts_with("1 entries wait for a decision"), "{detail}");
     let (state, detail) = check(&home, "reports", &[]);

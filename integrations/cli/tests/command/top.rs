@@ -29,8 +29,13 @@ struct Service {
 impl Service {
     /// With acme at its limit, which was refused once, and globex with half of its own.
     async fn begin() -> Self {
-        let service = "identify = []\n[store]\nkind = \"memory\"\n";
-        let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
+        Self::of("").await
+    }
+
+    /// The same, with more in the service file.
+    async fn of(more: &str) -> Self {
+        let service = format!("identify = []\n[store]\nkind = \"memory\"\n{more}");
+        let gate = GateBuilder::from_text(&service).plans(PLANS).open().await.unwrap();
         for (id, plan, used) in [("acme", "free", 10), ("globex", "pro", 50)] {
             gate.directory().tenant(id).plan(plan).save().await.unwrap();
             let tenant = gate.tenant(id).await.unwrap();
@@ -84,7 +89,11 @@ async fn one_reading_of_a_service_is_printed() {
     assert_eq!(shares, [(&json!("acme"), &json!(1.0)), (&json!("globex"), &json!(0.5))]);
     assert_eq!(line["refusals"][0]["tenant"], "acme");
     assert_eq!(line["by_reason"].as_object().unwrap().values().collect::<Vec<_>>(), [&json!(1)]);
-    for wanted in ["state        healthy", "in use       2", "acme    free  active  100%   10"] {
+    assert!(line["outbox"].is_null() && !text.contains("outbox"), "nothing is billed\n{text}");
+    let refused = "acme    quota-exceeded  jobs/day";
+    for wanted in
+        ["state        healthy", "in use       2", "acme    free  active  100%   10", refused]
+    {
         assert!(text.contains(wanted), "{wanted}\n{text}");
     }
     assert!(!text.contains(&service.token));
@@ -155,6 +164,28 @@ async fn it_is_live_at_a_terminal_and_gives_it_back() {
     service.end().await;
 }
 
+/// Of a service that bills the outbox is shown too, by the route of the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outbox_of_a_service_that_bills_is_shown() {
+    let sim = stripe_sim::Sim::start(stripe_sim::Settings::default()).await.unwrap();
+    let mut home = Home::empty();
+    home.write("key", "sk_test_x");
+    let more = format!(
+        "[stripe]\nkey = {{ file = {:?} }}\napi-base = {:?}\n",
+        home.path("key"),
+        sim.url()
+    );
+    let service = Service::of(&more).await;
+    let url = service.url();
+    home.set("TALLYGATE_OPERATOR_TOKEN", &service.token);
+    let line = run(&home, &["top", "--url", &url, "--json"]).json();
+    let none = json!({ "waiting": 0, "decide": 0, "oldest": null, "partial": false });
+    assert_eq!(line["outbox"], none, "{line}");
+    let text = run(&home, &["top", "--url", &url, "--once"]).ok();
+    assert!(text.contains("outbox       none waits\n"), "{text}");
+    service.end().await;
+}
+
 #[test]
 fn a_store_is_read_without_a_service() {
     let home = Home::with_tenants();
@@ -164,6 +195,7 @@ fn a_store_is_read_without_a_service() {
     let ids: Vec<_> = tenants.iter().map(|it| (&it["id"], &it["share"])).collect();
     assert_eq!(ids, [(&json!("acme"), &json!(0.9)), (&json!("globex"), &json!(0.0))]);
     assert!(line["health"].is_null() && line["source"] == "the store", "{line}");
+    assert!(line["outbox"].is_null(), "nothing is billed\n{line}");
     let text = home.run(&["top", "--once", "--sort", "tenant", "--prefix", "gl"]).ok();
     assert!(text.contains("globex") && !text.contains("acme"), "{text}");
     let held = tokio::runtime::Runtime::new().unwrap();

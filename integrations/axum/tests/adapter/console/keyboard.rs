@@ -4,7 +4,7 @@ use super::*;
 
 /// Presses Tab until the focused element, `it`, is the one.
 #[track_caller]
-pub(super) fn tab_to(browser: &mut Browser, is_it: &str) {
+pub(crate) fn tab_to(browser: &mut Browser, is_it: &str) {
     for _ in 0..80 {
         let found = browser.eval(&format!("(it => {is_it})(document.activeElement)"));
         if found == true {

@@ -31,7 +31,7 @@ fn every_view_is_legible_and_whole_in_every_size_and_scheme() {
 }
 
 #[track_caller]
-pub(super) fn every_size(browser: &mut Browser, view: &str) {
+pub(crate) fn every_size(browser: &mut Browser, view: &str) {
     for scheme in ["light", "dark"] {
         browser.scheme(scheme);
         for (size, width) in [("narrow", 360), ("wide", 1280)] {

@@ -22,8 +22,8 @@ mod changes;
 mod corners;
 mod day;
 mod hostile;
-mod keyboard;
-mod looks;
+pub(crate) mod keyboard;
+pub(crate) mod looks;
 
 const PLANS: &str = r#"
     default-plan = "free"

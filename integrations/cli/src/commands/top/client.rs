@@ -13,6 +13,7 @@ use serde_json::Value;
 use tallygate::adapter::HttpsConnector;
 
 use super::Reading;
+use super::outbox::{self, Seldom};
 use crate::args::Top;
 use crate::failure::{Failure, code};
 
@@ -26,6 +27,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const MOST: usize = 4 << 20;
 /// Refusals of a reading.
 const REFUSALS: usize = 50;
+/// Items of the outbox of a reading: each is a read of the store.
+const ITEMS: usize = 200;
 /// Most bytes of a file with a token.
 const MOST_TOKEN: u64 = 4 << 10;
 
@@ -36,6 +39,7 @@ pub(super) struct Client {
     base: String,
     limit: u64,
     token: HeaderValue,
+    outbox: Seldom,
 }
 
 impl Client {
@@ -44,15 +48,26 @@ impl Client {
         let connector = HttpsConnector::new(Some(CONNECT_WITHIN))
             .map_err(|error| Failure::new(code::FAILURE, error.to_string()))?;
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { http, base, limit: what.limit, token: token(what)? })
+        Ok(Self { http, base, limit: what.limit, token: token(what)?, outbox: Seldom::default() })
     }
 
-    /// Asks the three routes, one after the other: on one connection.
+    /// Asks three routes, one after the other, on one connection; and that of the outbox, which may
+    /// take longer, beside them.
     pub(super) async fn read(&self) -> Result<Reading, Failure> {
+        let billing = async {
+            let page = self.get(&format!("/billing?limit={ITEMS}")).await?;
+            Ok(outbox::of_page(&page))
+        };
+        let (read, outbox) = tokio::join!(self.routes(), self.outbox.read(billing));
+        let (health, top, refusals) = read?;
+        Ok(Reading::of_service(&self.base, health, top, refusals, outbox))
+    }
+
+    async fn routes(&self) -> Result<(Value, Value, Value), Failure> {
         let health = self.get("/health").await?;
         let top = self.get(&format!("/top?limit={}", self.limit)).await?;
         let refusals = self.get(&format!("/refusals?limit={REFUSALS}")).await?;
-        Ok(Reading::of_service(&self.base, health, top, refusals))
+        Ok((health, top, refusals))
     }
 
     async fn get(&self, path: &str) -> Result<Value, Failure> {

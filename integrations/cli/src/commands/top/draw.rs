@@ -60,6 +60,9 @@ impl Screen {
             Span::raw(format!("  {}  {}", reading.at, reading.source)),
         ])];
         lines.push(self.state(reading));
+        if let Some(outbox) = &reading.outbox {
+            lines.push(vec!["outbox ".into(), self.span(&outbox.text, outbox.colour)].into());
+        }
         let troubles = reading.health.iter().flat_map(|it| &it.troubles);
         lines.extend(troubles.clone().take(TROUBLES).map(|it| self.span(it, Colour::Red).into()));
         let others = troubles.count().saturating_sub(TROUBLES);
@@ -223,11 +226,12 @@ mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     use serde_json::json;
 
+    use super::super::outbox::Outbox;
     use super::super::screen::Next;
     use super::*;
     use crate::failure::{Failure, code};
 
-    fn reading(troubles: &[&str]) -> Reading {
+    fn reading(troubles: &[&str], outbox: serde_json::Value) -> Reading {
         let tenant = |n: u64| {
             json!({
                 "id": format!("tenant-{n:02}"),
@@ -253,6 +257,7 @@ mod tests {
             json!({ "tenants": tenants, "in-use": 1234 }),
             json!({ "refusals": (0..40).rev().map(refusal).collect::<Vec<_>>(),
                 "by_reason": { "quota-exceeded": 40, "rate-limited": 7 } }),
+            outbox,
         );
         read.at = "2026-11-24T10:01:00Z".to_owned();
         read
@@ -296,7 +301,19 @@ mod tests {
 
     fn screen(troubles: &[&str]) -> Screen {
         let mut screen = Screen::new(TopSort::Share, true);
-        screen.take(Ok(reading(troubles)));
+        screen.take(Ok(reading(troubles, serde_json::Value::Null)));
+        screen
+    }
+
+    /// A screen of a service that bills, with something to decide.
+    fn billed() -> Screen {
+        let outbox = json!({ "waiting": 3, "decide": 1, "oldest": "2026-11-24T09:48:00Z",
+            "partial": true });
+        let mut read = reading(&[], outbox.clone());
+        let now = crate::when::instant("2026-11-24T10:01:00Z").unwrap();
+        read.outbox = Outbox::of(&outbox, now.from(std::time::UNIX_EPOCH).unwrap());
+        let mut screen = Screen::new(TopSort::Share, true);
+        screen.take(Ok(read));
         screen
     }
 
@@ -311,6 +328,8 @@ mod tests {
     fn it_is_drawn_on_small_and_wide_terminals() {
         is_pictured("80x24.txt", &screen(&[]), 80, 24);
         is_pictured("200x50.txt", &screen(&[]), 200, 50);
+        is_pictured("140x24-billed.txt", &billed(), 140, 24);
+        is_pictured("80x24-billed.txt", &billed(), 80, 24);
         let away = "the store does not answer: leases are served to their end, new callers get 503";
         let mut troubled =
             screen(&[away, "usage has not been written for 40 s", "third", "4", "5"]);

@@ -8,6 +8,7 @@
 //! 2. A reading that fails leaves the last one on the screen, with the reason.
 //! 3. The terminal is as it was before when it ends, also by a signal or a panic.
 
+use std::cell::Cell;
 use std::io::IsTerminal as _;
 
 use super::Ran;
@@ -19,14 +20,16 @@ use crate::service::{For, with_gate};
 mod client;
 mod draw;
 mod live;
+mod outbox;
 mod reading;
 mod screen;
 mod store;
 
 use client::Client;
+use outbox::Seldom;
 use reading::Reading;
 use screen::Screen;
-use store::StoreReader;
+use store::{Outbox, StoreReader};
 
 /// Where readings come from.
 #[derive(Clone)]
@@ -56,12 +59,29 @@ pub(super) async fn run(out: Output, global: &Global, what: Top) -> Ran {
         let source = Source::Service(Box::new(Client::new(url, &what)?));
         return show(out, &what, source, is_live).await;
     }
-    with_gate(&super::settings(global)?, For::Tenants, async |gate| {
-        let source = Source::Store(StoreReader::new(gate.clone(), &what));
-        show(out, &what, source, is_live).await
-    })
-    .await
-    .map_err(|failure| match failure.code {
+    let settings = super::settings(global)?;
+    let read = async |opened: For, outbox: Outbox, is_open: &Cell<bool>| {
+        with_gate(&settings, opened, async |gate| {
+            is_open.set(true);
+            let source = Source::Store(StoreReader::new(gate.clone(), &what, outbox));
+            show(out, &what, source, is_live).await
+        })
+        .await
+    };
+    let is_open = Cell::new(false);
+    let bills = cfg!(feature = "stripe") && settings.table.contains_key("stripe");
+    let ran = match bills {
+        true => read(For::Top, Outbox::Open(Seldom::default()), &is_open).await,
+        false => read(For::Tenants, Outbox::None, &is_open).await,
+    };
+    // Tenants are shown without Stripe's key too.
+    let ran = match ran {
+        Err(why) if bills && !is_open.get() && why.code != code::CONFLICT => {
+            read(For::Tenants, Outbox::Closed(outbox::unread(&why.text)), &is_open).await
+        }
+        ran => ran,
+    };
+    ran.map_err(|failure| match failure.code {
         code::CONFLICT => {
             let text = "the store is open in a service that runs";
             let help = "help: name its operator's routes: --url http://localhost:3000/admin";

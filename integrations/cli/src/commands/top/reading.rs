@@ -2,10 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
+use super::outbox::Outbox;
 use crate::args::TopSort;
 use crate::failure::Failure;
 use crate::output::{Colour, Output, Table, escaped};
 use crate::when::{now, written};
+
+/// Refusals that are printed: the last ones.
+const PRINTED_REFUSALS: usize = 10;
 
 /// What there is to see at one moment. Its texts are escaped.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +20,8 @@ pub(super) struct Reading {
     pub(super) source: String,
     /// Of a service: a store alone has none.
     pub(super) health: Option<Health>,
+    /// Where something is billed.
+    pub(super) outbox: Option<Outbox>,
     /// Tenants that were looked at.
     pub(super) in_use: u64,
     pub(super) tenants: Vec<TenantRow>,
@@ -60,8 +66,14 @@ pub(super) struct RefusalRow {
 }
 
 impl Reading {
-    /// Of the answers of three of the operator's routes.
-    pub(super) fn of_service(source: &str, health: Value, top: Value, refusals: Value) -> Self {
+    /// Of the answers of three of the operator's routes, and the outbox.
+    pub(super) fn of_service(
+        source: &str,
+        health: Value,
+        top: Value,
+        refusals: Value,
+        outbox: Value,
+    ) -> Self {
         let troubles = list(&health["troubles"]).iter().map(text).collect();
         let counts = refusals["by_reason"].as_object().cloned().unwrap_or_default();
         let raw = json!({
@@ -70,6 +82,7 @@ impl Reading {
             "in-use": top["in-use"],
             "refusals": refusals["refusals"],
             "by_reason": counts,
+            "outbox": outbox,
         });
         let health = Health {
             is_ready: health["ready"].as_bool().unwrap_or(false),
@@ -80,9 +93,14 @@ impl Reading {
         Self::of(source, Some(health), top["in-use"].as_u64().unwrap_or(0), raw)
     }
 
-    /// Of tenants of a store, in the form of `GET /top`.
-    pub(super) fn of_store(source: &str, tenants: Vec<Value>, looked_at: u64) -> Self {
-        let raw = json!({ "tenants": tenants, "in-use": looked_at });
+    /// Of tenants of a store, in the form of `GET /top`, and its outbox.
+    pub(super) fn of_store(
+        source: &str,
+        tenants: Vec<Value>,
+        looked_at: u64,
+        outbox: Value,
+    ) -> Self {
+        let raw = json!({ "tenants": tenants, "in-use": looked_at, "outbox": outbox });
         Self::of(source, None, looked_at, raw)
     }
 
@@ -94,6 +112,7 @@ impl Reading {
             at,
             source: escaped(source),
             health,
+            outbox: Outbox::of(&raw["outbox"], now()),
             in_use,
             tenants: list(&raw["tenants"]).iter().map(tenant).collect(),
             refusals: list(&raw["refusals"]).iter().map(refusal).collect(),
@@ -132,6 +151,9 @@ impl Reading {
             head.pair("flush lag", health.flush_lag());
             head.pair("last report", health.last_report.as_deref().unwrap_or("none"));
         }
+        if let Some(outbox) = &self.outbox {
+            head.coloured(["outbox".to_owned(), outbox.text.clone()], (1, outbox.colour));
+        }
         head.pair("in use", self.in_use.to_string());
         for (reason, n) in &self.by_reason {
             head.pair("refused", format!("{n} {reason}"));
@@ -143,6 +165,20 @@ impl Reading {
             let TenantRow { id, plan, status, limit, used, of, resets, .. } = row.clone();
             let colour = row.colour();
             table.coloured([id, plan, status, row.percent(), used, of, limit, resets], (3, colour));
+        }
+        out.table(&table)?;
+        self.print_refusals(out)
+    }
+
+    /// The last refusals, if there are any.
+    fn print_refusals(&self, out: Output) -> Result<(), Failure> {
+        if self.refusals.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new(["REFUSED AT", "TENANT", "REASON", "LIMIT"]);
+        for row in self.refusals.iter().take(PRINTED_REFUSALS) {
+            let RefusalRow { at, tenant, reason, limit } = row.clone();
+            table.coloured([at, tenant, reason, limit], (2, Colour::Plain));
         }
         out.table(&table)
     }
@@ -190,6 +226,15 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// An instant, to the second.
+fn second(of: &Value) -> String {
+    let shown = text(of);
+    match shown.split_once('.') {
+        Some((whole, fraction)) if fraction.ends_with('Z') => format!("{whole}Z"),
+        _ => shown,
+    }
+}
+
 /// An amount: its exact text, where its number is not exact.
 fn amount(of: &Value, name: &str) -> String {
     let exact = &of[format!("{name}_text").as_str()];
@@ -206,13 +251,13 @@ fn tenant(of: &Value) -> TenantRow {
         used: amount(limit, "used"),
         of: amount(limit, "limit"),
         share: of["share"].as_f64().unwrap_or(0.0),
-        resets: text(&limit["resets_at"]),
+        resets: second(&limit["resets_at"]),
     }
 }
 
 fn refusal(of: &Value) -> RefusalRow {
     RefusalRow {
-        at: text(&of["at"]),
+        at: second(&of["at"]),
         tenant: text(&of["tenant"]),
         reason: text(&of["reason"]),
         limit: text(&of["limit"]),

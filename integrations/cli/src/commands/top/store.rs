@@ -1,11 +1,12 @@
-//! Tenants of a store that is opened here: what they have used by what is on record. Neither the
-//! state of a service nor its refusals are in a store.
+//! Tenants of a store that is opened here: what they have used by what is on record, and what is on
+//! its way to Stripe. Neither the state of a service nor its refusals are in a store.
 
 use serde_json::{Value, json};
 use tallygate::report::{LimitReport, UsageReport};
 use tallygate::{Gate, Identified};
 
 use super::Reading;
+use super::outbox::Seldom;
 use crate::args::Top;
 use crate::failure::Failure;
 
@@ -19,16 +20,40 @@ pub(super) struct StoreReader {
     gate: Gate,
     prefix: String,
     most: usize,
+    outbox: Outbox,
+}
+
+/// Whether there is an outbox to read.
+#[derive(Clone)]
+pub(super) enum Outbox {
+    /// Nothing is billed.
+    None,
+    /// Why it cannot be read.
+    #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "nothing is billed"))]
+    Closed(Value),
+    #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "nothing is billed"))]
+    Open(Seldom),
 }
 
 impl StoreReader {
-    pub(super) fn new(gate: Gate, what: &Top) -> Self {
+    pub(super) fn new(gate: Gate, what: &Top, outbox: Outbox) -> Self {
         let most = usize::try_from(what.limit).unwrap_or(usize::MAX);
-        Self { gate, prefix: what.prefix.clone(), most }
+        Self { gate, prefix: what.prefix.clone(), most, outbox }
     }
 
     /// Reads the first tenants with the prefix.
     pub(super) async fn read(&self) -> Result<Reading, Failure> {
+        let (read, outbox) = tokio::join!(self.tenants(), self.outbox());
+        let (rows, looked_at) = read?;
+        let source = match looked_at {
+            LOOKED_AT => format!("the first {LOOKED_AT} tenants of the store; --prefix has others"),
+            _ => "the store".to_owned(),
+        };
+        Ok(Reading::of_store(&source, rows, looked_at as u64, outbox))
+    }
+
+    /// The tenants in the form of `GET /top`, and how many were looked at.
+    async fn tenants(&self) -> Result<(Vec<Value>, usize), Failure> {
         let page = self.gate.directory().list(&self.prefix, "", LOOKED_AT).await?;
         let mut rows = Vec::new();
         for tenant in &page {
@@ -38,12 +63,21 @@ impl StoreReader {
         }
         rows.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         rows.truncate(self.most);
-        let source = match page.len() {
-            LOOKED_AT => format!("the first {LOOKED_AT} tenants of the store; --prefix has others"),
-            _ => "the store".to_owned(),
-        };
-        let rows = rows.into_iter().map(|(_, row)| row).collect();
-        Ok(Reading::of_store(&source, rows, page.len() as u64))
+        Ok((rows.into_iter().map(|(_, row)| row).collect(), page.len()))
+    }
+
+    async fn outbox(&self) -> Value {
+        match &self.outbox {
+            Outbox::None => Value::Null,
+            Outbox::Closed(why) => why.clone(),
+            #[cfg(feature = "stripe")]
+            Outbox::Open(seldom) => {
+                let rows = async { Ok(super::outbox::of_rows(&self.gate.outbox().await?)) };
+                seldom.read(rows).await
+            }
+            #[cfg(not(feature = "stripe"))]
+            Outbox::Open(_) => Value::Null,
+        }
     }
 }
 
