@@ -559,26 +559,17 @@ async fn journal(
     let path = &config.flush.journal_path;
     // What a process in another mode left behind is carried over all the same.
     let wanted = config.flush.mode == FlushMode::Journal;
-    let is_shared = store.promise().shared;
-    let is_none = match is_shared {
-        _ if wanted => false,
-        true => !JournalPath::was_taken(path),
-        false => matches!(config.store.kind, StoreKind::Memory),
-    };
-    if is_none {
+    // A store in memory is gone with its process: the next one is where its use goes on.
+    let is_memory = matches!(config.store.kind, StoreKind::Memory);
+    if !wanted && (is_memory || !JournalPath::was_taken(path)) {
         return Ok((None, Vec::new()));
     }
     let home = StoreId::of(store, &log.space()).await?;
-    // A store in memory is gone with its process: the next one is where its use goes on.
-    let is_memory = matches!(config.store.kind, StoreKind::Memory);
     let left = |path: &Path| match is_memory {
         true => Ok(Left::Ours),
         false => Journal::left_at(path, home),
     };
-    let places = match is_shared {
-        true => JournalPath::free(path, left),
-        false => JournalPath::only(path, left),
-    };
+    let places = JournalPath::free(path, left);
     let no_place = |e| Error::journal(format!("the journal at {}: {e}", path.display()));
     if wanted {
         Journal::check_writable(path).map_err(|e| {

@@ -1,4 +1,4 @@
-//! Assigns journals to the processes of one machine that share a store and perhaps a folder:
+//! Assigns journals to the processes of one machine that share a folder, and perhaps a store:
 //! `PATH`, `PATH-2`, `PATH-3`, .., each behind a lock that ends with its holder.
 //!
 //! A process takes the first unlocked place. The contents of other unlocked places were left by
@@ -26,8 +26,8 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub(crate) struct JournalPath {
     pub(crate) path: PathBuf,
-    /// Held for its lock. `None`: the store serves one process, which is exclusive enough.
-    _lock: Option<File>,
+    /// Held for its lock.
+    _lock: File,
 }
 
 impl JournalPath {
@@ -36,68 +36,42 @@ impl JournalPath {
         used(path).is_ok_and(|used| !used.is_empty())
     }
 
-    /// The places for a store that serves one process: ours first, then those with something of
-    /// ours. `left` looks at a path.
-    pub(crate) fn only(
-        path: &Path,
-        left: impl Fn(&Path) -> io::Result<Left>,
-    ) -> io::Result<Vec<Self>> {
-        Self::each(path, |path| {
-            let is_ours = left(path)? != Left::OfAnother;
-            Ok(is_ours.then(|| Self { path: path.to_owned(), _lock: None }).ok_or(Taken::OfAnother))
-        })
-    }
-
     /// The unlocked places: ours first, then those left by dead processes. `left` looks at a path.
     pub(crate) fn free(
         path: &Path,
         left: impl Fn(&Path) -> io::Result<Left>,
     ) -> io::Result<Vec<Self>> {
-        Self::each(path, |path| {
-            let lock_path = with_ending(path, LOCK);
-            let named = |error| io::Error::other(format!("{}: {error}", lock_path.display()));
-            regular_or_absent(&lock_path).map_err(named)?;
-            let lock = File::create(&lock_path)?;
-            match lock.try_lock() {
-                Ok(()) if left(path)? == Left::OfAnother => Ok(Err(Taken::OfAnother)),
-                Ok(()) => Ok(Ok(Self { path: path.to_owned(), _lock: Some(lock) })),
-                Err(TryLockError::WouldBlock) => Ok(Err(Taken::ByAProcess)),
-                Err(TryLockError::Error(error)) => Err(error),
-            }
-        })
-    }
-
-    /// The first place that can be taken, and each other one in which something was left.
-    fn each(
-        path: &Path,
-        take: impl Fn(&Path) -> io::Result<Result<Self, Taken>>,
-    ) -> io::Result<Vec<Self>> {
-        let (used, mut ours) = (used(path)?, Vec::new());
-        for n in (1..=PLACES)
-            .filter(|n| used.contains(n))
-            .chain((1..=PLACES).filter(|n| !used.contains(n)))
-        {
-            if !ours.is_empty() && !used.contains(&n) {
+        let (used, mut free) = (used(path)?, Vec::new());
+        let unused = (1..=PLACES).filter(|n| !used.contains(n));
+        for n in used.iter().copied().chain(unused) {
+            if !free.is_empty() && !used.contains(&n) {
                 break;
             }
-            let place = nth(path, n);
-            match take(&place)? {
-                Ok(place) => ours.push(place),
-                Err(Taken::ByAProcess) => {}
-                Err(Taken::OfAnother) => pass_over(&place),
+            let path = nth(path, n);
+            match locked(&path)? {
+                Some(_) if left(&path)? == Left::OfAnother => pass_over(&path),
+                Some(lock) => free.push(Self { path, _lock: lock }),
+                None => {}
             }
         }
-        match ours.is_empty() {
+        match free.is_empty() {
             true => Err(none_free()),
-            false => Ok(ours),
+            false => Ok(free),
         }
     }
 }
 
-/// Why a place cannot be taken.
-enum Taken {
-    ByAProcess,
-    OfAnother,
+/// The lock of a place, unless another process has it.
+fn locked(path: &Path) -> io::Result<Option<File>> {
+    let lock_path = with_ending(path, LOCK);
+    let named = |error| io::Error::other(format!("{}: {error}", lock_path.display()));
+    regular_or_absent(&lock_path).map_err(named)?;
+    let lock = File::create(&lock_path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// The numbers of the places in which there is a lock or a segment. There may be gaps: files are
@@ -191,12 +165,11 @@ mod tests {
             File::create(folder.path().join(file)).unwrap();
         }
         assert_eq!(used(&path).unwrap(), [1, 3, 4].into());
-        assert_eq!(names(&JournalPath::only(&path, left).unwrap()), ["j-4"]);
         let first = JournalPath::free(&path, left).unwrap();
         let second = JournalPath::free(&path, left).unwrap();
         assert_eq!((names(&first), names(&second)), (vec!["j-4"], vec!["j-2"]));
         let none = |_: &Path| Ok(Left::OfAnother);
-        assert!(JournalPath::only(&path, none).unwrap_err().to_string().contains("journal-path"));
+        assert!(JournalPath::free(&path, none).unwrap_err().to_string().contains("journal-path"));
     }
 
     #[test]

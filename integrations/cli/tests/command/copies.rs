@@ -92,7 +92,12 @@ fn a_backup_replaces_nothing_and_a_damaged_one_is_not_restored() {
     assert_eq!(home.run(&["tenant", "list", "--json"]).ok(), before);
     assert_eq!(
         names(&home, "tallygate.redb"),
-        ["tallygate.redb", "tallygate.redb.made", "tallygate.redb.pepper"]
+        [
+            "tallygate.redb",
+            "tallygate.redb.journal.lock",
+            "tallygate.redb.made",
+            "tallygate.redb.pepper"
+        ]
     );
 
     // Where a store was lost, a backup needs no question.

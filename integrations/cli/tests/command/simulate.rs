@@ -181,11 +181,18 @@ fn an_access_log_is_decided_by_its_users_and_paths() {
         );
     }
     log += "192.0.2.1 - - [24/Nov/2026:10:00:01 +0000] \"GET / HTTP/1.1\" 401 1\nhello\n";
+    for no_id in ["", "~erased-00", &"x".repeat(300), "a\\tb"] {
+        log += &format!(
+            "{{\"ts\":\"2026-11-24T10:00:00Z\",\"org\":\"{no_id}\",\"verb\":\"GET\",\
+             \"path\":\"/else\"}}\n"
+        );
+    }
     home.write("access.log", &log);
     let args = ["--access-log", "access.log", "--time-member", "ts", "--tenant-member", "org"];
     let ran = home
         .run(&[&["plans", "simulate", "--json"], &args[..], &["--method-member", "verb"]].concat());
-    let left_out = "left out: 1 lines: no tenant\nleft out: 1 lines: not understood\n";
+    let left_out = "left out: 1 lines: no tenant\nleft out: 4 lines: no tenant's id\n\
+                    left out: 1 lines: not understood\n";
     assert!(ran.stderr.ends_with(left_out), "{}", ran.stderr);
     let found: Vec<Value> =
         ran.ok().lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -148,7 +148,7 @@ async fn it_is_live_at_a_terminal_and_gives_it_back() {
     // A signal ends it while it is on the screen.
     let signalled = |env: &str| {
         let within = format!("echo $$ >pid; exec {env} tallygate top --url {url}");
-        live(&format!("(sleep 2; kill -TERM $(cat pid)) & sh -c '{within}'"), "")
+        live(&format!("(sleep 5; kill -TERM $(cat pid)) & sh -c '{within}'"), "")
     };
     let coloured = ["\u{1b}[31", "\u{1b}[32", "\u{1b}[38;5;1", "\u{1b}[38;5;2"];
     for (env, in_colour) in [("env", true), ("env NO_COLOR=1", false)] {

@@ -103,6 +103,7 @@ impl Traffic {
         };
         match read {
             Some(call) if call.tenant == "-" => self.leave_out("no tenant"),
+            Some(call) if !may_name_a_tenant(&call.tenant) => self.leave_out("no tenant's id"),
             Some(call) => self.calls.push(call),
             None => self.leave_out("not understood"),
         }
@@ -150,6 +151,9 @@ fn call(record: &DecisionRecord) -> Result<Call, String> {
         return Err(reason.to_owned());
     }
     let tenant = record.tenant.as_deref().ok_or("no tenant")?;
+    if !may_name_a_tenant(tenant) {
+        return Err("no tenant's id".to_owned());
+    }
     let own = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
     let route = own(&record.route).filter(|route| route != "default");
     let what = if record.kind == "work" {
@@ -182,6 +186,12 @@ fn call(record: &DecisionRecord) -> Result<Call, String> {
 pub(super) fn unix_ms(at: std::time::SystemTime) -> i64 {
     let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Whether a gate takes this for a tenant's id: not those that it gives to erased tenants.
+fn may_name_a_tenant(id: &str) -> bool {
+    let is_written = |c: char| !c.is_control();
+    (1..=256).contains(&id.chars().count()) && id.chars().all(is_written) && !id.starts_with('~')
 }
 
 fn seen(at_ms: i64, tenant: String, method: String, path: String) -> Call {

@@ -17,12 +17,16 @@ const JOURNALLED: Duration = Duration::from_millis(200);
 /// A process that has answered so many requests, and was killed.
 async fn killed_after(files: &Files, requests: u64) {
     let server = Server::start(files);
+    serves(&server, requests).await;
+    tokio::time::sleep(JOURNALLED).await;
+    server.kill();
+}
+
+async fn serves(server: &Server, requests: u64) {
     let mut connection = Connection::open(server.address).await.unwrap().of(SHARED);
     for _ in 0..requests {
         assert_eq!(connection.call("POST", "/work").await.unwrap().0, 200);
     }
-    tokio::time::sleep(JOURNALLED).await;
-    server.kill();
 }
 
 async fn recorded(files: &Files) -> u64 {
@@ -45,6 +49,25 @@ async fn a_journal_is_carried_over_only_into_its_own_part_of_the_store() {
     assert_eq!(recorded(&files).await, 10, "once");
     files.space(Some("test"));
     assert_eq!(recorded(&files).await, 3);
+}
+
+#[tokio::test]
+async fn two_services_on_files_of_their_own_may_have_one_journal_path() {
+    let _turn = crate::TURN.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let flush = format!("{FLUSH}\njournal-path = {:?}", folder.path().join("shared"));
+    let (one, other) = (Files::new(&flush), Files::new(&flush));
+    const ROUNDS: u64 = 3;
+    for _ in 0..ROUNDS {
+        let (first, second) = (Server::start(&one), Server::start(&other));
+        for server in [&first, &second, &first, &second] {
+            serves(server, 10).await;
+        }
+        tokio::time::sleep(JOURNALLED).await;
+        first.kill();
+        second.kill();
+    }
+    assert_eq!((recorded(&one).await, recorded(&other).await), (20 * ROUNDS, 20 * ROUNDS));
 }
 
 #[tokio::test]
