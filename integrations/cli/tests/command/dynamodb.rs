@@ -30,6 +30,16 @@ async fn tenants_and_usage_are_in_the_table() {
     home.write("tallygate.toml", "[store]\nkind = \"dynamodb\"\ntable = \"cli\"\n");
     home.run(&["tenant", "create", "acme", "--plan", "pro"]).ok();
     home.run(&["key", "create", "acme"]).ok();
+    let long = "p".repeat(64);
+    let two = ["--permission", "items:write", "--permission", &long];
+    home.run(&[&["key", "create", "acme", "--name", "ci"][..], &two].concat()).ok();
+    // Another process reads them.
+    let keys = home.run(&["key", "list", "acme", "--json"]).ok();
+    let keys: Vec<serde_json::Value> =
+        keys.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let may = |name: &str| &keys.iter().find(|it| it["name"] == name).unwrap()["permissions"];
+    assert_eq!(may("ci"), &serde_json::json!(["items:write", long]));
+    assert_eq!(keys.iter().filter(|it| it["permissions"] == serde_json::json!([])).count(), 1);
     home.run(&["usage", "record", "acme", "requests", "5", "--id", "e1"]).ok();
     let usage = home.run(&["usage", "show", "acme", "--json"]).json();
     assert_eq!(usage["meters"][0]["used"], 5, "{usage}");
