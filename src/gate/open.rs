@@ -41,7 +41,7 @@ use crate::ledger::flush::{FlushSettings, Flusher};
 use crate::ledger::journal::Journal;
 use crate::ledger::journal_thread::JournalKeeper;
 use crate::ledger::log::LogWriter;
-use crate::ledger::place::{JournalPath, Left};
+use crate::ledger::place::JournalPath;
 use crate::ledger::totals::Ledger;
 use crate::notify::{AlertQueue, Notifier};
 use crate::places::Places;
@@ -565,11 +565,11 @@ async fn journal(
         return Ok((None, Vec::new()));
     }
     let home = StoreId::of(store, &log.space()).await?;
-    let left = |path: &Path| match is_memory {
-        true => Ok(Left::Ours),
-        false => Journal::left_at(path, home),
+    let is_of_another = |path: &Path| match is_memory {
+        true => Ok(false),
+        false => Journal::is_of_another(path, home),
     };
-    let places = JournalPath::free(path, left);
+    let places = JournalPath::free(path, is_of_another);
     let no_place = |e| Error::journal(format!("the journal at {}: {e}", path.display()));
     if wanted {
         Journal::check_writable(path).map_err(|e| {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::place::{JournalPath, Left};
+use super::place::JournalPath;
 use super::record::{ByWriter, Rows, merge};
 use crate::ids::WriterId;
 use crate::store::store_id::StoreId;
@@ -96,18 +96,17 @@ impl Journal {
         Ok(())
     }
 
-    /// What an earlier process left at `path`, for a process on this store.
-    pub(crate) fn left_at(path: &Path, home: StoreId) -> io::Result<Left> {
-        let segments = segments(path)?;
-        let left = if segments.is_empty() { Left::Nothing } else { Left::Ours };
-        for (_, segment) in segments {
+    /// Whether a segment at `path` is of another store than this, or of this one before it was
+    /// restored.
+    pub(crate) fn is_of_another(path: &Path, home: StoreId) -> io::Result<bool> {
+        for (_, segment) in segments(path)? {
             let named = |error| io::Error::other(format!("{}: {error}", segment.display()));
             let head = head(&segment).map_err(named)?;
             if split_head(&head).is_some_and(|(of, ..)| of != home) {
-                return Ok(Left::OfAnother);
+                return Ok(true);
             }
         }
-        Ok(left)
+        Ok(false)
     }
 
     /// A journal for this writer to this store, starting after the existing segments.
@@ -402,16 +401,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         let other = StoreId::test(2);
-        let left = |path: &Path, of| Journal::left_at(path, of).unwrap();
-        assert_eq!(left(&path, HOME), Left::Nothing);
+        let is_of_another = |path: &Path, than| Journal::is_of_another(path, than).unwrap();
+        assert!(!is_of_another(&path, HOME), "there is none");
         Journal::open(&path, HOME, ONE).unwrap().append(&of(ONE, 3), 0).unwrap();
-        assert_eq!((left(&path, HOME), left(&path, other)), (Left::Ours, Left::OfAnother));
+        assert!(!is_of_another(&path, HOME) && is_of_another(&path, other));
         Journal::open(&path, other, TWO).unwrap().append(&of(TWO, 3), 0).unwrap();
-        assert_eq!(left(&path, HOME), Left::OfAnother);
+        assert!(is_of_another(&path, HOME));
         // What cannot be read is damage of a journal of ours.
         let torn = folder.path().join("t");
         fs::write(segment_path(&torn, 0), &MAGIC[..5]).unwrap();
-        assert_eq!(left(&torn, HOME), Left::Ours);
+        assert!(!is_of_another(&torn, HOME));
     }
 
     #[cfg(unix)]

@@ -36,10 +36,11 @@ impl JournalPath {
         used(path).is_ok_and(|used| !used.is_empty())
     }
 
-    /// The unlocked places: ours first, then those left by dead processes. `left` looks at a path.
+    /// The unlocked places: ours first, then those left by dead processes; without those whose
+    /// journal `is_of_another` store.
     pub(crate) fn free(
         path: &Path,
-        left: impl Fn(&Path) -> io::Result<Left>,
+        is_of_another: impl Fn(&Path) -> io::Result<bool>,
     ) -> io::Result<Vec<Self>> {
         let (used, mut free) = (used(path)?, Vec::new());
         let unused = (1..=PLACES).filter(|n| !used.contains(n));
@@ -49,7 +50,7 @@ impl JournalPath {
             }
             let path = nth(path, n);
             match locked(&path)? {
-                Some(_) if left(&path)? == Left::OfAnother => pass_over(&path),
+                Some(_) if is_of_another(&path)? => pass_over(&path),
                 Some(lock) => free.push(Self { path, _lock: lock }),
                 None => {}
             }
@@ -103,15 +104,6 @@ fn used(path: &Path) -> io::Result<BTreeSet<usize>> {
     Ok(used)
 }
 
-/// What earlier processes have left at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
-    Nothing,
-    Ours,
-    /// A journal of another store, or of this one before it was restored from a backup.
-    OfAnother,
-}
-
 fn pass_over(path: &Path) {
     tracing::warn!(
         journal = %path.display(),
@@ -146,29 +138,26 @@ mod tests {
         places.iter().map(|place| place.path.file_name().unwrap().to_str().unwrap()).collect()
     }
 
-    fn ours(_: &Path) -> io::Result<Left> {
-        Ok(Left::Ours)
+    fn ours(_: &Path) -> io::Result<bool> {
+        Ok(false)
     }
 
     #[test]
     fn a_journal_of_another_store_is_passed_over_and_what_is_ours_is_found_behind_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let left = |path: &Path| {
-            Ok(match path.file_name().unwrap().to_str().unwrap() {
-                "j" | "j-3" => Left::OfAnother,
-                "j-4" => Left::Ours,
-                _ => Left::Nothing,
-            })
+        let is_of_another = |path: &Path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            Ok(["j", "j-3"].contains(&name))
         };
         for file in ["j.1", "j-3.lock", "j-4.7", "j.x", "j-0.1", "j-5.probe", "k.1"] {
             File::create(folder.path().join(file)).unwrap();
         }
         assert_eq!(used(&path).unwrap(), [1, 3, 4].into());
-        let first = JournalPath::free(&path, left).unwrap();
-        let second = JournalPath::free(&path, left).unwrap();
+        let first = JournalPath::free(&path, is_of_another).unwrap();
+        let second = JournalPath::free(&path, is_of_another).unwrap();
         assert_eq!((names(&first), names(&second)), (vec!["j-4"], vec!["j-2"]));
-        let none = |_: &Path| Ok(Left::OfAnother);
+        let none = |_: &Path| Ok(true);
         assert!(JournalPath::free(&path, none).unwrap_err().to_string().contains("journal-path"));
     }
 

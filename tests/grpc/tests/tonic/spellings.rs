@@ -128,14 +128,14 @@ async fn no_spelling_of_a_method_reaches_its_handler_at_another_price() {
         ("//Check", Code::Unimplemented, 1),
         ("//grpc.health.v1.Health/Check", Code::Unimplemented, 25),
         ("/grpc.health.v1.Health//Check", Code::Unimplemented, 25),
-        ("/grpc.health.v1.Health/Check/", Code::Unimplemented, 1),
-        ("/grpc.health.v1.Health/./Check", Code::Unimplemented, 1),
+        ("/grpc.health.v1.Health/Check/", Code::Unimplemented, 25),
+        ("/grpc.health.v1.Health/./Check", Code::Unimplemented, 25),
         ("/grpc.health.v1.Health/%43heck", Code::Unimplemented, 25),
         ("/grpc%2Ehealth.v1.Health/Check", Code::Unimplemented, 25),
-        ("/grpc.health.v1.Health%2FCheck", Code::Unimplemented, 1),
+        ("/grpc.health.v1.Health%2FCheck", Code::Unimplemented, 25),
         ("/grpc.health.v1.Health/CHECK", Code::Unimplemented, 3),
         ("/grpc.health.v1.Health/Check;v=1", Code::Unimplemented, 3),
-        ("/open.v1.Open/../grpc.health.v1.Health/Check", Code::Unimplemented, 0),
+        ("/open.v1.Open/../grpc.health.v1.Health/Check", Code::Unimplemented, 25),
     ];
     for (path, code, cost) in asked {
         let before = used(&gate).await;

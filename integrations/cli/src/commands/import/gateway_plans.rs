@@ -200,7 +200,10 @@ impl Said<'_> {
 /// The throttle of a method in a stage, which is a route here.
 fn of_method(stage: &str, method: &str, throttle: &Value) -> Result<String, String> {
     let (path, method) = method.rsplit_once('/').unwrap_or((method, "?"));
-    let route = format!("a [route.x] with match = \"{method} {path}\"");
+    let route = match is_pattern(method, path) {
+        true => format!("a [route.x] with match = \"{method} {path}\""),
+        false => "a [route.x] that matches each of its methods and paths".to_owned(),
+    };
     let throttles = format!("{stage} throttles {method} {path}");
     Ok(match throttle::read(Object::of(throttle)?)? {
         Throttle::Rate { text, notes } => {
@@ -213,9 +216,29 @@ fn of_method(stage: &str, method: &str, throttle: &Value) -> Result<String, Stri
     })
 }
 
+/// Whether a method and a path of API Gateway's are a pattern here, as they are.
+fn is_pattern(method: &str, path: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~{}".contains(c);
+    !method.is_empty()
+        && method.chars().all(|c| c.is_ascii_uppercase())
+        && path.starts_with('/')
+        && path.chars().all(is_plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_throttle_of_a_method_advises_a_pattern_that_the_plan_file_takes() {
+        for (method, path) in [("GET", "/pets"), ("POST", "/pets/{id}/x.json"), ("GET", "/")] {
+            assert!(is_pattern(method, path), "{method} {path}");
+        }
+        for (method, path) in [("*", "/*"), ("GET", "*"), ("GET", "/a\"b"), ("?", "/x"), ("", "/")]
+        {
+            assert!(!is_pattern(method, path), "{method} {path}");
+        }
+    }
 
     #[test]
     fn names_are_made_legal() {
