@@ -121,7 +121,7 @@ fn odd_requests_are_on_the_route_of_their_handler_over_sockets() {
         ("POST", "/v1/accounts//exports", 404, "", 1),
         ("POST", "/v1/accounts/a%2Fb/exports", 200, "export", 25),
         ("POST", "/%761/accounts/%20/%65xports", 200, "export", 25),
-        ("POST", "/v1/accounts/7/exports/", 404, "", 1),
+        ("POST", "/v1/accounts/7/exports/", 404, "", 25),
         ("GET", "/v1/accounts/7/exports", 404, "", 1),
         ("GET", "/api/search", 200, "search", 5),
         ("GET", "/api/%73earch?q=1", 200, "search", 5),

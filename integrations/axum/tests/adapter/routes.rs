@@ -201,7 +201,7 @@ async fn odd_requests_are_on_the_route_of_their_handler_over_sockets() {
         (b"POST /v1/accounts/a%2Fb/exports", 200, "export", 25),
         (b"POST /v1/accounts/%/exports", 200, "export", 25),
         (b"POST /v1/accounts/../exports", 200, "export", 25),
-        (b"POST /v1/accounts/7/exports/", 404, "-", 1),
+        (b"POST /v1/accounts/7/exports/", 404, "-", 25),
         (b"GET /v1/accounts/7/exports", 405, "-", 1),
         (b"GET /api/search", 200, "search", 5),
         (b"HEAD /api/search", 200, "search", 5),
