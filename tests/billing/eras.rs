@@ -53,6 +53,30 @@ fn jobs(id: &str, units: u64, at_s: i64) -> UsageEvent {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_request_reports_after_a_move_is_owed_by_the_next_customer() {
+    let bench = Bench::new().await;
+    let first = bench.customer("acme").await;
+    let tenant = bench.gate.tenant("acme").await.unwrap();
+    let ask = tallygate::Ask::new(&tenant, "work").cost("requests", 3);
+    let permit = bench.gate.admit(ask).await.unwrap();
+    bench.pass(60);
+    let second = make(&bench, "/v1/customers", "name=acme");
+    bench.gate.link_customer("acme", &second).await.unwrap();
+    bench.pass(60);
+    permit.usage().add("requests", 40);
+    permit.settle();
+    for _ in 0..3 {
+        bench.pass(1_200);
+        bench.report().await;
+    }
+    let of = |customer: &str| -> i64 {
+        let totals = bench.sim.totals();
+        totals.iter().filter(|total| total.customer == customer).map(|total| total.total).sum()
+    };
+    assert_eq!((of(&first), of(&second)), (3, 40));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_used_before_a_subscription_was_canceled_is_dated_before_its_end() {
     let bench = Bench::new().await;
     let (customer, id) = subscriber(&bench).await;
