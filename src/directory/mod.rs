@@ -397,12 +397,6 @@ impl Tenant {
         &self.record
     }
 
-    /// The tenant as it is now, read from the store.
-    pub(crate) async fn again(&self) -> Result<Self, DirectoryError> {
-        let record = self.directory.read_record(self.record.surrogate).await?;
-        Ok(self.directory.handle(record.ok_or(DirectoryError::NoTenant)?))
-    }
-
     /// Begins changes of this tenant; [`save`](TenantEdit::save) applies them.
     pub fn edit(&self) -> TenantEdit {
         TenantEdit::of(self.directory.clone(), self.record.surrogate)

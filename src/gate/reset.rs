@@ -105,19 +105,19 @@ impl Gate {
         limit: &str,
         reason: &str,
     ) -> Result<Option<(Grant, TenantEdit)>, Error> {
-        let now = tenant.again().await?;
         let handle = self.tenant(&tenant.record().id).await?;
         // What another process gave a moment ago is not in this one's memory yet.
         if !self.inner.tenants.read_anew(&handle.0, false).await {
             return Err(DirectoryError::Busy.into());
         }
+        let version = handle.0.record().version;
         self.check_is_tenant_wide(&handle, limit)?;
         let report = self.usage_report(&Identified::from(&handle)).await?;
         let (meter, quota) = find(&report, limit)?;
-        let made = Reset { meter, quota, version: now.record().version };
+        let made = Reset { meter, quota, version };
         Ok(made.grant(reason).map(|grant| {
             // No grant beside one that is not in the report.
-            let edit = now.edit().only_of(now.record().version);
+            let edit = tenant.edit().only_of(version);
             let edit = edit.grant(grant.clone()).note(reason);
             (grant, edit)
         }))
