@@ -26,7 +26,7 @@ impl Admin {
         let asked = PageQuery::parse(query, &["tenant", "after", "limit"], MAX_PAGE)?;
         let after = match &*asked.after {
             "" => None,
-            text => Some(cursor(text).ok_or_else(|| {
+            text => Some(Surrogate::parse(text).ok_or_else(|| {
                 let detail = "after is the `next` of the page before.";
                 plain_problem(400, "Bad query", detail)
             })?),
@@ -74,13 +74,6 @@ impl Admin {
         };
         Ok((page, until, periods))
     }
-}
-
-/// A tenant's surrogate as it is written.
-fn cursor(text: &str) -> Option<Surrogate> {
-    let is_hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let number = u128::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
-    Some(Surrogate::from_bytes(number.to_be_bytes()))
 }
 
 fn entry(row: &OutboxRow) -> Value {

@@ -2,10 +2,12 @@
 //! a bounded number of reads for the operator's routes. Stripe is not asked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Gate;
+use super::billing::Billing;
 use super::scales::Records;
+use super::{Gate, Inner};
 use crate::billing::result::ReportError;
 use crate::billing::{DecidedEntry, EntryState, ItemId, OutboxRow};
 use crate::ids::Surrogate;
@@ -48,15 +50,11 @@ impl Gate {
     /// The service file has no `[stripe]`, or the store fails.
     #[doc(hidden)]
     pub async fn outbox(&self) -> Result<Vec<OutboxRow>, ReportError> {
-        let inner = &self.inner;
-        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        let items: BTreeSet<ItemId> =
-            billing.reporter.used().await?.into_iter().filter_map(|used| used.id).collect();
-        let mut rows = billing.reporter.rows(items.iter()).await?;
+        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let mut rows = billing.reporter.rows(billing.items().await?.iter()).await?;
         let mut records = HashMap::new();
         for row in &mut rows {
-            let record = inner.record_of(row.entry.item.tenant, &mut records).await?;
-            row.tenant = record.map(|record| record.id.as_str().into());
+            row.tenant = self.inner.id_of(row.entry.item.tenant, &mut records).await?;
         }
         Ok(rows)
     }
@@ -70,13 +68,10 @@ impl Gate {
     #[doc(hidden)]
     pub async fn outbox_decisions(&self) -> Result<Vec<DecidedEntry>, ReportError> {
         let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        let items: BTreeSet<ItemId> =
-            billing.reporter.used().await?.into_iter().filter_map(|used| used.id).collect();
-        let mut all = billing.reporter.decided(items.iter()).await?;
+        let mut all = billing.reporter.decided(billing.items().await?.iter()).await?;
         let mut records = HashMap::new();
         for entry in &mut all {
-            let record = self.inner.record_of(entry.item.tenant, &mut records).await?;
-            entry.tenant = record.map(|record| record.id.as_str().into());
+            entry.tenant = self.inner.id_of(entry.item.tenant, &mut records).await?;
         }
         all.sort_by_key(|entry| entry.decision.at());
         Ok(all)
@@ -91,13 +86,12 @@ impl Gate {
         most: usize,
     ) -> Result<OutboxPage, ReportError> {
         let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        let items = billing.reporter.used().await?.into_iter().filter_map(|used| used.id);
         let is_asked = |id: &ItemId| match alone {
             Some(tenant) => id.tenant == tenant,
             None => after.is_none_or(|after| id.tenant > after),
         };
         let mut by_tenant = BTreeMap::<Surrogate, BTreeSet<ItemId>>::new();
-        for id in items.filter(is_asked) {
+        for id in billing.items().await?.into_iter().filter(is_asked) {
             by_tenant.entry(id.tenant).or_default().insert(id);
         }
         let mut page = OutboxPage::default();
@@ -130,9 +124,27 @@ impl Gate {
                 page.oldest = page.oldest.into_iter().chain([row.minute]).min();
             }
         }
-        let record = self.inner.record_of(row.entry.item.tenant, records).await?;
-        row.tenant = record.map(|record| record.id.as_str().into());
+        row.tenant = self.inner.id_of(row.entry.item.tenant, records).await?;
         page.rows.push(row);
         Ok(())
+    }
+}
+
+impl Billing {
+    /// The items of all use that has a customer.
+    async fn items(&self) -> Result<BTreeSet<ItemId>, ReportError> {
+        Ok(self.reporter.used().await?.into_iter().filter_map(|used| used.id).collect())
+    }
+}
+
+impl Inner {
+    /// A tenant's id, if the directory still has it.
+    async fn id_of(
+        &self,
+        tenant: Surrogate,
+        records: &mut Records,
+    ) -> Result<Option<Arc<str>>, ReportError> {
+        let record = self.record_of(tenant, records).await?;
+        Ok(record.map(|record| record.id.as_str().into()))
     }
 }
