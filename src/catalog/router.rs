@@ -151,8 +151,8 @@ impl Routes {
             None => found.is_none_or(|at| !tree.patterns[at].0.ends_with_text()),
         };
         let any = Empty { rests: true, ..reads.empty() };
-        let as_rest = as_rest_reads(path).into_iter().filter(|_| has_rest && path.starts_with('/'));
-        let as_rest = as_rest.map(|path| tree.find(&path, any));
+        let as_rest = (has_rest && path.starts_with('/')).then(|| as_rest_reads(path));
+        let as_rest = as_rest.into_iter().flatten().map(|path| tree.find(&path, any));
         let others = fewer.chain(as_rest).filter(Option::is_some);
         let others = std::iter::once(other).chain(others);
         others.fold(found, |found, other| match found == other {
