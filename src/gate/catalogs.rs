@@ -355,10 +355,10 @@ impl Catalogs {
         let revision = published.revision;
         warn_of(&catalog);
         self.warn_of_routes(&catalog);
-        tracing::info!(revision, "a changed plan file is in force");
-        crate::telemetry::catalog_info(revision, Some(live.revision));
         let catalog = published.in_force(catalog);
         self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
+        crate::telemetry::catalog_info(revision, Some(live.revision));
+        tracing::info!(revision, "a changed plan file is in force");
         Ok(true)
     }
 
