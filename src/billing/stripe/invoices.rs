@@ -28,8 +28,12 @@ pub struct StripeInvoice {
     pub currency: String,
     /// When it was made.
     pub made: SystemTime,
-    /// Units by the event name of their meter, and when their period began.
-    pub units: BTreeMap<(String, SystemTime), u64>,
+    /// When the period of its metered units begins.
+    pub from: SystemTime,
+    /// When that period ends.
+    pub until: SystemTime,
+    /// Units of that period by the event name of their meter.
+    pub units: BTreeMap<String, u64>,
 }
 
 impl Stripe {
@@ -50,9 +54,7 @@ impl Stripe {
                 let Some(event) = self.event_of(price, &meters, &mut events).await? else {
                     continue;
                 };
-                // Units are billed in arrears: an invoice says in which period they were used.
-                let begins = seconds(&invoice["period_start"]);
-                let sum: &mut u64 = units.entry((event, begins)).or_default();
+                let sum: &mut u64 = units.entry(event).or_default();
                 *sum = sum.saturating_add(quantity);
             }
             invoices.push(StripeInvoice {
@@ -62,6 +64,9 @@ impl Stripe {
                 total: invoice["total"].as_i64().unwrap_or(0),
                 currency: text("currency").unwrap_or_default(),
                 made: seconds(&invoice["created"]),
+                // Units are billed in arrears: an invoice says in which period they were used.
+                from: seconds(&invoice["period_start"]),
+                until: seconds(&invoice["period_end"]),
                 units,
             });
         }

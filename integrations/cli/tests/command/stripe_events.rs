@@ -1,5 +1,7 @@
 //! `event apply`: an event from a file does what its webhook does, and says it.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use stripe_sim::{Settings, Sim};
 
@@ -218,6 +220,8 @@ async fn invoices_are_shown_beside_the_usage_of_their_period() {
     let event = sim.emit("customer.subscription.created", &subscription);
     home.write("event.json", &event.to_string());
     home.run(&["event", "apply", "--file", "event.json"]).ok();
+    // A customer is in its tenant's record some seconds after its subscription began.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     let session = serde_json::json!({
         "object": "checkout.session", "id": "cs_1", "customer": customer, "mode": "subscription",
         "metadata": { "tallygate_tenant": "acme" },

@@ -1,6 +1,6 @@
 //! `invoices`: a tenant's invoices at Stripe, and its usage by period against them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use tallygate::billing::{BilledPeriod, StripeInvoice};
@@ -29,19 +29,25 @@ pub(in crate::commands) async fn run(out: Output, settings: &Settings, id: &str)
     .await
 }
 
-/// The units that invoices have of a period; `None`: none has any of it. One that is void bills
-/// nothing.
+/// The units of the invoices of a period; `None`: none has any of it. One that is void bills
+/// nothing. A tenant's first period begins when its customer is known here, which is a moment after
+/// its subscription began at Stripe: so an invoice is one of the period that begins within its own.
 fn invoiced(period: &BilledPeriod, invoices: &[StripeInvoice]) -> Option<u64> {
-    let key = (period.event.clone(), whole(period.item.period()));
-    let live = invoices.iter().filter(|it| it.status != "void");
-    let units: Vec<u64> = live.filter_map(|it| it.units.get(&key).copied()).collect();
+    let begins = whole(period.item.period());
+    let is_of = |it: &&StripeInvoice| {
+        it.status != "void" && it.from <= begins && begins < it.until.max(it.from + SECOND)
+    };
+    let of_meter = |it: &StripeInvoice| it.units.get(&period.event).copied();
+    let units: Vec<u64> = invoices.iter().filter(is_of).filter_map(of_meter).collect();
     (!units.is_empty()).then(|| units.iter().sum())
 }
 
 /// Stripe's instants are whole seconds.
+const SECOND: Duration = Duration::from_secs(1);
+
 fn whole(at: SystemTime) -> SystemTime {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(since.as_secs())
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
 fn print(out: Output, periods: &[BilledPeriod], invoices: &[StripeInvoice]) -> Result<(), Failure> {
