@@ -289,11 +289,14 @@ impl Gate {
 
     /// Reads a tenant again when what is known of it grows old: in the background from half of the
     /// age bound on, and before going on when the bound has passed, or when its trial begins.
+    #[inline]
     pub(super) fn refresh(&self, tenant: &Arc<LiveTenant>, now: Now) -> Option<Pending> {
         let age = tenant.age_ns(now);
-        if age < nanos(REFRESH_AGE) {
-            return None;
-        }
+        if age < nanos(REFRESH_AGE) { None } else { self.refresh_old(tenant, age, now) }
+    }
+
+    #[cold]
+    fn refresh_old(&self, tenant: &Arc<LiveTenant>, age: u64, now: Now) -> Option<Pending> {
         let begins = tenant.lacks_first_request(&self.inner.catalogs.live.load(), now);
         if age < nanos(MAX_AGE) && !begins {
             self.inner.tenants.refresh_soon(tenant);

@@ -41,8 +41,13 @@ impl Gate {
     /// without an `on_refusal` hook. For adapters.
     #[inline]
     pub fn describe(&self, view: &dyn RequestView) -> Option<Box<RefusedCall>> {
-        self.inner.settings.on_refusal.as_ref()?;
-        Some(self.inner.described(view))
+        self.describes().then(|| self.inner.described(view))
+    }
+
+    /// Whether refusals are described.
+    #[inline]
+    pub(crate) fn describes(&self) -> bool {
+        self.inner.settings.on_refusal.is_some()
     }
 }
 

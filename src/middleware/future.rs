@@ -236,7 +236,8 @@ fn begin<B: Body>(
     request: &mut Request<B>,
     running: Option<Running>,
 ) -> (Option<Serving>, RequestFacts, Described) {
-    let call = running.as_ref().and_then(|_| shared.gate.describe(&shared.view_of(request)));
+    let is_described = running.is_some() && shared.gate.describes();
+    let call = is_described.then(|| shared.gate.describe(&shared.view_of(request))).flatten();
     let serving = running.map(|running| {
         if let Some(read) = running.reads() {
             request.extensions_mut().insert(read);

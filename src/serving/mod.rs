@@ -169,6 +169,7 @@ impl Serving {
     }
 
     /// Unregisters the request: it has ended.
+    #[inline]
     fn strike(&mut self) {
         if let ServingKind::Shared(request) | ServingKind::Noted(request) = &self.0
             && let Some(at) = { request.hold().noted.take() }
@@ -422,7 +423,14 @@ impl Upgraded {
 impl Gate {
     /// What an answer waits for: in mode `durable` the record of the request's own usage, if any,
     /// and the claim on its key. Records of other requests do not matter.
+    #[inline]
     fn answer_waits(&self, owed: Owed) -> Option<Pending> {
+        let is_owed = owed.settling.is_some() || owed.has_used && self.is_durable();
+        if is_owed { self.wait_for_owed(owed) } else { None }
+    }
+
+    #[cold]
+    fn wait_for_owed(&self, owed: Owed) -> Option<Pending> {
         let is_durable = self.is_durable();
         let Owed { settling, has_used } = owed;
         let Some(settled) = settling else {

@@ -311,8 +311,16 @@ impl Sheet {
 
     /// Hands it to the recorder, unless it is queued there already;
     /// [`clear_dirty`](Self::clear_dirty) ends that. See [`Lease::mark_dirty`] for the order.
+    #[inline]
     pub(crate) fn mark_dirty(self: &Arc<Self>) {
-        if !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst) {
+        if !self.dirty.load(Ordering::SeqCst) {
+            self.hand_to_recorder();
+        }
+    }
+
+    #[cold]
+    fn hand_to_recorder(self: &Arc<Self>) {
+        if !self.dirty.swap(true, Ordering::SeqCst) {
             self.tenant.hub.unrecorded.add_sheet(self, &self.tenant.id);
         }
     }

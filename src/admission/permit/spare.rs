@@ -50,7 +50,11 @@ impl HoldBox {
     #[inline(always)]
     pub(crate) fn new(hold: Hold) -> Self {
         let mut place = Spares::take(&HOLDS).unwrap_or_default();
-        *place = Some(hold);
+        // Where it is seen to be empty nothing is dropped, and the hold need not be moved.
+        match &mut *place {
+            empty @ None => *empty = Some(hold),
+            Some(held) => *held = hold,
+        }
         Self(Some(place))
     }
 
