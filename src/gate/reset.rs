@@ -25,7 +25,8 @@ impl Gate {
     /// `credits/month`. `reason` is for the history, which also records the actor of the tenant's
     /// [handle](crate::directory::Directory::by).
     ///
-    /// Units that other processes hold in their leases count as used. A reset made twice gives
+    /// What open requests of this process have set aside is not given: it comes back by itself, or
+    /// is used after the reset. Units that other processes hold in their leases count as used. A reset made twice gives
     /// nothing twice; asked of another process, it may give what the first has in its leases.
     ///
     /// ```
@@ -162,7 +163,9 @@ impl Reset<'_> {
     fn grant(&self, reason: &str) -> Option<Grant> {
         let quota = self.quota;
         let limit = quota.limit?;
-        let used = quota.used.atoms().min(limit.atoms()).saturating_add(quota.debt.atoms());
+        // What is set aside comes back by itself, or is used after the reset.
+        let used = quota.used.atoms().min(limit.atoms()).saturating_sub(self.meter.held.atoms());
+        let used = used.saturating_add(quota.debt.atoms());
         let start = quota.starts_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let hash = hex(&Sha256::digest(quota.id.as_bytes())[..ID_BYTES]);
         let of_window = format!("{SOURCE}-{hash}-{}-", start.as_millis());

@@ -63,6 +63,24 @@ async fn a_quota_that_is_reset_is_whole_again_until_its_window_ends() {
 }
 
 #[tokio::test]
+async fn what_open_requests_have_set_aside_is_not_given() {
+    let (gate, _clock, acme) = bed().await;
+    let handle = gate.tenant("acme").await.unwrap();
+    assert_eq!(used(&gate, "credits", 3).await, 3);
+    let open = gate.admit(Ask::new(&handle, "work").cost("credits", 5)).await.unwrap();
+    assert_eq!(reset(&gate, &acme, "credits/day").await, Some(3));
+    drop(open); // it comes back by itself
+    assert_eq!(used(&gate, "credits", 99).await, 10);
+
+    assert_eq!(reset(&gate, &acme, "credits/day").await, Some(10));
+    let open = gate.admit(Ask::new(&handle, "work").cost("credits", 4)).await.unwrap();
+    assert_eq!(reset(&gate, &acme, "credits/day").await, None, "held of what a reset has given");
+    open.settle();
+    assert_eq!(reset(&gate, &acme, "credits/day").await, Some(4), "now it is used");
+    assert_eq!(used(&gate, "credits", 99).await, 10);
+}
+
+#[tokio::test]
 async fn a_reset_is_in_the_history_with_its_actor_and_reason() {
     let (gate, _clock, acme) = bed().await;
     used(&gate, "credits", 7).await;
