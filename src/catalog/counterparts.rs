@@ -3,7 +3,7 @@
 
 use super::model::RouteId;
 use super::pattern::Pattern;
-use super::router::{Routes, split};
+use super::router::{ANY, Routes, split};
 use crate::toml_file::did_you_mean;
 
 /// A pattern as the plan file has it.
@@ -36,17 +36,18 @@ impl<'a> AppRoute<'a> {
     /// Whether some request may fit both.
     fn meets(&self, method: &str, pattern: &Pattern) -> bool {
         let is_method = match self.method {
-            "ANY" => true,
-            "HEAD" => method == "GET", // as for requests
-            own => own == method,
+            ANY => true,
+            "HEAD" => matches!(method, "GET" | ANY), // as for requests
+            own => own == method || method == ANY,
         };
         is_method && self.pattern.meets(pattern)
     }
 }
 
 impl Routes {
-    /// Patterns that no route of the app can answer, each with its line in the file and a message;
-    /// without a line, what is wrong is in `app`: methods and paths in the syntax of its router.
+    /// Patterns that no route of the app can answer, and those whose demand another method of the
+    /// same handler leaves out, each with its line in the file and a message; without a line, what
+    /// is wrong is in `app`: methods and paths in the syntax of its router.
     pub(crate) fn without_counterpart(&self, app: &[String]) -> Vec<(Option<u32>, String)> {
         let (mut found, mut routes) = (Vec::new(), Vec::with_capacity(app.len()));
         for text in app {
@@ -66,8 +67,29 @@ impl Routes {
                 let shape = format!("{method} {}", pattern.shape());
                 found.push((Some(written.line), self.lacks(written, &shape, &routes)));
             }
+            if self.demands(written.route) && method != ANY && !self.has_any(&pattern) {
+                let shape = format!("{ANY} {}", pattern.shape());
+                let open = routes.iter().find(|route| route.shape == shape);
+                found
+                    .extend(open.map(|open| (Some(written.line), self.leaves_open(written, open))));
+            }
         }
         found
+    }
+
+    /// Whether a route asks more of its callers than a request on none.
+    fn demands(&self, route: RouteId) -> bool {
+        self[route].needs.is_some() || self[route].needs_permission.is_some()
+    }
+
+    /// A handler of the app takes every method, and the plan file's demand holds for some.
+    fn leaves_open(&self, written: &Written, open: &AppRoute<'_>) -> String {
+        let path = written.text.split_once(' ').map_or("", |(_, path)| path.trim_start());
+        format!(
+            "[route.{}] the app serves `{}` by every method, and `{}` holds for one: \
+             write \"{ANY} {path}\"",
+            self[written.route].name, open.text, written.text
+        )
     }
 
     fn lacks(&self, written: &Written, shape: &str, app: &[AppRoute<'_>]) -> String {

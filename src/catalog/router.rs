@@ -38,8 +38,11 @@ pub(crate) struct Routes {
     rated: Vec<bool>,
     /// Whether callers are identified where no route matches.
     pub(crate) default_auth: Auth,
-    /// GET first, where there is one; a handful at most.
+    /// GET first, where there is one; a handful at most. Once the file is read, each has the
+    /// patterns of `ANY` as well, where it has none of the same shape.
     methods: Vec<(Box<str>, Tree)>,
+    /// The patterns of `ANY`: those of every method that the file does not name.
+    any: Tree,
     /// The patterns as the file has them, in its order.
     pub(super) written: Vec<Written>,
 }
@@ -107,7 +110,8 @@ impl Routes {
         matched: impl FnOnce() -> Option<Cow<'p, str>>,
     ) -> Option<RouteId> {
         let method = if method == "HEAD" { "GET" } else { method };
-        let (_, tree) = self.methods.iter().find(|(known, _)| **known == *method)?;
+        let tree = self.methods.iter().find(|(known, _)| **known == *method);
+        let tree = tree.map_or(&self.any, |(_, tree)| tree);
         let found = match can_be_read_twice(path) {
             false => tree.find(path, reads.empty()),
             true => self.weigh(tree, path, reads, matched().as_deref()),
@@ -200,6 +204,11 @@ impl Routes {
         }
     }
 
+    /// Whether every method has a route for this very pattern.
+    pub(super) fn has_any(&self, pattern: &Pattern) -> bool {
+        self.any.named(pattern).is_some()
+    }
+
     /// Marks the routes that have a rate of their own.
     pub(super) fn mark_rated(&mut self, rated: impl IntoIterator<Item = RouteId>) {
         self.rated = vec![false; self.routes.len()];
@@ -236,15 +245,7 @@ impl Routes {
     pub(super) fn insert(&mut self, route: RouteId, text: &str) -> Result<(), Wrong> {
         let (method, path) = split(text)?;
         let pattern = Pattern::of_plan(path)?;
-        let at = match self.methods.iter().position(|(known, _)| **known == *method) {
-            Some(at) => at,
-            None => {
-                let at = if method == "GET" { 0 } else { self.methods.len() };
-                self.methods.insert(at, (method.into(), Tree::default()));
-                at
-            }
-        };
-        let tree = &mut self.methods[at].1;
+        let tree = self.tree_of(method);
         if let Some(twice) = tree.named(&pattern) {
             let with = tree.patterns[twice].1;
             let name = &self.routes[usize::from(with.0)].name;
@@ -255,6 +256,33 @@ impl Routes {
         }
         tree.insert(pattern, route);
         Ok(())
+    }
+
+    fn tree_of(&mut self, method: &str) -> &mut Tree {
+        if method == ANY {
+            return &mut self.any;
+        }
+        let at = match self.methods.iter().position(|(known, _)| **known == *method) {
+            Some(at) => at,
+            None => {
+                let at = if method == "GET" { 0 } else { self.methods.len() };
+                self.methods.insert(at, (method.into(), Tree::default()));
+                at
+            }
+        };
+        &mut self.methods[at].1
+    }
+
+    /// Gives the patterns of `ANY` to each method, once all are inserted. A pattern of its own of
+    /// the same shape goes before; otherwise the finer path does, whatever its method.
+    pub(super) fn spread_any(&mut self) {
+        for (_, tree) in &mut self.methods {
+            for (pattern, route) in &self.any.patterns {
+                if tree.named(pattern).is_none() {
+                    tree.insert(pattern.clone(), *route);
+                }
+            }
+        }
     }
 }
 
@@ -442,10 +470,13 @@ const METHODS: [&str; 40] = [
     "PRI",
 ];
 
+/// In place of a method: every one, those that HTTP does not have as well.
+pub(super) const ANY: &str = "ANY";
+
 /// The pattern's method, if it is not in HTTP: it may be the host's own, or a mistake.
 pub(super) fn own_method(text: &str) -> Option<&str> {
     let (method, _) = text.split_once(' ')?;
-    (!METHODS.contains(&method)).then_some(method)
+    (method != ANY && !METHODS.contains(&method)).then_some(method)
 }
 
 /// `GET /v1/search` as method and path.
@@ -454,7 +485,7 @@ pub(super) fn split(text: &str) -> Result<(&str, &str), Wrong> {
     let (method, path) = match text.split_once(' ') {
         Some((method, path)) => (method, path.trim_start()),
         None if text.starts_with('/') => {
-            let help = format!("write \"GET {text}\", and one more for each other method");
+            let help = format!("write \"GET {text}\", or \"{ANY} {text}\" for every method");
             return wrong(format!("`{text}` has no method"), help);
         }
         None => {
@@ -476,8 +507,9 @@ pub(super) fn split(text: &str) -> Result<(&str, &str), Wrong> {
     }
     match method {
         "HEAD" => wrong("HEAD counts as GET".to_owned(), format!("write \"GET {path}\"")),
-        "ANY" | "*" => {
-            let help = format!("write each: [\"GET {path}\", \"POST {path}\"]");
+        ANY => Ok((method, path)),
+        "*" => {
+            let help = format!("write \"{ANY} {path}\" for every method");
             wrong(format!("`{method}` is not a method"), help)
         }
         _ if METHODS.contains(&method) => Ok((method, path)),
@@ -578,6 +610,7 @@ mod tests {
             let id = routes.named(name).unwrap_or_else(|| routes.push(route(name)));
             routes.insert(id, pattern).unwrap();
         }
+        routes.spread_any();
         routes
     }
 
@@ -611,6 +644,30 @@ mod tests {
         assert_eq!(name(&routes, "PURGE", "/v1/search"), Some("purge"));
         assert_eq!(name(&routes, "GET", "/files/a/b"), Some("files"));
         assert_eq!(name(&routes, "get", "/v1/search"), None);
+    }
+
+    #[test]
+    fn any_is_every_method_and_the_finer_path_wins() {
+        let mut routes = routes(&[
+            ("secret", "ANY /v1/secret"),
+            ("read", "GET /v1/{x}"),
+            ("all", "ANY /{*rest}"),
+            ("own", "GET /v1/own"),
+            ("other", "ANY /v1/own"),
+        ]);
+        routes.routes[0].needs = Some("secret".into());
+        for method in ["GET", "HEAD", "POST", "PROPFIND", "FOO", "get"] {
+            assert_eq!(name(&routes, method, "/v1/secret"), Some("secret"), "{method}");
+            assert_eq!(name(&routes, method, "/v1/%73ecret"), Some("secret"), "{method}");
+        }
+        assert_eq!(name(&routes, "GET", "/v1/x"), Some("read"));
+        assert_eq!(name(&routes, "FOO", "/v1/x"), Some("all"));
+        // Of the same shape, the pattern of the method itself.
+        assert_eq!(name(&routes, "GET", "/v1/own"), Some("own"));
+        assert_eq!(name(&routes, "PUT", "/v1/own"), Some("other"));
+        let mut twice = routes.clone();
+        let id = twice.push(route("x"));
+        assert!(twice.insert(id, "ANY /v1/secret").unwrap_err().0.contains("same requests"));
     }
 
     #[test]
@@ -833,7 +890,7 @@ mod tests {
         assert!(wrong("GET v1").contains("begin with"));
         assert!(wrong("get /x").contains("upper case"));
         assert!(wrong("HEAD /x").contains("GET"));
-        assert!(wrong("ANY /x").contains("not a method"));
+        assert!(wrong("* /x").contains("not a method"));
         assert!(wrong("GET /x?y").contains("cannot be used"));
         assert!(wrong("GET /%73").contains("cannot be used"));
         assert!(wrong("GET /{a}-{b}").contains("two parameters"));

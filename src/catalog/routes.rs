@@ -44,6 +44,7 @@ pub(super) fn routes(report: &mut Findings<'_>, top: TomlTable<'_>, scene: &Scen
             }
         }
     }
+    routes.spread_any();
     routes
 }
 

@@ -18,6 +18,9 @@ impl Gate {
     /// cannot be compared, it fits. Routes of a plan file that several services share are those of
     /// all of them.
     ///
+    /// A route with `needs` or `needs-permission` must hold for each method of its handler: where
+    /// the app serves the path by every method, the plan file's pattern is one of `ANY`.
+    ///
     /// ```
     /// # #[cfg(feature = "testing")]
     /// # async fn example() {
@@ -41,7 +44,8 @@ impl Gate {
     /// # Errors
     ///
     /// [`Error::Routes`], with one line for each pattern that no route of the app has: its line in
-    /// the plan file, and the nearest route.
+    /// the plan file, and the nearest route. The same for each pattern that leaves methods of its
+    /// handler out.
     pub fn check_routes(
         &self,
         app: impl IntoIterator<Item = impl AsRef<str>>,

@@ -77,6 +77,23 @@ async fn a_pattern_that_no_route_of_the_app_has_is_named_with_its_line_and_the_n
 }
 
 #[tokio::test]
+async fn a_demand_that_holds_for_some_methods_of_a_handler_is_named() {
+    let plans = "default-plan = \"free\"\n[plan.free]\nfeature.secret = true\n[route.secret]\n\
+                 match = \"GET /v1/secret/{id}\"\nneeds = \"secret\"\n";
+    let (gate, _clock) = testing::gate(plans);
+    assert_eq!(
+        lacking(&gate, &["ANY /v1/secret/{name}"]),
+        ["plans:5: [route.secret] the app serves `ANY /v1/secret/{name}` by every method, and \
+          `GET /v1/secret/{id}` holds for one: write \"ANY /v1/secret/{id}\""]
+    );
+    assert_eq!(lacking(&gate, &["GET /v1/secret/{name}"]), [""; 0]);
+    let (gate, _clock) = testing::gate(&plans.replace("GET", "ANY"));
+    for app in ["ANY /v1/secret/{name}", "GET /v1/secret/{name}"] {
+        assert_eq!(lacking(&gate, &[app]), [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_route_of_an_app_is_named() {
     let (gate, _clock) = testing::gate("default-plan = \"free\"\n[plan.free]");
     assert_eq!(
