@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmissionInput, AdmittedBy};
-use crate::admission::permit::{Hold, HoldBox};
+use crate::admission::permit::{Hold, HoldBox, OPEN_ENDED};
 use crate::admission::reads::BytesRead;
 use crate::catalog::{Auth, Catalog, RouteId};
 use crate::clock::Now;
@@ -340,7 +340,9 @@ impl Gate {
         if let Some(permission) = lacked {
             return self.not_permitted(permission, &of);
         }
-        let mut hold = HoldBox::new(Hold::new(of, now, view.body_length().or(ahead)));
+        let is_open_ended = view.is_open_ended();
+        let length = if is_open_ended { Some(OPEN_ENDED) } else { view.body_length().or(ahead) };
+        let mut hold = HoldBox::new(Hold::new(of, now, length));
         let may_have_body = hold.length != Some(0);
         let reads = ahead.is_some() || view.counts_reads();
         if may_have_body && hold.of.rules().counts_request.is_some() && reads {

@@ -72,6 +72,10 @@ pub(crate) struct Hold {
     pub(crate) unlogged: Option<Arc<DecisionRecord>>,
 }
 
+/// The length that is asked for a body without a stated end, which may have no byte: so that it is
+/// refused where a quota of bytes is used up. It is charged by what is read of it.
+pub(crate) const OPEN_ENDED: u64 = 1;
+
 /// Its position in the list of requests with running handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotedAt(pub(crate) u32);
@@ -328,6 +332,10 @@ impl Hold {
     /// The same for a request whose response upgrades its connection to another protocol: it stays
     /// in flight until it is dropped.
     pub(crate) fn upgrade(&mut self, outcome: Outcome, now: Now) {
+        if self.length == Some(OPEN_ENDED) {
+            // From here on the bytes are the other protocol's.
+            (self.length, self.read) = (Some(0), None);
+        }
         self.is_upgraded |= self.settle_all(outcome, now);
     }
 

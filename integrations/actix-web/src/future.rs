@@ -233,7 +233,9 @@ fn finish<B: MessageBody>(
         reply::expose(gate, response.headers_mut());
     }
     let status = response.status();
-    if is_upgrade(status.as_u16(), asked.is_connect) {
+    // actix-web sends the body of a 2xx to `CONNECT` like any other, unless the handler upgrades.
+    let is_tunnel = asked.is_connect && response.response().head().upgrade();
+    if is_upgrade(status.as_u16(), is_tunnel) {
         let (upgraded, wait) = serving.upgrade(gate, status.as_u16());
         let response = response.map_body(|_, body| GateBody::upgraded(body, upgraded));
         return (response, wait);

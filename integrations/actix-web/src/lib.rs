@@ -55,7 +55,9 @@
 //!
 //! By default actix-web notices a disconnected client only at its next write: a silent stream or a
 //! slow handler keeps its hold until then. With `HttpServer::h1_allow_half_closed(false)` it
-//! notices at once.
+//! notices at once over HTTP/1.1. **Over HTTP/2 actix-web runs a handler to its end**, whatever
+//! becomes of its client: hold and place stay taken until then, so give handlers that may not end a
+//! timeout.
 
 mod body;
 mod digest;

@@ -34,6 +34,9 @@ struct IngestRoutes;
 /// The same for [`admin_routes`], with the path that they are under.
 struct AdminRoutes(String);
 
+/// The name of the resource of [`admin_routes`] in the `App`.
+const ADMIN: &str = "tallygate-admin";
+
 /// What a browser says about the page that sends a request (Fetch Metadata, W3C).
 const SEC_FETCH_SITE: header::HeaderName = header::HeaderName::from_static("sec-fetch-site");
 
@@ -193,15 +196,23 @@ pub fn admin_routes(gate: &Gate, path: &str) -> impl FnOnce(&mut ServiceConfig) 
     let admin = gate.admin();
     move |config| {
         let operate = move |request, body| operate(admin.clone(), request, body);
-        let scope = web::scope(&path).default_service(web::to(operate));
+        let all = web::resource(["", "/{tail:.*}"]).name(ADMIN).to(operate);
+        let scope = web::scope(&path).service(all);
         config.app_data(AdminRoutes(path)).service(scope);
     }
 }
 
+/// The path below the routes' own, as sent: actix-web's view of it is decoded, and an id may hold a
+/// slash. Scopes around them have as many segments in it as in their patterns.
+fn below_mount(request: &HttpRequest) -> &str {
+    let pattern = request.match_pattern().unwrap_or_default();
+    let segments = pattern.matches('/').count();
+    let path = request.uri().path();
+    path.match_indices('/').nth(segments).map_or("", |(at, _)| &path[at..])
+}
+
 async fn operate(admin: Admin, request: HttpRequest, body: web::Payload) -> HttpResponse {
-    let mounted = request.app_data::<AdminRoutes>().map_or("", |routes| &routes.0);
-    // As sent: actix-web's own view of it is decoded, and an id may hold a slash.
-    let path = request.uri().path().strip_prefix(mounted).unwrap_or_default();
+    let path = below_mount(&request);
     let method = request.method().as_str();
     if let Some(page) = admin.console(method, path) {
         return response(page);
@@ -218,13 +229,15 @@ async fn operate(admin: Admin, request: HttpRequest, body: web::Payload) -> Http
     response(admin.reply(&operator, asked).await)
 }
 
-/// Whether this is a request for its own `App`'s operator's routes.
+/// Whether this is a request for its own `App`'s operator's routes, and not for one of the app's
+/// own below the same path.
 fn is_admin(request: &ServiceRequest) -> bool {
     let within = |routes: &AdminRoutes| {
         let rest = request.uri().path().strip_prefix(&*routes.0);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    request.app_data::<AdminRoutes>().is_some_and(within)
+    let is_within = request.app_data::<AdminRoutes>().is_some_and(within);
+    is_within && request.match_name() == Some(ADMIN)
 }
 
 async fn take_usage(gate: Gate, request: HttpRequest, body: web::Payload) -> HttpResponse {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use actix_web::dev::{Payload, RequestHead, ServiceRequest};
 use actix_web::error::PayloadError;
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::http::{Version, header};
+use actix_web::http::{Method, Version, header};
 use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest};
 use futures_core::Stream;
@@ -23,6 +23,8 @@ pub(crate) struct View<'a> {
     head: &'a RequestHead,
     peer: Option<IpAddr>,
     length: Option<u64>,
+    /// See [`is_open_ended`].
+    open_ended: bool,
     claims: Option<Claims>,
 }
 
@@ -31,7 +33,8 @@ impl<'a> View<'a> {
     pub(crate) fn of(request: &'a ServiceRequest) -> Self {
         let (http, payload) = request.parts();
         let length = length(http.head(), payload);
-        Self { length, routed: Some(request), ..Self::of_handled(http) }
+        let open_ended = is_open_ended(http.head(), payload);
+        Self { length, open_ended, routed: Some(request), ..Self::of_handled(http) }
     }
 
     /// A request whose body is not counted.
@@ -39,7 +42,8 @@ impl<'a> View<'a> {
         let peer = request.peer_addr().map(|address| address.ip());
         // A shared pointer, so nothing of the request stays borrowed.
         let claims = request.extensions().get::<Claims>().cloned();
-        Self { http: request, routed: None, head: request.head(), peer, length: None, claims }
+        let head = request.head();
+        Self { http: request, routed: None, head, peer, length: None, open_ended: false, claims }
     }
 }
 
@@ -124,6 +128,13 @@ fn length(head: &RequestHead, payload: &Payload) -> Option<u64> {
     }
 }
 
+/// Whether actix-http makes the rest of the connection the body of a request: that of one for a
+/// WebSocket, or of a `CONNECT`, whatever the handler answers.
+fn is_open_ended(head: &RequestHead, payload: &Payload) -> bool {
+    let asks = head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE);
+    asks && head.version < Version::HTTP_2 && !matches!(payload, Payload::None)
+}
+
 impl RequestView for View<'_> {
     fn method(&self) -> &str {
         self.head.method.as_str()
@@ -135,6 +146,10 @@ impl RequestView for View<'_> {
 
     fn query(&self) -> Option<&str> {
         self.http.uri().query()
+    }
+
+    fn is_open_ended(&self) -> bool {
+        self.open_ended
     }
 
     fn counts_reads(&self) -> bool {

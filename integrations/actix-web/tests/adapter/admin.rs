@@ -2,7 +2,7 @@
 
 use actix_web::body::to_bytes;
 use actix_web::http::Method;
-use actix_web::{App, test};
+use actix_web::{App, test, web};
 use tallygate::GateBuilder;
 use tallygate::directory::Role;
 use tallygate_actix_web::{GateMiddleware, admin_routes};
@@ -56,6 +56,49 @@ async fn an_operator_changes_a_tenant_and_nobody_else_does() {
     let beside = call("", "GET /adminx", "none", String::new()).await;
     assert_eq!(beside.0, 401, "another path is behind the gate: {}", beside.1);
     gate.close().await.unwrap();
+}
+
+#[actix_web::test]
+async fn the_apps_own_routes_below_the_operators_path_are_behind_the_gate() {
+    let (gate, _clock) = tallygate::testing::gate(PLANS);
+    let own = async || "own";
+    let app = App::new()
+        .wrap(GateMiddleware::new(&gate))
+        .route("/admin/reports", web::get().to(own))
+        .service(web::scope("/admin/own").route("/{name}", web::get().to(own)))
+        .configure(admin_routes(&gate, "/admin"));
+    let app = test::init_service(app).await;
+    for path in ["/admin/reports", "/admin/own/x"] {
+        let answer = test::call_service(&app, test::TestRequest::with_uri(path).to_request()).await;
+        assert_eq!(answer.status(), 401, "{path}");
+        let body = to_bytes(answer.into_body()).await.unwrap();
+        let detail = String::from_utf8(body.to_vec()).unwrap();
+        assert!(!detail.contains("operator"), "the gate refuses it: {detail}");
+        let request = test::TestRequest::with_uri(path).insert_header(("x-tenant", "acme"));
+        let answer = test::call_service(&app, request.to_request()).await;
+        assert_eq!(to_bytes(answer.into_body()).await.unwrap_or_default(), "own", "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn the_operators_routes_may_be_in_a_scope() {
+    let service = "store.kind = \"memory\"\nflush.mode = \"fast\"";
+    let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
+    let token = gate.directory().new_operator("kim", Role::Write).await.unwrap();
+    gate.directory().tenant("a/b").note("signed up").save().await.unwrap();
+    let scope = web::scope("/in/{region}").configure(admin_routes(&gate, "/ops/admin"));
+    let app = test::init_service(App::new().service(scope)).await;
+    let answer = async |path: &str| {
+        let request = test::TestRequest::with_uri(path);
+        let bearer = ("authorization", format!("Bearer {}", token.expose()));
+        let answer = test::call_service(&app, request.insert_header(bearer).to_request()).await;
+        (answer.status().as_u16(), to_bytes(answer.into_body()).await.unwrap_or_default())
+    };
+    let (status, body) = answer("/in/e%2Fu/ops/admin/tenants/a%2Fb").await;
+    let tenant: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    assert_eq!((status, &*tenant["id"].to_string()), (200, "\"a/b\""));
+    let (status, page) = answer("/in/eu/ops/admin").await;
+    assert!(status == 200 && page.starts_with(b"<!"), "{status}");
 }
 
 #[actix_web::test]

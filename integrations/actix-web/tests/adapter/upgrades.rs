@@ -96,3 +96,74 @@ fn the_body_of_an_upgraded_connection_keeps_its_place_by_itself() {
     drop(sockets);
     gated.until_in_flight(0);
 }
+
+/// actix-web writes a body after a 2xx to `CONNECT` as it does to any other method.
+#[test]
+fn the_bytes_of_an_answer_to_connect_are_counted_and_cut() {
+    let plans = "default-plan = \"free\"\n[meter.egress]\ncount = \"response-bytes\"\n\
+                 cut = true\n[plan.free]\nquota.egress = \"100KB/day\"\n";
+    let gated = Gated::new(plans);
+    let gate = gated.gate.clone();
+    let server = Server::start(move || {
+        let page = async || {
+            let chunks =
+                (0..200).map(|_| Ok::<_, actix_web::Error>(Bytes::from("#".repeat(1_000))));
+            HttpResponse::Ok().streaming(tokio_stream::iter(chunks))
+        };
+        App::new().wrap(GateMiddleware::new(&gate)).route("/page", web::route().to(page))
+    });
+    let mut socket = server.open_raw("CONNECT", "/page", "x-tenant: acme\r\n\r\n");
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer); // a body that is cut ends with an error
+    let sent = answer.iter().filter(|byte| **byte == b'#').count();
+    assert!(sent <= 100_000, "{sent}");
+    let text = String::from_utf8_lossy(&answer[..answer.len().min(300)]);
+    assert_eq!(gated.meter("egress").0, sent as u64, "{text}");
+}
+
+/// To actix-web the rest of the connection is the body of such a request, whatever is answered.
+#[test]
+fn bytes_that_a_handler_reads_of_a_request_for_another_protocol_are_counted() {
+    let plans = "default-plan = \"free\"\n[meter.ingress]\ncount = \"request-bytes\"\n\
+                 [plan.free]\nquota.ingress = \"100KB/day\"\n";
+    let gated = Gated::new(plans);
+    let gate = gated.gate.clone();
+    let server = Server::start(move || {
+        let read = async |mut payload: Payload| {
+            let mut left = 80_000_usize;
+            while let Some(Ok(bytes)) = payload.next().await {
+                left = left.saturating_sub(bytes.len());
+                if left == 0 {
+                    break;
+                }
+            }
+            HttpResponse::Ok().finish()
+        };
+        App::new()
+            .wrap(GateMiddleware::new(&gate))
+            .route("/read", web::post().to(read))
+            .route("/echo", web::get().to(echo))
+    });
+    let status = || {
+        let mut socket =
+            server.open_raw("POST", "/read", "x-tenant: acme\r\nupgrade: websocket\r\n\r\n");
+        let _ = socket.get_mut().write_all(&[b'x'; 80_000]); // a refusal does not read it
+        http::head(&mut socket).map_or(0, |head| head.status)
+    };
+    assert_eq!([status(), status()], [200, 200]);
+    assert_eq!(gated.meter("ingress").0, 160_000, "what is beyond the quota is owed");
+    assert_eq!(status(), 429);
+
+    // A connection that does become another protocol's is not counted.
+    let gated = Gated::new(plans);
+    let gate = gated.gate.clone();
+    let server = Server::start(move || {
+        App::new().wrap(GateMiddleware::new(&gate)).route("/echo", web::get().to(echo))
+    });
+    let (status, mut socket) = open(&server, "/echo");
+    assert_eq!(status, 101);
+    socket.get_mut().write_all(b"abc").unwrap();
+    socket.read_exact(&mut [0; 3]).unwrap();
+    drop(socket);
+    assert_eq!(gated.meter("ingress"), (0, 0));
+}
