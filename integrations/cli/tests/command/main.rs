@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod alert_rights;
 #[cfg(feature = "notify-aws")]
 mod alerts_aws;
 #[cfg(feature = "stripe")]
