@@ -9,9 +9,12 @@
 //!
 //! The hot path updates one metric, [`Metric::Decisions`]; the gate caches its handles by plan,
 //! route, outcome and policy in a `Decisions`, so that counting a decision needs no look-up and no
-//! allocation.
+//! allocation. What goes back (`refunded` of [`Metric::Units`]) is counted where it does, by a
+//! `Refunds`; what is used, where it is collected for the log.
 
 use std::sync::Arc;
+#[cfg(feature = "metrics")]
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
@@ -127,7 +130,8 @@ metrics! {
     /// Decisions; `policy` is the limit that refused, or empty.
     Decisions = Counter "tallygate_decisions_total" "count" ["plan" "route" "outcome" "policy"];
     /// Units that went to the log: `used` by requests and work, `reported` as events; `over`, of
-    /// both, was drawn beyond a quota that bills. By the plan at that time.
+    /// both, was drawn beyond a quota that bills. And `refunded`, which did not: due or held, and
+    /// given back. By the plan at that time.
     Units = Counter "tallygate_units_total" "count" ["meter" "plan" "outcome"];
     /// Time for which a request waited for units of a lease, which were `answered` for, or the
     /// store was `away`.
@@ -265,6 +269,8 @@ pub(crate) enum UnitsOutcome {
     Reported,
     /// Of both: drawn beyond a quota that bills.
     Over,
+    /// Given back by requests and work.
+    Refunded,
 }
 
 #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
@@ -275,6 +281,46 @@ impl UnitsOutcome {
             Self::Used => "used",
             Self::Reported => "reported",
             Self::Over => "over",
+            Self::Refunded => "refunded",
+        }
+    }
+}
+
+/// The handle of the refunded units of one meter and plan, looked up once and cached by its owner.
+/// It counts whole units, and keeps less than one until the next refund completes it.
+#[cfg(feature = "metrics")]
+pub(crate) struct Refunds {
+    counter: metrics::Counter,
+    /// Atoms so far.
+    atoms: AtomicU64,
+    /// Atoms of a unit.
+    scale: u64,
+}
+
+#[cfg(feature = "metrics")]
+impl std::fmt::Debug for Refunds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Refunds")
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Refunds {
+    /// Looks up the handle, for a meter with so many atoms in a unit.
+    pub(crate) fn new(plan: &Arc<str>, meter: &Arc<str>, scale: u64) -> Self {
+        let counter = backend::units_handle(plan, meter, UnitsOutcome::Refunded);
+        Self { counter, atoms: AtomicU64::new(0), scale: scale.max(1) }
+    }
+
+    /// Counts atoms that went back.
+    #[inline]
+    pub(crate) fn count(&self, atoms: u64) {
+        let before = self.atoms.fetch_add(atoms, Ordering::Relaxed);
+        let units = before.wrapping_add(atoms) / self.scale;
+        // Past the largest number it begins anew: one refund is missing then.
+        let more = units.saturating_sub(before / self.scale);
+        if more > 0 {
+            self.counter.increment(more);
         }
     }
 }
@@ -424,12 +470,20 @@ mod backend {
     }
 
     pub(super) fn units(plan: &Arc<str>, meter: &Arc<str>, outcome: UnitsOutcome, n: u64) {
+        units_handle(plan, meter, outcome).increment(n);
+    }
+
+    pub(super) fn units_handle(
+        plan: &Arc<str>,
+        meter: &Arc<str>,
+        outcome: UnitsOutcome,
+    ) -> metrics::Counter {
         let labels = vec![
             Label::new("meter", SharedString::from(Arc::clone(meter))),
             Label::new("plan", SharedString::from(Arc::clone(plan))),
             Label::from_static_parts("outcome", outcome.word()),
         ];
-        metrics::counter!(Metric::Units.name, labels).increment(n);
+        metrics::counter!(Metric::Units.name, labels)
     }
 
     pub(super) fn limit_used(tenant: &Arc<str>, limit: &Arc<str>, share: f64) {

@@ -22,7 +22,7 @@ const FEATURES: [(&str, &str); 7] = [
     ("tallygate-tonic", "jwt,stripe,metrics"),
     ("tallygate-lambda", "dynamodb,stripe"),
     ("tallygate-notify-aws", "sns,eventbridge"),
-    ("tallygate-cli", "dynamodb,parquet"),
+    ("tallygate-cli", "dynamodb,notify-aws,parquet"),
 ];
 
 /// The AWS SDK follows compilers closely, so `dynamodb` asks for its own; README.md says which.

@@ -26,11 +26,13 @@ use crate::payers::purse;
 use crate::policy::taken::{DrawnFrom, PARTS, PaysFor, Taken};
 use crate::policy::{AmountSource, AskIndex, ByteMeter, CounterIndex, MeterAsk, QuotaIndex};
 use crate::table::Index;
+use crate::telemetry;
 
 mod going_on;
 mod keyed;
 mod listed;
 mod plain;
+mod refunds;
 mod reserve;
 #[cfg(any(test, feature = "testing"))]
 mod seen;
@@ -41,9 +43,10 @@ mod use_up;
 
 pub(crate) use listed::LazyList;
 use plain::Plain;
+use refunds::{count_due, count_held};
 pub(crate) use spare::{HoldBox, Spares};
 use state::{FORGIVEN, HoldState};
-use use_up::{Knowledge, count, use_up};
+use use_up::{Knowledge, count, held_for, use_up};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -278,14 +281,9 @@ impl Hold {
         beyond.max().unwrap_or(0)
     }
 
-    /// Units it holds for an ask: for each part, all its payers hold as much.
+    /// Units it holds for an ask.
     fn held_for(&self, ask: AskIndex) -> u64 {
-        let policy = &self.of.sheet.policy;
-        let pays = |took: &&Taken| !policy.is_of_rate(&took.from);
-        let of_ask = self.taken().iter().filter(|took| took.is_of(ask)).filter(pays);
-        let mut part = None;
-        let once = of_ask.filter(|took| part.replace(took.draw) != Some(took.draw));
-        once.fold(0, |sum, took| sum.saturating_add(took.n))
+        held_for(&self.of.sheet.policy, self.taken(), ask)
     }
 
     /// The number of the next draw. Earlier draws that are used up are dropped, so that a stream of
@@ -424,19 +422,22 @@ impl Hold {
 
     /// Gives the costs back uncharged.
     fn forgive(&mut self, now: Now) {
-        let rules = self.of.rules();
+        let (rules, known, is_replay) = (self.of.rules(), self.known(), self.is_replay());
         let listed = self.list.open();
+        listed.recorded.rows_mut().resize(rules.meters.len(), 0);
         let is_cost = |ask: AskIndex| {
             let ask = rules.meters.get(ask);
             ask.is_some_and(|a| matches!(a.known, AmountSource::Cost | AmountSource::Length))
         };
+        if telemetry::IS_ON && !is_replay {
+            count_due(&self.of.sheet, rules, listed, known);
+        }
         for took in &mut listed.taken {
             if matches!(took.pays, PaysFor::Ask(ask) if is_cost(ask)) && took.is_units() {
                 purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
                 took.n = 0;
             }
         }
-        listed.recorded.rows_mut().resize(rules.meters.len(), 0);
         for i in rules.meters.indices().filter(|ask| is_cost(*ask)) {
             listed.recorded[i] = FORGIVEN;
         }
@@ -494,6 +495,12 @@ impl Hold {
             self.release_plain();
             return;
         }
+        count_held(&self.of.sheet, self.of.rules(), self.taken());
+        self.release_listed(now);
+    }
+
+    /// The same of what is in the list, without a word to the metric.
+    fn release_listed(&mut self, now: Now) {
         let Some(listed) = self.list.get_mut() else {
             return;
         };

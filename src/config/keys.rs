@@ -220,7 +220,7 @@ static METRICS: Shape = Shape {
 
 static NOTIFY: Shape = Shape {
     name: "service file's [[notify]]",
-    required: &[&["webhook", "slack"]],
+    required: &[&["webhook", "slack", "sns", "eventbridge"]],
     keys: &[
         key("name", Form::Filled, "Its name, by which alerts wait for it. Default: its kind."),
         key(
@@ -231,6 +231,18 @@ static NOTIFY: Shape = Shape {
         .secret(),
         key("secret", REFERENCE, "The key of a webhook's signatures.").like(LIKE).secret(),
         key("slack", REFERENCE, "Alerts as Slack messages: the URL.").like(LIKE).secret(),
+        key(
+            "sns",
+            Form::Or(&Form::Filled, &SECRET),
+            "Alerts to a topic of Amazon SNS: its ARN, or a reference to it.",
+        )
+        .like("\"arn:aws:sns:eu-west-1:123456789012:alerts\""),
+        key(
+            "eventbridge",
+            Form::Or(&Form::Filled, &SECRET),
+            "Alerts to an event bus of Amazon EventBridge: its name or ARN, or a reference to it.",
+        )
+        .like("\"default\""),
         key("events", Form::Words(ALERT_KINDS), "The kinds of alerts. Default: all."),
     ],
 };

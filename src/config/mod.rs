@@ -29,12 +29,10 @@ mod tables;
 pub(crate) use identify::has_no_such_port;
 #[cfg(test)]
 pub(crate) use notify::ALERT_KINDS;
-pub(crate) use notify::{MAX_DESTINATION_CHARS, MAX_DESTINATIONS, NotifyConfig};
-#[cfg_attr(
-    not(feature = "notify"),
-    allow(unused_imports, reason = "as those of `[[notify]]`")
-)]
-pub(crate) use notify::{NotifyTarget, NotifyUrl};
+pub(crate) use notify::{
+    AwsService, HttpTarget, MAX_DESTINATION_CHARS, MAX_DESTINATIONS, NotifyAddress, NotifyConfig,
+    NotifyTarget,
+};
 pub(crate) use secret::{Secret, SecretError, SecretRef, SecretSource};
 #[cfg(feature = "stripe")]
 pub use stripe::StripeConfig;

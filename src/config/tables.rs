@@ -251,6 +251,54 @@ fn notify(report: &mut Findings<'_>, top: TomlTable<'_>) -> Vec<NotifyConfig> {
 }
 
 fn destination(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<NotifyConfig> {
+    let name = table.filled("name");
+    if let Some(name) = name.as_ref().filter(|it| !is_destination(it.text)) {
+        let message = "a destination's name is 1 to 64 characters of a-z, 0-9 and -";
+        report.error(name.span.clone(), message, "as in \"ops\"");
+    }
+    let (kind, to) = target(report, table)?;
+    let events = table.texts("events").iter().map(|it| it.text.to_owned()).collect();
+    Some(NotifyConfig { name: name.map_or(kind, |it| it.text).to_owned(), to, events })
+}
+
+/// What it is, with the key that says so.
+fn target(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<(&'static str, NotifyTarget)> {
+    let key = secret(report, table, "secret", "notify.secret");
+    let slack = |url| ("slack", NotifyTarget::Http(HttpTarget::Slack { url }));
+    let other = match AwsService::ALL.iter().find_map(|it| aws(report, table, *it)) {
+        Some(aws) => Some(aws),
+        None => secret(report, table, "slack", "notify.slack").map(slack),
+    };
+    let Some(other) = other else {
+        return webhook(report, table, key).map(|to| ("webhook", NotifyTarget::Http(to)));
+    };
+    if let Some(span) = table.key_span("secret") {
+        report.error(span, "`secret` belongs to a webhook", "leave it out");
+    }
+    Some(other)
+}
+
+fn aws(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    service: AwsService,
+) -> Option<(&'static str, NotifyTarget)> {
+    let key = service.key();
+    let written = table.filled(key);
+    if let Some(wrong) = written.as_ref().filter(|it| !service.has(it.text)) {
+        let (message, help) = service.mistake();
+        report.error(wrong.span.clone(), message, help);
+    }
+    let kept = secret(report, table, key, &format!("notify.{key}")).map(NotifyAddress::Kept);
+    let address = written.map(|it| NotifyAddress::Written(it.text.into())).or(kept)?;
+    Some((key, NotifyTarget::Aws { service, address }))
+}
+
+fn webhook(
+    report: &mut Findings<'_>,
+    table: TomlTable<'_>,
+    key: Option<SecretRef>,
+) -> Option<HttpTarget> {
     let written = table.filled("webhook");
     if let Some(url) = &written
         && (!(url.text.starts_with("https://") || url.text.starts_with("http://"))
@@ -263,33 +311,15 @@ fn destination(report: &mut Findings<'_>, table: TomlTable<'_>) -> Option<Notify
         let help = "as in \"https://example.com:8443/alerts\", or leave it out for the usual one";
         report.error(url.span.clone(), message, help);
     }
-    let name = table.filled("name");
-    if let Some(name) = name.as_ref().filter(|it| !is_destination(it.text)) {
-        let message = "a destination's name is 1 to 64 characters of a-z, 0-9 and -";
-        report.error(name.span.clone(), message, "as in \"ops\"");
-    }
-    let key = secret(report, table, "secret", "notify.secret");
-    let (kind, to) = match secret(report, table, "slack", "notify.slack") {
-        Some(url) => {
-            if let Some(span) = table.key_span("secret") {
-                report.error(span, "`secret` belongs to a webhook", "leave it out");
-            }
-            ("slack", NotifyTarget::Slack { url })
-        }
-        None => {
-            let kept = secret(report, table, "webhook", "notify.webhook").map(NotifyUrl::Kept);
-            let url = written.map(|url| NotifyUrl::Written(url.text.into())).or(kept)?;
-            let Some(secret) = key else {
-                let span = table.key_span("webhook").unwrap_or_default();
-                let help = "write `secret = { env = \"..\" }`, and share it with the receiver";
-                report.error(span, "a webhook without `secret` could be sent by anyone", help);
-                return None;
-            };
-            ("webhook", NotifyTarget::Webhook { url, secret })
-        }
+    let kept = secret(report, table, "webhook", "notify.webhook").map(NotifyAddress::Kept);
+    let url = written.map(|url| NotifyAddress::Written(url.text.into())).or(kept)?;
+    let Some(secret) = key else {
+        let span = table.key_span("webhook").unwrap_or_default();
+        let help = "write `secret = { env = \"..\" }`, and share it with the receiver";
+        report.error(span, "a webhook without `secret` could be sent by anyone", help);
+        return None;
     };
-    let events = table.texts("events").iter().map(|it| it.text.to_owned()).collect();
-    Some(NotifyConfig { name: name.map_or(kind, |it| it.text).to_owned(), to, events })
+    Some(HttpTarget::Webhook { url, secret })
 }
 
 fn ingest(report: &mut Findings<'_>, table: TomlTable<'_>) -> IngestConfig {

@@ -600,9 +600,67 @@ fn destinations_of_alerts_have_names_and_kinds() {
 }
 
 #[test]
+fn topics_and_event_buses_are_destinations() {
+    for (line, kind, service) in [
+        ("sns = \"arn:aws:sns:eu-west-1:123456789012:alerts\"", "sns", AwsService::Sns),
+        (
+            "sns = \"arn:aws-us-gov:sns:us-gov-west-1:000000000000:a_B-1.fifo\"",
+            "sns",
+            AwsService::Sns,
+        ),
+        ("sns = { env = \"TOPIC\" }", "sns", AwsService::Sns),
+        ("eventbridge = \"default\"", "eventbridge", AwsService::EventBridge),
+        ("eventbridge = \"aws.partner/x.com/1\"", "eventbridge", AwsService::EventBridge),
+        (
+            "eventbridge = \"arn:aws:events:eu-west-1:123456789012:event-bus/ops\"",
+            "eventbridge",
+            AwsService::EventBridge,
+        ),
+        ("eventbridge = { file = \"/run/bus\" }", "eventbridge", AwsService::EventBridge),
+    ] {
+        let config = parse(&format!("[[notify]]\n{line}\nevents = [\"plan.changed\"]")).unwrap();
+        let [of] = &config.notify[..] else { panic!("{line}") };
+        assert_eq!(of.name, kind, "{line}");
+        assert!(of.wants("plan.changed") && !of.wants("usage.late"), "{line}");
+        let NotifyTarget::Aws { service: found, .. } = &of.to else { panic!("{line}") };
+        assert_eq!(*found, service, "{line}");
+    }
+}
+
+#[test]
+fn an_address_that_no_topic_or_bus_has_is_an_error_that_shows_one() {
+    for (key, wrong) in [
+        ("sns", "alerts"),
+        ("sns", "arn:aws:sns:eu-west-1:123456789012"),
+        ("sns", "arn:aws:sns:eu-west-1:123456789012:"),
+        ("sns", "arn:aws:sns:eu-west-1:12345678901:alerts"),
+        ("sns", "arn:aws:sns:eu west:123456789012:alerts"),
+        ("sns", "arn:aws:sns::123456789012:alerts"),
+        ("sns", "arn:aws:sqs:eu-west-1:123456789012:alerts"),
+        ("sns", "arn:aws:sns:eu-west-1:123456789012:alerts:6b0e71bd"),
+        ("sns", "arn:aws:sns:eu-west-1:123456789012:al erts"),
+        ("sns", "arn:aws:sns:eu-west-1:123456789012:.fifo"),
+        ("sns", "https://sns.eu-west-1.amazonaws.com/alerts"),
+        ("eventbridge", "my bus"),
+        ("eventbridge", "arn:aws:events:eu-west-1:123456789012:rule/ops"),
+        ("eventbridge", "arn:aws:events:eu-west-1:123456789012:event-bus/"),
+        ("eventbridge", &"x".repeat(257)),
+    ] {
+        let found = error(&format!("[[notify]]\n{key} = \"{wrong}\""));
+        let example =
+            if key == "sns" { "\"arn:aws:sns:" } else { "\"default\" or \"arn:aws:events:" };
+        assert!(found.to_string().contains(example), "{key} = {wrong}: {found}");
+    }
+}
+
+#[test]
 fn a_destination_that_could_not_work_is_an_error() {
+    let two = "[[notify]]\nsns = { env = \"A\" }\neventbridge = \"default\"";
+    let signed = "[[notify]]\nsns = { env = \"A\" }\nsecret = { env = \"K\" }";
     for (wrong, words) in [
-        ("[[notify]]\nname = \"ops\"", "needs one of `webhook`, `slack`"),
+        ("[[notify]]\nname = \"ops\"", "needs one of `webhook`, `slack`, `sns`, `eventbridge`"),
+        (two, "eventbridge"),
+        (signed, "belongs to a webhook"),
         ("[[notify]]\nwebhook = \"https://a.example\"", "without `secret`"),
         ("[[notify]]\nwebhook = \"http://a.example\"\nsecret = { env = \"K\" }", "https://"),
         ("[[notify]]\nwebhook = \"ops\"\nsecret = { env = \"K\" }", "https://"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::health::Trouble;
 use crate::clock::Clock;
-use crate::config::{self, NotifyConfig};
+use crate::config::{self, AwsService, Config, HttpTarget, NotifyConfig, NotifyTarget};
 use crate::error::Error;
 use crate::notify::NotifierFuture;
 use crate::notify::kinds;
@@ -42,13 +42,11 @@ impl Alerts {
     }
 }
 
-/// The destinations of the service file and of the host.
+/// Checks all destinations together.
 pub(super) fn destinations(
-    written: Vec<Arc<dyn Notifier>>,
-    own: Vec<Arc<dyn Notifier>>,
+    all: Vec<Arc<dyn Notifier>>,
     sends: bool,
 ) -> Result<Vec<Destination>, Error> {
-    let all: Vec<_> = written.into_iter().chain(own).collect();
     for (at, notifier) in all.iter().enumerate() {
         let name = notifier.name();
         if !config::is_destination(name) {
@@ -66,31 +64,107 @@ pub(super) fn destinations(
     Ok(all.into_iter().map(|notifier| Destination::new(notifier, sends)).collect())
 }
 
-/// The destinations of the service file, with their secrets read where this process sends.
-pub(super) fn written(
+/// The destinations of the service file, with their secrets read where this process sends, and then
+/// those that the host has handed in beside them.
+pub(super) fn notifiers(
     tables: &[NotifyConfig],
+    mut own: Vec<Arc<dyn Notifier>>,
     sends: bool,
     clock: &Arc<dyn Clock>,
 ) -> Result<Vec<Arc<dyn Notifier>>, Error> {
     let mut all: Vec<Arc<dyn Notifier>> = Vec::new();
     for table in tables {
-        all.push(if sends { sender(table, clock)? } else { Arc::new(ByOthers(table.clone())) });
+        let notifier: Arc<dyn Notifier> = match &table.to {
+            NotifyTarget::Aws { service, .. } => {
+                let handed_in = own.iter().position(|it| it.name() == table.name);
+                match handed_in.map(|at| own.remove(at)) {
+                    Some(by) => Arc::new(HandedIn { table: table.clone(), by }),
+                    None if sends => return Err(no_client(table, *service)),
+                    None => Arc::new(ByOthers(table.clone())),
+                }
+            }
+            NotifyTarget::Http(to) if sends => sender(table, to, clock)?,
+            NotifyTarget::Http(_) => Arc::new(ByOthers(table.clone())),
+        };
+        all.push(notifier);
     }
+    all.append(&mut own);
     Ok(all)
 }
 
 #[cfg(feature = "notify")]
-fn sender(table: &NotifyConfig, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Notifier>, Error> {
-    let env = |name: &str| std::env::var(name).ok();
-    let notifier = crate::notify::web::HttpNotifier::new(table, &env, clock.clone());
+fn sender(
+    table: &NotifyConfig,
+    to: &HttpTarget,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Notifier>, Error> {
+    let notifier = crate::notify::web::HttpNotifier::new(table, to, &env, clock.clone());
     Ok(Arc::new(notifier.map_err(Error::Config)?))
 }
 
 /// Refuses a setting whose feature is not built in, rather than ignore it.
 #[cfg(not(feature = "notify"))]
-fn sender(_: &NotifyConfig, _: &Arc<dyn Clock>) -> Result<Arc<dyn Notifier>, Error> {
+fn sender(
+    _: &NotifyConfig,
+    _: &HttpTarget,
+    _: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Notifier>, Error> {
     let message = "[[notify]] needs the feature `notify` of tallygate, which is off here";
     Err(Error::Config(message.into()))
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The error of a service of AWS that this program has no client for.
+fn no_client(table: &NotifyConfig, service: AwsService) -> Error {
+    let (name, place, key) = (&table.name, service.place(), service.key());
+    Error::Config(format!(
+        "[[notify]] `{name}` is {place}, and this program has handed in no client for it\n\
+         help: add the crate tallygate-notify-aws with its feature `{key}`, and open the gate with \
+         `tallygate_notify_aws::hand_in(Gate::builder(\"tallygate.toml\"), &aws)?.open()`; or hand \
+         in a `Notifier` of that name"
+    ))
+}
+
+/// Name and address of each destination of this service.
+pub(super) fn of_aws(config: &Config, service: AwsService) -> Result<Vec<(String, String)>, Error> {
+    let mut all = Vec::new();
+    for table in &config.notify {
+        let NotifyTarget::Aws { service: of, address } = &table.to else { continue };
+        if *of != service {
+            continue;
+        }
+        let address = address.resolve(&env).map_err(|error| Error::Config(error.to_string()))?;
+        // One that is kept elsewhere was not checked with the file, and may be another secret.
+        if !service.has(address.expose()) {
+            let ((mistake, help), name) = (service.mistake(), &table.name);
+            return Err(Error::Config(format!("[[notify]] `{name}`: {mistake}\nhelp: {help}")));
+        }
+        all.push((table.name.clone(), address.expose().to_owned()));
+    }
+    Ok(all)
+}
+
+/// A destination of the service file that the host sends to.
+struct HandedIn {
+    table: NotifyConfig,
+    by: Arc<dyn Notifier>,
+}
+
+impl Notifier for HandedIn {
+    fn name(&self) -> &str {
+        &self.table.name
+    }
+
+    fn wants(&self, kind: &str) -> bool {
+        self.table.wants(kinds::word(kind)) && self.by.wants(kind)
+    }
+
+    fn deliver(&self, alert: Notification) -> NotifierFuture {
+        self.by.deliver(alert)
+    }
 }
 
 /// A destination that only other processes send to.

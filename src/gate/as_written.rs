@@ -102,6 +102,8 @@ pub(super) struct Given {
     pub(super) work_only: bool,
     /// Whether alerts are sent from here.
     pub(super) sends_alerts: bool,
+    /// Destinations of alerts, some of which the service file may name.
+    pub(super) notifiers: Vec<Arc<dyn Notifier>>,
     /// For the times of signatures.
     pub(super) clock: Arc<dyn Clock>,
     #[cfg(feature = "stripe")]
@@ -120,7 +122,7 @@ pub(super) struct AsWritten {
     pub(super) settings: Settings,
     #[cfg(feature = "stripe")]
     pub(super) stripe: Option<super::billing::StripeSetup>,
-    /// The destinations of alerts in the service file.
+    /// The destinations of alerts: those of the service file, then the host's.
     pub(super) notifiers: Vec<Arc<dyn Notifier>>,
     pub(super) said: Said,
 }
@@ -205,7 +207,8 @@ impl Given {
         #[cfg(feature = "stripe")]
         let stripe = super::billing::stripe(self.stripe.as_ref().or(config.stripe.as_ref()))?;
         let settings = Settings::new(&config)?;
-        let notifiers = alerts::written(&config.notify, self.sends_alerts, &self.clock)?;
+        let (sends, clock) = (self.sends_alerts, &self.clock);
+        let notifiers = alerts::notifiers(&config.notify, self.notifiers, sends, clock)?;
         // Last, for it may make a pepper: a start that another mistake ends has made nothing.
         let by_host = ByHost { store: self.has_store, identify: self.has_identify };
         let Sources { identifier, made_pepper, keys_are_off } =

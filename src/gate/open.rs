@@ -27,7 +27,7 @@ use super::tenants::Tenants;
 use super::{maintain, rates, stores};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now, SystemClock};
-use crate::config::{CapacityConfig, Config, FlushMode, StoreKind};
+use crate::config::{AwsService, CapacityConfig, Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::decision_log::DecisionLog;
 use crate::directory::{Directory, TenantSource};
@@ -224,8 +224,9 @@ impl GateBuilder {
         self
     }
 
-    /// Adds a destination of alerts, beside those of the service file: what an operator must hear
-    /// of is kept in the store until it has been delivered. `docs/alerts.md` lists the kinds.
+    /// Adds a destination of alerts, beside those of the service file, or sends to one of these
+    /// that is of this name and an `sns` or `eventbridge`: what an operator must hear of is kept in
+    /// the store until it has been delivered. `docs/alerts.md` lists the kinds.
     pub fn notifier(mut self, notifier: impl Notifier) -> Self {
         self.notifiers.push(Arc::new(notifier));
         self
@@ -300,6 +301,29 @@ impl GateBuilder {
         }
     }
 
+    /// The topics of SNS that `[[notify]]` of the service file names: the name of each destination,
+    /// and the topic's ARN. The host hands in what sends to each, under that name, with
+    /// [`notifier`](Self::notifier): `tallygate_notify_aws::hand_in` does. Blocks while the file
+    /// is read, and what it names.
+    ///
+    /// # Errors
+    ///
+    /// As [`dynamodb_table`](Self::dynamodb_table), and [`Error::Config`] if a reference to an ARN
+    /// leads to none.
+    pub fn sns_topics(&self) -> Result<Vec<(String, String)>, Error> {
+        alerts::of_aws(&self.config()?, AwsService::Sns)
+    }
+
+    /// The event buses of EventBridge there, as [`sns_topics`](Self::sns_topics): the name of each
+    /// destination, and the bus, which is a name or an ARN.
+    ///
+    /// # Errors
+    ///
+    /// As [`sns_topics`](Self::sns_topics).
+    pub fn event_buses(&self) -> Result<Vec<(String, String)>, Error> {
+        alerts::of_aws(&self.config()?, AwsService::EventBridge)
+    }
+
     /// Reads and checks the files.
     async fn as_written(&self, clock: &Arc<dyn Clock>, now: Now) -> Result<AsWritten, Error> {
         let given = Given {
@@ -309,6 +333,7 @@ impl GateBuilder {
             has_identify: self.custom.is_some(),
             work_only: self.work_only,
             sends_alerts: self.sends_alerts,
+            notifiers: self.notifiers.clone(),
             clock: clock.clone(),
             #[cfg(feature = "stripe")]
             stripe: self.stripe.clone(),
@@ -364,7 +389,7 @@ impl GateBuilder {
         let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
-        let to = alerts::destinations(notifiers, self.notifiers, self.sends_alerts)?;
+        let to = alerts::destinations(notifiers, self.sends_alerts)?;
         let alerts = Arc::new(AlertQueue::new(store.clone(), space.clone(), clock.clone(), to));
         let (hub, queue) = Hub::new(clock.clone());
         hub.incarnation.begin(writer.incarnation);

@@ -92,7 +92,7 @@ impl std::error::Error for NotDelivered {}
 pub type NotifierFuture = Pin<Box<dyn Future<Output = Result<(), NotDelivered>> + Send + 'static>>;
 
 /// A destination of alerts, for [`GateBuilder::notifier`](crate::GateBuilder::notifier). Webhooks
-/// and Slack are ready to use from the service file, SNS and EventBridge in
+/// and Slack are ready to use from the service file, SNS and EventBridge with
 /// `tallygate-notify-aws`.
 ///
 /// One process at a time calls it, with one alert at a time, the oldest first; what it does not

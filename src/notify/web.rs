@@ -18,7 +18,7 @@ use super::kinds::word;
 use super::signature::SigningKeys;
 use super::{NotDelivered, Notification, Notifier, NotifierFuture};
 use crate::clock::Clock;
-use crate::config::{NotifyConfig, NotifyTarget, Secret, has_no_such_port};
+use crate::config::{HttpTarget, NotifyConfig, Secret, has_no_such_port};
 use crate::https::HttpsClient;
 
 /// Largest answer read: it is thrown away.
@@ -54,17 +54,18 @@ impl HttpNotifier {
     /// Reads its secrets. The error names the key of the service file, and no part of them.
     pub(crate) fn new(
         config: &NotifyConfig,
+        to: &HttpTarget,
         env: &dyn Fn(&str) -> Option<String>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, String> {
-        let (url, keys) = match &config.to {
-            NotifyTarget::Webhook { url, secret } => {
+        let (url, keys) = match to {
+            HttpTarget::Webhook { url, secret } => {
                 let read = secret.resolve(env).map_err(|error| error.to_string())?;
                 let keys =
                     SigningKeys::read(&read).map_err(|why| format!("{}: {why}", secret.field))?;
                 (url.resolve(env), Some(keys))
             }
-            NotifyTarget::Slack { url } => (url.resolve(env), None),
+            HttpTarget::Slack { url } => (url.resolve(env), None),
         };
         let url = address(&url.map_err(|error| error.to_string())?)?;
         let client = HttpsClient::new(&url, IDLE).map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::config::Config;
+use crate::config::{Config, NotifyTarget};
 use crate::notify::kinds;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -70,7 +70,9 @@ fn notifier(table: &str, env: &[(&str, &str)]) -> Result<HttpNotifier, String> {
         Some((*value).to_owned())
     };
     let clock = Arc::new(ManualClock::at_unix_ms(1_614_265_330_500));
-    HttpNotifier::new(&config.notify[0], &env, clock)
+    let config = &config.notify[0];
+    let NotifyTarget::Http(to) = &config.to else { panic!("{config:?}") };
+    HttpNotifier::new(config, to, &env, clock)
 }
 
 fn webhook(port: u16) -> HttpNotifier {

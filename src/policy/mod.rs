@@ -83,6 +83,9 @@ pub(crate) struct Policy {
     /// The buckets and leases of scope `tenant`, which a sheet holds in arrays.
     pub(crate) tenant_buckets: Rows<BucketSlot>,
     pub(crate) tenant_leases: Rows<LeaseSlot>,
+    /// The counters of units that went back, by meter; each looked up by the first of them.
+    #[cfg(feature = "metrics")]
+    refunds: OnceLock<Box<[OnceLock<crate::telemetry::Refunds>]>>,
 }
 
 /// A rate with its arithmetic.
@@ -430,6 +433,8 @@ impl Policy {
             debtors: BTreeMap::new(),
             tenant_buckets: Rows::new(),
             tenant_leases: Rows::new(),
+            #[cfg(feature = "metrics")]
+            refunds: OnceLock::new(),
             plan: plan.clone(),
         };
         policy.rates_on = policy.lower_rates(catalog, &plan, together);
@@ -452,6 +457,18 @@ impl Policy {
         let once_only = debtor.is_some_and(|(_, once_only)| *once_only);
         let debtor = debtor.map(|(pool, _)| *pool);
         is_limited.then_some(Payers { meter, quotas, grants, once_only, debtor })
+    }
+
+    /// Counts atoms of a meter of its catalog that were due or held, and went back.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn count_refund(&self, catalog: &Catalog, meter: MeterId, atoms: u64) {
+        let at = usize::from(meter.0);
+        let empty = || catalog.meters.iter().map(|_| OnceLock::new()).collect();
+        let all = self.refunds.get_or_init(empty);
+        if let (Some(refunds), Some(meter)) = (all.get(at), catalog.meters.get(at)) {
+            let new = || crate::telemetry::Refunds::new(&self.plan.name, &meter.name, meter.scale);
+            refunds.get_or_init(new).count(atoms);
+        }
     }
 
     /// The pool that units were taken from.

@@ -94,6 +94,17 @@ impl Sheet {
         }
     }
 
+    /// Counts atoms that were due or held, and went back. Nothing is recorded of them: they are a
+    /// number of the metric.
+    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "nothing is counted"))]
+    #[inline]
+    pub(crate) fn count_refund(&self, meter: MeterId, atoms: u64) {
+        #[cfg(feature = "metrics")]
+        if atoms > 0 {
+            self.policy.count_refund(&self.catalog, meter, atoms);
+        }
+    }
+
     /// A total is full: some of this use is on no record.
     #[cold]
     fn say_cut(&self, meter: MeterId, atoms: u64) {

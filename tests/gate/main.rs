@@ -5,6 +5,7 @@
 
 mod alerts;
 mod app_routes;
+mod aws_alerts;
 mod backups;
 mod balances;
 mod bursts;

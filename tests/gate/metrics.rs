@@ -291,6 +291,77 @@ fn units_are_counted_by_meter_and_plan_as_the_ledger_has_them() {
     });
 }
 
+/// What was due or held and went back: however an ask ends, its units are `used` or `refunded`.
+#[test]
+fn units_that_go_back_are_counted_as_refunded() {
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.jobs]
+        [meter.pages]
+        [meter.credits]
+        sum = { jobs = "2/5" }
+        [meter.tokens]
+        count = "reported"
+        hold  = "10"
+        [plan.free]
+        quota.jobs     = "12/month"
+        quota.requests = "5/month"
+        quota.tokens   = "100/month"
+    "#;
+    recorded(async |seen| {
+        let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
+        let of = |meter: &str, outcome: &str| {
+            seen.get(Metric::Units, &format!("meter={meter} plan=free outcome={outcome}"))
+        };
+        let acme = gate.tenant("acme").await.unwrap();
+        let work = async |n| gate.admit(Ask::new(&acme, "job").cost("jobs", n)).await;
+        work(1).await.unwrap().settle();
+        assert_eq!(of("jobs", "refunded"), None, "nothing went back: {:?}", seen.0);
+        for _ in 0..3 {
+            work(1).await.unwrap().cancel();
+        }
+        assert_eq!(of("jobs", "refunded"), Some(3), "at once: {:?}", seen.0);
+        assert_eq!(of("credits", "refunded"), Some(1), "of 1.2, though no limit holds them");
+        let once = |id| gate.admit(Ask::new(&acme, "job").cost("jobs", 2).once(id));
+        once("k1").await.unwrap().cancel();
+        assert_eq!(of("jobs", "refunded"), Some(5));
+        for _ in 0..2 {
+            once("k1").await.unwrap().settle();
+        }
+        assert_eq!(of("jobs", "refunded"), Some(7), "the second of them was charged already");
+        assert!(work(100).await.is_err());
+        let pages = async || gate.admit(Ask::new(&acme, "job").cost("pages", 4)).await.unwrap();
+        pages().await.cancel();
+        pages().await.settle();
+        drop(pages().await);
+
+        // Of a request that fails, all; of one that uses less than it holds, the rest.
+        for (status, tokens) in [(500, 0), (200, 3), (200, 10), (200, 14), (500, 4)] {
+            let inner = tower::service_fn(async |request: Request<Empty<Bytes>>| {
+                let admitted = request.extensions().get::<tallygate::Admitted>().unwrap();
+                admitted.usage().add("tokens", tokens);
+                let answer = Response::builder().status(status);
+                Ok::<_, Infallible>(answer.body(Empty::<Bytes>::new()).unwrap())
+            });
+            let request = Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap();
+            let response = GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+            assert_eq!(response.status(), status);
+            response.into_body().collect().await.unwrap();
+        }
+        gate.flush_now().await.unwrap();
+        let both = |meter| ["used", "refunded"].map(|it| of(meter, it).unwrap_or(0));
+        assert_eq!(both("jobs"), [3, 7], "{:?}", seen.0);
+        assert_eq!(both("pages"), [4, 8], "{:?}", seen.0);
+        assert_eq!(both("requests"), [3, 2], "{:?}", seen.0);
+        assert_eq!(both("tokens"), [31, 10 + 7 + 6], "{:?}", seen.0);
+        let report = testing::identified_by(&gate, &[("x-tenant", "acme")]).await;
+        let usage = gate.usage_report(&report).await.unwrap();
+        let used = usage.meters.iter().map(|it| (&*it.name, it.used.whole()));
+        let used = BTreeMap::from_iter(used);
+        assert_eq!((used["jobs"], used["tokens"]), (3, 31), "the record has no refund");
+    });
+}
+
 /// What is drawn beyond a quota that bills is counted where it was used, and once.
 #[test]
 fn units_beyond_a_quota_that_bills_are_counted_apart() {

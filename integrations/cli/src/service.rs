@@ -68,7 +68,42 @@ pub(crate) async fn for_alerts(settings: &Settings) -> Result<Gate, Failure> {
     table.remove("flush");
     let text =
         toml::to_string(&table).map_err(|error| Failure::new(code::FILE, error.to_string()))?;
-    Ok(GateBuilder::from_text(&text).work_only().open().await?)
+    let builder = hand_in_aws(GateBuilder::from_text(&text).work_only()).await?;
+    Ok(builder.open().await?)
+}
+
+/// Whether the service file names a topic of SNS, or a bus of EventBridge.
+fn names_aws(builder: &GateBuilder) -> Result<bool, Failure> {
+    Ok(!builder.sns_topics()?.is_empty() || !builder.event_buses()?.is_empty())
+}
+
+/// Hands in what sends to them.
+#[cfg(feature = "notify-aws")]
+async fn hand_in_aws(builder: GateBuilder) -> Result<GateBuilder, Failure> {
+    if !names_aws(&builder)? {
+        return Ok(builder);
+    }
+    let version = aws_config::BehaviorVersion::v2026_01_12();
+    Ok(tallygate_notify_aws::hand_in(builder, &aws_config::load_defaults(version).await)?)
+}
+
+#[cfg(not(feature = "notify-aws"))]
+#[allow(clippy::unused_async, reason = "it waits where the feature is on")]
+async fn hand_in_aws(builder: GateBuilder) -> Result<GateBuilder, Failure> {
+    without_aws(builder)
+}
+
+/// Refuses what a build without the feature does not send to.
+#[cfg(any(test, not(feature = "notify-aws")))]
+fn without_aws(builder: GateBuilder) -> Result<GateBuilder, Failure> {
+    if !names_aws(&builder)? {
+        return Ok(builder);
+    }
+    Err(Failure::new(
+        code::FILE,
+        "[[notify]] names SNS or EventBridge, which this build does not send to\nhelp: cargo \
+         install tallygate-cli --features notify-aws",
+    ))
 }
 
 /// Opens the gate.
@@ -205,5 +240,16 @@ mod tests {
         assert!(table_for(&table, For::Billing).contains_key("stripe"));
         assert!(table_for(&table, For::Top).contains_key("stripe"));
         assert!(!table_for(&table, For::Tenants).contains_key("stripe"));
+    }
+    #[test]
+    fn a_build_that_does_not_send_to_aws_says_which_does() {
+        let of = |line: &str| without_aws(GateBuilder::from_text(&format!("[[notify]]\n{line}")));
+        for line in ["sns = \"arn:aws:sns:eu-west-1:123456789012:a\"", "eventbridge = \"default\""]
+        {
+            let failure = of(line).unwrap_err();
+            assert_eq!(failure.code, code::FILE);
+            assert!(failure.text.contains("--features notify-aws"), "{}", failure.text);
+        }
+        assert!(of("slack = { env = \"SLACK\" }").is_ok());
     }
 }

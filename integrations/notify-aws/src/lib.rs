@@ -1,18 +1,29 @@
 //! tallygate's alerts to Amazon SNS and EventBridge.
 //!
+//! The service file names where they go:
+//!
+//! ```toml
+//! [[notify]]
+//! sns = "arn:aws:sns:eu-west-1:123456789012:alerts"
+//!
+//! [[notify]]
+//! eventbridge = "default"
+//! ```
+//!
+//! and the program hands in what sends there ([`hand_in`]):
+//!
 //! ```no_run
 //! use aws_config::BehaviorVersion;
 //! use tallygate::{Error, Gate};
-//! use tallygate_notify_aws::{EventBridgeNotifier, SnsNotifier};
 //!
-//! async fn open(topic_arn: &str) -> Result<Gate, Error> {
+//! async fn open() -> Result<Gate, Error> {
 //!     let aws = aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await;
-//!     let topic = SnsNotifier::new("topic", aws_sdk_sns::Client::new(&aws), topic_arn);
-//!     let events = aws_sdk_eventbridge::Client::new(&aws);
-//!     let bus = EventBridgeNotifier::new("bus", events, "default");
-//!     Gate::builder("tallygate.toml").notifier(topic).notifier(bus).open().await
+//!     tallygate_notify_aws::hand_in(Gate::builder("tallygate.toml"), &aws)?.open().await
 //! }
 //! ```
+//!
+//! [`SnsNotifier`] and [`EventBridgeNotifier`] are for a program that names them itself, or makes
+//! the clients.
 //!
 //! What is promised of alerts ([`Notifier`](tallygate::notify::Notifier)) holds for both: each is
 //! kept in the store until it was taken, in order. How AWS is reached is the host's: its clients
@@ -25,10 +36,14 @@
 mod answer;
 #[cfg(feature = "eventbridge")]
 mod eventbridge;
+#[cfg(any(feature = "eventbridge", feature = "sns"))]
+mod service_file;
 #[cfg(feature = "sns")]
 mod sns;
 
 #[cfg(feature = "eventbridge")]
 pub use eventbridge::EventBridgeNotifier;
+#[cfg(any(feature = "eventbridge", feature = "sns"))]
+pub use service_file::hand_in;
 #[cfg(feature = "sns")]
 pub use sns::SnsNotifier;

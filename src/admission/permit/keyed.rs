@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Hold;
+use super::refunds::count_held;
 use super::state::{ByAsk, FORGIVEN, HoldState};
 use super::use_up::{count, over_of, pay_rates, use_drawn, use_up};
 use crate::admission::claim::{Charge, Claim, ClaimUse, KeyFound, Unsettled};
@@ -279,7 +280,9 @@ impl Hold {
 
     fn release_units(&mut self, now: Now) {
         let policy = &self.of.sheet.policy;
-        for took in &mut self.list.open().taken {
+        let taken = &mut self.list.open().taken;
+        count_held(&self.of.sheet, self.of.rules(), taken);
+        for took in taken {
             if !policy.is_of_rate(&took.from) {
                 purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
                 took.n = 0;
@@ -291,7 +294,7 @@ impl Hold {
     pub(crate) fn refuse(mut self, now: Now) {
         self.write_down();
         self.state = HoldState::Over;
-        self.release_rest(now);
+        self.release_listed(now); // refused, and so not refunded
         self.leave();
     }
 }
@@ -364,6 +367,7 @@ impl Settling {
     }
 
     fn give_back(&mut self) {
+        count_held(&self.of.sheet, self.of.rules(), &self.taken);
         for took in &mut self.taken {
             debug_assert!(took.pays != PaysFor::Call, "a bucket");
             purse::give_back(&self.of.sheet, took, took.n, self.now, self.now);

@@ -3,6 +3,7 @@
 
 use super::Hold;
 use super::state::{FORGIVEN, HoldState};
+use crate::catalog::MeterId;
 use crate::policy::taken::{DrawnFrom, PaysFor, Taken};
 use crate::policy::{LeaseSlot, PlainAsk, PoolIndex, RoutePolicy};
 
@@ -27,6 +28,8 @@ impl Hold {
             news = charged;
             if charged {
                 sheet.count_used(ask.meter, ask.n);
+            } else {
+                sheet.count_refund(ask.meter, ask.n);
             }
             match ask.from {
                 Some((pool, slot)) if charged => sheet.lease(pool, slot).settle(ask.n),
@@ -68,7 +71,8 @@ impl Hold {
 
     /// Gives back what a plain request holds for reported meters.
     pub(super) fn release_plain(&self) {
-        for (pool, slot, n) in self.plain_reported() {
+        for (meter, (pool, slot), n) in self.plain_reported() {
+            self.of.sheet.count_refund(meter, n);
             self.of.sheet.lease(pool, slot).release(n);
         }
     }
@@ -78,13 +82,13 @@ impl Hold {
         if self.state == HoldState::Over {
             return 0;
         }
-        let of_pool = self.plain_reported().filter(|(of, ..)| Some(*of) == pool);
+        let of_pool = self.plain_reported().filter(|(_, (of, _), _)| Some(*of) == pool);
         of_pool.fold(0, |sum, (.., n)| sum.saturating_add(n))
     }
 
-    fn plain_reported(&self) -> impl Iterator<Item = (PoolIndex, LeaseSlot, u64)> + '_ {
+    fn plain_reported(&self) -> impl Iterator<Item = (MeterId, (PoolIndex, LeaseSlot), u64)> + '_ {
         let held = plain_asks(self.of.rules()).iter().filter(|ask| !ask.is_cost);
-        held.filter_map(|ask| ask.from.map(|(pool, slot)| (pool, slot, ask.n)))
+        held.filter_map(|ask| ask.from.map(|from| (ask.meter, from, ask.n)))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::payers::purse;
 use crate::policy::taken::{DrawnFrom, PaysFor, Taken, TakenList};
-use crate::policy::{AmountSource, AskIndex, RoutePolicy};
+use crate::policy::{AmountSource, AskIndex, Policy, RoutePolicy};
 use crate::sheets::sheet::Sheet;
 use crate::table::Index;
 
@@ -93,6 +93,14 @@ pub(super) fn use_drawn(of: &HoldContext, taken: &mut TakenList, ask: AskIndex, 
         rest -= part;
     }
     n - rest
+}
+
+/// Atoms held for an ask: for each part, all its payers hold as much.
+pub(super) fn held_for(policy: &Policy, taken: &[Taken], ask: AskIndex) -> u64 {
+    let of_ask = taken.iter().filter(|took| took.is_of(ask) && !policy.is_of_rate(&took.from));
+    let mut part = None;
+    let once = of_ask.filter(|took| part.replace(took.draw) != Some(took.draw));
+    once.fold(0, |sum, took| sum.saturating_add(took.n))
 }
 
 /// Pays `n` atoms of an ask to the rates of its meter.

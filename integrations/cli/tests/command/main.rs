@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod alert_rights;
+#[cfg(feature = "notify-aws")]
+mod alerts_aws;
 #[cfg(feature = "stripe")]
 mod billing;
 mod conflicts;

@@ -7,4 +7,5 @@ mod gates;
 mod page;
 mod rights;
 mod server;
+mod service_file;
 mod sns;

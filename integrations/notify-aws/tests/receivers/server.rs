@@ -88,6 +88,11 @@ impl Server {
         Self { config, got }
     }
 
+    /// What a host has of the SDK, with this server as every service.
+    pub(crate) fn sdk(&self) -> &SdkConfig {
+        &self.config
+    }
+
     pub(crate) fn topic(&self, arn: &str) -> SnsNotifier {
         SnsNotifier::new("topic", aws_sdk_sns::Client::new(&self.config), arn)
     }

@@ -22,7 +22,10 @@ mod watched;
 #[cfg(feature = "dynamodb")]
 pub(super) use status::table_checks;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
+use tallygate::Gate;
 
 use super::Ran;
 use crate::args::{Infra, OfTable};
@@ -36,8 +39,8 @@ use crate::settings::{Settings, StoreAt};
 )]
 pub(super) async fn run(out: Output, settings: &Settings, what: Infra) -> Ran {
     match what {
-        Infra::Template { format, of } => template::run(out, &names(settings, &of), format),
-        Infra::Iam(how) => iam::run(out, &names(settings, &how.of), &how),
+        Infra::Template { format, of } => template::run(out, settings, &of, format),
+        Infra::Iam(how) => iam::run(out, settings, &how),
         #[cfg(feature = "dynamodb")]
         Infra::Status => status::run(out, settings).await,
         #[cfg(not(feature = "dynamodb"))]
@@ -62,6 +65,22 @@ fn names(settings: &Settings, of: &OfTable) -> Names {
     let table = of.table.clone().unwrap_or_else(in_file);
     let space = settings.text("store", "space").unwrap_or("default").to_owned();
     Names { table, space }
+}
+
+/// What the service sends alerts to over AWS. The library has checked these: nothing in them ends a
+/// text or a line.
+struct AlertTargets {
+    /// ARNs.
+    topics: BTreeSet<String>,
+    /// Names, and ARNs.
+    buses: BTreeSet<String>,
+}
+
+fn alert_targets(settings: &Settings) -> Result<AlertTargets, Failure> {
+    let service = Gate::builder(&settings.path);
+    let addresses = |all: Vec<(String, String)>| all.into_iter().map(|(_, it)| it).collect();
+    let (topics, buses) = (service.sns_topics()?, service.event_buses()?);
+    Ok(AlertTargets { topics: addresses(topics), buses: addresses(buses) })
 }
 
 /// Refuses a name that no table can have: it would stand in a text as something else.
