@@ -7,6 +7,7 @@
 //! 10,000 tenants have left behind is not what a layer is to be measured in.
 #![forbid(unsafe_code)]
 
+mod chart;
 mod count;
 mod decide;
 mod identify;
@@ -80,7 +81,8 @@ fn run_all(target: &Path, dir: &Path) {
     let ratios = table::table(&table::figures(dir, &marker));
     let file = target.join("bench-ratios.json");
     std::fs::write(&file, format!("{ratios:#}\n")).expect("the target directory is ours to write");
-    println!("\nwritten to {}", file.display());
+    chart::write(&ratios, target).expect("the target directory is ours to write");
+    println!("\nwritten to {}, and beside it as pictures", file.display());
 }
 
 /// Whether the filter on the command line, which is criterion's, leaves anything of a group: where
