@@ -59,8 +59,8 @@ struct NewReset {
 struct NewKey {
     name: String,
     expires: Option<String>,
-    #[serde(default)]
-    permissions: Vec<String>,
+    /// `None`: the service file says what the key may do. An empty list: nothing.
+    permissions: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +124,10 @@ impl Admin {
                 let options = KeyOptions::new(key.name);
                 let end = key.expires.as_deref().map(instant).transpose()?;
                 let options = end.into_iter().fold(options, KeyOptions::expires);
-                let options = key.permissions.iter().fold(options, KeyOptions::permission);
+                let options = match key.permissions {
+                    Some(names) => names.iter().fold(options.without_any(), KeyOptions::permission),
+                    None => options,
+                };
                 let options = once.into_iter().fold(options, KeyOptions::once);
                 self.shown(tenant.new_key(options).await)?
             }

@@ -56,8 +56,11 @@ async fn bed() -> Bed {
 }
 
 async fn bed_of(plans: &str) -> Bed {
+    bed_with("store.kind = \"memory\"\nflush.mode = \"fast\"", plans).await // a pepper is drawn
+}
+
+async fn bed_with(service: &str, plans: &str) -> Bed {
     let clock = ManualClock::at_unix_ms(1_800_000_000_000);
-    let service = "store.kind = \"memory\"\nflush.mode = \"fast\""; // a pepper is drawn
     let builder = GateBuilder::from_text(service).plans(plans).clock(clock.clone());
     let gate = builder.open().await.unwrap();
     let token = async |name: &str, role| {
@@ -242,6 +245,34 @@ async fn a_repeated_request_for_a_key_makes_no_second_one() {
     assert_eq!(ask(keys, r#"{"name":"ci"}"#, b"a b").await.0, 422);
     let (_, listed) = bed.get("/tenants/acme/keys").await;
     assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
+}
+
+/// By what the body says: nothing of it is what the service file gives, an empty list is nothing.
+#[tokio::test]
+async fn a_key_with_an_empty_list_of_permissions_may_nothing() {
+    let service = "identify = [{ api-key = \"x-api-key\", permissions = [\"p:read\"] }]\n\
+                   store.kind = \"memory\"\nflush.mode = \"fast\"";
+    let bed = bed_with(service, PLANS).await;
+    bed.send("POST /tenants", json!({ "id": "acme", "reason": "new" })).await;
+    let keys = "POST /tenants/acme/keys";
+    for (body, may) in [
+        (json!({ "name": "k" }), json!(["p:read"])),
+        (json!({ "name": "k", "permissions": [] }), json!([])),
+        (json!({ "name": "k", "permissions": null }), json!(["p:read"])),
+        (json!({ "name": "k", "permissions": ["p:write"] }), json!(["p:write"])),
+    ] {
+        let (status, made) = bed.send(keys, body.clone()).await;
+        assert_eq!(status, 201, "{made}");
+        let rotate = format!("{keys}/{}/rotation", made["id"].as_str().unwrap());
+        let (_, rotated) = bed.send(&rotate, json!({ "overlap-seconds": 60 })).await;
+        let (_, listed) = bed.get("/tenants/acme/keys").await;
+        for id in [&made["id"], &rotated["id"]] {
+            let key = listed["keys"].as_array().unwrap().iter().find(|key| key["id"] == *id);
+            assert_eq!(key.unwrap()["permissions"], may, "{body}");
+        }
+    }
+    let (status, refused) = bed.send(keys, json!({ "name": "k", "permissions": ["a b"] })).await;
+    assert_eq!(status, 422, "{refused}");
 }
 
 #[tokio::test]
