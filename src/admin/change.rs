@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::path::Route;
-use super::{Admin, AdminRequest, KnownOperator, MAX_BODY, written};
+use super::{Admin, AdminRequest, KnownOperator, MAX_BODY, object, written};
 use crate::clock::time_at;
 use crate::directory::{Directory, DirectoryError, Grant, KeyOptions, Tenant, TenantEdit};
 use crate::report::instant_of;
@@ -262,7 +262,7 @@ impl Body<'_> {
         let Some(body) = self.0.filter(|body| body.len() <= MAX_BODY) else {
             return Err(plain_problem(413, "Body too long", "At most 16 KiB are read."));
         };
-        serde_json::from_slice(body).map_err(|error| {
+        object::read(body).map_err(|error| {
             let detail = format!("The body is a JSON object: {error}.");
             plain_problem(400, "Bad body", &detail)
         })

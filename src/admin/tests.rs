@@ -528,13 +528,23 @@ async fn mistakes_are_problems_that_say_what_to_write() {
         ("PATCH /tenants/acme", r#"{"pln":"pro","reason":"r"}"#, 400, "expected one of"),
         ("PATCH /tenants/acme", "[", 400, "JSON object"),
         ("PATCH /tenants/nemo", r#"{"plan":"pro","reason":"r"}"#, 404, "no such tenant"),
+        ("PATCH /tenants/acme", r#"["pro",null,"r"]"#, 400, "expected a JSON object"),
+        ("POST /tenants", r#"["arr",null,"r"]"#, 400, "expected a JSON object"),
+        ("POST /tenants/acme/keys", r#"["n",null,[]]"#, 400, "expected a JSON object"),
         ("POST /tenants", r#"{"id":"a\nb","reason":"r"}"#, 422, "no control characters"),
+        ("POST /tenants", r#"{"id":"~x","reason":"r"}"#, 422, "does not begin with `~`"),
         ("POST /tenants", r#"{"id":"acme","plan":"pro","reason":"r"}"#, 409, "PATCH"),
         (
             "POST /tenants/acme/grants",
             r#"{"id":"g","meter":"credit","units":5,"reason":"r"}"#,
             422,
             "no meter \"credit\"",
+        ),
+        (
+            "POST /tenants/acme/grants",
+            r#"{"id":"order/4711","meter":"credits","units":5,"reason":"r"}"#,
+            422,
+            "letters of ASCII, digits, `_`, `-` and `.`",
         ),
         (
             "POST /tenants/acme/grants",
