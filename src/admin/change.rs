@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::path::Route;
-use super::{Admin, AdminRequest, KnownOperator, MAX_BODY, written};
+use super::{Admin, AdminRequest, KnownOperator, MAX_BODY, object, written};
 use crate::clock::time_at;
 use crate::directory::{Directory, DirectoryError, Grant, KeyOptions, Tenant, TenantEdit};
 use crate::report::instant_of;
@@ -59,8 +59,8 @@ struct NewReset {
 struct NewKey {
     name: String,
     expires: Option<String>,
-    #[serde(default)]
-    permissions: Vec<String>,
+    /// `None`: the service file says what the key may do. An empty list: nothing.
+    permissions: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +124,10 @@ impl Admin {
                 let options = KeyOptions::new(key.name);
                 let end = key.expires.as_deref().map(instant).transpose()?;
                 let options = end.into_iter().fold(options, KeyOptions::expires);
-                let options = key.permissions.iter().fold(options, KeyOptions::permission);
+                let options = match key.permissions {
+                    Some(names) => names.iter().fold(options.without_any(), KeyOptions::permission),
+                    None => options,
+                };
                 let options = once.into_iter().fold(options, KeyOptions::once);
                 self.shown(tenant.new_key(options).await)?
             }
@@ -259,7 +262,7 @@ impl Body<'_> {
         let Some(body) = self.0.filter(|body| body.len() <= MAX_BODY) else {
             return Err(plain_problem(413, "Body too long", "At most 16 KiB are read."));
         };
-        serde_json::from_slice(body).map_err(|error| {
+        object::read(body).map_err(|error| {
             let detail = format!("The body is a JSON object: {error}.");
             plain_problem(400, "Bad body", &detail)
         })

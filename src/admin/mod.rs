@@ -56,6 +56,7 @@ mod billing;
 mod change;
 mod console;
 mod look;
+pub(crate) mod object;
 mod path;
 mod refusals;
 #[cfg(test)]

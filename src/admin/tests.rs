@@ -56,8 +56,11 @@ async fn bed() -> Bed {
 }
 
 async fn bed_of(plans: &str) -> Bed {
+    bed_with("store.kind = \"memory\"\nflush.mode = \"fast\"", plans).await // a pepper is drawn
+}
+
+async fn bed_with(service: &str, plans: &str) -> Bed {
     let clock = ManualClock::at_unix_ms(1_800_000_000_000);
-    let service = "store.kind = \"memory\"\nflush.mode = \"fast\""; // a pepper is drawn
     let builder = GateBuilder::from_text(service).plans(plans).clock(clock.clone());
     let gate = builder.open().await.unwrap();
     let token = async |name: &str, role| {
@@ -242,6 +245,34 @@ async fn a_repeated_request_for_a_key_makes_no_second_one() {
     assert_eq!(ask(keys, r#"{"name":"ci"}"#, b"a b").await.0, 422);
     let (_, listed) = bed.get("/tenants/acme/keys").await;
     assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
+}
+
+/// By what the body says: nothing of it is what the service file gives, an empty list is nothing.
+#[tokio::test]
+async fn a_key_with_an_empty_list_of_permissions_may_nothing() {
+    let service = "identify = [{ api-key = \"x-api-key\", permissions = [\"p:read\"] }]\n\
+                   store.kind = \"memory\"\nflush.mode = \"fast\"";
+    let bed = bed_with(service, PLANS).await;
+    bed.send("POST /tenants", json!({ "id": "acme", "reason": "new" })).await;
+    let keys = "POST /tenants/acme/keys";
+    for (body, may) in [
+        (json!({ "name": "k" }), json!(["p:read"])),
+        (json!({ "name": "k", "permissions": [] }), json!([])),
+        (json!({ "name": "k", "permissions": null }), json!(["p:read"])),
+        (json!({ "name": "k", "permissions": ["p:write"] }), json!(["p:write"])),
+    ] {
+        let (status, made) = bed.send(keys, body.clone()).await;
+        assert_eq!(status, 201, "{made}");
+        let rotate = format!("{keys}/{}/rotation", made["id"].as_str().unwrap());
+        let (_, rotated) = bed.send(&rotate, json!({ "overlap-seconds": 60 })).await;
+        let (_, listed) = bed.get("/tenants/acme/keys").await;
+        for id in [&made["id"], &rotated["id"]] {
+            let key = listed["keys"].as_array().unwrap().iter().find(|key| key["id"] == *id);
+            assert_eq!(key.unwrap()["permissions"], may, "{body}");
+        }
+    }
+    let (status, refused) = bed.send(keys, json!({ "name": "k", "permissions": ["a b"] })).await;
+    assert_eq!(status, 422, "{refused}");
 }
 
 #[tokio::test]
@@ -497,13 +528,23 @@ async fn mistakes_are_problems_that_say_what_to_write() {
         ("PATCH /tenants/acme", r#"{"pln":"pro","reason":"r"}"#, 400, "expected one of"),
         ("PATCH /tenants/acme", "[", 400, "JSON object"),
         ("PATCH /tenants/nemo", r#"{"plan":"pro","reason":"r"}"#, 404, "no such tenant"),
+        ("PATCH /tenants/acme", r#"["pro",null,"r"]"#, 400, "expected a JSON object"),
+        ("POST /tenants", r#"["arr",null,"r"]"#, 400, "expected a JSON object"),
+        ("POST /tenants/acme/keys", r#"["n",null,[]]"#, 400, "expected a JSON object"),
         ("POST /tenants", r#"{"id":"a\nb","reason":"r"}"#, 422, "no control characters"),
+        ("POST /tenants", r#"{"id":"~x","reason":"r"}"#, 422, "does not begin with `~`"),
         ("POST /tenants", r#"{"id":"acme","plan":"pro","reason":"r"}"#, 409, "PATCH"),
         (
             "POST /tenants/acme/grants",
             r#"{"id":"g","meter":"credit","units":5,"reason":"r"}"#,
             422,
             "no meter \"credit\"",
+        ),
+        (
+            "POST /tenants/acme/grants",
+            r#"{"id":"order/4711","meter":"credits","units":5,"reason":"r"}"#,
+            422,
+            "letters of ASCII, digits, `_`, `-` and `.`",
         ),
         (
             "POST /tenants/acme/grants",

@@ -13,7 +13,7 @@ use super::item::{self, ItemId, Origin, Versioned};
 use super::outbox::{
     OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
 };
-use super::restored::Word;
+use super::restored::{SentSinceCopy, Word};
 use super::result::{Report, ReportError, StoppedEntry};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::amount::Atoms;
@@ -98,9 +98,10 @@ impl ReporterContext {
         if known.filter(same).is_some_and(|quiet| now_s < quiet.until_s) {
             return None;
         }
-        match self.advance(due, owed, (pass, anchor), report).await {
+        match self.advance(due, (pass, anchor), report).await {
             Ok(Some((outbox, is_held))) => {
-                let step = next_step(&outbox, owed, due, now_s);
+                let word = self.restored().0;
+                let step = next_step(word, &outbox, due, now_s);
                 let asks = is_held || matches!(step, SendStep::Ask | SendStep::Reconcile);
                 let asked = asks || outbox.to_verify(now_s).is_some();
                 if asked && pass == Pass::Send {
@@ -115,7 +116,7 @@ impl ReporterContext {
                     }
                     Err(error) => report.failed.push((due.id.clone(), error.to_string())),
                 }
-                let until_s = quiet_until(&outbox, owed, due, now_s);
+                let until_s = quiet_until(word, &outbox, due, now_s);
                 self.quiet().insert(due.id.clone(), Quiet { owed, atoms_per_unit, until_s });
             }
             // Another reporter is working on it.
@@ -168,7 +169,6 @@ impl ReporterContext {
     async fn advance(
         &self,
         due: &DueUse,
-        owed: Atoms,
         (pass, anchor): (Pass, Anchor),
         report: &mut Report,
     ) -> Result<Option<(Outbox, bool)>, ReportError> {
@@ -177,7 +177,7 @@ impl ReporterContext {
         for _ in 0..STEPS {
             let now_s = self.now_s(anchor)?;
             let mut next = at.outbox.clone();
-            let step = next_step(&next, owed, due, now_s);
+            let step = next_step(self.restored().0, &next, due, now_s);
             if matches!(step, SendStep::Freeze { .. } | SendStep::Send)
                 && let Kin::Undecided = self.kin(due, pass == Pass::Ask, now_s).await?
             {
@@ -416,10 +416,22 @@ fn elapsed_ms(from: Now, until: Now) -> i64 {
 }
 
 /// The next step: in a restored table, reconciliation comes first.
-pub(super) fn next_step(outbox: &Outbox, owed: Atoms, due: &DueUse, now_s: i64) -> SendStep {
+pub(super) fn next_step(word: Word, outbox: &Outbox, due: &DueUse, now_s: i64) -> SendStep {
     let unit = due.terms.atoms_per_unit;
-    let first = outbox.after_restore(owed_then(outbox, due), unit, now_s);
-    first.unwrap_or_else(|| outbox.next(owed, unit, now_s))
+    let next = outbox.next(due.owed(), unit, now_s);
+    let is_undecided = outbox.restored.is_some_and(|restored| !restored.decided);
+    if let Word::Said(SentSinceCopy::Nothing, _) = word
+        && is_undecided
+        && outbox.pending.is_none()
+    {
+        // Nothing of it was sent since the copy: there is no sum to wait for. It is decided before
+        // the next entry is made, which is then one like any other.
+        return match next {
+            SendStep::Freeze { .. } => SendStep::Reconcile,
+            next => next,
+        };
+    }
+    outbox.after_restore(owed_then(outbox, due), unit, now_s).unwrap_or(next)
 }
 
 /// The amount owed in the copy.
@@ -430,8 +442,8 @@ pub(super) fn owed_then(outbox: &Outbox, due: &DueUse) -> Atoms {
 }
 
 /// The time until which an item needs no work, unless more is owed.
-fn quiet_until(outbox: &Outbox, owed: Atoms, due: &DueUse, now_s: i64) -> i64 {
-    let send_s = match next_step(outbox, owed, due, now_s) {
+fn quiet_until(word: Word, outbox: &Outbox, due: &DueUse, now_s: i64) -> i64 {
+    let send_s = match next_step(word, outbox, due, now_s) {
         SendStep::Rest => i64::MAX,
         SendStep::Wait(at_s) => at_s,
         // Examined and reported in every run.

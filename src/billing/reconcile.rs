@@ -31,7 +31,7 @@ const LONGEST_S: i64 = 31 * 86_400;
 
 impl ReporterContext {
     /// The word about the restore, and all items of this run.
-    fn restored(&self) -> (Word, Arc<[DueUse]>) {
+    pub(super) fn restored(&self) -> (Word, Arc<[DueUse]>) {
         self.restored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -84,7 +84,7 @@ impl ReporterContext {
         at: &Versioned,
         now_s: i64,
     ) -> Result<bool, ReportError> {
-        if next_step(&at.outbox, other.owed(), other, now_s) != SendStep::Reconcile {
+        if next_step(self.restored().0, &at.outbox, other, now_s) != SendStep::Reconcile {
             return Ok(false);
         }
         let mut outbox = at.outbox.clone();

@@ -32,8 +32,9 @@ pub enum SentSinceCopy {
     /// owed, and not sent again. Right only if no other system sends to these meters; asked 6 h
     /// after the restore at the earliest, because the service's sums lag.
     AskStripe,
-    /// Nothing: every process had been stopped when the copy was made. Entries that were open in it
-    /// are asked about regardless.
+    /// Nothing: every process had been stopped when the copy was made. What the copy had not sent
+    /// is sent at once. Entries that were open in it are asked about regardless, 6 h after the
+    /// restore at the earliest.
     Nothing,
 }
 

@@ -50,6 +50,25 @@ impl LogFiles {
         Err(io::Error::other(format!("{PLACES} processes log there already")))
     }
 
+    /// Fails if this process could not open the log here. Makes nothing that stays.
+    pub(super) fn check(path: &Path) -> io::Result<()> {
+        let mut is_new = false;
+        for file in [&*with_ending(path, ".lock"), path] {
+            regular_or_absent(file)?;
+            match OpenOptions::new().append(true).open(file) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => is_new = true,
+                opened => drop(opened?),
+            }
+        }
+        if is_new {
+            let probe = with_ending(path, ".probe");
+            regular_or_absent(&probe)?;
+            File::create(&probe)?;
+            let _ = std::fs::remove_file(probe); // another may have been as fast
+        }
+        Ok(())
+    }
+
     /// Appends whole lines. The file is opened for each call: other tools may move it, and a line
     /// that a failed write has torn is ended before the next.
     pub(super) fn append(&self, mut lines: &[u8]) -> io::Result<()> {

@@ -109,6 +109,14 @@ impl Losing {
 }
 
 impl DecisionLog {
+    /// Fails where [`open`](Self::open) would, and leaves nothing behind.
+    pub(crate) async fn check(config: Option<&DecisionsConfig>) -> std::io::Result<()> {
+        match config {
+            Some(config) => writer::check(config.clone()).await,
+            None => Ok(()),
+        }
+    }
+
     /// Opens the log, if there is to be one, and begins with the refusals at its end.
     ///
     /// # Errors

@@ -211,9 +211,14 @@ impl DecisionRecord {
 }
 
 impl LimitAsked {
-    pub(crate) fn is_short(&self) -> bool {
-        let number = |it: &Number| it.as_f64().unwrap_or(f64::MAX);
-        number(&self.asked) > number(&self.remaining)
+    fn is_short(&self) -> bool {
+        self.is_short_of(Amount::units(0))
+    }
+
+    /// Whether it has less left than was asked, also with this much beyond it.
+    pub(crate) fn is_short_of(&self, beyond: Amount) -> bool {
+        let value = |it: &Number| it.as_f64().unwrap_or(f64::MAX);
+        value(&self.asked) > value(&self.remaining) + value(&number(beyond))
     }
 
     /// A limit that stands so, of which this much is asked.

@@ -39,6 +39,11 @@ pub(super) async fn open(config: DecisionsConfig) -> io::Result<(Files, Vec<Deci
     Ok((Files { files: Arc::new(Mutex::new(files)), beside }, last))
 }
 
+/// Fails if the files could not be opened.
+pub(super) async fn check(config: DecisionsConfig) -> io::Result<()> {
+    OffRuntime::default().run(move || LogFiles::check(&config.file)).await?
+}
+
 /// Writes what comes until it is stopped, then what is in the queue.
 pub(super) async fn write(
     files: Files,

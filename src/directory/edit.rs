@@ -26,6 +26,8 @@ use crate::store::StoreErrorKind;
 const ATTEMPTS: usize = 8;
 /// Most changes of one save: they share one history entry.
 pub(super) const MAX_EDITS: usize = 32;
+/// A grant's id in errors. It is a part of stored keys.
+const GRANT_ID: &str = "a grant's id, of letters of ASCII, digits, `_`, `-` and `.` alone,";
 /// Most characters of a note.
 pub(super) const MAX_NOTE: usize = 512;
 /// Most characters of an override's TOML: a record full of the widest characters fits an item.
@@ -187,9 +189,9 @@ impl Edit {
             Edit::Grant(new) => {
                 let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
                 if !new.id.chars().all(legal) {
-                    return Err(DirectoryError::Text { what: "a grant's id", most: MAX_NAME });
+                    return Err(DirectoryError::Text { what: GRANT_ID, most: MAX_NAME });
                 }
-                check_text(&new.id, "a grant's id", MAX_NAME)?;
+                check_text(&new.id, GRANT_ID, MAX_NAME)?;
                 check_text(&new.source, "a grant's source", MAX_NAME)?;
                 if new.units == 0 {
                     return Err(DirectoryError::NoUnits);

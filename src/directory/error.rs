@@ -11,7 +11,9 @@ pub enum DirectoryError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The outer id is not valid.
-    #[error("a tenant id has 1 to 256 characters and no control characters")]
+    #[error(
+        "a tenant id has 1 to 256 characters and no control characters, and does not begin with `~`"
+    )]
     TenantId,
     /// There is no such tenant.
     #[error("there is no such tenant")]

@@ -76,6 +76,11 @@ impl KeyOptions {
         Self { permissions: Some(permissions), ..self }
     }
 
+    /// It may nothing, whatever the service file says, beyond what is added from here on.
+    pub(crate) fn without_any(self) -> Self {
+        self.only(Permissions::default())
+    }
+
     /// Makes the key once for the request with this idempotency key, of 1 to 255 visible characters
     /// of ASCII: [`new_key`](super::Tenant::new_key) makes it for one of several equal requests, in
     /// any process, and the others get [`DirectoryError::MadeAlready`] with its id. The key was

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::logged::Drawn;
 use super::standing::{LimitReader, route_name};
 use super::{Gate, Identified};
+use crate::amount::Amount;
 use crate::catalog::{Auth, Catalog, OnDirectoryError, OnLeaseError, Reads};
 use crate::config::NoScope;
 use crate::decision::{Payment, Reason};
@@ -17,7 +18,7 @@ use crate::directory::{Grant, Override, TenantRecord};
 use crate::policy::origin::{CONCURRENCY, Origin, Origins};
 use crate::policy::resolve::{SetBy, Standing};
 use crate::policy::taken::Limit;
-use crate::policy::{CounterHome, RoutePolicy};
+use crate::policy::{CounterHome, QuotaIndex, RoutePolicy};
 use crate::sheets::sheet::Sheet;
 use crate::store::StoreError;
 use crate::wire::{Mapping, rfc3339};
@@ -210,7 +211,7 @@ fn fail_policy(catalog: &Catalog, sheet: &Sheet, no_scope: NoScope) -> Value {
 
 /// The decision, in the order of `admission/decide.rs`, on these numbers.
 fn verdict(reader: &LimitReader<'_>, rules: &RoutePolicy, asked: &[(Limit, LimitAsked)]) -> Value {
-    let short = asked.iter().find(|(_, limit)| !limit.over && limit.is_short());
+    let short = asked.iter().find(|(limit, asked)| is_refused_by(reader, *limit, asked));
     let (reason, limit) = match (&reader.sheet.standing, &rules.missing, short) {
         (Standing::Refused(reason), ..) => (reason.clone(), None),
         (_, Some(feature), _) => (Reason::FeatureMissing(feature.clone()), None),
@@ -233,6 +234,31 @@ fn verdict(reader: &LimitReader<'_>, rules: &RoutePolicy, asked: &[(Limit, Limit
     found["limit"] = json!(limit.map(|(_, short)| &short.name));
     found["resets_in_seconds"] = json!(resets.map(|it| it.ceil() as u64));
     found
+}
+
+/// Whether a limit refuses what is asked of it: what it lets through beyond itself ends at its
+/// `stop`.
+fn is_refused_by(reader: &LimitReader<'_>, limit: Limit, asked: &LimitAsked) -> bool {
+    let beyond = match limit {
+        Limit::Quota(index) if asked.over => reader.left_beyond(index),
+        _ => Amount::units(0),
+    };
+    asked.is_short_of(beyond)
+}
+
+impl LimitReader<'_> {
+    /// What a quota with `over` still lets through beyond what it includes, as `payers::lanes`
+    /// draws it.
+    fn left_beyond(&self, index: QuotaIndex) -> Amount {
+        let rule = &self.sheet.policy.quotas[index];
+        // A quota within the tenant that owes anything is past its `stop`.
+        let is_past = rule.quota.stop.is_some() && !rule.tenant_wide && self.debt(rule.debtor) > 0;
+        let left = rule.over.filter(|_| !is_past).and_then(|over| self.remaining(over));
+        // Use from before the limit was lowered counts towards the `stop`.
+        let before = if rule.quota.stop.is_some() { self.overdrawn(rule.debtor) } else { 0 };
+        let left = left.unwrap_or(0).saturating_sub(before);
+        Amount::new(left, self.scale(rule.quota.meter))
+    }
 }
 
 /// A refusal that no limit is the cause of.

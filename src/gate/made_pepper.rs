@@ -58,6 +58,11 @@ fn beside(store: &Path) -> Result<Option<MadePepper>, Error> {
     let path = file_of(store);
     let shown = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
     let failed = |source| Error::File { path: shown.display().to_string(), source };
+    // A folder, say of a wrong mount, is no store whose pepper was lost.
+    regular_or_absent(store).map_err(|source| {
+        let path = std::path::absolute(store).unwrap_or_else(|_| store.to_owned());
+        Error::File { path: format!("store.path: {}", path.display()), source }
+    })?;
     // First the store, which another process makes after its pepper.
     let is_new = is_new(store);
     regular_or_absent(&path).map_err(failed)?;
@@ -178,6 +183,18 @@ mod tests {
         let error = beside(&store).err().unwrap().to_string();
         assert!(error.contains("s.redb.pepper") && error.contains("restore"), "{error}");
         assert!(!error.contains(&made.secret.expose()[..20]), "{error}");
+    }
+
+    /// As a wrong mount leaves it: no pepper would help.
+    #[test]
+    fn a_store_that_is_a_folder_is_named_and_not_the_pepper() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("s.redb");
+        fs::create_dir(&store).unwrap();
+        let error = beside(&store).err().unwrap().to_string();
+        assert!(error.contains("s.redb: not a regular file"), "{error}");
+        assert!(!error.contains("pepper"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -346,6 +346,23 @@ impl GateBuilder {
         self.source.read().map(|(config, _)| config)
     }
 
+    /// Whether [`open`](Self::open) would get as far as the store: reads and checks the files, each
+    /// secret that they name, certificates and proxy of the HTTPS client, and the place of the log
+    /// of decisions. Makes nothing that stays and asks no other machine, if the service file has
+    /// its store in memory: beside a new one on disk a pepper is made. For the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open).
+    #[doc(hidden)]
+    pub async fn check_start(self) -> Result<(), Error> {
+        let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let AsWritten { config, notifiers, .. } = self.as_written(&clock, clock.now()).await?;
+        alerts::destinations(notifiers, self.notifiers, self.sends_alerts)?;
+        let decisions = DecisionLog::check(config.decisions.as_ref()).await;
+        decisions.map_err(|error| no_decisions(&config, &error))
+    }
+
     /// Opens the gate: reads and checks the files, opens the store, recovers the journal of a dead
     /// process, starts the tasks, and logs each exception to the promises.
     ///

@@ -24,7 +24,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::admin::written;
+use crate::admin::{object, written};
 use crate::directory::{DirectoryError, KeyInfo, KeyOptions, KeyState, Tenant};
 use crate::error::Error;
 use crate::gate::{Gate, Identified};
@@ -220,8 +220,7 @@ fn options(
     let body = request.body.ok_or_else(|| {
         plain_problem(413, "Body too long", &format!("It has at most {MAX_BODY} bytes."))
     })?;
-    let new: NewKey =
-        serde_json::from_slice(body).map_err(|error| bad(&format!("The body: {error}.")))?;
+    let new: NewKey = object::read(body).map_err(|error| bad(&format!("The body: {error}.")))?;
     let mut options = KeyOptions::new(new.name);
     let asked = new
         .expires

@@ -288,6 +288,7 @@ async fn what_cannot_be_is_a_problem_that_says_what_to_write() {
     let bed = bed().await;
     for (body, status, words) in [
         ("", 400, "The body"),
+        (r#"["x",null,[]]"#, 400, "expected a JSON object"),
         (r#"{"name":"x","role":"write"}"#, 400, "role"),
         (r#"{"name":""}"#, 422, "name"),
         (r#"{"name":"a\nb"}"#, 422, "control"),

@@ -21,6 +21,11 @@ use crate::decision::{LimitState, Reason, Refusal};
 /// The media type of gRPC requests and responses.
 const GRPC: &str = "application/grpc";
 
+/// What is said of a call where request bytes are metered: its client can do nothing about it.
+const NO_LENGTH: &str = "Request bytes are metered, and gRPC calls do not state their length. The \
+                         operator of this service can leave the method out: a route with \
+                         `cost = { METER = 0 }` in its plan file.";
+
 /// The `domain` of an `ErrorInfo`.
 const DOMAIN: &str = "tallygate";
 
@@ -72,7 +77,12 @@ impl GrpcStatus {
     /// `ErrorInfo` where paying or another plan would help, `Help` with the billing page.
     pub fn of(refusal: &Refusal) -> Self {
         let how = Mapping::of(&refusal.reason);
-        let (code, message) = (code(how.grpc), detail(refusal));
+        let message = match refusal.reason {
+            // No client of gRPC can send it.
+            Reason::LengthRequired => NO_LENGTH.to_owned(),
+            _ => detail(refusal),
+        };
+        let code = code(how.grpc);
         let mut status = Message::default();
         status.number(1, code.unsigned_abs().into());
         status.text(2, &message);

@@ -126,6 +126,39 @@ async fn an_open_entry_of_the_backup_that_counts_is_no_other_use() {
     assert_eq!(bench.billed("api_requests"), 13, "the 3 unsent units are billed");
 }
 
+/// No sum has to be waited for where the operator says that nothing was sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_owed_in_a_backup_since_which_nothing_was_sent_is_sent_at_once() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("payg").note("t").save().await.unwrap();
+    bench.use_("acme", "requests", 10).await;
+    bench.use_("acme", "jobs", 50).await;
+    bench.report().await;
+    bench.use_("acme", "requests", 3).await;
+    bench.gate.flush_now().await.unwrap();
+    let copy = bench.store.copy().await;
+    let bench = bench.restored(copy).await;
+    waits(&bench).await;
+    assert!(bench.gate.resume_reports(SentSinceCopy::Nothing).await.unwrap());
+    bench.pass(60);
+    bench.report().await;
+    assert_eq!((bench.billed("api_requests"), bench.billed("jobs")), (13, 50));
+    // An entry that is made since then is one like any other.
+    let lost = json!({
+        "on": "POST /v1/billing/meter_events", "times": 1,
+        "do": { "status": { "code": 503, "applied": false, "should_retry": false } },
+    });
+    bench.sim.fault(serde_json::from_value(lost).unwrap());
+    bench.use_("acme", "requests", 4).await;
+    bench.pass(60);
+    assert_eq!(bench.report().await.open, 1);
+    bench.pass(60);
+    assert_eq!(bench.report().await.open, 0);
+    assert_eq!(bench.billed("api_requests"), 17);
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_sent_since_the_backup_is_sent() {
     for word in [SentSinceCopy::AskStripe, SentSinceCopy::Nothing] {

@@ -13,6 +13,7 @@ mod capacity;
 mod decisions;
 mod directory_lookups;
 mod durable_answers;
+mod explained;
 mod fuzz_corpus;
 mod health;
 mod host_callers;

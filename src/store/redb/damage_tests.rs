@@ -115,6 +115,19 @@ async fn a_damaged_file_is_an_error_and_never_a_panic_or_another_number() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_cut_within_its_head_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    let whole = fs::read(&path).unwrap();
+    for length in [1, 9, 100, 319, 320, 4_095, 4_096] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Redb::open(&path).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt, "{length} bytes: {error}");
+        assert!(error.message.contains("put a copy in its place"), "{length} bytes: {error}");
+    }
+}
+
+#[tokio::test]
 async fn a_bit_that_turns_over_in_a_value_is_an_error_for_whoever_reads_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = made(folder.path(), true).await;

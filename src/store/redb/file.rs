@@ -440,6 +440,8 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
 
 pub(super) fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     use StoreErrorKind::{Corrupt, Unavailable};
+    // A file that ends within what every store begins with, as a copy that was cut.
+    let is_cut = |error: &std::io::Error| error.kind() == std::io::ErrorKind::UnexpectedEof;
     let path = path.display();
     let (kind, message) = match error {
         DatabaseError::DatabaseAlreadyOpen => (
@@ -453,7 +455,7 @@ pub(super) fn open_error(path: &Path, error: DatabaseError) -> StoreError {
             (Corrupt, format!("{path} has file format {version}, which this binary does not read"))
         }
         DatabaseError::Storage(StorageError::Io(error))
-            if error.kind() != std::io::ErrorKind::InvalidData =>
+            if error.kind() != std::io::ErrorKind::InvalidData && !is_cut(&error) =>
         {
             (Unavailable, format!("{path} cannot be opened: {error}"))
         }

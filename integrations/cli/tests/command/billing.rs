@@ -147,6 +147,8 @@ async fn what_stripe_refused_is_listed_and_decided_about() {
     assert_eq!(report.code, 7, "{}{}", report.stdout, report.stderr);
     assert!(report.stderr.contains("an operator must decide about 1 entry"), "{}", report.stderr);
     assert!(report.stderr.contains("tallygate outbox list"), "{}", report.stderr);
+    // It is made once, also not again as the command ends.
+    assert!(!report.stderr.contains("usage was reported"), "{}", report.stderr);
     let report = home.run(&["report", "--json"]);
     assert_eq!(report.code, 7, "{}{}", report.stdout, report.stderr);
     let found: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();

@@ -85,3 +85,59 @@ fn a_journal_that_no_start_can_record_is_found() {
     let (state, detail) = check(&home, "journal", &[]);
     assert!(state == "trouble" && detail.contains("in no store"), "{detail}");
 }
+
+/// Whatever ends a start of the service, on a store that is there.
+#[test]
+fn what_keeps_the_service_from_starting_is_found() {
+    let notify = "[[notify]]\nname = \"ops\"\nwebhook = \"https://x.test/\"\nsecret = ";
+    let whsec = "{ env = \"ALERTS_SECRET\" }\n";
+    let jwt = |secret: &str| {
+        format!(
+            "[[identify]]\njwt = {{ secret = {secret}, issuer = \"i\", audience = \"a\", tenant = \"org\" }}\n"
+        )
+    };
+    let cases = [
+        ("[decisions]\nfile = \"/nonexistent/d.ndjson\"\n".to_owned(), "decisions.file"),
+        ("[decisions]\nfile = \"/tmp\"\n".to_owned(), "not a regular file"),
+        ("[ingest]\ntoken = { env = \"NOPE\" }\n".to_owned(), "NOPE is not set"),
+        ("[ingest]\ntoken = { ssm = \"/x\" }\n".to_owned(), "no AWS secrets source"),
+        ("[ingest]\ntoken = { env = \"SHORT\" }\n".to_owned(), "at least 16"),
+        (format!("{notify}{{ env = \"NOPE\" }}\n"), "NOPE is not set"),
+        (format!("{notify}{{ env = \"SHORT\" }}\n"), "whsec_"),
+        (jwt("{ env = \"NOPE\" }"), "NOPE is not set"),
+        (jwt("{ env = \"SHORT\" }"), "identify.jwt"),
+    ];
+    let secret = format!("whsec_{}", "QUJD".repeat(8));
+    let mut home = Home::with_tenants();
+    for (name, value) in [("ALERTS_SECRET", &*secret), ("SHORT", "abc"), ("LONG", &secret)] {
+        home.set(name, value);
+    }
+    let written = std::fs::read_to_string(home.path("tallygate.toml")).unwrap();
+    let start = |home: &Home, more: &str| {
+        home.write("tallygate.toml", &format!("{written}\n{more}"));
+        check(home, "start", &[])
+    };
+    for (more, says) in &cases {
+        let (state, detail) = start(&home, more);
+        assert!(state == "trouble" && detail.contains(says), "{more}{detail}");
+        assert!(!detail.contains("abc"), "a secret is shown: {detail}");
+        assert_eq!(home.run(&["doctor"]).code, 3, "{more}");
+    }
+
+    // As it should be; and nothing is made.
+    let ok = format!(
+        "[decisions]\nfile = \"d.ndjson\"\n[ingest]\ntoken = {{ env = \"LONG\" }}\n{}{notify}{whsec}",
+        jwt("{ env = \"LONG\" }")
+    );
+    let (state, detail) = start(&home, &ok);
+    assert_eq!(state, "ok", "{detail}");
+    let made = |name: &str| home.path(name).exists();
+    assert!(!made("d.ndjson") && !made("d.ndjson.lock") && !made("d.ndjson.probe"));
+    home.set("HTTPS_PROXY", "socks5://127.0.0.1:1");
+    let (state, detail) = check(&home, "start", &[]);
+    assert!(state == "trouble" && detail.contains("HTTPS_PROXY"), "{detail}");
+    home.set("HTTPS_PROXY", "");
+    home.set("SSL_CERT_FILE", "/nonexistent.pem");
+    let (state, detail) = check(&home, "start", &[]);
+    assert!(state == "trouble" && detail.contains("SSL_CERT_FILE"), "{detail}");
+}

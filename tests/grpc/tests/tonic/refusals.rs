@@ -192,6 +192,27 @@ async fn what_waiting_does_not_cure_is_a_failed_precondition() {
     assert!(refused.get_details_retry_info().is_none());
 }
 
+/// No client of gRPC can state a length: the status says what the operator can do, and doing so
+/// helps.
+#[tokio::test]
+async fn metered_request_bytes_refuse_a_call_unless_its_route_leaves_them_out() {
+    let metered = PLANS.replacen(
+        "[meter.tokens]",
+        "[meter.ingress]\ncount = \"request-bytes\"\n[meter.tokens]",
+        1,
+    );
+    let (gate, _clock) = testing::gate(&metered);
+    let refused = client(&serve(&gate).await, Some("acme")).check(about("")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(!refused.message().contains("Content-Length"), "{}", refused.message());
+    assert!(refused.message().contains("`cost = { METER = 0 }`"), "{}", refused.message());
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "LENGTH_REQUIRED");
+
+    let exempt = metered.replacen("tokens = 0 }", "tokens = 0, ingress = 0 }", 1);
+    let (gate, _clock) = testing::gate(&exempt);
+    client(&serve(&gate).await, Some("acme")).check(about("")).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_gate_that_cannot_decide_is_unavailable_for_a_while() {
     let store = Faulty::scripted(Memory::new(), []);

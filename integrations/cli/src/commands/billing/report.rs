@@ -21,9 +21,15 @@ pub(in crate::commands) async fn run(out: Output, settings: &Settings, how: &Rep
     }
     with_gate(settings, For::Billing, async |gate| {
         if let Some(since) = how.resume {
-            say(match gate.resume_reports(since.into()).await? {
-                true => "what the copy had not sent waits until 6 h after the restore",
-                false => "this store was never restored: there was nothing to resume",
+            say(match (gate.resume_reports(since.into()).await?, since) {
+                (true, Since::AskStripe) => {
+                    "what the copy had not sent waits until 6 h after the restore"
+                }
+                (true, Since::Nothing) => {
+                    "what the copy had not sent is sent now; an entry that was open in it waits \
+                     until 6 h after the restore"
+                }
+                (false, _) => "this store was never restored: there was nothing to resume",
             });
         }
         let sent = gate.report_now().await?;

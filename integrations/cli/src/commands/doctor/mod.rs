@@ -6,6 +6,7 @@
 //! | file | looks at |
 //! |---|---|
 //! | this one | the files, the store, the pepper, Stripe's key, the clock |
+//! | `start` | secrets, certificates, the proxy, the log of decisions |
 //! | `table` | the DynamoDB table, and its clock |
 //! | `machine` | the journal, the disk, memory |
 //! | `kept` | what the store keeps for an operator: alerts, dead letters, keys that end |
@@ -17,6 +18,7 @@
 mod billed;
 mod kept;
 mod machine;
+mod start;
 #[cfg(feature = "dynamodb")]
 mod table;
 
@@ -58,6 +60,7 @@ async fn checks(global: &Global) -> Checks {
     let is_legal = matches!(plan_file, Found::Ok(_));
     let mut checks = vec![("service file", service_file(&settings)), ("plan file", plan_file)];
     let left = || Found::Left("repair the plan file first".to_owned());
+    checks.push(("start", if is_legal { start::check(&settings).await } else { left() }));
     let kept = match is_legal {
         true => of_store(&settings).await,
         false => KEPT.map(|name| (name, left())).into(),

@@ -95,7 +95,7 @@ impl Import<'_> {
         }
         drop(progress);
         say_wrong(&self.file, &mut late);
-        self.conclude(total - late.len(), changed, left_out);
+        self.conclude((total, changed), late.len(), left_out);
         Ok(match (late.len(), left_out) {
             (0, 0) => code::OK,
             (0, _) => code::DIFFERENCES,
@@ -132,22 +132,34 @@ impl Import<'_> {
         }
     }
 
-    fn conclude(&self, total: usize, changed: usize, left_out: usize) {
-        let tenants = |n: usize| format!("{n} {}", if n == 1 { "tenant" } else { "tenants" });
-        if self.how.write.dry_run {
+    fn conclude(&self, (total, changed): (usize, usize), late: usize, left_out: usize) {
+        let is_dry = self.how.write.dry_run;
+        if is_dry {
             say("dry run: nothing was written");
         }
-        match (changed, total - changed) {
-            (0, 0) => say("the file names no tenant that can be imported"),
-            (0, same) => say(&format!("nothing changed: {} as in the file already", tenants(same))),
-            (_, same) => {
-                let word = if self.how.write.dry_run { "would be changed" } else { "changed" };
-                say(&format!("{} {word}, {same} as in the file already", tenants(changed)));
-            }
-        }
+        say(&conclusion((changed, total - late - changed), late, is_dry));
         if left_out > 0 {
             let rows = if left_out == 1 { "row was" } else { "rows were" };
             say(&format!("{left_out} {rows} left out"));
+        }
+    }
+}
+
+/// What came of the tenants: so many changed, so many were as in the file, and so many could not be
+/// changed any more when their turn came.
+fn conclusion((changed, same): (usize, usize), late: usize, is_dry: bool) -> String {
+    let tenants = |n: usize| format!("{n} {}", if n == 1 { "tenant" } else { "tenants" });
+    match (changed, same) {
+        (0, 0) if late > 0 => format!(
+            "nothing changed: {} could not be imported any more, for the store has changed since \
+             the file was compared with it",
+            tenants(late)
+        ),
+        (0, 0) => "the file names no tenant that can be imported".to_owned(),
+        (0, same) => format!("nothing changed: {} as in the file already", tenants(same)),
+        (_, same) => {
+            let word = if is_dry { "would be changed" } else { "changed" };
+            format!("{} {word}, {same} as in the file already", tenants(changed))
         }
     }
 }
@@ -168,4 +180,18 @@ fn cut_off(failure: Failure, plan: &Plan, changed: usize) -> Failure {
         failure.text, plan.rows.id
     );
     Failure { text, ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another import, say, was faster.
+    #[test]
+    fn tenants_that_could_not_be_changed_any_more_are_not_missing_in_the_file() {
+        let said = conclusion((0, 0), 2, false);
+        assert!(said.starts_with("nothing changed: 2 tenants could not be imported"), "{said}");
+        assert!(conclusion((0, 0), 0, false).contains("names no tenant"));
+        assert_eq!(conclusion((1, 3), 2, false), "1 tenant changed, 3 as in the file already");
+    }
 }
