@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::path::Route;
@@ -24,9 +24,18 @@ struct NewTenant {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ChangedTenant {
-    plan: Option<String>,
+    /// `null` is the default plan; left out, the plan stays.
+    #[serde(default, deserialize_with = "present")]
+    plan: Option<Option<String>>,
     suspended: Option<bool>,
     reason: String,
+}
+
+/// A field that is there, if only as `null`.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -99,8 +108,9 @@ impl Admin {
             }
             ("POST", Route::Grants(id)) => {
                 let (edit, now) = (self.edit(&directory, id).await?, self.now());
-                let edit = grant(edit, body.read()?, now)?;
-                self.saved(201, edit).await?
+                let new: NewGrant = body.read()?;
+                let grant_id = new.id.clone();
+                self.given(grant(edit, new, now)?, &grant_id).await?
             }
             ("DELETE", Route::Grant(id, grant)) => {
                 let (edit, ended) = (self.edit(&directory, id).await?, body.read::<Ended>()?);
@@ -188,6 +198,19 @@ impl Admin {
         Ok(written::json(status, &self.tenant(&saved)))
     }
 
+    /// The tenant with its new grant. A grant is given once, so that one which has ended is not
+    /// there after a repeated request.
+    async fn given(&self, edit: TenantEdit, grant: &str) -> Result<Reply, Reply> {
+        let saved = edit.save().await.map_err(|error| self.refused(&error.into()))?;
+        if saved.record().grants.iter().any(|held| held.id == grant) {
+            return Ok(written::json(201, &self.tenant(&saved)));
+        }
+        let detail = format!(
+            "The grant `{grant}` was given before and has ended: give another one under a new id."
+        );
+        Err(plain_problem(409, "Conflict", &detail))
+    }
+
     /// A new key, in plain text.
     fn shown(
         &self,
@@ -212,7 +235,11 @@ fn once(header: Option<&[u8]>) -> Result<Option<&str>, Reply> {
 
 fn patch(edit: TenantEdit, change: ChangedTenant) -> Result<TenantEdit, Reply> {
     let edit = edit.note(reason(change.reason)?);
-    let edit = change.plan.into_iter().fold(edit, TenantEdit::plan);
+    let edit = match change.plan {
+        Some(Some(plan)) => edit.plan(plan),
+        Some(None) => edit.default_plan(),
+        None => edit,
+    };
     Ok(match change.suspended {
         Some(true) => edit.suspend(),
         Some(false) => edit.resume(),

@@ -201,6 +201,9 @@ async fn plan_suspension_override_and_grant_are_changed_and_ended() {
     assert_eq!((&tenant["plan"], &tenant["status"]), (&json!("pro"), &json!("suspended")));
     let change = json!({ "suspended": false, "reason": "paid" });
     assert_eq!(bed.send(&format!("PATCH {at}"), change).await.1["status"], "active");
+    let change = json!({ "plan": null, "reason": "downgrade" });
+    let (_, tenant) = bed.send(&format!("PATCH {at}"), change).await;
+    assert_eq!((&tenant["plan"], &tenant["assigned-plan"]), (&json!("free"), &json!(null)));
 
     let until = "2100-01-01";
     let more = json!({
@@ -217,10 +220,13 @@ async fn plan_suspension_override_and_grant_are_changed_and_ended() {
     let gift = json!({
         "id": "gift", "meter": "credits", "units": 5, "expires": until, "reason": "launch",
     });
-    let (_, tenant) = bed.send(&format!("POST {at}/grants"), gift).await;
+    let (_, tenant) = bed.send(&format!("POST {at}/grants"), gift.clone()).await;
     assert_eq!(tenant["grants"][0]["reason"], "launch");
     let (_, tenant) = bed.send(&format!("DELETE {at}/grants/gift"), json!({"reason": "x"})).await;
     assert_eq!(tenant["grants"], json!([]));
+    let (status, again) = bed.send(&format!("POST {at}/grants"), gift).await;
+    let detail = again["detail"].as_str().unwrap_or_default();
+    assert!(status == 409 && detail.contains("a new id"), "{status} {again}");
 }
 
 #[tokio::test]
