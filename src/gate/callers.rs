@@ -290,7 +290,7 @@ impl Gate {
     /// Reads a tenant again when what is known of it grows old: in the background from half of the
     /// age bound on, and before going on when the bound has passed, or when its trial begins.
     pub(super) fn refresh(&self, tenant: &Arc<LiveTenant>, now: Now) -> Option<Pending> {
-        let age = tenant.age_ns(now);
+        let age = tenant.age_in_use_ns(now);
         if age < nanos(REFRESH_AGE) {
             return None;
         }
@@ -304,7 +304,7 @@ impl Gate {
 
     /// The same for a look at its usage, which begins no trial.
     pub(super) fn refresh_for_look(&self, tenant: &Arc<LiveTenant>, now: Now) -> Option<Pending> {
-        if tenant.age_ns(now) < nanos(MAX_AGE) { None } else { self.reread(tenant, false) }
+        if tenant.age_in_use_ns(now) < nanos(MAX_AGE) { None } else { self.reread(tenant, false) }
     }
 
     /// Reads a tenant again, for a request of it or for a look at its usage.
