@@ -15,6 +15,7 @@ use crate::sheets::hub::Hub;
 use crate::sheets::sheet::{Before, Sheet};
 use crate::sheets::tenant_core::TenantCore;
 use crate::sheets::use_row::RowAtRest;
+use crate::tenants::packed::KeptRecord;
 use crate::tenants::{MAX_VOUCHED, REFRESH_AGE};
 
 /// A tenant in memory.
@@ -24,7 +25,7 @@ pub(crate) struct LiveTenant {
     sheet: ArcSwap<Sheet>,
     /// What the directory said, and when it was read on the monotonic clock. Held while the sheet
     /// is made anew, so that two requests at an edge do not make two.
-    record: Mutex<Arc<TenantRecord>>,
+    record: Mutex<KeptRecord>,
     read_ns: AtomicU64,
     /// When it was really read, in [`ticks`]: `read_ns` may be a later time up to which the feed of
     /// changes vouches for it.
@@ -106,7 +107,7 @@ impl LiveTenant {
         Self {
             core,
             sheet: ArcSwap::new(sheet),
-            record: Mutex::new(record),
+            record: Mutex::new(KeptRecord::of(&record)),
             read_ns: AtomicU64::new(read_ns),
             really_read: AtomicU32::new(ticks_of(read_ns)),
             doubted: AtomicBool::new(false),
@@ -172,14 +173,14 @@ impl LiveTenant {
     }
 
     /// The record as last read from the directory.
-    pub(crate) fn record(&self) -> Arc<TenantRecord> {
-        self.locked().clone()
+    pub(crate) fn record(&self) -> TenantRecord {
+        self.locked().unpack()
     }
 
     /// Whether its plan ends a while after its first request, of which nothing is known.
     pub(crate) fn lacks_first_request(&self, live: &LiveCatalog, now: Now) -> bool {
         let expires = self.sheet(live, now).policy.plan.expires.is_some();
-        expires && self.locked().first_request_ms.is_none()
+        expires && self.record().first_request_ms.is_none()
     }
 
     /// When the directory was read.
@@ -285,16 +286,18 @@ impl LiveTenant {
         live: &LiveCatalog,
         now: Now,
     ) -> Arc<Sheet> {
-        let mut record = self.locked();
+        let mut kept = self.locked();
+        let mut record = kept.unpack();
         let before = self.sheet.load_full();
         // A reading that was under way while the record was changed brings back no older version.
         let news = news.filter(|news| news.version >= record.version);
-        let changed = news.as_ref().is_some_and(|news| **news != **record);
-        if let Some(news) = news {
+        let changed = news.as_ref().is_some_and(|news| **news != record);
+        if let Some(news) = news.filter(|_| changed) {
             if news.assigned_plan() != record.assigned_plan() {
                 self.plans.fetch_add(1, Ordering::AcqRel);
             }
-            *record = news;
+            *kept = KeptRecord::of(&news);
+            record = Arc::unwrap_or_clone(news);
         }
         if !changed && before.holds(live.epoch, now) {
             return before;
@@ -313,7 +316,7 @@ impl LiveTenant {
         sheet
     }
 
-    fn locked(&self) -> MutexGuard<'_, Arc<TenantRecord>> {
+    fn locked(&self) -> MutexGuard<'_, KeptRecord> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
