@@ -2,9 +2,9 @@
 //! two seconds if another did.
 //!
 //! Cached records are replaced or reread; a read under way when a change arrives is repeated (see
-//! `recent.rs`). Age (`MAX_AGE`) covers changes that were never announced: of which there can be some
-//! is known from those that have begun, so that all other tenants are not read again by their age
-//! while this process follows the feed (see `sheets/followed.rs`).
+//! `recent.rs`). Age (`MAX_AGE`) covers changes that were never announced: of which there can be
+//! some is known from those that have begun, so that all other tenants are not read again by their
+//! age while this process follows the feed (see `sheets/followed.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};

@@ -2,9 +2,9 @@
 //! number there; later records of the run have that number and the row's figures. A key is 16 bytes
 //! of a random id and more, of which nothing can be left out otherwise.
 //!
-//! Numbers follow from the order in which keys are new in the log, so both sides count them alike. A
-//! record says how many were given before it: 0 begins anew, as the first of each run does, since a
-//! run is folded by itself ([`RUN`](super::compact::RUN)).
+//! Numbers follow from the order in which keys are new in the log, so both sides count them alike.
+//! A record says how many were given before it: 0 begins anew, as the first of each run does, since
+//! a run is folded by itself ([`RUN`](super::compact::RUN)).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -57,8 +57,8 @@ impl Numbered {
     }
 }
 
-/// The same for the log's writer: by 128 bits of each key's hash, a sixth of its size. That two keys
-/// have the same is less likely than that two tenants are drawn the same id.
+/// The same for the log's writer: by 128 bits of each key's hash, a sixth of its size. That two
+/// keys have the same is less likely than that two tenants are drawn the same id.
 #[derive(Debug)]
 pub(crate) struct NumbersGiven {
     numbers: HashMap<u128, u32>,

@@ -17,8 +17,8 @@ use crate::sheets::use_row::RowAtoms;
 /// keeps a burst after an outage from becoming one huge write.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// Limit on the rows of a record, by the most bytes that one takes, so that a record stays below its
-/// size limit without being encoded twice. The names it carries come on top.
+/// Limit on the rows of a record, by the most bytes that one takes, so that a record stays below
+/// its size limit without being encoded twice. The names it carries come on top.
 const MAX_ROWS_BYTES: usize = 55_000;
 const NEW_ROW: usize = 55;
 const KNOWN_ROW: usize = 26;
@@ -177,8 +177,8 @@ struct Record {
     /// How many keys had numbers before this record.
     numbered: u32,
     known: KnownRows,
-    /// Dictionaries for the new rows: meters with their scale, accounts, limits, billing periods with a
-    /// day, and window starts.
+    /// Dictionaries for the new rows: meters with their scale, accounts, limits, billing periods
+    /// with a day, and window starts.
     meters: Vec<(Arc<str>, u64)>,
     accounts: Vec<Arc<str>>,
     limits: Vec<Arc<str>>,

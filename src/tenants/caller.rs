@@ -194,8 +194,8 @@ impl KnownCaller {
             && !self.is_outdated()
     }
 
-    /// Whether no key of its tenant was changed since it was looked up: then it is as good as looked
-    /// up at the last look at the feed of changes.
+    /// Whether no key of its tenant was changed since it was looked up: then it is as good as
+    /// looked up at the last look at the feed of changes.
     #[cold]
     fn is_vouched_for(&self, now: Now) -> bool {
         if ticks(now) >= self.vouched_until {

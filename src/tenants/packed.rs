@@ -1,5 +1,5 @@
-//! Values packed into bytes that never leave this process: what is seldom looked at takes a fraction
-//! of the memory.
+//! Values packed into bytes that never leave this process: what is seldom looked at takes a
+//! fraction of the memory.
 
 use serde::{Deserialize, Serialize};
 

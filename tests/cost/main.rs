@@ -1,5 +1,5 @@
-//! Costs: allocations of a request, memory of a tenant, units of a table, time to open, and invariants at
-//! scale.
+//! Costs: allocations of a request, memory of a tenant, units of a table, time to open, and
+//! invariants at scale.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 

@@ -1,6 +1,7 @@
 //! Time of `Gate::open` on a redb file with many tenants: all of the file is read once.
 //!
-//!     TALLYGATE_TENANTS=1000000 cargo test --release --features testing --test cost opening -- --nocapture
+//!     TALLYGATE_TENANTS=1000000 cargo test --release --features testing --test cost opening -- \
+//!         --nocapture
 
 use std::time::{Duration, Instant};
 

@@ -559,7 +559,7 @@ async fn reads_of_calls(w: &World, gate: &Gate, key: &str, seconds: u32) -> u64 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_that_nobody_changes_is_not_read_again_for_minutes() {
+async fn an_unchanged_tenant_is_not_read_again_for_minutes() {
     let w = World::new();
     let (here, there) = (w.gate().await, w.gate().await);
     let (key, acme) = new_key(&here, "acme").await;
