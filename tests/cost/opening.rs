@@ -3,10 +3,11 @@
 //!     TALLYGATE_TENANTS=1000000 cargo test --release --features testing --test cost opening -- \
 //!         --nocapture
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tallygate::{Gate, GateBuilder};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Tenants that are made at once: many share a sync.
 const AT_ONCE: u32 = 512;
