@@ -636,7 +636,17 @@ impl Directory {
         announced: Announced,
     ) -> Result<Option<Arc<TenantRecord>>, DirectoryError> {
         let surrogate = after.surrogate;
-        let change = self.announce(surrogate, &announced).await?;
+        // Side by side: both are to be on record before the change is made. One that is being made
+        // is in no memory yet.
+        let begins = async {
+            match before {
+                Some(_) => self.inner.beginnings.begins(News::Tenant(surrogate)).await,
+                None => Ok(()),
+            }
+        };
+        let (change, begun) = tokio::join!(self.announce(surrogate, &announced), begins);
+        begun?;
+        let change = change?;
         self.raise_change(before, after, change).await?;
         let write = after.write(self.tenant_key(surrogate), before, change)?;
         match make(&*self.inner.store, write).await? {

@@ -118,6 +118,7 @@ impl Directory {
     /// Revokes all keys, and takes their names off the list.
     async fn forget_keys(&self, tenant: Surrogate) -> Result<(), DirectoryError> {
         // Even on failure: some may have been revoked.
+        self.inner.beginnings.begins(News::Revoked(tenant)).await?;
         let untold = self.inner.feed.tell_in_any_case(News::Revoked(tenant));
         let forgotten = self.revoke_and_unname(tenant).await;
         drop(untold);

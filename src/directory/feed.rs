@@ -15,6 +15,9 @@
 //! 4. An announcement that cannot be written now is retried with the next look at the feed. One
 //!    whose process dies is never made: that change is picked up when cached reads age out, as if
 //!    there were no feed.
+//! 5. A change of a tenant or of a key is announced before it is made, too, in a feed of its own
+//!    ([`Feed::of_beginnings`]), and is not made before that is written. So a reader knows of which
+//!    tenants there may be such changes: the reads of all others do not age while it follows.
 //!
 //! One query reads all shards, which together have fewer than 4 KB: one unit of DynamoDB. A write
 //! goes to any shard, so that many writers seldom collide, and carries everything that waits in its
@@ -26,7 +29,9 @@ use std::time::Duration;
 
 use super::{Surrogate, TenantRecord};
 use crate::store::layout::{Space, check_format, format};
-use crate::store::{Change, Item, Query, Store, StoreError, StoreErrorKind, Value, When, Write};
+use crate::store::{
+    Change, Item, Key, Query, Store, StoreError, StoreErrorKind, Value, When, Write,
+};
 use crate::store::{Page, Written};
 
 /// Items of the feed.
@@ -171,6 +176,8 @@ impl FeedLook {
 pub(crate) struct Feed {
     store: Arc<dyn Store>,
     space: Space,
+    /// The key of a shard.
+    key_of: fn(&Space, u8) -> Key,
     /// Whether other processes may read the store.
     is_shared: bool,
     hears: OnceLock<Weak<dyn Hears>>,
@@ -192,7 +199,18 @@ impl Feed {
     pub(super) fn new(store: Arc<dyn Store>, space: Space) -> Self {
         let is_shared = store.promise().shared;
         let (hears, waiting, turn) = Default::default();
-        Self { store, space, is_shared, hears, waiting, turn }
+        Self { store, space, key_of: Space::changes, is_shared, hears, waiting, turn }
+    }
+
+    /// The feed of changes that begin: see law 5.
+    pub(super) fn of_beginnings(store: Arc<dyn Store>, space: Space) -> Self {
+        Self { key_of: Space::beginnings, ..Self::new(store, space) }
+    }
+
+    /// Returns once it is on record here that this change begins: only then it may be made.
+    pub(super) async fn begins(&self, news: News) -> Result<(), StoreError> {
+        self.announce(news);
+        self.written().await
     }
 
     /// From now on changes made here are reported to this listener.
@@ -241,24 +259,29 @@ impl Feed {
         if !self.is_shared {
             return;
         }
-        let until = {
-            let waiting = self.waiting();
-            waiting.done + waiting.news.len() as u64
-        };
-        let write = async {
-            while self.waiting().done < until {
-                let _turn = self.turn.lock().await;
-                if self.waiting().done < until {
-                    self.write().await?;
-                }
-            }
-            Ok::<(), StoreError>(())
-        };
-        match tokio::time::timeout(ANNOUNCE_WITHIN, write).await {
+        match tokio::time::timeout(ANNOUNCE_WITHIN, self.written()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a change is announced later"),
             Err(_) => tracing::debug!("a change is announced later: the store is slow"),
         }
+    }
+
+    /// Writes the announcements of this process so far.
+    async fn written(&self) -> Result<(), StoreError> {
+        if !self.is_shared {
+            return Ok(());
+        }
+        let until = {
+            let waiting = self.waiting();
+            waiting.done + waiting.news.len() as u64
+        };
+        while self.waiting().done < until {
+            let _turn = self.turn.lock().await;
+            if self.waiting().done < until {
+                self.write().await?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes waiting announcements, as many as fit into a shard: no more changes than have
@@ -335,7 +358,7 @@ impl Feed {
             changed: count.changed.saturating_add(changed).saturating_add(gap),
         };
         Ok(Write {
-            key: self.space.changes(shard),
+            key: (self.key_of)(&self.space, shard),
             when: match stands {
                 Some(_) => vec![
                     When::Equals(CHANGED.into(), Value::Int(count.changed)),
@@ -359,7 +382,7 @@ impl Feed {
 
     /// Announcements since the last look: one query. A first look returns all that are kept.
     pub(crate) async fn look(&self, seen: &mut FeedPosition) -> Result<FeedLook, StoreError> {
-        let pk = self.space.changes(0).pk;
+        let pk = (self.key_of)(&self.space, 0).pk;
         let mut query = Query { pk, from: String::new(), until: None, limit: SHARDS.into() };
         let mut heard = FeedLook::default();
         loop {
@@ -432,7 +455,7 @@ impl std::fmt::Debug for Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Key, Memory, Promise, StoreFuture};
+    use crate::store::{Memory, Promise, StoreFuture};
     use crate::testing::{Faulty, Odds};
 
     /// A store in memory, shared by several processes.

@@ -269,7 +269,7 @@ impl Directory {
         if listed.revoked {
             return Ok(());
         }
-        self.announce_key(tenant, Edit::KeyRevoked { id: id.to_owned() }).await?;
+        self.announce_change_of_key(tenant, Edit::KeyRevoked { id: id.to_owned() }).await?;
         // Even on failure: it may have been revoked anyway.
         let untold = self.inner.feed.tell_in_any_case(News::Revoked(tenant));
         let revoked = self.revoke_credential(tenant, id, &listed.hash).await;
@@ -406,7 +406,7 @@ impl Directory {
         if listed.revoked || listed.until_ms.is_some_and(|until| until <= at_ms) {
             return Ok(());
         }
-        self.announce_key(tenant, Edit::KeyEnds { id: id.to_owned(), at: at_ms }).await?;
+        self.announce_change_of_key(tenant, Edit::KeyEnds { id: id.to_owned(), at: at_ms }).await?;
         self.raise_key(tenant, (id, &listed.name), at_ms).await?;
         // As with a revocation: callers in memory are looked up again, and find their end.
         let untold = self.inner.feed.tell_in_any_case(News::Revoked(tenant));
@@ -505,6 +505,19 @@ impl Directory {
         let key = self.list_key(tenant, id);
         let gone = Write { key, when: Vec::new(), change: vec![Change::Delete] };
         self.inner.store.write(gone).await.map(|_| ())
+    }
+
+    /// The same for a change of a key that may be in memory.
+    async fn announce_change_of_key(
+        &self,
+        tenant: Surrogate,
+        edit: Edit,
+    ) -> Result<(), DirectoryError> {
+        // Side by side: both are to be on record before the change is made.
+        let begins = self.inner.beginnings.begins(News::Revoked(tenant));
+        let (announced, begun) = tokio::join!(self.announce_key(tenant, edit), begins);
+        begun?;
+        announced.map(drop)
     }
 
     async fn announce_key(&self, tenant: Surrogate, edit: Edit) -> Result<u64, DirectoryError> {

@@ -135,6 +135,8 @@ struct Inner {
     check: Box<dyn PlanCheck>,
     alerts: Arc<AlertQueue>,
     feed: Feed,
+    /// Changes that begin.
+    beginnings: Feed,
     /// Held while a key is made that may be there already.
     ensuring: tokio::sync::Mutex<()>,
     key_turns: Arc<key_turns::KeyTurns>,
@@ -168,6 +170,7 @@ impl Directory {
     ) -> Self {
         let check = Box::new(check);
         let feed = Feed::new(store.clone(), space.clone());
+        let beginnings = Feed::of_beginnings(store.clone(), space.clone());
         let ensuring = tokio::sync::Mutex::new(());
         let key_turns = Arc::default();
         let inner = Inner {
@@ -179,6 +182,7 @@ impl Directory {
             check,
             alerts,
             feed,
+            beginnings,
             ensuring,
             key_turns,
         };
@@ -188,6 +192,11 @@ impl Directory {
     /// Recent changes, here and in other processes.
     pub(crate) fn feed(&self) -> &Feed {
         &self.inner.feed
+    }
+
+    /// Changes that have recently begun, here and in other processes.
+    pub(crate) fn beginnings(&self) -> &Feed {
+        &self.inner.beginnings
     }
 
     /// The same directory, with whose changes the history records this actor: an operator's name,

@@ -291,7 +291,7 @@ impl Gate {
     /// age bound on, and before going on when the bound has passed, or when its trial begins.
     #[inline]
     pub(super) fn refresh(&self, tenant: &Arc<LiveTenant>, now: Now) -> Option<Pending> {
-        let age = tenant.age_ns(now);
+        let age = tenant.age_in_use_ns(now);
         if age < nanos(REFRESH_AGE) { None } else { self.refresh_old(tenant, age, now) }
     }
 
@@ -307,7 +307,7 @@ impl Gate {
 
     /// The same for a look at its usage, which begins no trial.
     pub(super) fn refresh_for_look(&self, tenant: &Arc<LiveTenant>, now: Now) -> Option<Pending> {
-        if tenant.age_ns(now) < nanos(MAX_AGE) { None } else { self.reread(tenant, false) }
+        if tenant.age_in_use_ns(now) < nanos(MAX_AGE) { None } else { self.reread(tenant, false) }
     }
 
     /// Reads a tenant again, for a request of it or for a look at its usage.

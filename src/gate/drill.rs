@@ -37,6 +37,7 @@ impl Gate {
             looked_up_ns: self.inner.clock.now().mono_ns.into(),
             as_of: tenant.0.keys_since(),
             expires_ms: i64::MAX,
+            vouched_until: 0,
             refreshing: std::sync::atomic::AtomicBool::new(false),
             is_kept: false,
         })

@@ -68,7 +68,7 @@ impl Gate {
             in_flight.into_iter().map(|it| (Limit::None, it)).chain(asked).collect();
         let record = who.tenant().0.record();
         let origins = live.origins(&record, &sheet.policy.plan, now.wall_ms);
-        let from = (&*record, &origins);
+        let from = (&record, &origins);
         let limits: Vec<_> =
             asked.iter().map(|(limit, asked)| shown(&reader, *limit, asked, from)).collect();
         let in_force = origins.overrides.iter().filter_map(|at| record.overrides.get(*at));

@@ -67,6 +67,7 @@ impl Tenants {
             looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)).into(),
             as_of: 0,
             expires_ms,
+            vouched_until: 0,
             refreshing: AtomicBool::new(true),
             is_kept: true,
         };

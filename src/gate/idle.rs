@@ -96,6 +96,7 @@ impl Tenants {
             named: Named::with_permissions(permissions),
             looked_up_ns: looked_up_ns.into(),
             expires_ms,
+            vouched_until: 0,
             refreshing: AtomicBool::new(false),
             is_kept: true,
         }))

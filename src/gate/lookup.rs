@@ -49,6 +49,12 @@ impl Tenants {
     ) -> Result<bool, StoreError> {
         let (now, as_of) = (self.clock.now(), self.recent.so_far());
         self.recent.reads(now.mono_ns);
+        // A token is verified again by its age: its issuer may have withdrawn the key.
+        let vouched_until = match &wanted {
+            Wanted::Credential(_) => KnownCaller::vouched_until(now, true),
+            Wanted::Named { expires_ms: i64::MAX, .. } => KnownCaller::vouched_until(now, false),
+            Wanted::Named { .. } => 0,
+        };
         let (tenant, caller, expires_ms) = match wanted {
             Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
                 Some(found) => {
@@ -80,6 +86,7 @@ impl Tenants {
             tenant,
             looked_up_ns: now.mono_ns.into(),
             expires_ms,
+            vouched_until,
             as_of,
             refreshing: AtomicBool::new(false),
             is_kept: false,
@@ -185,6 +192,7 @@ impl Tenants {
             values: known.values.clone(),
             looked_up_ns: retry_ns.max(known.looked_up_ns()).into(),
             expires_ms: known.expires_ms,
+            vouched_until: 0,
             as_of: known.as_of,
             refreshing: AtomicBool::new(true), // not before it is too old again
             is_kept: true,
@@ -306,7 +314,7 @@ impl Tenants {
         surrogate: Surrogate,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
         if let Some(known) = self.tenant_in_memory(surrogate)
-            && known.age_ns(self.clock.now()) < nanos(REFRESH_AGE)
+            && known.age_in_use_ns(self.clock.now()) < nanos(REFRESH_AGE)
             && !known.is_gone()
         {
             return Ok(Some(known));

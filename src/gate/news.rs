@@ -2,7 +2,9 @@
 //! two seconds if another did.
 //!
 //! Cached records are replaced or reread; a read under way when a change arrives is repeated (see
-//! `recent.rs`). Age (`MAX_AGE`) only covers changes that were never announced.
+//! `recent.rs`). Age (`MAX_AGE`) covers changes that were never announced: of which there can be
+//! some is known from those that have begun, so that all other tenants are not read again by their
+//! age while this process follows the feed (see `sheets/followed.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -12,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::Inner;
 use super::tenants::Tenants;
-use crate::clock::nanos;
+use crate::clock::{Now, nanos};
 use crate::directory::{FeedLook, FeedPosition, Hears, News, TenantRecord};
 use crate::ids::Surrogate;
 use crate::repeated::repeated;
@@ -76,6 +78,7 @@ impl Tenants {
     fn doubt_all(&self) {
         let now = self.clock.now();
         let old_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE));
+        self.hub.followed.lost();
         self.recent.doubt(now.mono_ns);
         self.unknown.clear();
         self.idle.forget_callers();
@@ -95,6 +98,7 @@ impl Tenants {
 /// Looks at the feed of changes, and reads again what was changed.
 pub(super) async fn follow(inner: Weak<Inner>) {
     let (mut seen, mut changed) = (FeedPosition::default(), Changed::default());
+    let mut begun = FeedPosition::default();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -110,8 +114,15 @@ pub(super) async fn follow(inner: Weak<Inner>) {
         let feed = inner.tenants.directory.feed();
         feed.announced().await; // what could not be announced before
         if inner.tenants.believes_anything() {
+            // All that is announced by now, and no more for sure.
+            let now = inner.clock.now();
             match tokio::time::timeout(LOOK_WITHIN, feed.look(&mut seen)).await {
-                Ok(Ok(heard)) => changed.hear(heard, &inner.tenants),
+                Ok(Ok(heard)) => {
+                    changed.hear(heard, &inner.tenants);
+                    changed
+                        .again
+                        .extend(look_for_beginnings(&inner.tenants, &mut begun, now).await);
+                }
                 Ok(Err(error)) if error.kind == StoreErrorKind::Corrupt => {
                     const TEXT: &str = "changes made by other processes cannot be parsed: they \
                                         take effect within 30 s";
@@ -125,6 +136,38 @@ pub(super) async fn follow(inner: Weak<Inner>) {
         }
         changed.read(&inner);
     }
+}
+
+/// Looks for changes that have begun. What was announced before `then` has been heard. Returns
+/// tenants of which any were that were read so long ago that they are to be read again.
+async fn look_for_beginnings(
+    tenants: &Tenants,
+    seen: &mut FeedPosition,
+    then: Now,
+) -> Vec<Surrogate> {
+    // What the host's own tables say of a tenant changes without being announced.
+    if tenants.source.is_some() {
+        return Vec::new();
+    }
+    let look = tenants.directory.beginnings().look(seen);
+    let Ok(Ok(heard)) = tokio::time::timeout(LOOK_WITHIN, look).await else { return Vec::new() };
+    let (followed, now) = (&tenants.hub.followed, tenants.clock.now());
+    let subject = |news| match news {
+        News::Tenant(tenant) | News::Revoked(tenant) => Some(tenant),
+        News::Made(_) => None,
+    };
+    let begun: Vec<Surrogate> = heard.news.into_iter().filter_map(subject).collect();
+    begun.iter().for_each(|tenant| followed.begins(*tenant, now));
+    let is_old = |tenant: &Surrogate| {
+        let known = tenants.active.get(tenant);
+        known.is_some_and(|known| known.begins(now))
+    };
+    let old = begun.into_iter().filter(is_old).collect();
+    if heard.missed {
+        followed.any_begins(now);
+    }
+    followed.up_to(then.mono_ns);
+    old
 }
 
 /// Tenants that were changed by other processes, until they have been read again.

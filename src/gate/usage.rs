@@ -322,7 +322,7 @@ impl Gate {
         let inner = &self.inner;
         let of = hold.latest_of();
         let live = inner.catalogs.live.load();
-        let is_old = |tenant: &LiveTenant| tenant.age_ns(now) >= nanos(REFRESH_AGE);
+        let is_old = |tenant: &LiveTenant| tenant.age_in_use_ns(now) >= nanos(REFRESH_AGE);
         if of.sheet.holds(live.epoch, now) {
             let SheetRef::Of(caller) = &of.sheet else { return };
             if is_old(&caller.tenant) {

@@ -13,7 +13,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::record::Rows;
+use super::numbers::Numbered;
+use super::record::{Rows, Unpacked};
 use super::slots;
 use crate::ids::WriterId;
 use crate::quota::lease::Writer;
@@ -75,14 +76,18 @@ pub(crate) async fn fold_runs(
 async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), StoreError> {
     let mut by_writer = BTreeMap::<WriterId, Rows>::new();
     let (mut next, end, mut last_ms) = (range * RUN, (range + 1) * RUN, 0);
+    let mut keys = Numbered::default();
     while next < end {
         let (from, page) = (next, slots::slots(store, writer, next, Some(end)).await?);
-        for slots::Slot { n, at_ms, rows, of, .. } in page.slots {
-            if n != next {
+        for slot in page.slots {
+            if slot.n != next {
                 break;
             }
-            last_ms = at_ms;
-            by_writer.entry(of).or_default().merge(rows);
+            let Unpacked::Rows(rows, carried) = slot.rows(&mut keys)? else {
+                return Err(slots::damaged());
+            };
+            last_ms = slot.at_ms;
+            by_writer.entry(carried.unwrap_or(writer.incarnation)).or_default().merge(rows);
             next += 1;
         }
         if next == from {
@@ -152,7 +157,10 @@ async fn parts(
                 return Ok(None); // one is missing
             }
             wanted = wanted.or(item.int(PARTS));
-            let (rows, carried) = slots::decode(item)?;
+            let Unpacked::Rows(rows, carried) = slots::decode(item, &mut Numbered::default())?
+            else {
+                return Err(slots::damaged());
+            };
             all.push((slots::made_ms(item), rows, carried.unwrap_or(writer.incarnation)));
         }
         let Some(next) = page.next else { break };

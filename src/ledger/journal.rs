@@ -32,7 +32,7 @@ use crate::text_file::regular_or_absent;
 pub(crate) const EVERY: Duration = Duration::from_millis(20);
 
 /// First bytes of a segment: file type and format version.
-const MAGIC: &[u8; 8] = b"tgjrnl\x00\x05";
+const MAGIC: &[u8; 8] = b"tgjrnl\x00\x06";
 
 /// Bytes of a segment before its first frame: [`MAGIC`], the id of its store, and its writer.
 const HEAD: usize = 8 + 16 + 16;

@@ -2,8 +2,9 @@
 
 use crate::ids::WriterId;
 use crate::ledger::compact;
-use crate::ledger::record::Rows;
-use crate::ledger::slots::{BODY, FORMAT, SEAL, Slot, is_seal, slots};
+use crate::ledger::numbers::{Numbered, NumbersGiven};
+use crate::ledger::record::{ByWriter, Rows, Unpacked};
+use crate::ledger::slots::{BODY, FORMAT, SEAL, damaged, is_seal, slots};
 use crate::quota::lease::Writer;
 use crate::store::layout::{self, Space};
 use crate::store::{
@@ -18,11 +19,30 @@ const REGISTRY_FORMAT: i64 = 1;
 pub(crate) struct LogWriter {
     writer: Writer,
     next: u64,
+    numbers: NumbersGiven,
 }
 
 impl LogWriter {
     pub(crate) fn new(writer: Writer) -> Self {
-        Self { writer, next: 0 }
+        Self { writer, next: 0, numbers: NumbersGiven::default() }
+    }
+
+    /// The bodies of the next slots, with these rows by their writer. Each is read after those
+    /// before it, so they are written in this order, and none is packed before all have been.
+    pub(crate) fn pack(&mut self, rows: &ByWriter, at_ms: i64) -> Vec<Vec<u8>> {
+        let (own, mut slot) = (self.incarnation(), self.next);
+        let mut begin = |numbers: &mut NumbersGiven| {
+            if slot.is_multiple_of(compact::RUN) {
+                numbers.clear(); // a run is folded by itself
+            }
+            slot += 1;
+        };
+        let mut bodies = Vec::new();
+        for (of, rows) in rows {
+            let carried = (*of != own).then_some(*of);
+            bodies.extend(rows.pack_after(at_ms, carried, &mut self.numbers, &mut begin));
+        }
+        bodies
     }
 
     /// Draws and registers a new incarnation, with an empty log.
@@ -87,6 +107,11 @@ impl LogWriter {
         }
         self.next += 1;
         Ok(Wrote::Slot)
+    }
+
+    /// Nothing was recorded for a while: what was is in full again when it is next.
+    pub(crate) fn is_quiet(&mut self) {
+        self.numbers.clear();
     }
 
     /// Seals this log, because its writer has closed: readers need not look at it again, and units
@@ -154,30 +179,72 @@ pub(crate) async fn read(
     read_dated(store, writer, from, |_, rows, of| fold(rows, of)).await
 }
 
+/// Finds the end of a log from slot `from` on, and reads none of its rows.
+pub(crate) async fn read_end(
+    store: &dyn Store,
+    writer: &Writer,
+    from: u64,
+) -> Result<End, StoreError> {
+    // The last slot is never folded.
+    let mut end = End { next: from, sealed: false };
+    loop {
+        let page = slots(store, writer, end.next, None).await?;
+        if let Some(last) = page.slots.last() {
+            end = End { next: last.n + 1, sealed: last.seal };
+        }
+        if !page.more {
+            return Ok(end);
+        }
+    }
+}
+
 /// The same with the time of each record, Unix milliseconds; of a fold, that of its last.
 pub(crate) async fn read_dated(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
+    fold: impl FnMut(i64, Rows, WriterId),
+) -> Result<End, StoreError> {
+    read_on(store, writer, from, &mut Numbered::default(), fold).await
+}
+
+/// The same, after an earlier reading that has left these numbers. Without them a log is read from
+/// the beginning of a run: what that has is had again, and changes nothing.
+pub(crate) async fn read_on(
+    store: &dyn Store,
+    writer: &Writer,
+    from: u64,
+    keys: &mut Numbered,
     mut fold: impl FnMut(i64, Rows, WriterId),
 ) -> Result<End, StoreError> {
-    let (mut next, mut sealed) = (from, false);
+    let (mut next, mut sealed, mut is_again) = (from, false, false);
     if from == 0 {
         next = compact::read(store, writer, from, &mut fold).await?;
     }
     loop {
         let page = slots(store, writer, next, None).await?;
         let (more, mut is_whole) = (page.more, true);
-        for Slot { n, at_ms, rows, of, seal, .. } in page.slots {
-            is_whole = n == next;
+        let mut lacking = false;
+        for slot in page.slots {
+            is_whole = slot.n == next;
             if !is_whole {
                 break;
             }
-            fold(at_ms, rows, of);
-            sealed = seal;
+            let Unpacked::Rows(rows, carried) = slot.rows(keys)? else {
+                lacking = true;
+                break;
+            };
+            fold(slot.at_ms, rows, carried.unwrap_or(writer.incarnation));
+            sealed = slot.seal;
             next += 1;
         }
-        if !is_whole {
+        if lacking {
+            let first = next - next % compact::RUN;
+            if first == next || std::mem::replace(&mut is_again, true) {
+                return Err(damaged());
+            }
+            next = first;
+        } else if !is_whole {
             // Slots are removed once their fold exists, and never the last: it says what they held.
             let behind = compact::read(store, writer, next, &mut fold).await?;
             if behind == next {

@@ -24,6 +24,7 @@ pub(crate) mod flush;
 pub(crate) mod journal;
 pub(crate) mod journal_thread;
 pub(crate) mod log;
+pub(crate) mod numbers;
 pub(crate) mod pace;
 pub(crate) mod place;
 mod quiet;

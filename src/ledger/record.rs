@@ -1,6 +1,7 @@
 //! Rows, and the records that carry them. A record is one item of the log: use rows, which are
 //! billed, and pool rows, which are not, packed by tenant, with dictionaries of names and times at
-//! its head. About 18 bytes per row, because size is cost.
+//! its head. About 18 bytes for a row that is new in its log, and 4 for any other (see
+//! [`numbers`](super::numbers)), because size is cost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Surrogate, WriterId};
+use crate::ledger::numbers::{Figures, KnownRows, Numbered, NumbersGiven, RowKey};
 use crate::quota::pool::PoolId;
 use crate::sheets::use_row::RowAtoms;
 
@@ -15,9 +17,11 @@ use crate::sheets::use_row::RowAtoms;
 /// keeps a burst after an outage from becoming one huge write.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// Limit on the rows of a record: at most 55 bytes each, so that a record stays below its size
-/// limit without being encoded twice. The names it carries come on top.
-const MAX_ROWS: usize = 1_000;
+/// Limit on the rows of a record, by the most bytes that one takes, so that a record stays below
+/// its size limit without being encoded twice. The names it carries come on top.
+const MAX_ROWS_BYTES: usize = 55_000;
+const NEW_ROW: usize = 55;
+const KNOWN_ROW: usize = 26;
 
 /// Identifies usage: whose, of which meter, in which period and day, on which account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,11 +90,23 @@ impl Rows {
         }
     }
 
-    /// Packs them into records, each within its limits. `carried` names the writer of the rows, if
-    /// it is not the writer of the log.
+    /// Packs them into records that are each read by themselves, within their limits. `carried`
+    /// names the writer of the rows, if it is not the writer of the log.
     pub(crate) fn pack(&self, at_ms: i64, carried: Option<WriterId>) -> Vec<Vec<u8>> {
-        let mut records = Vec::new();
-        let mut record = Record::new(at_ms, carried);
+        let numbers = &mut NumbersGiven::default();
+        self.pack_after(at_ms, carried, numbers, &mut NumbersGiven::clear)
+    }
+
+    /// The same for the next slots of a log that has given these numbers. `begin` is called before
+    /// each record, and may have them begin anew.
+    pub(crate) fn pack_after(
+        &self,
+        at_ms: i64,
+        carried: Option<WriterId>,
+        numbers: &mut NumbersGiven,
+        begin: &mut impl FnMut(&mut NumbersGiven),
+    ) -> Vec<Vec<u8>> {
+        let (mut records, mut open) = (Vec::new(), None::<Record>);
         let (mut uses, mut pools) = (self.uses.iter().peekable(), self.pools.iter().peekable());
         // Both are ordered by tenant and are merged in step.
         loop {
@@ -100,22 +116,29 @@ impl Rows {
                 (None, Some(_)) => false,
                 (None, None) => break,
             };
+            let mut record = open.take().unwrap_or_else(|| {
+                begin(numbers);
+                Record::new(at_ms, carried, numbers.begin())
+            });
             if use_first {
-                uses.next().into_iter().for_each(|(key, total)| record.push_use(key, *total));
+                let push = |(key, total): (&_, &_)| record.push_use(key, *total, numbers);
+                uses.next().into_iter().for_each(push);
             } else {
-                pools.next().into_iter().for_each(|(pool, row)| record.push_pool(pool, *row));
+                let push = |(pool, row): (&_, &_)| record.push_pool(pool, *row, numbers);
+                pools.next().into_iter().for_each(push);
             }
-            record.spill(&mut records);
+            match record.is_full() {
+                true => records.push(record.encode()),
+                false => open = Some(record),
+            }
         }
-        if record.len() > 0 {
-            records.push(record.encode());
-        }
+        records.extend(open.map(Record::encode));
         records
     }
 
     /// A record without rows, as a sign of life.
     pub(crate) fn pack_nothing(at_ms: i64) -> Vec<u8> {
-        Record::new(at_ms, None).encode()
+        Record::new(at_ms, None, 0).encode()
     }
 
     /// When a record was made, Unix milliseconds: its first field.
@@ -123,19 +146,39 @@ impl Rows {
         postcard::take_from_bytes(bytes).ok().map(|(at_ms, _)| at_ms)
     }
 
-    /// Unpacks a record. The writer is `Some` if it carries another writer's rows.
+    /// Unpacks a record that is read by itself. The writer is `Some` if it carries another writer's
+    /// rows.
     pub(crate) fn unpack(bytes: &[u8]) -> Option<(Rows, Option<WriterId>)> {
-        let record: Record = postcard::from_bytes(bytes).ok()?;
-        record.rows()
+        match Self::unpack_after(bytes, &mut Numbered::default())? {
+            Unpacked::Rows(rows, of) => Some((rows, of)),
+            Unpacked::Lacking => None,
+        }
     }
+
+    /// The same for a record of a log whose keys have these numbers.
+    pub(crate) fn unpack_after(bytes: &[u8], keys: &mut Numbered) -> Option<Unpacked> {
+        let record: Record = postcard::from_bytes(bytes).ok()?;
+        record.rows(keys)
+    }
+}
+
+/// A record that was unpacked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unpacked {
+    Rows(Rows, Option<WriterId>),
+    /// Its rows have numbers that were given by earlier records of its log.
+    Lacking,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     at_ms: i64,
     carried: Option<WriterId>,
-    /// Dictionaries for the rows: meters with their scale, accounts, limits, billing periods with a
-    /// day, and window starts.
+    /// How many keys had numbers before this record.
+    numbered: u32,
+    known: KnownRows,
+    /// Dictionaries for the new rows: meters with their scale, accounts, limits, billing periods
+    /// with a day, and window starts.
     meters: Vec<(Arc<str>, u64)>,
     accounts: Vec<Arc<str>>,
     limits: Vec<Arc<str>>,
@@ -145,7 +188,7 @@ struct Record {
     #[serde(skip)]
     head_bytes: usize,
     #[serde(skip)]
-    rows: usize,
+    new_rows: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -175,10 +218,12 @@ struct PoolLine {
 }
 
 impl Record {
-    fn new(at_ms: i64, carried: Option<WriterId>) -> Self {
+    fn new(at_ms: i64, carried: Option<WriterId>, numbered: u32) -> Self {
         Self {
             at_ms,
             carried,
+            numbered,
+            known: KnownRows::default(),
             meters: Vec::new(),
             accounts: Vec::new(),
             limits: Vec::new(),
@@ -186,23 +231,19 @@ impl Record {
             starts: Vec::new(),
             tenants: Vec::new(),
             head_bytes: 0,
-            rows: 0,
+            new_rows: 0,
         }
     }
 
-    fn len(&self) -> usize {
-        self.rows
+    fn is_full(&self) -> bool {
+        let bytes = NEW_ROW * self.new_rows + KNOWN_ROW * self.known.len();
+        bytes >= MAX_ROWS_BYTES || self.head_bytes > MAX_RECORD_BYTES / 4
     }
 
-    /// Finishes this record and starts the next once it is full.
-    fn spill(&mut self, done: &mut Vec<Vec<u8>>) {
-        if self.len() >= MAX_ROWS || self.head_bytes > MAX_RECORD_BYTES / 4 {
-            let next = Record::new(self.at_ms, self.carried);
-            done.push(std::mem::replace(self, next).encode());
+    fn push_use(&mut self, key: &UseKey, atoms: RowAtoms, numbers: &mut NumbersGiven) {
+        if let Some(number) = numbers.of(&(0_u8, key)) {
+            return self.known.push(number, Figures::Use(atoms));
         }
-    }
-
-    fn push_use(&mut self, key: &UseKey, atoms: RowAtoms) {
         let head = &mut self.head_bytes;
         let meter = intern(&mut self.meters, (key.meter.clone(), key.scale), head);
         let account = key.account.as_ref();
@@ -213,7 +254,10 @@ impl Record {
         self.lines_of(key.tenant).uses.push(line);
     }
 
-    fn push_pool(&mut self, pool: &PoolId, row: PoolRow) {
+    fn push_pool(&mut self, pool: &PoolId, row: PoolRow, numbers: &mut NumbersGiven) {
+        if let Some(number) = numbers.of(&(1_u8, pool)) {
+            return self.known.push(number, Figures::Pool(row));
+        }
         let head = &mut self.head_bytes;
         let limit = intern(&mut self.limits, pool.limit.clone(), head);
         let start = intern(&mut self.starts, pool.start_ms, head);
@@ -224,7 +268,7 @@ impl Record {
 
     /// The lines of the current tenant, with room counted for one more.
     fn lines_of(&mut self, tenant: Surrogate) -> &mut TenantLines {
-        self.rows += 1;
+        self.new_rows += 1;
         let tenant = tenant.to_bytes();
         if self.tenants.last().is_none_or(|last| last.tenant != tenant) {
             self.tenants.push(TenantLines { tenant, uses: Vec::new(), pools: Vec::new() });
@@ -232,14 +276,30 @@ impl Record {
         self.tenants.last_mut().expect("one was pushed if there was none")
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let bytes = postcard::to_stdvec(self).expect("numbers and text always encode");
+    fn encode(mut self) -> Vec<u8> {
+        self.known.finish();
+        let bytes = postcard::to_stdvec(&self).expect("numbers and text always encode");
         debug_assert!(bytes.len() <= MAX_RECORD_BYTES + MAX_RECORD_BYTES / 4);
         bytes
     }
 
-    fn rows(self) -> Option<(Rows, Option<WriterId>)> {
+    /// Its rows, after those of its log that have these numbers; `None`: damaged.
+    fn rows(self, keys: &mut Numbered) -> Option<Unpacked> {
         let mut rows = Rows::default();
+        if self.tenants.is_empty() && self.known.is_empty() {
+            return Some(Unpacked::Rows(rows, self.carried));
+        }
+        if !keys.reaches(self.numbered) {
+            return Some(Unpacked::Lacking);
+        }
+        keys.go_on_after(self.numbered);
+        for (key, figures) in self.known.read(keys)? {
+            match (key, figures) {
+                (RowKey::Use(key), Figures::Use(atoms)) => _ = rows.uses.insert(key, atoms),
+                (RowKey::Pool(pool), Figures::Pool(row)) => _ = rows.pools.insert(pool, row),
+                _ => return None,
+            }
+        }
         for TenantLines { tenant, uses, pools } in self.tenants {
             let tenant = Surrogate::from_bytes(tenant);
             for UseLine { part, meter, account, day, atoms } in uses {
@@ -250,16 +310,18 @@ impl Record {
                 };
                 let (period_ms, day) = *self.days.get(usize::from(day))?;
                 let key = UseKey { tenant, part, meter, scale, period_ms, day, account };
+                keys.add(RowKey::Use(key.clone()));
                 rows.uses.insert(key, atoms);
             }
             for PoolLine { limit, scope, start, total, ceiling } in pools {
                 let limit = self.limits.get(usize::from(limit))?.clone();
                 let start_ms = *self.starts.get(usize::from(start))?;
                 let pool = PoolId { tenant, limit, scope, start_ms };
+                keys.add(RowKey::Pool(pool.clone()));
                 rows.pools.insert(pool, PoolRow { total, ceiling });
             }
         }
-        Some((rows, self.carried))
+        Some(Unpacked::Rows(rows, self.carried))
     }
 }
 
@@ -348,7 +410,7 @@ mod tests {
                 assert!(body.len() <= MAX_RECORD_BYTES);
                 let (some, of) = Rows::unpack(&body).unwrap();
                 assert_eq!(of, Some(WriterId::test(3)));
-                assert!(some.len() <= MAX_ROWS && !some.is_empty(), "record {n}");
+                assert!(some.len() <= MAX_ROWS_BYTES / NEW_ROW && !some.is_empty(), "record {n}");
                 back.merge(some);
             }
             assert_eq!(back, rows, "{tenants} tenants");
@@ -356,7 +418,40 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_tenant_takes_about_36_bytes() {
+    fn records_of_a_log_come_back_one_after_the_other() {
+        let (mut given, mut keys, mut slot) = (NumbersGiven::default(), Numbered::default(), 0);
+        let mut begin = |given: &mut NumbersGiven| {
+            // As at the beginning of a run.
+            if slot % 16 == 0 {
+                given.clear();
+            }
+            slot += 1;
+        };
+        let mut sizes = Vec::new();
+        let mut last = Vec::new();
+        for tenants in [3, 7, 7, 250, 0, 250, 3_000, 3_000, 5] {
+            let (rows, mut back) = (rows(tenants), Rows::default());
+            let records = rows.pack_after(5, None, &mut given, &mut begin);
+            sizes.push(records.iter().map(Vec::len).sum::<usize>());
+            for body in &records {
+                assert!(body.len() <= MAX_RECORD_BYTES);
+                // A record that is read twice says the same, as one does that a retry finds.
+                for _ in 0..2 {
+                    let read = Rows::unpack_after(body, &mut keys).unwrap();
+                    let Unpacked::Rows(some, None) = read else { panic!("{read:?}") };
+                    back.merge(some);
+                }
+            }
+            assert_eq!(back, rows, "{tenants} tenants");
+            last = records;
+        }
+        assert!(sizes[2] < sizes[1] / 2 && sizes[5] < sizes[3] / 2, "{sizes:?}");
+        let alone = last.first().map(|body| Rows::unpack_after(body, &mut Numbered::default()));
+        assert_eq!(alone, Some(Some(Unpacked::Lacking)), "not without those before it");
+    }
+
+    #[test]
+    fn a_busy_tenant_takes_about_36_bytes_at_first_and_8_then() {
         let mut rows = Rows::default();
         for n in 0..400 {
             let tenant = Surrogate::test(n << 100);
@@ -374,7 +469,10 @@ mod tests {
             let pool = PoolId { tenant, limit: "requests/month".into(), scope: 0, start_ms };
             rows.pools.insert(pool, PoolRow { total: 100_000, ceiling: 101_000 });
         }
-        let bytes = rows.pack(0, None).remove(0).len();
-        assert!(bytes < 400 * 36, "{} a tenant", bytes / 400);
+        let mut given = NumbersGiven::default();
+        for most in [36, 10] {
+            let bytes = rows.pack_after(0, None, &mut given, &mut |_| ()).remove(0).len();
+            assert!(bytes < 400 * most, "{} a tenant", bytes / 400);
+        }
     }
 }

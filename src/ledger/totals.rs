@@ -20,6 +20,7 @@ use super::{compact, log};
 use crate::catalog::{Zone, local_day};
 use crate::flights::Flights;
 use crate::ids::{Surrogate, WriterId};
+use crate::ledger::numbers::Numbered;
 use crate::quota::lease::Writer;
 use crate::sheets::use_row::RowAtoms;
 use crate::store::layout::registered;
@@ -95,6 +96,8 @@ struct Fold {
     generation: u64,
     /// Next slot to read of each writer's log.
     next: HashMap<WriterId, u64>,
+    /// The rows of logs that have not ended, by number, where rows are kept.
+    keys: HashMap<WriterId, Numbered>,
     /// When each log was last seen to have grown, Unix milliseconds.
     moved_ms: HashMap<WriterId, i64>,
     /// When all logs were last checked for folding.
@@ -290,6 +293,7 @@ impl Ledger {
             fold.keeps = true;
             fold.generation += 1;
             fold.next.values_mut().for_each(|next| *next = 0);
+            fold.keys.clear();
             fold.ended.clear();
             self.read_at_ms.store(i64::MIN, Ordering::Relaxed);
         }
@@ -324,17 +328,22 @@ impl Ledger {
 
     /// Continues reading one log, unless it has ended.
     async fn read_log(&self, of: WriterId, now_ms: i64) -> Result<(), StoreError> {
-        let (from, generation) = {
-            let fold = self.locked();
+        let (from, mut keys, keeps, generation) = {
+            let mut fold = self.locked();
             if fold.ended.contains(&of) {
                 return Ok(());
             }
-            (fold.next.get(&of).copied().unwrap_or(0), fold.generation)
+            let from = fold.next.get(&of).copied().unwrap_or(0);
+            (from, fold.keys.remove(&of).unwrap_or_default(), fold.keeps, fold.generation)
         };
         let writer = Writer { incarnation: of, space: self.writer.space.clone() };
         let mut news = Vec::new();
-        let read = log::read(&*self.store, &writer, from, |rows, of| news.push((rows, of)));
-        let log::End { next, sealed } = read.await?;
+        let log::End { next, sealed } = if keeps {
+            let read = |_, rows, of| news.push((rows, of));
+            log::read_on(&*self.store, &writer, from, &mut keys, read).await?
+        } else {
+            log::read_end(&*self.store, &writer, from).await?
+        };
         let mut fold = self.locked();
         if fold.generation != generation {
             return Ok(()); // its rows were not kept, and must be read again
@@ -349,6 +358,8 @@ impl Ledger {
         }
         if sealed {
             fold.ended.insert(of);
+        } else if keeps {
+            fold.keys.insert(of, keys);
         }
         Ok(())
     }

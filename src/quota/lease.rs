@@ -101,6 +101,10 @@ pub(crate) enum Take {
 impl Lease {
     /// A lease that holds nothing yet. `first_ask` is the usual ask, which sets the first size.
     pub(crate) fn new(pool: PoolId, end_ms: i64, terms: Terms, first_ask: u64) -> Self {
+        let mut negotiation = Negotiation::new(terms, first_ask);
+        if !pool.is_once() {
+            negotiation.size_by_limit();
+        }
         let fixed = Fixed {
             pool,
             incarnation: WriterId::NONE,
@@ -110,7 +114,7 @@ impl Lease {
             bills: false,
         };
         let balance = Balance { free: terms.limit, ..Balance::default() };
-        Self::with(fixed, balance, Negotiation::new(terms, first_ask))
+        Self::with(fixed, balance, negotiation)
     }
 
     fn with(fixed: Fixed, balance: Balance, mut negotiation: Negotiation) -> Self {

@@ -235,7 +235,7 @@ impl Other<'_> {
         }
         // From its last known slot, to see whether that one is a seal.
         let from = known.map_or(0, |watch| watch.next.saturating_sub(1));
-        let end = log::read(&*self.ctx.store, &self.writer, from, |_, _| {}).await?;
+        let end = log::read_end(&*self.ctx.store, &self.writer, from).await?;
         let now_ns = self.ctx.hub.clock.now().mono_ns;
         let moved = known.is_none_or(|watch| watch.next != end.next);
         let since_ns = known.filter(|_| !moved).map_or(now_ns, |watch| watch.since_ns);

@@ -19,6 +19,7 @@ use crate::quota::retired::RetiredLeases;
 use crate::rates::Throttled;
 use crate::sheets::answers::Answers;
 use crate::sheets::capacity::Capacity;
+use crate::sheets::followed::Followed;
 use crate::sheets::sheet::Sheet;
 use crate::sheets::unrecorded::Unrecorded;
 use crate::store::Reach;
@@ -42,6 +43,8 @@ pub(crate) struct Hub {
     pub(crate) capacity: OnceLock<Box<Capacity>>,
     /// Whether the store is known to be away: then no request waits for units.
     pub(crate) reach: Reach,
+    /// How far the changes of the directory are known.
+    pub(crate) followed: Followed,
     /// The newest revision of terms that this process has seen in a pool.
     pub(crate) newest_rev: AtomicI64,
     /// Numbers use rows.
@@ -69,6 +72,7 @@ impl Hub {
             open_permits: Box::default(),
             capacity: OnceLock::new(),
             reach: Reach::default(),
+            followed: Followed::default(),
             newest_rev: AtomicI64::new(0),
             parts: AtomicU32::new(0),
             clock,

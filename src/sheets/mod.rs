@@ -5,6 +5,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod capacity;
+pub(crate) mod followed;
 pub(crate) mod hub;
 pub(crate) mod sheet;
 pub(crate) mod tenant_core;

@@ -33,6 +33,7 @@
 //! | `M#` | | id and generation of the ledger |
 //! | `M#` | `store` | the id of this part of the store |
 //! | `A#` | shard | recently announced changes of the directory |
+//! | `O#` | shard | changes of the directory that have recently begun |
 //! | `J#`destination hash | time, id | alerts that wait to be sent there, the oldest first |
 //! | `J#`destination hash`#x` | time, id | alerts that were given up |
 //! | `J#`destination hash`#`alert's id | | an alert that was sent there |
@@ -263,6 +264,11 @@ impl Space {
     /// One part of the feed of changes.
     pub(crate) fn changes(&self, shard: u8) -> Key {
         self.key(format_args!("A#"), shard.to_string())
+    }
+
+    /// One part of the changes that have begun.
+    pub(crate) fn beginnings(&self, shard: u8) -> Key {
+        self.key(format_args!("O#"), shard.to_string())
     }
 
     /// `day` is yyyymmdd.

@@ -13,8 +13,10 @@ use crate::identity::{Caller, Permissions};
 use crate::policy::resolve::LiveCatalog;
 use crate::policy::scoped::ScopeValues;
 use crate::sheets::sheet::Sheet;
-use crate::tenants::tenant::LiveTenant;
-use crate::tenants::{MAX_AGE, REFRESH_AGE};
+use crate::tenants::tenant::{LiveTenant, ticks, ticks_of};
+use crate::tenants::{MAX_AGE, MAX_VOUCHED, REFRESH_AGE};
+
+const HOUR_MS: i64 = 3_600_000;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(crate) struct KnownCaller {
     /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
     pub(crate) looked_up_ns: AtomicU64,
     pub(crate) expires_ms: i64,
+    /// Until when the feed of changes may vouch for it, in [`ticks`]; 0: it does not.
+    pub(crate) vouched_until: u32,
     /// How many changes had been heard of when the look-up began.
     pub(crate) as_of: u64,
     /// Whether it is being looked up again.
@@ -138,6 +142,7 @@ impl KnownCaller {
             values,
             looked_up_ns: now.mono_ns.into(),
             expires_ms: i64::MAX,
+            vouched_until: 0,
             as_of: 0,
             refreshing: AtomicBool::new(true),
             is_kept: false,
@@ -176,15 +181,45 @@ impl KnownCaller {
     /// True once, from half of the age bound on.
     pub(crate) fn wants_refresh(&self, now: Now) -> bool {
         now.mono_ns.saturating_sub(self.looked_up_ns()) > nanos(REFRESH_AGE)
+            && !self.is_vouched_for(now)
             && !self.refreshing.load(Ordering::Relaxed)
             && !self.refreshing.swap(true, Ordering::AcqRel)
     }
 
     /// Whether it may still be used as it is.
     pub(crate) fn is_fresh(&self, now: Now) -> bool {
-        now.mono_ns.saturating_sub(self.looked_up_ns()) < nanos(MAX_AGE)
+        (now.mono_ns.saturating_sub(self.looked_up_ns()) < nanos(MAX_AGE)
+            || self.is_vouched_for(now))
             && now.wall_ms < self.expires_ms
             && !self.is_outdated()
+    }
+
+    /// Whether no key of its tenant was changed since it was looked up: then it is as good as
+    /// looked up at the last look at the feed of changes.
+    #[cold]
+    fn is_vouched_for(&self, now: Now) -> bool {
+        if ticks(now) >= self.vouched_until {
+            return false;
+        }
+        let (tenant, followed) = (self.tenant.core.surrogate, &self.tenant.core.hub.followed);
+        let looked_up_ns = self.looked_up_ns.load(Ordering::SeqCst);
+        let Some(until_ns) = followed.vouches_for(tenant, looked_up_ns, now) else { return false };
+        let (set, get) = (Ordering::SeqCst, Ordering::Relaxed);
+        let is_set = self.looked_up_ns.compare_exchange(looked_up_ns, until_ns, set, get).is_ok();
+        // It may have come into doubt meanwhile, which finds the earlier time.
+        if is_set && followed.vouches_for(tenant, looked_up_ns, now).is_none() {
+            self.looked_up_ns.fetch_min(looked_up_ns, set);
+        }
+        now.mono_ns.saturating_sub(self.looked_up_ns()) <= nanos(REFRESH_AGE)
+    }
+
+    /// Until when the feed of changes may vouch for a caller that is looked up now. One with a key
+    /// is looked up again in the next hour of the wall clock, to note that it was used in it.
+    pub(crate) fn vouched_until(now: Now, by_key: bool) -> u32 {
+        let left_ms = HOUR_MS - now.wall_ms.rem_euclid(HOUR_MS);
+        let left_ns = u64::try_from(left_ms).unwrap_or(0).saturating_mul(1_000_000);
+        let most_ns = if by_key { left_ns.min(nanos(MAX_VOUCHED)) } else { nanos(MAX_VOUCHED) };
+        ticks_of(now.mono_ns.saturating_add(most_ns))
     }
 
     /// The plan that it named when it was looked up.

@@ -28,6 +28,7 @@ use crate::sheets::sheet::Sheet;
 use crate::sheets::tenant_core::TenantCore;
 use crate::sheets::use_row::RowAtRest;
 use crate::tenants::caller::KnownCaller;
+use crate::tenants::packed::{packed, unpacked};
 use crate::tenants::tenant::{LiveTenant, Woken};
 
 /// Bytes before a tenant's parts: when the directory was read, until when units are held, and the
@@ -151,17 +152,6 @@ impl CompactCaller {
     pub(crate) fn looked_up_ns(&self) -> u64 {
         u64::from_le_bytes(word(&self.0, 0))
     }
-}
-
-fn packed(head: &[u8], parts: &impl Serialize) -> Box<[u8]> {
-    let mut bytes = Vec::with_capacity(256);
-    bytes.extend_from_slice(head);
-    let bytes = postcard::to_extend(parts, bytes).expect("plain values always encode");
-    bytes.into_boxed_slice()
-}
-
-fn unpacked<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> T {
-    postcard::from_bytes(bytes).expect("bytes packed by this process")
 }
 
 fn word(bytes: &[u8], at: usize) -> [u8; 8] {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::directory::TenantRecord;
 use crate::ids::WriterId;
 use crate::payers::late;
@@ -15,6 +15,8 @@ use crate::sheets::hub::Hub;
 use crate::sheets::sheet::{Before, Sheet};
 use crate::sheets::tenant_core::TenantCore;
 use crate::sheets::use_row::RowAtRest;
+use crate::tenants::packed::KeptRecord;
+use crate::tenants::{MAX_VOUCHED, REFRESH_AGE};
 
 /// A tenant in memory.
 #[derive(Debug)]
@@ -23,8 +25,13 @@ pub(crate) struct LiveTenant {
     sheet: ArcSwap<Sheet>,
     /// What the directory said, and when it was read on the monotonic clock. Held while the sheet
     /// is made anew, so that two requests at an edge do not make two.
-    record: Mutex<Arc<TenantRecord>>,
+    record: Mutex<KeptRecord>,
     read_ns: AtomicU64,
+    /// When it was really read, in [`ticks`]: `read_ns` may be a later time up to which the feed of
+    /// changes vouches for it.
+    really_read: AtomicU32,
+    /// It is to be read again, so that nothing vouches for it.
+    doubted: AtomicBool,
     /// How many changes had been heard of when a key of it was revoked last, that one among them.
     keys_since: AtomicU64,
     /// When it was last read there was no such tenant.
@@ -47,8 +54,14 @@ const PLAN_CHANGES: u32 = 10;
 const PLAN_CHANGE_EVERY: u32 = 27;
 
 /// Time on the monotonic clock in steps of two seconds, so that a tenant's fits beside its flags.
-fn ticks(now: Now) -> u32 {
-    u32::try_from(now.mono_ns >> 31).unwrap_or(u32::MAX)
+pub(super) fn ticks(now: Now) -> u32 {
+    ticks_of(now.mono_ns)
+}
+
+const TICK_BITS: u32 = 31;
+
+pub(super) fn ticks_of(mono_ns: u64) -> u32 {
+    u32::try_from(mono_ns >> TICK_BITS).unwrap_or(u32::MAX)
 }
 
 /// A tenant that has just been taken apart, on its way back.
@@ -82,7 +95,10 @@ impl LiveTenant {
         let before = if goes_on { Before::Sleep(Arc::new(row.wake())) } else { Before::Nothing };
         let sheet = Sheet::new(core.clone(), before, &record, live, now);
         sheet.wake_leases(leases, incarnation);
-        Self::with(core, sheet, record, read_ns)
+        let tenant = Self::with(core, sheet, record, read_ns);
+        // While it slept no change of it was heard of.
+        tenant.doubted.store(true, Ordering::SeqCst);
+        tenant
     }
 
     fn with(core: Arc<TenantCore>, sheet: Sheet, record: Arc<TenantRecord>, read_ns: u64) -> Self {
@@ -91,8 +107,10 @@ impl LiveTenant {
         Self {
             core,
             sheet: ArcSwap::new(sheet),
-            record: Mutex::new(record),
+            record: Mutex::new(KeptRecord::of(&record)),
             read_ns: AtomicU64::new(read_ns),
+            really_read: AtomicU32::new(ticks_of(read_ns)),
+            doubted: AtomicBool::new(false),
             keys_since: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             plans: AtomicU16::new(0),
@@ -130,12 +148,15 @@ impl LiveTenant {
     pub(crate) fn learn(&self, record: Arc<TenantRecord>, live: &LiveCatalog, now: Now) {
         self.turn_over(Some(record), live, now);
         self.gone.store(false, Ordering::Release);
+        self.really_read.store(ticks(now), Ordering::Relaxed);
+        self.doubted.store(false, Ordering::SeqCst);
         self.read_ns.store(now.mono_ns, Ordering::Release);
         self.refreshing.store(false, Ordering::Release);
     }
 
     /// The directory does not answer: what was known goes on holding, and is asked for again later.
     pub(crate) fn keep_as_known(&self, read_ns: u64) {
+        self.doubted.store(true, Ordering::SeqCst);
         self.read_ns.store(read_ns, Ordering::Release);
         self.refreshing.store(false, Ordering::Release);
     }
@@ -152,14 +173,14 @@ impl LiveTenant {
     }
 
     /// The record as last read from the directory.
-    pub(crate) fn record(&self) -> Arc<TenantRecord> {
-        self.locked().clone()
+    pub(crate) fn record(&self) -> TenantRecord {
+        self.locked().unpack()
     }
 
     /// Whether its plan ends a while after its first request, of which nothing is known.
     pub(crate) fn lacks_first_request(&self, live: &LiveCatalog, now: Now) -> bool {
         let expires = self.sheet(live, now).policy.plan.expires.is_some();
-        expires && self.locked().first_request_ms.is_none()
+        expires && self.record().first_request_ms.is_none()
     }
 
     /// When the directory was read.
@@ -170,7 +191,14 @@ impl LiveTenant {
     /// Makes the record count as read at this time at the latest, so that it is reread in the
     /// background.
     pub(crate) fn read_by(&self, at_ns: u64) {
-        self.read_ns.fetch_min(at_ns, Ordering::AcqRel);
+        self.doubted.store(true, Ordering::SeqCst);
+        self.read_ns.fetch_min(at_ns, Ordering::SeqCst);
+    }
+
+    /// A change of it has begun: it is as old as it really is. Returns whether that is too old.
+    pub(crate) fn begins(&self, now: Now) -> bool {
+        self.read_by(u64::from(self.really_read.load(Ordering::Relaxed)) << TICK_BITS);
+        self.age_ns(now) >= nanos(REFRESH_AGE)
     }
 
     /// A key of it was revoked, with the change of this number.
@@ -208,6 +236,39 @@ impl LiveTenant {
         now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
     }
 
+    /// The same for a request. What no process has changed since it was read is as old as the last look
+    /// at the feed of changes.
+    pub(crate) fn age_in_use_ns(&self, now: Now) -> u64 {
+        let age_ns = self.age_ns(now);
+        if age_ns < nanos(REFRESH_AGE) {
+            return age_ns;
+        }
+        self.vouched_age_ns(now)
+    }
+
+    #[cold]
+    fn vouched_age_ns(&self, now: Now) -> u64 {
+        let read_ns = self.read_ns.load(Ordering::SeqCst);
+        if let Some(until_ns) = self.vouched_ns(read_ns, now) {
+            let (set, get) = (Ordering::SeqCst, Ordering::Relaxed);
+            let is_set = self.read_ns.compare_exchange(read_ns, until_ns, set, get).is_ok();
+            // It may have come into doubt meanwhile, which finds the earlier time.
+            if is_set && self.vouched_ns(read_ns, now).is_none() {
+                self.read_ns.fetch_min(read_ns, set);
+            }
+        }
+        self.age_ns(now)
+    }
+
+    /// Up to when the feed of changes vouches for what was read then, if it does.
+    fn vouched_ns(&self, read_ns: u64, now: Now) -> Option<u64> {
+        let really_read = self.really_read.load(Ordering::Relaxed);
+        let is_old = ticks(now).saturating_sub(really_read) >= ticks_of(nanos(MAX_VOUCHED));
+        let followed = &self.core.hub.followed;
+        let until_ns = followed.vouches_for(self.core.surrogate, read_ns, now)?;
+        (!is_old && !self.doubted.load(Ordering::SeqCst)).then_some(until_ns)
+    }
+
     /// True once until the tenant has been reread: the caller that gets `true` asks for a refresh.
     pub(crate) fn wants_refresh(&self) -> bool {
         !self.refreshing.load(Ordering::Relaxed) && !self.refreshing.swap(true, Ordering::AcqRel)
@@ -225,16 +286,18 @@ impl LiveTenant {
         live: &LiveCatalog,
         now: Now,
     ) -> Arc<Sheet> {
-        let mut record = self.locked();
+        let mut kept = self.locked();
+        let mut record = kept.unpack();
         let before = self.sheet.load_full();
         // A reading that was under way while the record was changed brings back no older version.
         let news = news.filter(|news| news.version >= record.version);
-        let changed = news.as_ref().is_some_and(|news| **news != **record);
-        if let Some(news) = news {
+        let changed = news.as_ref().is_some_and(|news| **news != record);
+        if let Some(news) = news.filter(|_| changed) {
             if news.assigned_plan() != record.assigned_plan() {
                 self.plans.fetch_add(1, Ordering::AcqRel);
             }
-            *record = news;
+            *kept = KeptRecord::of(&news);
+            record = Arc::unwrap_or_clone(news);
         }
         if !changed && before.holds(live.epoch, now) {
             return before;
@@ -253,7 +316,7 @@ impl LiveTenant {
         sheet
     }
 
-    fn locked(&self) -> MutexGuard<'_, Arc<TenantRecord>> {
+    fn locked(&self) -> MutexGuard<'_, KeptRecord> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

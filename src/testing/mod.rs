@@ -24,8 +24,8 @@ pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
 #[doc(hidden)]
 pub use simulated::{
-    ClaimItem, Drawn, LogItem, OpenRequest, Plans, PoolEntry, PoolItem, have_patience, held,
-    incarnation, seed_this_thread, split_pools, time_at, unix_ms, writer,
+    ClaimItem, Drawn, LogItem, LogKeys, OpenRequest, Plans, PoolEntry, PoolItem, have_patience,
+    held, incarnation, seed_this_thread, split_pools, time_at, unix_ms, writer,
 };
 
 /// Start of a test gate's clock: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month, so that

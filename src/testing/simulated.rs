@@ -15,7 +15,8 @@ use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, TenantHandle, Usage
 use crate::identity::RequestView;
 use crate::ids::WriterId;
 use crate::ledger::journal::Journal;
-use crate::ledger::record::{PoolRow, Rows};
+use crate::ledger::numbers::Numbered;
+use crate::ledger::record::{PoolRow, Rows, Unpacked};
 use crate::ledger::slots;
 use crate::overrides::in_thread;
 use crate::quota::pool::{self, PoolId};
@@ -279,6 +280,10 @@ impl PoolItem {
     }
 }
 
+/// The rows of a usage log by number, after the records that were read.
+#[derive(Debug, Default)]
+pub struct LogKeys(Numbered);
+
 /// A record of a usage log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogItem {
@@ -294,8 +299,8 @@ pub struct LogItem {
 
 impl LogItem {
     /// Reads a record; `None` if the item is not one.
-    pub fn read(space: &str, item: &Item) -> Option<Self> {
-        let (rows, of) = slots::decode(item).ok()?;
+    pub fn read(space: &str, item: &Item, after: &mut LogKeys) -> Option<Self> {
+        let Unpacked::Rows(rows, of) = slots::decode(item, &mut after.0).ok()? else { return None };
         let seal = slots::is_seal(item);
         Some(Self { seal, ..Self::of(space, rows, of) })
     }

@@ -40,8 +40,11 @@ struct Table {
     store: Memory,
     /// Calls to the feed of changes: polls and announcements.
     looks: Arc<AtomicU64>,
-    /// Whether announcements fail.
+    /// Whether announcements fail, and whether those of changes that begin do.
     is_mute: Arc<AtomicBool>,
+    no_beginnings: Arc<AtomicBool>,
+    /// Reads of tenants, their names and their keys.
+    reads: Arc<AtomicU64>,
     /// Whether writes are answered a second late.
     is_slow: Arc<AtomicBool>,
     /// Whether one process's reads of items fail, and whether its queries do.
@@ -60,10 +63,13 @@ impl Table {
         let store = Memory::new();
         let (looks, is_mute, is_slow, no_reads, no_queries) = Default::default();
         let (hangs, counts, under_way, most) = Default::default();
+        let (no_beginnings, reads) = Default::default();
         Self {
             store,
             looks,
             is_mute,
+            no_beginnings,
+            reads,
             is_slow,
             no_reads,
             no_queries,
@@ -85,6 +91,8 @@ fn is_feed(pk: &str) -> bool {
 
 impl Store for Table {
     fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        let is_of_tenant = ["#T#", "#N#", "#C#"].iter().any(|part| key.pk.contains(part));
+        self.reads.fetch_add(u64::from(is_of_tenant), Ordering::Relaxed);
         if self.no_reads.load(Ordering::Relaxed) {
             return away();
         }
@@ -105,6 +113,9 @@ impl Store for Table {
 
     fn write(&self, write: Write) -> StoreFuture<Written> {
         if is_feed(&write.key.pk) && self.is_mute.load(Ordering::Relaxed) {
+            return away();
+        }
+        if write.key.pk.contains("#O#") && self.no_beginnings.load(Ordering::Relaxed) {
             return away();
         }
         let (store, is_slow) = (self.store.clone(), self.is_slow.load(Ordering::Relaxed));
@@ -533,6 +544,58 @@ async fn a_change_that_nobody_could_announce_is_seen_by_its_age() {
     w.pass(Duration::from_secs(2)).await;
     assert_eq!(with_key(&there, &key).await, 200);
     w.pass(Duration::from_secs(29)).await;
+    assert_eq!(with_key(&there, &key).await, 403);
+}
+
+/// Reads of the directory while a tenant calls once a second, by name and by key.
+async fn reads_of_calls(w: &World, gate: &Gate, key: &str, seconds: u32) -> u64 {
+    w.table.reads.store(0, Ordering::Relaxed);
+    for _ in 0..seconds {
+        with_key(gate, key).await;
+        status(gate, "x-tenant", "acme").await;
+        w.pass(Duration::from_secs(1)).await;
+    }
+    w.table.reads.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_tenant_is_not_read_again_for_minutes() {
+    let w = World::new();
+    let (here, there) = (w.gate().await, w.gate().await);
+    let (key, acme) = new_key(&here, "acme").await;
+    reads_of_calls(&w, &there, &key, 5).await;
+    assert_eq!(reads_of_calls(&w, &there, &key, 300).await, 0);
+
+    // A change that has begun may be made at any time now, and never be announced.
+    w.table.is_mute.store(true, Ordering::Relaxed);
+    acme.edit().plan("trial").note("-").save().await.unwrap();
+    let reads = reads_of_calls(&w, &there, &key, 120).await;
+    assert!((8..=40).contains(&reads), "{reads}, by their age");
+    reads_of_calls(&w, &there, &key, 30).await;
+    assert_eq!(reads_of_calls(&w, &there, &key, 120).await, 0);
+
+    // Nothing vouches for it while the feeds cannot be followed.
+    w.table.no_queries.store(true, Ordering::Relaxed);
+    let reads = reads_of_calls(&w, &there, &key, 120).await;
+    assert!(reads >= 8, "{reads}, by their age");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_not_made_before_it_is_on_record_that_it_begins() {
+    let w = World::new();
+    let (here, there) = (w.gate().await, w.gate().await);
+    let (key, acme) = new_key(&here, "acme").await;
+    let id = acme.keys().await.unwrap()[0].id.clone();
+    assert_eq!(with_key(&there, &key).await, 200);
+    w.table.no_beginnings.store(true, Ordering::Relaxed);
+    assert!(acme.suspend("does not pay").await.is_err() && acme.revoke_key(&id).await.is_err());
+    w.pass(Duration::from_secs(35)).await;
+    for gate in [&here, &there] {
+        assert!(matches!(with_key(gate, &key).await, 200 | 429), "neither suspended nor revoked");
+    }
+    w.table.no_beginnings.store(false, Ordering::Relaxed);
+    acme.suspend("does not pay").await.unwrap();
+    w.pass(Duration::from_secs(2)).await;
     assert_eq!(with_key(&there, &key).await, 403);
 }
 

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallygate::store::{Item, Key, Value, Write};
-use tallygate::testing::{ClaimItem, Drawn, LogItem, PoolEntry, PoolItem, WriterId, writer};
+use tallygate::testing::{
+    ClaimItem, Drawn, LogItem, LogKeys, PoolEntry, PoolItem, WriterId, writer,
+};
 
 pub(crate) const SPACE: &str = "sim";
 
@@ -39,6 +41,8 @@ pub(crate) struct World {
     pub(crate) pools: BTreeMap<String, PoolItem>,
     applied: BTreeSet<(WriterId, String, u64)>,
     logs: BTreeMap<WriterId, u64>,
+    /// Their rows by number.
+    log_keys: BTreeMap<WriterId, LogKeys>,
     sealed: BTreeSet<WriterId>,
     /// Totals and highest ceilings in an incarnation's own log.
     own: BTreeMap<Share, u64>,
@@ -383,7 +387,8 @@ impl World {
         self.need(slot == next, || format!("I9 {writer}: slot {slot} after {next}"));
         let sealed = self.sealed.contains(&writer);
         self.need(!sealed, || format!("I9 {writer}: slot {slot} after a seal"));
-        let Some(record) = new.and_then(|item| LogItem::read(SPACE, item)) else {
+        let keys = self.log_keys.entry(writer).or_default();
+        let Some(record) = new.and_then(|item| LogItem::read(SPACE, item, keys)) else {
             return self.need(false, || format!("{writer}: slot {slot} cannot be read"));
         };
         if record.seal {

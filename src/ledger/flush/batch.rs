@@ -10,7 +10,6 @@ use super::super::Mode;
 use super::super::collect::rows_of;
 use super::super::record::{ByWriter, Rows, merge};
 use super::{ALIVE, FlushPart, Task};
-use crate::ids::WriterId;
 use crate::store::StoreError;
 
 impl Task {
@@ -80,6 +79,9 @@ impl Task {
         if self.pending.is_empty() {
             let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
             let asleep = self.hub.idle_units.are_held(now.wall_ms);
+            if self.flushed.elapsed() >= ALIVE {
+                self.log.is_quiet();
+            }
             if silent && (self.ceilings.holds_units(now) || asleep) {
                 self.batch = vec![Rows::pack_nothing(now.wall_ms)];
                 self.batch_covers = self.begun.load(Ordering::Acquire);
@@ -89,9 +91,7 @@ impl Task {
         let rows = std::mem::take(&mut self.pending);
         crate::telemetry::flush_batch(rows.values().map(Rows::len).sum());
         self.begun_ns = now.mono_ns;
-        let carried = |of: WriterId| (of != writer).then_some(of);
-        let packed = rows.iter().flat_map(|(of, rows)| rows.pack(now.wall_ms, carried(*of)));
-        self.batch = packed.collect();
+        self.batch = self.log.pack(&rows, now.wall_ms);
         self.batch_rows = rows;
         self.batch_since_ns = self.pending_since_ns.take();
         self.batch_covers = self.begun.load(Ordering::Acquire);
@@ -107,7 +107,7 @@ impl Task {
             return;
         }
         self.begun_ns = now.mono_ns;
-        self.batch = rows.values().flat_map(|rows| rows.pack(now.wall_ms, None)).collect();
+        self.batch = self.log.pack(&rows, now.wall_ms);
         self.batch_rows = rows;
         self.batch_covers = *self.done.borrow();
     }
@@ -194,7 +194,7 @@ mod tests {
     use super::super::FlushSettings;
     use super::*;
     use crate::ManualClock;
-    use crate::ids::Surrogate;
+    use crate::ids::{Surrogate, WriterId};
     use crate::ledger::record::PoolRow;
     use crate::quota::lease::Writer;
     use crate::quota::pool::PoolId;

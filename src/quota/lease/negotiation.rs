@@ -14,8 +14,13 @@ use crate::ids::SubPoolNumber;
 use crate::quota::demand::{RootSeen, Want};
 use crate::quota::pool::{Entry, Terms, View};
 
-/// The first lease of a pool, in asks: small, because this process's demand is not known yet.
+/// The first lease of a pool, in asks: small, because this process's demand is not known yet. Of a
+/// large limit it is one part in so many, up to the larger of these, so that a tenant who calls now
+/// and then takes one lease and not three; of units that are given once it stays small. No more
+/// than the smaller may be served before a record allows it.
 const FIRST_ASKS: u64 = 8;
+const MOST_FIRST_ASKS: u64 = 32;
+const FIRST_OF_LIMIT: u64 = 128;
 
 /// Room under a ceiling for at least this many asks: a tenant that calls now and then never waits.
 const AHEAD_ASKS: u64 = 4;
@@ -138,6 +143,7 @@ impl Debts {
 impl Negotiation {
     /// One for a pool that was never seen. `first_ask` is the usual ask, which sets the first size.
     pub(super) fn new(terms: Terms, first_ask: u64) -> Self {
+        let first_ask = first_ask.max(1);
         Self {
             terms,
             peak: None,
@@ -151,11 +157,11 @@ impl Negotiation {
             debts: Rarely::default(),
             view_no: 0,
             seen_ns: 0,
-            size: first_ask.max(1).saturating_mul(FIRST_ASKS),
+            size: first_ask.saturating_mul(FIRST_ASKS),
             granted: 0,
             granted_ns: 0,
             ceiling: Ceiling::default(),
-            first_ask: first_ask.max(1),
+            first_ask,
             sealed: false,
             remains: None,
             in_flight: None,
@@ -166,6 +172,13 @@ impl Negotiation {
             may_be_late: false,
             withheld: 0,
         }
+    }
+
+    /// Sets the size of a first lease of a window's units by their limit.
+    pub(super) fn size_by_limit(&mut self) {
+        let limit = u64::try_from(self.terms.limit).unwrap_or(0);
+        let asks = (limit / FIRST_OF_LIMIT / self.first_ask).clamp(FIRST_ASKS, MOST_FIRST_ASKS);
+        self.size = self.first_ask.saturating_mul(asks);
     }
 
     /// The call to make now, or `None` if there is nothing to ask for. While a call is in flight,

@@ -6,10 +6,12 @@ use super::balance::{Balance, signed};
 use super::negotiation::Negotiation;
 use crate::clock::Now;
 
-/// A lease that lasts less than this is doubled ...
+/// A lease that lasts less than this is too small. The next is so much larger that it would have
+/// lasted as long, within these bounds: a first lease says little of what is needed.
 const SHORT: Duration = Duration::from_secs(60);
+const LARGER: (u64, u64) = (2, 8);
 
-/// ... and one that lasts longer than this is halved.
+/// One that lasts longer than this is halved.
 const LONG: Duration = Duration::from_secs(240);
 
 /// No lease takes more than one part in this of what is free (5 %), so that leases shrink as a pool
@@ -42,17 +44,34 @@ impl Negotiation {
         self.size.max(at.lacks(at.asked()))
     }
 
-    /// Slow start: a lease used up quickly is doubled, one that lasted is halved.
+    /// Slow start: a lease used up quickly is enlarged by how quickly, one that lasted is halved.
     pub(super) fn resize(&mut self, granted: u64, now: Now) {
         self.granted = granted;
         // A cap may have cut it: the size it had counts, not the size it might have had.
         self.size = self.size.min(granted.max(1));
         let lasted = Duration::from_nanos(now.mono_ns.saturating_sub(self.granted_ns));
         if self.granted_ns != 0 && lasted < SHORT {
-            self.size = self.size.saturating_mul(2);
+            self.size = self.size.saturating_mul(larger(lasted));
         } else if self.granted_ns != 0 && lasted > LONG {
             self.size = (self.size / 2).max(1);
         }
         self.granted_ns = now.mono_ns;
+    }
+}
+
+/// How many times larger a lease is to be than one that lasted so long.
+fn larger(lasted: Duration) -> u64 {
+    let times = SHORT.as_nanos() / lasted.as_nanos().max(1);
+    u64::try_from(times).unwrap_or(u64::MAX).clamp(LARGER.0, LARGER.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_grows_by_how_short_it_was() {
+        let after = |ms| larger(Duration::from_millis(ms));
+        assert_eq!([59_999, 30_000, 15_000, 7_500, 0].map(after), [2, 2, 4, 8, 8]);
     }
 }

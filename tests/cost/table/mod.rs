@@ -62,6 +62,13 @@ impl Row {
             self.bill.largest,
             self.bill.hottest,
         );
+        let kinds = |of: &mut dyn Iterator<Item = String>| of.collect::<Vec<_>>().join(", ");
+        let writes = self.bill.writes.iter();
+        let writes =
+            kinds(&mut writes.map(|(kind, (calls, units))| format!("{kind} {units} in {calls}")));
+        let reads =
+            kinds(&mut self.bill.reads.iter().map(|(kind, units)| format!("{kind} {units}")));
+        println!("cost:   units written by kind: {writes}; read: {reads}");
     }
 
     fn check(&self) {
@@ -74,6 +81,11 @@ impl Row {
 
 fn is_full() -> bool {
     std::env::var("TALLYGATE_COST").is_ok_and(|much| much == "full")
+}
+
+/// Whether `TALLYGATE_COST_OF` (nodes and tenants, such as `4,100`) leaves this row in.
+fn is_asked_for(nodes: usize, tenants: usize) -> bool {
+    std::env::var("TALLYGATE_COST_OF").map_or(true, |of| of == format!("{nodes},{tenants}"))
 }
 
 /// Runs this on a runtime with simulated time, and seeded randomness.
@@ -212,6 +224,9 @@ fn units_for_a_million_requests() {
     println!("cost: {}", Row::HEAD);
     for tenants in [1, 100, 10_000] {
         for nodes in [1, 4] {
+            if !is_asked_for(nodes, tenants) {
+                continue;
+            }
             let requests = match (is_full(), tenants) {
                 (true, _) => 1_000_000,
                 (false, 10_000) => continue,
