@@ -358,7 +358,7 @@ impl GateBuilder {
     pub async fn check_start(self) -> Result<(), Error> {
         let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let AsWritten { config, notifiers, .. } = self.as_written(&clock, clock.now()).await?;
-        alerts::destinations(notifiers, self.notifiers, self.sends_alerts)?;
+        alerts::destinations(notifiers, self.sends_alerts)?;
         let decisions = DecisionLog::check(config.decisions.as_ref()).await;
         decisions.map_err(|error| no_decisions(&config, &error))
     }
