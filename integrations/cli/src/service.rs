@@ -52,8 +52,7 @@ pub(crate) async fn with_gate<T>(
 ) -> Result<T, Failure> {
     let gate = open(settings, what).await?;
     let done = run(&gate).await;
-    // A gate with `[stripe]` reports once more as it closes; this one has nothing of its own to
-    // write, and ends with the process.
+    // What only looks has nothing of its own to write, and ends with the process.
     let closed = if what == For::Audit { Ok(()) } else { gate.close().await };
     let done = done?;
     closed?;

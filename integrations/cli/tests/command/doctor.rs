@@ -93,7 +93,8 @@ fn what_keeps_the_service_from_starting_is_found() {
     let whsec = "{ env = \"ALERTS_SECRET\" }\n";
     let jwt = |secret: &str| {
         format!(
-            "[[identify]]\njwt = {{ secret = {secret}, issuer = \"i\", audience = \"a\", tenant = \"org\" }}\n"
+            "[[identify]]\njwt = {{ secret = {secret}, issuer = \"i\", audience = \"a\", \
+             tenant = \"org\" }}\n"
         )
     };
     let cases = [
@@ -104,6 +105,7 @@ fn what_keeps_the_service_from_starting_is_found() {
         ("[ingest]\ntoken = { env = \"SHORT\" }\n".to_owned(), "at least 16"),
         (format!("{notify}{{ env = \"NOPE\" }}\n"), "NOPE is not set"),
         (format!("{notify}{{ env = \"SHORT\" }}\n"), "whsec_"),
+        ("[[notify]]\nname = \"t\"\nsns = { env = \"NOPE\" }\n".to_owned(), "NOPE is not set"),
         (jwt("{ env = \"NOPE\" }"), "NOPE is not set"),
         (jwt("{ env = \"SHORT\" }"), "identify.jwt"),
     ];
@@ -126,7 +128,8 @@ fn what_keeps_the_service_from_starting_is_found() {
 
     // As it should be; and nothing is made.
     let ok = format!(
-        "[decisions]\nfile = \"d.ndjson\"\n[ingest]\ntoken = {{ env = \"LONG\" }}\n{}{notify}{whsec}",
+        "[decisions]\nfile = \"d.ndjson\"\n[ingest]\ntoken = {{ env = \"LONG\" }}\n\
+         {}[[notify]]\nname = \"bus\"\neventbridge = \"default\"\n{notify}{whsec}",
         jwt("{ env = \"LONG\" }")
     );
     let (state, detail) = start(&home, &ok);
