@@ -88,7 +88,7 @@ static ROUTE: Shape = Shape {
         key(
             "match",
             Form::Texts(0),
-            "Methods and paths: \"GET /v1/accounts/{account}\"; \"ANY /path\" is every method. []: the program names the route.",
+            "Methods, or ANY, and paths: \"GET /v1/{account}\". []: the program names the route.",
         )
         .like("[\"GET /v1/search\"]"),
         key("cost", Form::Each(&PLAIN, &Form::Own(&FRACTION)), "Units per request, by meter."),

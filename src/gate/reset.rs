@@ -26,8 +26,9 @@ impl Gate {
     /// [handle](crate::directory::Directory::by).
     ///
     /// What open requests of this process have set aside is not given: it comes back by itself, or
-    /// is used after the reset. Units that other processes hold in their leases count as used. A reset made twice gives
-    /// nothing twice; asked of another process, it may give what the first has in its leases.
+    /// is used after the reset. Units that other processes hold in their leases count as used. A
+    /// reset made twice gives nothing twice; asked of another process, it may give what the first
+    /// has in its leases.
     ///
     /// ```
     /// # let mut runtime = tokio::runtime::Builder::new_current_thread();

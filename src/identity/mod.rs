@@ -162,8 +162,9 @@ pub trait RequestView {
         }
         stated_length(self.headers("content-length"))
     }
-    /// Whether a body without an end may follow: the framework hands the rest of the connection to the handler of a request that asks for another protocol. Its
-    /// bytes are counted as they are read, until the response upgrades the connection.
+    /// Whether a body without an end may follow: the framework hands the rest of the connection to
+    /// the handler of a request that asks for another protocol. Its bytes are counted as they are
+    /// read, until the response upgrades the connection.
     #[doc(hidden)]
     fn is_open_ended(&self) -> bool {
         false
