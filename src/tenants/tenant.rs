@@ -236,8 +236,8 @@ impl LiveTenant {
         now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
     }
 
-    /// The same for a request. What no process has changed since it was read is as old as the last look
-    /// at the feed of changes.
+    /// The same for a request. What no process has changed since it was read is as old as the last
+    /// look at the feed of changes.
     pub(crate) fn age_in_use_ns(&self, now: Now) -> u64 {
         let age_ns = self.age_ns(now);
         if age_ns < nanos(REFRESH_AGE) {

@@ -49,3 +49,4 @@ mod usage_records;
 mod usage_report;
 mod work;
 mod work_once;
+mod wrong_clocks;
