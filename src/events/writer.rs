@@ -189,14 +189,23 @@ impl EventWriter {
 
     /// The current log, or a new one. The caller puts it back.
     async fn take_log(&mut self) -> Option<Log> {
-        if let Some(log) = self.log.take() {
-            return Some(log);
-        }
         let at_ms = self.clock.now().wall_ms;
-        match LogWriter::begin(&*self.store, self.space.clone(), at_ms).await {
-            Ok(writer) => Some(Log { writer, totals: BTreeMap::new() }),
+        let mut log = match self.log.take() {
+            Some(log) => log,
+            None => match LogWriter::begin(&*self.store, self.space.clone(), at_ms).await {
+                Ok(writer) => Log { writer, totals: BTreeMap::new() },
+                Err(error) => {
+                    repeated!(warn, at_ms, "ingest: a log cannot be created"; %error);
+                    return None;
+                }
+            },
+        };
+        let registered = log.writer.register(&*self.store, at_ms).await;
+        match registered {
+            Ok(()) => Some(log),
             Err(error) => {
-                repeated!(warn, at_ms, "ingest: a log cannot be created"; %error);
+                repeated!(warn, at_ms, "ingest: a log cannot be registered"; %error);
+                self.log = Some(log);
                 None
             }
         }

@@ -101,6 +101,9 @@ pub(crate) async fn recover(
 ) -> Result<(Journal, Vec<WriterId>), RecoverError> {
     let unreadable = |source| RecoverError::Journal { path: path.display().to_string(), source };
     let left = Journal::recover(path).map_err(unreadable)?;
+    if !left.is_empty() {
+        log.register(store, at_ms).await?;
+    }
     for (dead, rows) in &left {
         tracing::info!(rows = rows.len(), "carrying over usage from a journal");
         for body in rows.pack(at_ms, Some(*dead)) {
@@ -148,7 +151,7 @@ mod tests {
         Journal::open(&path, home, WriterId::test(1)).unwrap().append(&left, 0).unwrap();
 
         let lost = [Fault::LoseReply, Fault::LoseRequest, Fault::Pass];
-        let store = Faulty::scripted(Memory::new(), [lost, lost].concat());
+        let store = Faulty::scripted(Memory::new(), [lost, lost, lost].concat());
         let mut log = LogWriter::begin(&store, Space::new("test"), 0).await.unwrap();
         let writer = log.writer().clone();
         let (_, dead) = recover(&store, &writer, &mut log, (&path, home), 0).await.unwrap();

@@ -332,7 +332,10 @@ impl Task {
             if self.settings.mode == Mode::Durable {
                 self.keep_pace(inbox, waiting).await;
             }
-            let mut write = self.store.write(self.log.slot(&body));
+            let at_ms = self.now_ms();
+            let registration = self.log.due_registration(at_ms);
+            let is_slot = registration.is_none();
+            let mut write = self.store.write(registration.unwrap_or_else(|| self.log.slot(&body)));
             let answer = loop {
                 tokio::select! {
                     biased;
@@ -342,6 +345,10 @@ impl Task {
                     late = out_of_time(waiting) => break Err(late),
                 }
             };
+            if answer.is_ok() && !is_slot {
+                self.log.registered_at(at_ms);
+                continue;
+            }
             match answer.and_then(|written| self.log.wrote(&body, written)) {
                 Ok(Wrote::Slot) => {
                     let units = (body.len() + BESIDE_BODY).div_ceil(UNIT_BYTES) as u64;

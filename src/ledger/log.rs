@@ -1,5 +1,6 @@
 //! One writer's numbered log: slots that are written once, in order.
 
+use crate::catalog::{Zone, local_day};
 use crate::ids::WriterId;
 use crate::ledger::compact;
 use crate::ledger::record::Rows;
@@ -10,22 +11,29 @@ use crate::store::{
     Change, Store, StoreError, StoreErrorKind, Value, When, Write, Written, until_known,
 };
 
-/// Format of a registry entry.
-const REGISTRY_FORMAT: i64 = 1;
+/// Format of a registry entry, and of the mark of a month in it.
+pub(super) const REGISTRY_FORMAT: i64 = 1;
+
+/// Attribute of a month's mark: who has registered in it last.
+pub(super) const LAST: &str = "last";
 
 /// A writer's position in its own log.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     writer: Writer,
     next: u64,
+    /// The months (yyyymm) under which it has registered, and those of them that it has marked.
+    registered: Vec<u32>,
+    marked: Vec<u32>,
 }
 
 impl LogWriter {
     pub(crate) fn new(writer: Writer) -> Self {
-        Self { writer, next: 0 }
+        Self { writer, next: 0, registered: Vec::new(), marked: Vec::new() }
     }
 
-    /// Draws and registers a new incarnation, with an empty log.
+    /// Draws and registers a new incarnation, with an empty log. Its month is marked before its
+    /// first record.
     pub(crate) async fn begin(
         store: &dyn Store,
         space: Space,
@@ -35,10 +43,55 @@ impl LogWriter {
             StoreError::new(StoreErrorKind::Unavailable, format!("no randomness: {error}"))
         })?;
         let writer = Writer { space, incarnation };
-        let day = crate::catalog::local_day(at_ms, &crate::catalog::Zone::utc());
+        let mut log = Self::new(writer);
         // An unconditional put: repeating it changes nothing.
-        until_known(store, Self::registration(&writer, day, at_ms)).await?;
-        Ok(Self::new(writer))
+        until_known(store, Self::registration(&log.writer, utc_day(at_ms), at_ms)).await?;
+        log.registered_at(at_ms);
+        Ok(log)
+    }
+
+    /// The next write that is due before a record at this time, if any: a clock that has been set
+    /// registers its writer under another month, where a reader with that clock looks for it. The
+    /// mark comes last, because it says that there is something new to find. Report its success to
+    /// [`registered_at`](Self::registered_at).
+    pub(crate) fn due_registration(&self, at_ms: i64) -> Option<Write> {
+        let day = utc_day(at_ms);
+        let month = day / 100;
+        if !self.registered.contains(&month) {
+            return Some(Self::registration(&self.writer, day, at_ms));
+        }
+        (!self.marked.contains(&month)).then(|| self.mark(month))
+    }
+
+    /// The write that was due at this time is in the store.
+    pub(crate) fn registered_at(&mut self, at_ms: i64) {
+        let month = utc_day(at_ms) / 100;
+        let is_registered = self.registered.contains(&month);
+        if is_registered { &mut self.marked } else { &mut self.registered }.push(month);
+    }
+
+    /// Makes the writes that are due before a record at this time.
+    pub(crate) async fn register(
+        &mut self,
+        store: &dyn Store,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        while let Some(write) = self.due_registration(at_ms) {
+            until_known(store, write).await?;
+            self.registered_at(at_ms);
+        }
+        Ok(())
+    }
+
+    /// The write that lists a month of the registry.
+    fn mark(&self, month: u32) -> Write {
+        let (name, version) = layout::format(REGISTRY_FORMAT);
+        let last = Value::Text(self.writer.incarnation.to_string());
+        Write {
+            key: self.writer.space.registry_month(month),
+            when: vec![],
+            change: vec![Change::Set(name, version), Change::Set(LAST.into(), last)],
+        }
     }
 
     /// The write that registers this writer, before its first lease or record: readers find every
@@ -114,6 +167,11 @@ impl LogWriter {
     pub(crate) fn writer(&self) -> &Writer {
         &self.writer
     }
+}
+
+/// The day of this time, yyyymmdd.
+pub(super) fn utc_day(at_ms: i64) -> u32 {
+    local_day(at_ms, &Zone::utc())
 }
 
 /// Outcome of writing a slot.

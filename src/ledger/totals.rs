@@ -17,31 +17,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::claims::{self, Claimed};
 use super::record::UseKey;
 use super::{compact, log};
-use crate::catalog::{Zone, local_day};
 use crate::flights::Flights;
 use crate::ids::{Surrogate, WriterId};
 use crate::quota::lease::Writer;
 use crate::sheets::use_row::RowAtoms;
-use crate::store::layout::registered;
-use crate::store::{Key, Page, Query, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 mod dated;
 #[cfg(feature = "stripe")]
 mod examine;
+mod registry;
 mod seal_all;
 #[cfg(feature = "stripe")]
 pub(crate) use examine::Examined;
+use registry::MonthsSeen;
 
 /// A reading younger than this is not repeated: reloading a page costs no reads.
 pub(crate) const FRESH_MS: i64 = 1_000;
-
-/// How many days back to look for writers: as far as `GET /usage/history` can show. Older rows stay
-/// in the store.
-const DAYS_BACK: i64 = 400;
-
-/// How many days before the first catalog was published to look for writers: their clocks may have
-/// been behind.
-const BEFORE_DAYS: i64 = 40;
 
 /// Limit on tenants remembered as having no claims, for [`FRESH_MS`]; beyond it the older ones are
 /// forgotten.
@@ -58,7 +50,7 @@ pub(crate) struct Ledger {
     writer: Writer,
     fold: Mutex<Fold>,
     read_at_ms: AtomicI64,
-    /// No writer was registered before this.
+    /// When the first catalog was published, Unix milliseconds, by the clock of that moment.
     since_ms: i64,
     /// Readings in progress, each shared by all that wait for it: of the logs, and of a tenant's
     /// claims.
@@ -103,8 +95,8 @@ struct Fold {
     ended: HashSet<WriterId>,
     /// First unfolded run of each log.
     folded: HashMap<WriterId, u64>,
-    /// The last day whose writers are all known; earlier days are not checked again.
-    days_from_ms: Option<i64>,
+    /// Where writers were looked for.
+    months: MonthsSeen,
     uses: HashMap<Surrogate, HashMap<(WriterId, UseKey), RowAtoms>>,
     /// When a tenant's claims were read, and their sums.
     claims: HashMap<Surrogate, (i64, Option<Arc<Claimed>>)>,
@@ -123,10 +115,9 @@ impl Ledger {
         Self { store, writer, fold, read_at_ms, since_ms, reading }
     }
 
-    /// Sets when the first catalog was published (Unix milliseconds): writers from long before are
-    /// not looked for.
+    /// Sets when the first catalog was published (Unix milliseconds): months from before are only
+    /// looked at if a writer has marked them.
     pub(crate) fn begun(mut self, at_ms: Option<i64>) -> Self {
-        let at_ms = at_ms.map(|at_ms| at_ms.saturating_sub(BEFORE_DAYS * DAY_MS));
         self.since_ms = at_ms.unwrap_or(i64::MIN);
         self
     }
@@ -317,7 +308,8 @@ impl Ledger {
         }
         let fold = self.locked();
         if fold.generation == generation {
-            self.read_at_ms.fetch_max(now_ms, Ordering::Relaxed);
+            // Also of a clock that has been set back: what it has read is not from the future.
+            self.read_at_ms.store(now_ms, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -352,35 +344,6 @@ impl Ledger {
         }
         Ok(())
     }
-
-    /// Every possible writer: those known, and those registered since the last reading.
-    async fn writers(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<WriterId>, StoreError> {
-        let first_ms = now_ms.saturating_sub(DAYS_BACK * DAY_MS).max(self.since_ms);
-        let from_ms = locked(fold).days_from_ms.unwrap_or(first_ms);
-        // A day ahead, for writers whose clock is fast.
-        let until_ms = now_ms.saturating_add(DAY_MS);
-        let (mut day, last) = (utc_day(from_ms), utc_day(until_ms));
-        while day <= last {
-            let Key { pk, sk: from } = self.writer.space.registry_day(day);
-            let mut query = Query { pk, from, until: None, limit: Page::MAX_ITEMS };
-            loop {
-                let page = self.store.query(query.clone()).await?;
-                for (sk, _) in &page.items {
-                    if let Some(incarnation) = registered(sk) {
-                        locked(fold).next.entry(incarnation).or_insert(0);
-                    }
-                }
-                let Some(next) = page.next else { break };
-                query.from = next;
-            }
-            day = first_of_next_month(day);
-        }
-        let mut fold = locked(fold);
-        fold.days_from_ms = Some(now_ms.saturating_sub(DAY_MS));
-        let mut writers: Vec<WriterId> = fold.next.keys().copied().collect();
-        writers.sort_unstable();
-        Ok(writers)
-    }
 }
 
 /// A panic leaves nothing half done in a fold.
@@ -402,17 +365,6 @@ fn fresh_claims(
 /// Whether data read at `at_ms` need not be read again.
 pub(crate) fn is_fresh(at_ms: i64, now_ms: i64) -> bool {
     (0..FRESH_MS).contains(&now_ms.saturating_sub(at_ms))
-}
-
-fn utc_day(at_ms: i64) -> u32 {
-    local_day(at_ms, &Zone::utc())
-}
-
-/// A registry partition is a month. Days are numbers, yyyymmdd.
-fn first_of_next_month(day: u32) -> u32 {
-    let (year, month) = (day / 10_000, day / 100 % 100);
-    let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
-    year * 10_000 + month * 100 + 1
 }
 
 impl UseKey {
@@ -497,7 +449,11 @@ mod tests {
     async fn a_first_reading_looks_at_months_and_a_later_one_at_what_is_new() {
         let store = Faulty::scripted(Memory::new(), []);
         let space = Space::new("test");
-        let begin = |days_ago| LogWriter::begin(&store, space.clone(), NOW_MS - days_ago * DAY_MS);
+        let begin = async |days_ago| {
+            let at_ms = NOW_MS - days_ago * DAY_MS;
+            let mut log = LogWriter::begin(&store, space.clone(), at_ms).await?;
+            log.register(&store, at_ms).await.map(|()| log)
+        };
         let mut old = begin(399).await.unwrap();
         let mut dead = begin(40).await.unwrap();
         let mut new = begin(0).await.unwrap();
@@ -509,8 +465,14 @@ mod tests {
         let ledger = Ledger::new(Arc::new(store.clone()), new.writer().clone());
         let before = store.calls();
         assert_eq!(total(&ledger, NOW_MS).await, 15);
-        // At most 15 months; for each log its folds and its slots; and the tenants with claims.
-        assert!(store.calls() - before <= 15 + 3 * 2 + 1, "{}", store.calls() - before);
+        // The list of months, and at most 15 of them; for each log its folds and its slots; and the
+        // tenants with claims.
+        assert!(store.calls() - before <= 1 + 15 + 3 * 2 + 1, "{}", store.calls() - before);
+        let young = Ledger::new(Arc::new(store.clone()), new.writer().clone()).begun(Some(NOW_MS));
+        let before = store.calls();
+        assert_eq!(total(&young, NOW_MS).await, 15);
+        let told = "of a young store: the list, and three months that are in it";
+        assert_eq!(store.calls() - before, 1 + 3 + 3 * 2 + 1, "{told}");
 
         record(&store, &mut old, 6).await;
         let before = store.calls();

@@ -16,6 +16,7 @@
 //! | `L#incarnation` | n | usage log, write-once slots |
 //! | `F#incarnation` | run of slots, part | a fold: the summary that replaces a run of log slots |
 //! | `R#yyyymm` | day, incarnation | registry of writers by the day of their registration |
+//! | `R#` | yyyymm | a month of the registry, and who registered in it last |
 //! | `K#` | tenant | tenants that have used idempotency keys |
 //! | `K#tenant#shard` | key hash | claims on idempotency keys |
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: amounts owed, and the outcome of each |
@@ -269,6 +270,11 @@ impl Space {
     pub(crate) fn registry(&self, day: u32, incarnation: WriterId) -> Key {
         let Key { pk, sk: day } = self.registry_day(day);
         Key { pk, sk: format!("{day}{incarnation}") }
+    }
+
+    /// A month of the registry: days are numbers, yyyymmdd, and months yyyymm.
+    pub(crate) fn registry_month(&self, month: u32) -> Key {
+        self.key(format_args!("R#"), format!("{month:06}"))
     }
 
     /// The first writer of this day; those of later days of the month follow.

@@ -145,6 +145,11 @@ impl Bench {
         Self { sim, store: copy, clock, gate, home }
     }
 
+    /// Another process, with a clock of its own.
+    pub(crate) async fn another_at(&self, clock: &ManualClock) -> Gate {
+        open(&self.sim, self.store.clone(), clock, &self.home).await
+    }
+
     /// Another process, which reports by itself or only looks, as the operator's command does.
     pub(crate) async fn another_that(&self, sends_reports: bool) -> Gate {
         let builder = builder(&self.sim, self.store.clone(), &self.clock, &self.home);

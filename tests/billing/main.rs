@@ -6,6 +6,7 @@
 mod audit;
 mod backups;
 mod bench;
+mod clocks;
 mod customers;
 mod ended;
 mod eras;

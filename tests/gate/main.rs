@@ -47,3 +47,4 @@ mod usage_records;
 mod usage_report;
 mod work;
 mod work_once;
+mod wrong_clocks;
