@@ -447,9 +447,10 @@ async fn a_writer_that_was_taken_for_dead_and_lives_counts_nothing_twice() {
     let faulty = Faulty::scripted(store.clone(), []);
     let (slow, _) = gate(faulty.clone());
     slow.tenant("acme").await.unwrap();
-    // Its log is begun, the event claimed, and then the slot write is delayed for a minute.
+    // Its log is begun and its month marked, the event claimed, and then the slot write is delayed
+    // for a minute.
     let minute = Duration::from_secs(60);
-    faulty.then([Fault::Pass, Fault::Pass, Fault::Delay(minute)]);
+    faulty.then([Fault::Pass, Fault::Pass, Fault::Pass, Fault::Delay(minute)]);
     let asked = tokio::spawn({
         let slow = slow.clone();
         async move { slow.ingest().events(vec![calls("a", 3)]).await }
