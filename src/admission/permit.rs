@@ -330,9 +330,11 @@ impl Hold {
     /// The same for a request whose response upgrades its connection to another protocol: it stays
     /// in flight until it is dropped.
     pub(crate) fn upgrade(&mut self, outcome: Outcome, now: Now) {
-        if self.length == Some(OPEN_ENDED) {
+        if self.length == Some(OPEN_ENDED)
+            && let Some(read) = self.read.take()
+        {
             // From here on the bytes are the other protocol's.
-            (self.length, self.read) = (Some(0), None);
+            self.length = Some(read.total());
         }
         self.is_upgraded |= self.settle_all(outcome, now);
     }

@@ -122,7 +122,8 @@ impl Routes {
     /// Whether any route is one of `POST`, as calls of gRPC are.
     #[inline]
     pub(crate) fn has_calls(&self) -> bool {
-        self.methods.iter().any(|(method, _)| **method == *"POST")
+        let is_post = |(method, _): &(Box<str>, Tree)| **method == *"POST";
+        !self.any.patterns.is_empty() || self.methods.iter().any(is_post)
     }
 
     /// The pattern of a path with more than one reading.

@@ -124,7 +124,7 @@ impl Drop for Untold<'_> {
 }
 
 /// A reader's position in each shard.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct FeedPosition([Option<AnnouncedCount>; SHARDS as usize]);
 
 /// Total numbers of creations and changes announced in a shard.
@@ -385,10 +385,12 @@ impl Feed {
         let pk = (self.key_of)(&self.space, 0).pk;
         let mut query = Query { pk, from: String::new(), until: None, limit: SHARDS.into() };
         let mut heard = FeedLook::default();
+        // A look that fails half way has heard nothing: the next one hears all of it.
+        let mut now = seen.clone();
         loop {
             let Page { items, next } = self.store.query(query.clone()).await?;
             for (shard, item) in items {
-                let Some(seen) = shard.parse().ok().and_then(|n: usize| seen.0.get_mut(n)) else {
+                let Some(seen) = shard.parse().ok().and_then(|n: usize| now.0.get_mut(n)) else {
                     continue;
                 };
                 let (count, ring) = read(&item)?;
@@ -399,7 +401,8 @@ impl Feed {
             query.from = next;
         }
         // Missing shards have had no announcements.
-        seen.0.iter_mut().for_each(|shard| *shard = Some(shard.unwrap_or_default()));
+        now.0.iter_mut().for_each(|shard| *shard = Some(shard.unwrap_or_default()));
+        *seen = now;
         Ok(heard)
     }
 
@@ -521,6 +524,22 @@ mod tests {
         for round in 0..20u128 {
             (0..15).for_each(|i| assert!(heard.contains(&tenant(round * 100 + i)), "{round} {i}"));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_fails_half_way_has_heard_nothing() {
+        let (_, [feed]) = feeds(Odds::default());
+        let mut seen = FeedPosition::default();
+        feed.look(&mut seen).await.unwrap();
+        put(&feed, 0, &[tenant(1)], 0).await;
+        let damaged = feed.space.changes(SHARDS - 1);
+        let damage = Change::Set(RING.into(), Value::Text("x".into()));
+        let write = Write { key: damaged.clone(), when: vec![], change: vec![damage] };
+        feed.store.write(write).await.unwrap();
+        feed.look(&mut seen).await.unwrap_err();
+        let change = vec![Change::Delete];
+        feed.store.write(Write { key: damaged, when: vec![], change }).await.unwrap();
+        assert_eq!(feed.look(&mut seen).await.unwrap().news, vec![tenant(1)]);
     }
 
     #[tokio::test(start_paused = true)]

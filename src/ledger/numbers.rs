@@ -37,7 +37,7 @@ pub(super) enum Figures {
 }
 
 /// The keys of a log by their numbers, as a reader knows them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Numbered(Vec<RowKey>);
 
 impl Numbered {

@@ -191,7 +191,7 @@ impl Ledger {
     pub(crate) async fn fold_runs(&self, own: WriterId, now_ms: i64) -> Result<(), StoreError> {
         let mut due = Vec::new();
         let looked_ms = *self.locked().looked_ms.get_or_insert(now_ms);
-        if now_ms.saturating_sub(looked_ms) >= LEFT_MS {
+        if is_left(looked_ms, now_ms) {
             self.read(now_ms).await?;
             self.locked().looked_ms = Some(now_ms);
         } else {
@@ -201,7 +201,7 @@ impl Ledger {
             let fold = self.locked();
             for (of, next) in &fold.next {
                 let moved_ms = fold.moved_ms.get(of).copied().unwrap_or(now_ms);
-                let is_ours = *of == own || now_ms.saturating_sub(moved_ms) >= LEFT_MS;
+                let is_ours = *of == own || is_left(moved_ms, now_ms);
                 let from = fold.folded.get(of).copied().unwrap_or(0);
                 if is_ours && next.saturating_sub(1) / compact::RUN > from {
                     due.push((*of, *next, from));
@@ -343,17 +343,34 @@ impl Ledger {
         if fold.keeps {
             news.into_iter().for_each(|(rows, of)| fold.take(rows, of));
         }
-        let known = fold.next.entry(of).or_insert(0);
-        *known = next.max(*known);
         if next != from || !fold.moved_ms.contains_key(&of) {
             fold.moved_ms.insert(of, now_ms);
         }
+        fold.came_to(of, next, (keeps && !sealed).then_some(keys));
         if sealed {
             fold.ended.insert(of);
-        } else if keeps {
-            fold.keys.insert(of, keys);
         }
         Ok(())
+    }
+}
+
+/// Whether that is long ago, or the clock was set by as much since.
+fn is_left(at_ms: i64, now_ms: i64) -> bool {
+    now_ms.abs_diff(at_ms) >= LEFT_MS.unsigned_abs()
+}
+
+impl Fold {
+    /// A log was read to before this slot, where its keys have these numbers. Readings of one log
+    /// may overlap: position and numbers are those of the one that came furthest.
+    fn came_to(&mut self, of: WriterId, next: u64, keys: Option<Numbered>) {
+        let known = self.next.entry(of).or_insert(0);
+        if next < *known {
+            return;
+        }
+        *known = next;
+        if let Some(keys) = keys {
+            self.keys.insert(of, keys);
+        }
     }
 }
 
@@ -419,6 +436,7 @@ mod tests {
     use super::*;
     use crate::amount::Atoms;
     use crate::ledger::log::LogWriter;
+    use crate::ledger::numbers::RowKey;
     use crate::ledger::record::Rows;
     use crate::store::layout::Space;
     use crate::store::{Change, Memory, When, Write};
@@ -431,8 +449,8 @@ mod tests {
         used_at(total, 0)
     }
 
-    fn used_at(total: u64, at_ms: i64) -> Vec<u8> {
-        let key = UseKey {
+    fn key() -> UseKey {
+        UseKey {
             tenant: Surrogate::test(1),
             part: 0,
             meter: "requests".into(),
@@ -440,9 +458,12 @@ mod tests {
             period_ms: 0,
             day: 20_260_317,
             account: None,
-        };
+        }
+    }
+
+    fn used_at(total: u64, at_ms: i64) -> Vec<u8> {
         let atoms = RowAtoms { used: Atoms(total), over: Atoms::NONE };
-        Rows { uses: [(key, atoms)].into(), ..Rows::default() }.pack(at_ms, None).remove(0)
+        Rows { uses: [(key(), atoms)].into(), ..Rows::default() }.pack(at_ms, None).remove(0)
     }
 
     async fn record(store: &Faulty, log: &mut LogWriter, total: u64) {
@@ -454,6 +475,22 @@ mod tests {
     async fn total(ledger: &Ledger, now_ms: i64) -> u64 {
         let uses = ledger.uses(Surrogate::test(1), |_, _| false, now_ms).await.unwrap();
         uses.iter().map(|day| day.atoms.used.0).sum()
+    }
+
+    #[test]
+    fn of_readings_that_overlap_the_one_that_came_furthest_keeps_the_numbers() {
+        let row = |n| RowKey::Use(UseKey { tenant: Surrogate::test(n), ..key() });
+        let keys = |tenants: &[u128]| {
+            let mut keys = Numbered::default();
+            tenants.iter().for_each(|n| keys.add(row(*n)));
+            keys
+        };
+        let (mut fold, of) = (Fold::default(), WriterId::test(1));
+        fold.came_to(of, 10, Some(keys(&[1, 2, 3])));
+        // The numbers begin anew in slot 10, which another reading has not seen yet.
+        fold.came_to(of, 11, Some(keys(&[4, 5])));
+        fold.came_to(of, 10, Some(keys(&[1, 2, 3])));
+        assert_eq!((fold.next[&of], &fold.keys[&of]), (11, &keys(&[4, 5])));
     }
 
     #[tokio::test]

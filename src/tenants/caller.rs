@@ -198,7 +198,7 @@ impl KnownCaller {
     /// looked up at the last look at the feed of changes.
     #[cold]
     fn is_vouched_for(&self, now: Now) -> bool {
-        if ticks(now) >= self.vouched_until {
+        if ticks(now) >= self.vouched_until || self.tenant.is_gone() {
             return false;
         }
         let (tenant, followed) = (self.tenant.core.surrogate, &self.tenant.core.hub.followed);

@@ -128,11 +128,18 @@ fn length(head: &RequestHead, payload: &Payload) -> Option<u64> {
     }
 }
 
-/// Whether actix-http makes the rest of the connection the body of a request: that of one for a
-/// WebSocket, or of a `CONNECT`, whatever the handler answers.
+/// Whether actix-http makes the rest of the connection the body of a request, whatever the handler
+/// answers: of one for a WebSocket, and of a `CONNECT` without a length, where no chunks end it.
 fn is_open_ended(head: &RequestHead, payload: &Payload) -> bool {
-    let asks = head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE);
-    asks && head.version < Version::HTTP_2 && !matches!(payload, Payload::None)
+    if head.version >= Version::HTTP_2
+        || matches!(payload, Payload::None)
+        || head.headers.contains_key(header::TRANSFER_ENCODING)
+    {
+        return false;
+    }
+    let upgrade = head.headers.get(header::UPGRADE);
+    upgrade.is_some_and(|to| to.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
+        || head.method == Method::CONNECT && length(head, payload) == Some(0)
 }
 
 impl RequestView for View<'_> {

@@ -150,6 +150,9 @@ fn bytes_that_a_handler_reads_of_a_request_for_another_protocol_are_counted() {
         let _ = socket.get_mut().write_all(&[b'x'; 80_000]); // a refusal does not read it
         http::head(&mut socket).map_or(0, |head| head.status)
     };
+    let chunked = "x-tenant: acme\r\nupgrade: other\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut socket = server.open_raw("POST", "/read", chunked);
+    assert_eq!(http::head(&mut socket).unwrap().status, 411, "chunks end it");
     assert_eq!([status(), status()], [200, 200]);
     assert_eq!(gated.meter("ingress").0, 160_000, "what is beyond the quota is owed");
     assert_eq!(status(), 429);
