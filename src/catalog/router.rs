@@ -111,7 +111,11 @@ impl Routes {
     ) -> Option<RouteId> {
         let method = if method == "HEAD" { "GET" } else { method };
         let tree = self.methods.iter().find(|(known, _)| **known == *method);
-        let tree = tree.map_or(&self.any, |(_, tree)| tree);
+        let tree = match tree {
+            Some((_, tree)) => tree,
+            None if self.any.patterns.is_empty() => return None,
+            None => &self.any,
+        };
         let found = match can_be_read_twice(path) {
             false => tree.find(path, reads.empty()),
             true => self.weigh(tree, path, reads, matched().as_deref()),
