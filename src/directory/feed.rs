@@ -123,9 +123,27 @@ impl Drop for Untold<'_> {
     }
 }
 
+impl FeedWaiter {
+    /// Queues the news, if there is room.
+    fn takes(&mut self, news: News) -> bool {
+        let has_room = self.news.len() < WAITING;
+        if has_room {
+            self.news.push_back(news);
+        }
+        has_room
+    }
+}
+
 /// A reader's position in each shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FeedPosition([Option<AnnouncedCount>; SHARDS as usize]);
+
+impl FeedPosition {
+    /// Whether nothing has been looked at yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+}
 
 /// Total numbers of creations and changes announced in a shard.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,6 +164,11 @@ pub(crate) struct FeedLook {
 }
 
 impl FeedLook {
+    /// Whether a shard may have had more than it keeps, which a first look cannot tell.
+    pub(crate) fn may_lack(&self) -> bool {
+        self.news.len() >= KEPT - KEPT_MADE
+    }
+
     /// Adds a shard's new announcements.
     fn take(&mut self, before: Option<AnnouncedCount>, count: AnnouncedCount, ring: &[News]) {
         let kept = |is_made| ring.iter().filter(|news| news.is_made() == is_made).count();
@@ -208,8 +231,14 @@ impl Feed {
     }
 
     /// Returns once it is on record here that this change begins: only then it may be made.
+    /// Where there is no room for it, it is not made: one that was dropped would count as written.
     pub(super) async fn begins(&self, news: News) -> Result<(), StoreError> {
-        self.announce(news);
+        if self.is_shared && !self.waiting().takes(news) {
+            self.written().await?; // those that could not be written before
+            if !self.waiting().takes(news) {
+                return Err(busy());
+            }
+        }
         self.written().await
     }
 
@@ -245,12 +274,12 @@ impl Feed {
             return;
         }
         let mut waiting = self.waiting();
-        if waiting.news.len() >= WAITING {
+        if !waiting.takes(news) {
             waiting.news.pop_front();
             waiting.done += 1;
             waiting.dropped = waiting.dropped.saturating_add(1);
+            waiting.news.push_back(news);
         }
-        waiting.news.push_back(news);
     }
 
     /// Returns when the announcements of this process so far are written, or could not be for a
@@ -524,6 +553,23 @@ mod tests {
         for round in 0..20u128 {
             (0..15).for_each(|i| assert!(heard.contains(&tenant(round * 100 + i)), "{round} {i}"));
         }
+    }
+
+    /// What is dropped for want of room would count as written.
+    #[tokio::test(start_paused = true)]
+    async fn a_beginning_without_room_is_refused_until_there_is_room() {
+        let (faulty, []) = feeds(Odds::default());
+        let store: Arc<dyn Store> = Arc::new(Shared(faulty.clone()));
+        let feed = Feed::of_beginnings(store, Space::new("test"));
+        faulty.odds(Odds { unavailable: 1_000, ..Odds::default() });
+        for n in 0..=WAITING as u128 {
+            feed.begins(tenant(n)).await.unwrap_err();
+        }
+        let of = |waiting: &FeedWaiter| (waiting.news.len(), waiting.dropped);
+        assert_eq!(of(&feed.waiting()), (WAITING, 0));
+        faulty.odds(Odds::default());
+        feed.begins(tenant(1_000)).await.unwrap();
+        assert!(feed.waiting().news.is_empty(), "all are on record");
     }
 
     #[tokio::test(start_paused = true)]

@@ -149,6 +149,8 @@ async fn look_for_beginnings(
     if tenants.source.is_some() {
         return Vec::new();
     }
+    // Of what was there before a first look some may be kept no more.
+    let is_first = seen.is_new();
     let look = tenants.directory.beginnings().look(seen);
     let Ok(Ok(heard)) = tokio::time::timeout(LOOK_WITHIN, look).await else { return Vec::new() };
     let (followed, now) = (&tenants.hub.followed, tenants.clock.now());
@@ -156,6 +158,7 @@ async fn look_for_beginnings(
         News::Tenant(tenant) | News::Revoked(tenant) => Some(tenant),
         News::Made(_) => None,
     };
+    let missed = heard.missed || is_first && heard.may_lack();
     let begun: Vec<Surrogate> = heard.news.into_iter().filter_map(subject).collect();
     begun.iter().for_each(|tenant| followed.begins(*tenant, now));
     let is_old = |tenant: &Surrogate| {
@@ -163,7 +166,7 @@ async fn look_for_beginnings(
         known.is_some_and(|known| known.begins(now))
     };
     let old = begun.into_iter().filter(is_old).collect();
-    if heard.missed {
+    if missed {
         followed.any_begins(now);
     }
     followed.up_to(then.mono_ns);
