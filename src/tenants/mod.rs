@@ -12,8 +12,8 @@ pub(crate) mod tenant;
 /// change is seen within it.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// How long it is believed at most, whatever vouches for it: somebody may have written to the table
-/// by hand.
+/// How long it is believed at most, whatever vouches for it: a table may have been edited by hand,
+/// which no feed announces.
 pub(crate) const MAX_VOUCHED: Duration = Duration::from_secs(600);
 
 /// From this age on a tenant is read again in the background, ahead of need.
