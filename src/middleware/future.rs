@@ -236,8 +236,11 @@ fn begin<B: Body>(
     request: &mut Request<B>,
     running: Option<Running>,
 ) -> (Option<Serving>, RequestFacts, Described) {
-    let is_described = running.is_some() && shared.gate.describes();
-    let call = is_described.then(|| shared.gate.describe(&shared.view_of(request))).flatten();
+    // Asked first: a view of the request is work, and most hosts have no use for it.
+    let call = match running.is_some() && shared.gate.describes() {
+        true => shared.gate.describe(&shared.view_of(request)),
+        false => None,
+    };
     let serving = running.map(|running| {
         if let Some(read) = running.reads() {
             request.extensions_mut().insert(read);

@@ -425,23 +425,21 @@ impl Gate {
     /// and the claim on its key. Records of other requests do not matter.
     #[inline]
     fn answer_waits(&self, owed: Owed) -> Option<Pending> {
-        let is_owed = owed.settling.is_some() || owed.has_used && self.is_durable();
-        if is_owed { self.wait_for_owed(owed) } else { None }
+        match owed.settling {
+            None if owed.has_used && self.is_durable() => Some(self.recorded()),
+            None => None,
+            Some(settled) => Some(self.settled(settled, owed.has_used)),
+        }
     }
 
     #[cold]
-    fn wait_for_owed(&self, owed: Owed) -> Option<Pending> {
-        let is_durable = self.is_durable();
-        let Owed { settling, has_used } = owed;
-        let Some(settled) = settling else {
-            return (is_durable && has_used).then(|| self.recorded());
-        };
-        let gate = self.clone();
-        Some(Box::pin(async move {
+    fn settled(&self, claim: ClaimSettled, has_used: bool) -> Pending {
+        let (gate, is_durable) = (self.clone(), self.is_durable());
+        Box::pin(async move {
             // An error means that the gate is closed: nothing more will be settled.
-            let has_used = has_used | settled.await.unwrap_or_default();
+            let has_used = has_used | claim.await.unwrap_or_default();
             if is_durable && has_used { gate.recorded().await } else { Waited::default() }
-        }))
+        })
     }
 
     fn is_durable(&self) -> bool {
