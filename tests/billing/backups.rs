@@ -126,19 +126,25 @@ async fn an_open_entry_of_the_backup_that_counts_is_no_other_use() {
     assert_eq!(bench.billed("api_requests"), 13, "the 3 unsent units are billed");
 }
 
+/// Ten requests of acme are sent, three more are on record, and then the store is restored from a
+/// copy of that moment.
+async fn restored_with_three_unsent(bench: Bench) -> Bench {
+    bench.use_("acme", "requests", 10).await;
+    bench.report().await;
+    bench.use_("acme", "requests", 3).await;
+    bench.gate.flush_now().await.unwrap();
+    let copy = bench.store.copy().await;
+    bench.restored(copy).await
+}
+
 /// No sum has to be waited for where the operator says that nothing was sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_owed_in_a_backup_since_which_nothing_was_sent_is_sent_at_once() {
     let bench = Bench::new().await;
     bench.customer("acme").await;
     bench.gate.directory().tenant("acme").plan("payg").note("t").save().await.unwrap();
-    bench.use_("acme", "requests", 10).await;
     bench.use_("acme", "jobs", 50).await;
-    bench.report().await;
-    bench.use_("acme", "requests", 3).await;
-    bench.gate.flush_now().await.unwrap();
-    let copy = bench.store.copy().await;
-    let bench = bench.restored(copy).await;
+    let bench = restored_with_three_unsent(bench).await;
     waits(&bench).await;
     assert!(bench.gate.resume_reports(SentSinceCopy::Nothing).await.unwrap());
     bench.pass(60);
@@ -164,12 +170,7 @@ async fn what_nobody_sent_since_the_backup_is_sent() {
     for word in [SentSinceCopy::AskStripe, SentSinceCopy::Nothing] {
         let bench = Bench::new().await;
         bench.customer("acme").await;
-        bench.use_("acme", "requests", 10).await;
-        bench.report().await;
-        bench.use_("acme", "requests", 3).await;
-        bench.gate.flush_now().await.unwrap();
-        let copy = bench.store.copy().await;
-        let bench = bench.restored(copy).await;
+        let bench = restored_with_three_unsent(bench).await;
         waits(&bench).await;
         assert!(bench.gate.resume_reports(word).await.unwrap());
         bench.pass(7 * HOURS);
