@@ -205,16 +205,20 @@ impl AlertSender {
         }
     }
 
+    /// Notes what was delivered and could not be noted then.
+    async fn note(&mut self) -> Result<(), StoreError> {
+        if let Some((sk, id)) = &self.unnoted {
+            self.queue.sent(self.to.name(), sk, id).await?;
+            self.unnoted = None;
+        }
+        Ok(())
+    }
+
     /// Notes what was delivered, and gives the lock back.
     async fn end(&mut self) {
-        while let Some((sk, id)) = &self.unnoted {
-            match self.queue.sent(self.to.name(), sk, id).await {
-                Ok(()) => self.unnoted = None,
-                Err(error) => {
-                    tracing::debug!(%error, "a delivered alert could not be noted: once more");
-                    tokio::time::sleep(NOTE_AGAIN).await;
-                }
-            }
+        while let Err(error) = self.note().await {
+            tracing::debug!(%error, "a delivered alert could not be noted: once more");
+            tokio::time::sleep(NOTE_AGAIN).await;
         }
         if self.held_ns > 0
             && let Err(error) = self.lock.release().await
@@ -236,6 +240,8 @@ impl AlertSender {
 
     /// Sends what waits, the oldest first.
     async fn walk(&mut self) -> Result<Walked, StoreError> {
+        // Before all else: another delivery would take its place.
+        self.note().await?;
         let mut from = String::new();
         let mut counted_ns = self.queue.clock.now().mono_ns;
         // Whether one that was refused is offered before its time.
@@ -302,13 +308,6 @@ impl AlertSender {
                 false => Fate::Settled,
             });
         }
-        let is_noted = self.unnoted.as_ref().is_some_and(|(_, unnoted)| unnoted == id);
-        if is_noted {
-            queue.sent(to, sk, id).await?;
-            self.unnoted = None;
-            self.aside.leave(id);
-            return Ok(Fate::Settled);
-        }
         if queue.was_sent(to, id).await? {
             return self.drop_it(sk, id).await;
         }
@@ -358,10 +357,9 @@ impl AlertSender {
                 telemetry::alert("delivered");
                 self.failing = None; // it takes some: the next failure pauses briefly
                 self.aside.take(id);
-                // Where that cannot be noted the walk ends here, and begins here again.
+                // Where that cannot be noted the walk ends here, and the next begins with it.
                 self.unnoted = Some((sk.to_owned(), id.clone()));
-                self.queue.sent(self.to.name(), sk, id).await?;
-                self.unnoted = None;
+                self.note().await?;
                 Ok(Fate::Settled)
             }
             Err(NotDelivered::Refused(why)) => self.refused(sk, &entry, why).await,

@@ -566,6 +566,32 @@ async fn what_cannot_be_read_is_left_for_a_newer_binary_and_is_not_in_the_way() 
 }
 
 /// A step of a history of three processes.
+/// It was refused before, and is in the queue as such.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_could_not_be_noted_is_noted_before_any_other() {
+    let faulty = Faulty::seeded(Memory::new(), 1, Odds::default());
+    let (store, clock): (Arc<dyn Store>, _) = (Arc::new(faulty.clone()), clock());
+    let receiver = Receiver::default();
+    let node = Node::start(&store, &clock, &[("ops", &receiver)]);
+    receiver.answers(Answer::Refuses);
+    for n in 0..3 {
+        node.raise(n).await;
+    }
+    sleep(MINUTE).await;
+    receiver.answers(Answer::TakesAfter(1));
+    while receiver.taken().is_empty() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    faulty.odds(Odds { unavailable: 1_000, ..Odds::default() });
+    sleep(Duration::from_secs(2)).await;
+    faulty.odds(Odds::default());
+    receiver.answers(Answer::Takes);
+    node.raise(3).await;
+    sleep(7 * HOUR).await;
+    let taken = receiver.taken();
+    assert_eq!((taken.len(), BTreeSet::from_iter(&taken).len()), (4, 4), "{taken:?}");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// These processes find the alert of this number, one after the other.
