@@ -21,12 +21,12 @@ use super::{Redb, place};
 use crate::store::{Store, StoreCopy, StoreError, StoreErrorKind};
 
 /// Everything in a file at one moment.
-pub(super) struct Whole {
+pub(super) struct Snapshot {
     pub(super) items: ReadOnlyTable<ItemKey, &'static [u8]>,
     pub(super) tally: Tally,
 }
 
-impl Whole {
+impl Snapshot {
     /// Passes every item on. Fails if one is damaged or missing.
     fn each(
         &self,
@@ -71,7 +71,7 @@ pub(super) fn back_up(from: &StoreFile, to: &Path) -> Result<StoreCopy, StoreErr
 }
 
 /// Writes all of it into an empty file, in one transaction: cut short, the file has no table.
-pub(super) fn write(whole: &Whole, fresh: File) -> Result<StoreCopy, StoreError> {
+pub(super) fn write(whole: &Snapshot, fresh: File) -> Result<StoreCopy, StoreError> {
     let backend = FileBackend::new(fresh).map_err(file::failed)?;
     let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
     let transaction = database.map_err(file::failed)?.begin_write().map_err(file::failed)?;

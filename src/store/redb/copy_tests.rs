@@ -84,7 +84,7 @@ async fn a_store_that_is_damaged_has_no_backup() {
     let refused = back_up(&whole, &folder.path().join("b.redb")).unwrap_err();
     assert_eq!(refused.kind, StoreErrorKind::Corrupt);
     assert!(refused.message.contains("nothing was copied"), "{refused}");
-    assert_eq!(names(&folder), ["t.redb", "t.redb.made"]);
+    assert_eq!(names(&folder), ["t.redb", "t.redb.made"], "and no note of a clean close");
 }
 
 /// What a process leaves that is killed while it writes a backup, before the commit.
@@ -94,7 +94,7 @@ async fn a_file_that_was_not_written_to_its_end_is_no_store() {
     let to = folder.path().join("half.redb");
     let half = std::fs::File::create_new(&to).unwrap();
     let whole = store.0.file().unwrap().0.whole().unwrap();
-    let cut = copy::Whole { tally: Default::default(), ..whole };
+    let cut = copy::Snapshot { tally: Default::default(), ..whole };
     copy::write(&cut, half).unwrap_err();
     assert!(std::fs::metadata(&to).unwrap().len() > 0, "it has pages");
     let refused = Redb::replacement(&to, &path).unwrap_err();
@@ -129,7 +129,7 @@ async fn a_copy_that_was_damaged_is_refused_or_says_the_same() {
     }
     let none = Redb::replacement(&folder.path().join("none"), &path).unwrap_err();
     assert!(none.message.contains("No such file"), "{none}");
-    assert_eq!(names(&folder), ["bad.redb", "good.redb", "t.redb", "t.redb.made"]);
+    assert_eq!(names(&folder), ["bad.redb", "good.redb", "t.redb", "t.redb.closed", "t.redb.made"]);
 }
 
 #[tokio::test]
@@ -145,7 +145,8 @@ async fn a_copy_takes_the_place_of_a_store_that_is_lost_or_set_aside() {
     let refused = Redb::replacement(&to, &path).unwrap().put(false).await.unwrap_err();
     assert!(refused.message.contains("is left as it is"), "{refused}");
     drop(Redb::replacement(&to, &path).unwrap());
-    assert_eq!(names(&folder), ["b.redb", "t.redb", "t.redb.made"], "as if it had not been");
+    let as_before = ["b.redb", "t.redb", "t.redb.closed", "t.redb.made"];
+    assert_eq!(names(&folder), as_before, "as if it had not been");
 
     let aside = Redb::replacement(&to, &path).unwrap().put(true).await.unwrap().unwrap();
     let (now, before) = (Redb::open(&path).unwrap(), Redb::open(&aside).unwrap());

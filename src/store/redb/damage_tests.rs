@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::StoreFile;
-use super::{Redb, ended};
+use super::verify::Depth;
+use super::{Redb, closed, ended};
 use crate::store::{Change, Key, Store, StoreError, StoreErrorKind, Value, Write, Written};
 use crate::testing::heard;
 
@@ -114,6 +115,73 @@ async fn a_damaged_file_is_an_error_and_never_a_panic_or_another_number() {
     assert!(refused > 20 && unhurt > 20, "{refused} refused, {named} named, {unhurt} unhurt");
 }
 
+/// As a disk damages a file between its close and the next start.
+#[tokio::test]
+async fn what_is_missing_from_a_file_that_was_closed_whole_is_found_while_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    let whole = fs::read(&path).unwrap();
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+    let (mut dice, mut found, mut unhurt) = (Dice(11), 0, 0);
+    for _ in 0..120 {
+        let mut bytes = whole.clone();
+        bytes[dice.below(used) as usize] ^= 1 << dice.below(8);
+        fs::write(&path, &bytes).unwrap();
+        closed::note(&path).unwrap();
+        let Ok(file) = StoreFile::at(&path) else { continue };
+        assert!(file.is_unread() && file.look().is_ok(), "it serves at once");
+        let (_open, ends) = std::sync::mpsc::channel();
+        file.read_beside(&ends);
+        match file.look() {
+            Ok(()) => unhurt += 1,
+            Err(error) => {
+                assert_eq!(error.kind, StoreErrorKind::Corrupt);
+                assert!(error.message.contains("store.redb is damaged"), "{error}");
+                assert!(file.write(&[set(1)])[0].is_err());
+                file.read(|snapshot| assert!(snapshot.is_err()));
+                drop(file);
+                assert_eq!(Redb::open(&path).unwrap_err().kind, StoreErrorKind::Corrupt);
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 3 && unhurt > 20, "{found} found, {unhurt} unhurt");
+}
+
+/// An item less and another more: as many as before.
+fn exchange_an_item(path: &Path) {
+    let transaction = ::redb::Database::open(path).unwrap().begin_write().unwrap();
+    {
+        let mut items = transaction.open_table(super::file::ITEMS).unwrap();
+        let gone = key(3);
+        items.remove((gone.pk.as_str(), gone.sk.as_str())).unwrap().unwrap();
+        items.insert(("p9", "other"), [7; 40].as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_was_opened_unread_is_read_by_itself_and_closes_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    let store = Redb::open(&path).unwrap();
+    assert!(store.0.file().unwrap().0.is_unread());
+    store.close().await.unwrap();
+    exchange_an_item(&path);
+    closed::note(&path).unwrap();
+    let store = Redb::open(&path).unwrap();
+    let refused = async {
+        while store.read(key(1)).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        store.write(set(1)).await.unwrap_err()
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(30), refused).await.unwrap();
+    assert!(refused.message.contains("not all those that it had"), "{refused}");
+    store.close().await.unwrap();
+    assert_eq!(Redb::open(&path).unwrap_err().kind, StoreErrorKind::Corrupt, "read first now");
+}
+
 #[tokio::test]
 async fn a_file_that_was_cut_within_its_head_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
@@ -183,14 +251,14 @@ async fn a_store_that_was_lost_is_not_made_anew() {
     fs::remove_file(folder.path().join("store.redb.made")).unwrap();
     Redb::open(&path).unwrap().close().await.unwrap();
     let there: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(there.len(), 2, "the file and its marker: {there:?}");
+    assert_eq!(there.len(), 3, "the file, its marker, its note: {there:?}");
     let nowhere = Redb::open(folder.path().join("gone/store.redb")).unwrap_err();
     assert_eq!(nowhere.kind, StoreErrorKind::Unavailable);
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_file_and_its_marker_are_its_owners_alone() {
+async fn the_file_and_what_is_beside_it_are_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = tempfile::tempdir().unwrap();
@@ -198,7 +266,7 @@ async fn the_file_and_its_marker_are_its_owners_alone() {
     let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap());
     let modes = files.map(|file| (file.file_name(), file.metadata().unwrap().permissions().mode()));
     let modes: Vec<_> = modes.collect();
-    assert_eq!(modes.len(), 2, "a store and its marker: {modes:?}");
+    assert_eq!(modes.len(), 3, "a store, its marker, its note: {modes:?}");
     for (name, mode) in modes {
         assert_eq!(mode & 0o777, 0o600, "{}", name.display());
     }
@@ -229,7 +297,7 @@ async fn a_store_that_is_opened_again_after_a_failure_is_never_made_anew() {
     fs::rename(&path, &kept).unwrap();
     for _ in 0..2 {
         // Reopens it without checking its path first.
-        assert_eq!(file.verify(true).unwrap_err().kind, StoreErrorKind::Unavailable);
+        assert_eq!(file.verify(Depth::All).unwrap_err().kind, StoreErrorKind::Unavailable);
         assert!(file.write(&[set(1)])[0].is_err());
         file.read(|snapshot| assert!(snapshot.is_err()));
         assert!(!path.exists(), "nothing is made in its place");

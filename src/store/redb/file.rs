@@ -13,18 +13,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use ::redb::backends::FileBackend;
 use ::redb::{
     Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
-    StorageError, Table, TableDefinition, TableError, TableHandle,
+    StorageError, Table, TableDefinition, TableError,
 };
 
-use super::Expired;
-use super::checked::{Tally, decode, encode, is_whole};
-use super::copy::Whole;
+use super::checked::{Tally, decode, encode};
+use super::copy::Snapshot;
 use super::place::{self, OpenFilePath as OnDisk};
+use super::verify::Depth;
+use super::{Expired, closed};
 use crate::store::apply::{Verdict, apply, check_query};
 use crate::store::expiry::{SweepCursor, SweepPart};
 use crate::store::{Item, Key, Page, Query, StoreError, StoreErrorKind, Write, Written};
@@ -49,33 +50,65 @@ pub(super) struct StoreFile {
     /// Set by the thread that saw the disk fail.
     failed: AtomicBool,
     open: OpenFile,
-    /// `None` for a test's own disk.
+    /// `None` for a test's own disk, and for a file that was refused.
     on_disk: Option<OnDisk>,
+    /// It was closed whole, and so not read when it was opened.
+    is_unread: bool,
+    /// Items are missing, as was found while it served.
+    pub(super) damage: OnceLock<StoreError>,
 }
 
 impl StoreFile {
-    /// Opens the file at this path, or creates it where the place is plainly new; reads all of it
-    /// once, and fails if anything is missing.
+    /// Opens the file at this path, or creates it where the place is plainly new. Where it was not
+    /// closed whole, all of it is read, and anything missing is an error; otherwise the caller reads
+    /// it beside its work ([`Self::read_beside`]).
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         place::prepare(path, |fresh| guarded(|| fill(fresh)).and_then(|filled| filled))?;
+        let found = closed::state_of(path);
         let owned: PathBuf = path.to_owned();
         let open = move || Builder::new().set_cache_size(CACHE_BYTES).open(&owned);
         let opened = guarded(|| Self::with(Box::new(open)));
         let opened = opened.map_err(|error| at_path(path, error))?;
         let mut file = opened.map_err(|error| open_error(path, error))?;
-        file.on_disk = Some(OnDisk::of(path)?);
-        file.verify(true).map_err(|error| at_path(path, error))?;
+        let on_disk = OnDisk::of(path)?;
+        file.is_unread = closed::take(path, found.as_deref())?;
+        let depth = if file.is_unread { Depth::Sizes } else { Depth::All };
+        file.verify(depth).map_err(|error| at_path(path, error))?;
+        file.on_disk = Some(on_disk);
         Ok(file)
     }
 
     /// Opens a database with this function, now and after each disk failure.
     pub(super) fn with(open: OpenFile) -> Result<Self, DatabaseError> {
         let database = RwLock::new(Some(open()?));
-        Ok(Self { database, failed: AtomicBool::new(false), open, on_disk: None })
+        Ok(Self {
+            database,
+            failed: AtomicBool::new(false),
+            open,
+            on_disk: None,
+            is_unread: false,
+            damage: OnceLock::new(),
+        })
     }
 
-    /// Checks that the file is still in its place.
+    /// Whether all of it is still to be read.
+    pub(super) fn is_unread(&self) -> bool {
+        self.is_unread
+    }
+
+    /// An error of its contents, with its name and the remedy.
+    pub(super) fn named(&self, error: StoreError) -> StoreError {
+        match &self.on_disk {
+            Some(on_disk) => at_path(on_disk.path(), error),
+            None => error,
+        }
+    }
+
+    /// Checks that the file is still in its place, and is not known to be damaged.
     pub(super) fn look(&self) -> Result<(), StoreError> {
+        if let Some(damage) = self.damage.get() {
+            return Err(damage.clone());
+        }
         self.on_disk.as_ref().map_or(Ok(()), OnDisk::look)
     }
 
@@ -88,55 +121,6 @@ impl StoreFile {
     #[cfg(test)]
     pub(super) fn is_known_gone(&self) -> bool {
         self.on_disk.as_ref().is_some_and(OnDisk::is_known_gone)
-    }
-
-    /// Reads everything once. Missing items are an error; damaged ones are counted in the log, and
-    /// are an error for their readers. `is_made`: the file has a tally.
-    pub(super) fn verify(&self, is_made: bool) -> Result<(), StoreError> {
-        self.session(|database| {
-            let transaction = database.begin_read().map_err(|e| self.not_done(e))?;
-            for table in transaction.list_tables().map_err(|e| self.not_done(e))? {
-                if ![ITEMS.name(), TALLY.name()].contains(&table.name()) {
-                    let what = format!("it has a table `{}` of another version", table.name());
-                    return Err(StoreError::new(StoreErrorKind::Corrupt, what));
-                }
-            }
-            let told = match transaction.open_table(TALLY) {
-                Ok(tally) => read_tally(&tally).map_err(|e| self.not_done(e))?,
-                Err(TableError::TableDoesNotExist(_)) => None,
-                Err(error) => return Err(self.not_done(error)),
-            };
-            let (mut found, mut damaged) = (Tally::default(), 0u64);
-            match transaction.open_table(ITEMS) {
-                Err(TableError::TableDoesNotExist(_)) => {}
-                Err(error) => return Err(self.not_done(error)),
-                Ok(items) => {
-                    for entry in items.iter().map_err(|e| self.not_done(e))? {
-                        let (key, bytes) = entry.map_err(|e| self.not_done(e))?;
-                        // An item in the iteration may still not be found by its key: the lookup
-                        // takes other pages.
-                        let is_found = items.get(key.value()).map_err(|e| self.not_done(e))?;
-                        if is_found.is_some() {
-                            found.add(key.value());
-                        }
-                        damaged += u64::from(!is_whole(key.value(), bytes.value()));
-                    }
-                }
-            }
-            if told.is_none() && is_made || told.unwrap_or_default() != found {
-                let told = told.map_or("an unknown number of".to_owned(), |t| t.items.to_string());
-                let message = format!("{} of {told} items were found", found.items);
-                return Err(StoreError::new(StoreErrorKind::Corrupt, message));
-            }
-            if damaged > 0 {
-                tracing::error!(
-                    items = damaged,
-                    "the store file is damaged: these items cannot be read. Restore the file from \
-                     a copy, and check the disk"
-                );
-            }
-            Ok(())
-        })
     }
 
     /// Applies writes in order in one transaction. There is one answer for each.
@@ -176,7 +160,7 @@ impl StoreFile {
     }
 
     /// A snapshot of everything, for a copy.
-    pub(super) fn whole(&self) -> Result<Whole, StoreError> {
+    pub(super) fn whole(&self) -> Result<Snapshot, StoreError> {
         self.look()?;
         self.session(|database| {
             let transaction = database.begin_read().map_err(|e| self.not_done(e))?;
@@ -189,12 +173,12 @@ impl StoreFile {
             let items = transaction.open_table(ITEMS).map_err(incomplete)?;
             let row = transaction.open_table(TALLY).map_err(incomplete)?;
             let tally = read_tally(&row).map_err(|e| self.not_done(e))?;
-            Ok(Whole { items, tally: tally.unwrap_or_default() })
+            Ok(Snapshot { items, tally: tally.unwrap_or_default() })
         })
     }
 
     /// The database, reopened if the disk had failed.
-    fn session<T>(
+    pub(super) fn session<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -295,9 +279,25 @@ impl StoreFile {
     }
 
     /// A failure before any commit: nothing was applied, and the file is reopened next time.
-    fn not_done(&self, error: impl Into<::redb::Error>) -> StoreError {
+    pub(super) fn not_done(&self, error: impl Into<::redb::Error>) -> StoreError {
         self.failed.store(true, Ordering::Release);
         failed(error)
+    }
+}
+
+impl Drop for StoreFile {
+    /// Closes the database, and then notes that it was closed whole.
+    fn drop(&mut self) {
+        let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let closed = guarded(|| drop(database));
+        let is_whole = closed.is_ok() && !*self.failed.get_mut();
+        let Some(on_disk) = self.on_disk.as_ref().filter(|_| is_whole && self.look().is_ok())
+        else {
+            return;
+        };
+        if let Err(error) = closed::note(on_disk.path()) {
+            tracing::debug!(%error, "no note of a clean close: the next start reads the whole file");
+        }
     }
 }
 
@@ -395,7 +395,9 @@ fn fill(fresh: std::fs::File) -> Result<(), StoreError> {
     })
 }
 
-fn read_tally(table: &impl ReadableTable<(), (u64, u64)>) -> Result<Option<Tally>, StorageError> {
+pub(super) fn read_tally(
+    table: &impl ReadableTable<(), (u64, u64)>,
+) -> Result<Option<Tally>, StorageError> {
     let row = table.get(())?.map(|row| row.value());
     Ok(row.map(|(items, sum)| Tally { items, sum }))
 }

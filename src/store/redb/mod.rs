@@ -1,9 +1,10 @@
 //! The embedded store: one redb file, no server.
 //!
-//! Two threads own the file, and a third checks that it is still there. The writer takes everything
-//! that is queued, applies it in order inside one transaction, syncs once and only then answers: a
-//! group commit, so that a hundred waiting writes cost one sync. The reader answers reads and
-//! queries from snapshots. No thread of the executor ever waits for the disk.
+//! Two threads serve the file, a third checks that it is still there, and a fourth reads all of it
+//! where it was opened unread. The writer takes everything that is queued, applies it in order
+//! inside one transaction, syncs once and only then answers: a group commit, so that a hundred
+//! waiting writes cost one sync. The reader answers reads and queries from snapshots. No thread of
+//! the executor ever waits for the disk.
 //!
 //! An acknowledged write survives the death of the machine, provided the disk keeps what it reports
 //! as synced. A file belongs to one process: a second one is refused when it opens it.
@@ -27,6 +28,7 @@ pub use copy::Replacement;
 use file::StoreFile;
 
 mod checked;
+mod closed;
 mod copy;
 #[cfg(test)]
 mod copy_tests;
@@ -38,6 +40,7 @@ mod gate_power_cut;
 mod place;
 #[cfg(test)]
 mod power_cut;
+mod verify;
 mod worker;
 
 /// Interval of the check for the file: its loss is known within a second.
@@ -79,6 +82,8 @@ struct Queues {
     reads: mpsc::Sender<ReadJob>,
     /// Ends the thread that checks for the file when dropped.
     _looks: std::sync::mpsc::Sender<()>,
+    /// The same for the one that reads all of it.
+    _reading: std::sync::mpsc::Sender<()>,
     /// For copies, as long as the store is open: a close waits for those that are being made.
     file: Weak<StoreFile>,
     alive: Weak<watch::Sender<()>>,
@@ -105,8 +110,9 @@ struct Expired {
 
 impl Redb {
     /// Opens the file, and creates it where the place is plainly new: neither the file nor its
-    /// marker (`PATH.made`) exists. Blocks: all of the file is read once, and a few times after a
-    /// crash, at about a second for a gigabyte each.
+    /// marker (`PATH.made`) exists. Blocks where the file was not closed whole: all of it is read
+    /// then, a few times, at about a second for a gigabyte each. One that was is read beside the
+    /// calls; should an item be missing, they are refused from then on.
     ///
     /// # Errors
     ///
@@ -147,9 +153,14 @@ impl Redb {
         let (looked_for, still) = (file.clone(), alive.clone());
         let (looks, looking) = std::sync::mpsc::channel();
         spawn("tallygate-look", move || worker::look(looked_for, &looking, still))?;
+        let (reading, ends) = std::sync::mpsc::channel();
+        if file.is_unread() {
+            let (unread, still) = (file.clone(), alive.clone());
+            spawn("tallygate-verify", move || verify::beside(unread, &ends, still))?;
+        }
         spawn("tallygate-read", move || worker::read(file, read_queue, alive))?;
         let (file, alive) = for_copies;
-        let lanes = Queues { writes, reads, _looks: looks, file, alive };
+        let lanes = Queues { writes, reads, _looks: looks, _reading: reading, file, alive };
         let lanes = Mutex::new(Some(lanes));
         let unswept = Mutex::default();
         Ok(Self(Arc::new(Handle { lanes, open, unswept })))

@@ -42,6 +42,10 @@ impl OpenFilePath {
         Ok(Self { path: path.to_owned(), id, gone: AtomicBool::new(false) })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     #[cfg(test)]
     pub(super) fn is_known_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
@@ -208,13 +212,13 @@ fn marker_of(path: &Path) -> PathBuf {
     with_ending(path, ".made")
 }
 
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-fn cannot(path: &Path, what: &str, error: &dyn std::fmt::Display) -> StoreError {
+pub(super) fn cannot(path: &Path, what: &str, error: &dyn std::fmt::Display) -> StoreError {
     let message = format!("{} cannot {what}: {error}", path.display());
     StoreError::new(StoreErrorKind::Unavailable, message)
 }

@@ -94,6 +94,7 @@ fn a_backup_replaces_nothing_and_a_damaged_one_is_not_restored() {
         names(&home, "tallygate.redb"),
         [
             "tallygate.redb",
+            "tallygate.redb.closed",
             "tallygate.redb.journal.lock",
             "tallygate.redb.made",
             "tallygate.redb.pepper"
