@@ -421,7 +421,7 @@ impl Gate {
                 hold.open(drawn);
                 #[cfg(feature = "metrics")]
                 self.inner.count_admitted(&hold.of.sheet, hold.of.route, hold.of.rules());
-                if self.inner.decisions.takes_admission() {
+                if self.inner.recording.decisions.takes_admission() {
                     hold.unlogged = Some(self.inner.admission(hold, now));
                 }
                 None

@@ -12,15 +12,15 @@ use std::sync::Arc;
 /// The place of a row, wrapped by an index. Made here only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
-pub(crate) struct Place(u16);
+pub(crate) struct RowNumber(u16);
 
-impl Place {
+impl RowNumber {
     fn of(row: usize) -> Self {
         Self(u16::try_from(row).expect("the catalog bounds all that is counted far below 65,536"))
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for RowNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -29,9 +29,9 @@ impl fmt::Debug for Place {
 /// The type of a table's indices; made by [`index_type!`].
 pub(crate) trait Index: Copy {
     /// The index of this place: for tables only.
-    fn at(place: Place) -> Self;
+    fn at(place: RowNumber) -> Self;
 
-    fn place(self) -> Place;
+    fn place(self) -> RowNumber;
 
     /// The number of rows before it.
     #[inline]
@@ -41,7 +41,7 @@ pub(crate) trait Index: Copy {
 
     #[cfg(test)]
     fn test(n: u16) -> Self {
-        Self::at(Place(n))
+        Self::at(RowNumber(n))
     }
 }
 
@@ -51,16 +51,16 @@ macro_rules! index_type {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(transparent)]
-        pub(crate) struct $name($crate::table::Place);
+        pub(crate) struct $name($crate::table::RowNumber);
 
         impl $crate::table::Index for $name {
             #[inline]
-            fn at(place: $crate::table::Place) -> Self {
+            fn at(place: $crate::table::RowNumber) -> Self {
                 Self(place)
             }
 
             #[inline]
-            fn place(self) -> $crate::table::Place {
+            fn place(self) -> $crate::table::RowNumber {
                 self.0
             }
         }
@@ -69,12 +69,12 @@ macro_rules! index_type {
 pub(crate) use index_type;
 
 /// How many rows a table is to have; gives out their indices before it is made.
-pub(crate) struct Rows<I> {
+pub(crate) struct RowCount<I> {
     len: usize,
     by: PhantomData<fn(I) -> I>,
 }
 
-impl<I: Index> Rows<I> {
+impl<I: Index> RowCount<I> {
     pub(crate) const fn new() -> Self {
         Self { len: 0, by: PhantomData }
     }
@@ -82,7 +82,7 @@ impl<I: Index> Rows<I> {
     /// Adds a row at the end.
     pub(crate) fn add(&mut self) -> I {
         self.len += 1;
-        I::at(Place::of(self.len - 1))
+        I::at(RowNumber::of(self.len - 1))
     }
 
     /// A table of as many rows.
@@ -91,7 +91,7 @@ impl<I: Index> Rows<I> {
     }
 }
 
-impl<I> fmt::Debug for Rows<I> {
+impl<I> fmt::Debug for RowCount<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.len.fmt(f)
     }
@@ -111,7 +111,7 @@ impl<I: Index, T> Table<I, Vec<T>> {
     /// Adds a row at the end.
     pub(crate) fn push(&mut self, row: T) -> I {
         self.rows.push(row);
-        I::at(Place::of(self.rows.len() - 1))
+        I::at(RowNumber::of(self.rows.len() - 1))
     }
 
     /// The same rows, shared.
@@ -143,7 +143,7 @@ impl<I: Index, T, S: Deref<Target = [T]>> Table<I, S> {
 
     /// The indices of all rows.
     pub(crate) fn indices(&self) -> impl Iterator<Item = I> + use<I, T, S> {
-        (0..self.rows.len()).map(|row| I::at(Place::of(row)))
+        (0..self.rows.len()).map(|row| I::at(RowNumber::of(row)))
     }
 
     /// All rows with their indices.
@@ -156,7 +156,7 @@ impl<I: Index, T, S: Deref<Target = [T]>> Table<I, S> {
 
     /// The index of the first such row.
     pub(crate) fn find(&self, is_it: impl FnMut(&T) -> bool) -> Option<I> {
-        self.rows.iter().position(is_it).map(|row| I::at(Place::of(row)))
+        self.rows.iter().position(is_it).map(|row| I::at(RowNumber::of(row)))
     }
 }
 
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn rows_are_numbered_before_they_are_made() {
-        let mut rows = Rows::<LetterIndex>::new();
+        let mut rows = RowCount::<LetterIndex>::new();
         let (first, second) = (rows.add(), rows.add());
         let mut next = 'a'..;
         let table: Table<_, Box<[_]>> = rows.table(|| next.next().unwrap());

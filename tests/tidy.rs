@@ -12,6 +12,9 @@ use std::process::Command;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
+#[path = "tidy/dependencies.rs"]
+mod dependencies;
+
 /// Most lines of a file before its tests. A file holds one idea: this only catches one that
 /// plainly holds several.
 const FILE_LINES: usize = 700;
@@ -140,7 +143,7 @@ struct Source {
 impl Source {
     /// The lines before the unit tests, with their numbers from 1.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = self.text.find("#[cfg(test)]\nmod tests").unwrap_or(self.text.len());
+        let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
         self.text[..tests].lines().enumerate().map(|(at, line)| (at + 1, line))
     }
 
@@ -350,7 +353,8 @@ fn imports_point_down() {
 
 #[test]
 fn what_a_file_uses_of_its_crate_is_found() {
-    let text = "use crate::a::B;\nuse crate::{c, D};\n// crate::e\nx(crate::f::g(), crate::H);\n\
+    let text = "#[cfg(test)]\nmod tests;\n\
+                use crate::a::B;\nuse crate::{c, D};\n// crate::e\nx(crate::f::g(), crate::H);\n\
                 #[cfg(test)]\nmod tests { use crate::i; }";
     let source = Source { path: String::new(), text: text.to_owned() };
     assert_eq!(Vec::from_iter(source.uses()), ["", "H", "a", "f"]);

@@ -18,7 +18,7 @@ impl Admin {
     /// for each reason.
     pub(super) fn refusals(&self, tenant: Option<&str>, query: &str) -> Result<Reply, Reply> {
         let most = limit(query)?;
-        let kept = self.gate.inner.decisions.refusals(tenant.map(Some), usize::MAX);
+        let kept = self.gate.inner.recording.decisions.refusals(tenant.map(Some), usize::MAX);
         let mut by_reason = BTreeMap::<&str, u64>::new();
         for reason in kept.iter().filter_map(|it| it.reason.as_deref()) {
             *by_reason.entry(reason).or_default() += 1;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dates::{Dates, dates, starts_s};
 use super::due::{BillingTerms, DueUse, Overrun};
-use super::item::{self, ItemId, Origin, Versioned};
+use super::item::{self, ItemId, IdSpace, Versioned};
 use super::outbox::{
     OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
 };
@@ -47,7 +47,7 @@ pub(super) struct ReporterContext {
     pub(super) sink: Arc<dyn BillingSink>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) space: Space,
-    pub(super) origin: Origin,
+    pub(super) origin: IdSpace,
     pub(super) ledger: Ledger,
     /// Items that need no work before a second, as long as what is owed of them stays the same.
     pub(super) quiet: Mutex<HashMap<ItemId, Quiet>>,

@@ -76,13 +76,13 @@ pub(super) fn new_ledger<const N: usize>(
 /// The ledger that identifiers belong to: those of two ledgers, or from before and after a restore,
 /// never collide.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct IdSpace {
     ledger: String,
     generation: i64,
     account: String,
 }
 
-impl Origin {
+impl IdSpace {
     /// Reads the table's id, or generates it. `account` is the sink's.
     pub(super) async fn open(
         store: &dyn Store,

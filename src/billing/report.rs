@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::advance::{Anchor, Pass, ReporterContext};
 use super::decisions::DecidedBy;
 use super::due::{DueUse, RecordedUse};
-use super::item::{self, ItemId, Origin};
+use super::item::{self, ItemId, IdSpace};
 use super::outbox::Outbox;
 use super::restored::{self, Word};
 pub use super::result::{Report, ReportError, StoppedEntry};
@@ -60,7 +60,7 @@ impl Reporter {
         space: &str,
     ) -> Result<Self, StoreError> {
         let space = Space::new(space);
-        let origin = Origin::open(&*store, &space, sink.account()).await?;
+        let origin = IdSpace::open(&*store, &space, sink.account()).await?;
         let reader = Writer { incarnation: WriterId::NONE, space: space.clone() };
         let ledger = Ledger::new(store.clone(), reader);
         let quiet = Mutex::default();

@@ -8,7 +8,7 @@ use crate::toml_file::did_you_mean;
 
 /// A pattern as the plan file has it.
 #[derive(Clone)]
-pub(crate) struct Written {
+pub(crate) struct WrittenPattern {
     pub(super) route: RouteId,
     pub(super) text: Box<str>,
     /// Its line in the file, from 1.
@@ -83,7 +83,7 @@ impl Routes {
     }
 
     /// A handler of the app takes every method, and the plan file's demand holds for some.
-    fn leaves_open(&self, written: &Written, open: &AppRoute<'_>) -> String {
+    fn leaves_open(&self, written: &WrittenPattern, open: &AppRoute<'_>) -> String {
         let path = written.text.split_once(' ').map_or("", |(_, path)| path.trim_start());
         format!(
             "[route.{}] the app serves `{}` by every method, and `{}` holds for one: \
@@ -92,7 +92,7 @@ impl Routes {
         )
     }
 
-    fn lacks(&self, written: &Written, shape: &str, app: &[AppRoute<'_>]) -> String {
+    fn lacks(&self, written: &WrittenPattern, shape: &str, app: &[AppRoute<'_>]) -> String {
         let nearest = did_you_mean(shape, app.iter().map(|route| &*route.shape));
         let nearest = nearest.and_then(|shape| app.iter().find(|route| route.shape == shape));
         let help = nearest.map(|route| format!(": did you mean `{}`?", route.text));

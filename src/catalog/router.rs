@@ -24,7 +24,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Index;
 
-use super::counterparts::Written;
+use super::counterparts::WrittenPattern;
 use super::escapes::{decode, decode_if, decode_needed};
 use super::model::{Auth, MeterId, Route, RouteId};
 use super::pattern::{Affix, Pattern, Segment, Wrong, cut, order};
@@ -44,7 +44,7 @@ pub(crate) struct Routes {
     /// The patterns of `ANY`: those of every method that the file does not name.
     any: Tree,
     /// The patterns as the file has them, in its order.
-    pub(super) written: Vec<Written>,
+    pub(super) written: Vec<WrittenPattern>,
 }
 
 /// Path decoding of a host's router. [`RequestView::reads`](crate::identity::RequestView::reads)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::counterparts::Written;
+use super::counterparts::WrittenPattern;
 use super::limits::Scene;
 use super::meters::amount_of;
 use super::meters::limit_number;
@@ -32,7 +32,7 @@ pub(super) fn routes(report: &mut Findings<'_>, top: TomlTable<'_>, scene: &Scen
                 Err((message, help)) => report.error(text.span, message, help),
                 Ok(()) => {
                     let place = report.mark(text.span.clone());
-                    let written = Written { route: id, text: text.text.into(), line: place.line };
+                    let written = WrittenPattern { route: id, text: text.text.into(), line: place.line };
                     routes.written.push(written);
                     if let Some(method) = router::own_method(text.text) {
                         report.warn(place, format!(

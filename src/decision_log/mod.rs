@@ -35,7 +35,7 @@ mod sampler;
 mod tests;
 mod writer;
 
-use recent::Recent;
+use recent::RecentDecisions;
 use sampler::Sampler;
 
 pub(crate) use record::{DecisionParts, kind, number, reason_word};
@@ -51,7 +51,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// The log of one gate, and the refusals in its memory.
 pub(crate) struct DecisionLog {
-    recent: Recent,
+    recent: RecentDecisions,
     on: Option<On>,
 }
 
@@ -123,7 +123,7 @@ impl DecisionLog {
     ///
     /// The file cannot be written, or is none.
     pub(crate) async fn open(config: Option<&DecisionsConfig>) -> std::io::Result<Self> {
-        let recent = Recent::default();
+        let recent = RecentDecisions::default();
         let Some(config) = config else { return Ok(Self { recent, on: None }) };
         let (files, before) = writer::open(config.clone()).await?;
         before.into_iter().for_each(|record| recent.note(Arc::new(record)));

@@ -14,7 +14,7 @@ pub(super) const MOST_EACH: usize = 256;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<Kept>);
+pub(super) struct RecentDecisions(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -25,7 +25,7 @@ struct Kept {
     each: HashMap<Option<Arc<str>>, VecDeque<u64>>,
 }
 
-impl Recent {
+impl RecentDecisions {
     pub(super) fn note(&self, record: Arc<DecisionRecord>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.so_far += 1;

@@ -11,7 +11,7 @@ const LINES: usize = 16;
 /// One line of counting, alone in what processors fetch at once.
 #[repr(align(128))]
 #[derive(Debug, Default)]
-struct Line(AtomicU32);
+struct CacheLine(AtomicU32);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Sampler {
     /// product with this, modulo 2^64, is less than this (D. Lemire, "Faster remainder by direct
     /// computation", 2019). A division would cost more than all the rest.
     inverse: u64,
-    lines: [Line; LINES],
+    lines: [CacheLine; LINES],
 }
 
 thread_local! {

@@ -122,7 +122,7 @@ proptest! {
     fn memory_has_the_last_of_each(
         tenants in proptest::collection::vec((0_usize..40, 1_usize..400), 1..40),
     ) {
-        let (recent, mut model, mut n) = (Recent::default(), Vec::new(), 0);
+        let (recent, mut model, mut n) = (RecentDecisions::default(), Vec::new(), 0);
         for (tenant, times) in tenants {
             let tenant = if tenant == 0 { String::new() } else { format!("t{tenant}") };
             for _ in 0..times {

@@ -235,7 +235,7 @@ impl Edit {
 #[must_use = "nothing changes before `save`"]
 pub struct TenantEdit {
     directory: Directory,
-    target: Target,
+    target: EditedTenant,
     edits: Vec<Edit>,
     note: Option<String>,
     /// Its grants are paid.
@@ -249,7 +249,7 @@ pub struct TenantEdit {
 }
 
 #[derive(Clone, Debug)]
-enum Target {
+enum EditedTenant {
     /// Created if missing.
     Id(String),
     /// Must exist.
@@ -258,14 +258,14 @@ enum Target {
 
 impl TenantEdit {
     pub(super) fn of_id(directory: Directory, id: &str) -> Self {
-        Self::of_target(directory, Target::Id(id.to_owned()))
+        Self::of_target(directory, EditedTenant::Id(id.to_owned()))
     }
 
     pub(super) fn of(directory: Directory, surrogate: Surrogate) -> Self {
-        Self::of_target(directory, Target::Known(surrogate))
+        Self::of_target(directory, EditedTenant::Known(surrogate))
     }
 
-    fn of_target(directory: Directory, target: Target) -> Self {
+    fn of_target(directory: Directory, target: EditedTenant) -> Self {
         Self {
             directory,
             target,
@@ -444,13 +444,13 @@ impl TenantEdit {
     pub async fn save(self) -> Result<Tenant, DirectoryError> {
         self.check()?;
         let surrogate = match &self.target {
-            Target::Id(id) => self.directory.claim_name(id).await?,
-            Target::Known(surrogate) => *surrogate,
+            EditedTenant::Id(id) => self.directory.claim_name(id).await?,
+            EditedTenant::Known(surrogate) => *surrogate,
         };
         for _ in 0..ATTEMPTS {
             let before = self.directory.read_record(surrogate).await?;
             if before.as_ref().is_some_and(|it| it.erased_ms.is_some()) && !self.is_erasure() {
-                let id = if let Target::Id(id) = &self.target { Some(&**id) } else { None };
+                let id = if let EditedTenant::Id(id) = &self.target { Some(&**id) } else { None };
                 self.directory.forget_overtaken(surrogate, id).await?;
                 return Err(DirectoryError::Erased);
             }
@@ -485,7 +485,7 @@ impl TenantEdit {
     /// Checks a change of a tenant that is there as [`save`](Self::save) does, and writes nothing.
     pub(crate) async fn rehearse(self) -> Result<(), DirectoryError> {
         self.check()?;
-        let Target::Known(surrogate) = self.target else { return Ok(()) };
+        let EditedTenant::Known(surrogate) = self.target else { return Ok(()) };
         let before = self.directory.read_record(surrogate).await?;
         if before.as_ref().is_some_and(|it| it.erased_ms.is_some()) && !self.is_erasure() {
             return Err(DirectoryError::Erased);
@@ -524,8 +524,8 @@ impl TenantEdit {
         let now_ms = self.directory.now_ms();
         let mut after = match (before, &self.target) {
             (Some(before), _) => before.clone(),
-            (None, Target::Known(_)) => return Err(DirectoryError::NoTenant),
-            (None, Target::Id(id)) => {
+            (None, EditedTenant::Known(_)) => return Err(DirectoryError::NoTenant),
+            (None, EditedTenant::Id(id)) => {
                 edits.insert(0, Edit::Created);
                 TenantRecord::begin(surrogate, id, now_ms)
             }
@@ -555,7 +555,7 @@ impl TenantEdit {
     }
 
     fn check(&self) -> Result<(), DirectoryError> {
-        if let Target::Id(id) = &self.target
+        if let EditedTenant::Id(id) = &self.target
             && !is_tenant_id(id)
             && id != ANONYMOUS
         {

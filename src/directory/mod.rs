@@ -50,11 +50,13 @@ mod keys;
 mod listing;
 #[cfg(test)]
 mod listing_tests;
+mod made_once;
 mod names;
 mod new_key;
 mod once;
 mod operators;
 mod record;
+mod role;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -76,9 +78,10 @@ pub(crate) use feed::{Feed, FeedLook, FeedPosition, Hears, News, credential_tag,
 pub use history::{ChangeOutcome, HistoryEntry};
 pub use keys::{KeyInfo, KeyState};
 pub use new_key::{KeyOptions, NewKey};
-pub use operators::{Operator, Role};
+pub use operators::Operator;
 pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
+pub use role::Role;
 pub use source::{HostTenant, TenantSource};
 
 /// Most keys or history entries read for a list. Counted by item, because pages may be short.

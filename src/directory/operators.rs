@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::keys::KeyItem;
 use super::new_key::{KeyOptions, NewKey};
+use super::role::Role;
 use super::{Directory, DirectoryError, HistoryEntry, KeyInfo, Surrogate};
 use crate::identity::{CredentialHash, KeyForm};
 use crate::store::StoreError;
@@ -17,31 +18,6 @@ const PREFIX: &str = "tgop_";
 
 /// Longest token that is read.
 const MAX_TOKEN: usize = 128;
-
-/// What an operator may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Role {
-    /// Look.
-    Read,
-    /// Look and change.
-    Write,
-}
-
-impl Role {
-    /// The role as a word: `read`, `write`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
-
-    /// The role of this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Read, Self::Write].into_iter().find(|role| role.as_str() == word)
-    }
-}
 
 /// An operator. [`Directory::operators`] lists them.
 #[derive(Clone, Debug, PartialEq, Eq)]

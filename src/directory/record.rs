@@ -46,7 +46,7 @@ const FIRST: &str = "first";
 #[non_exhaustive]
 pub struct TenantRecord {
     /// Its id in the ledger and in stored keys.
-    #[serde(skip, default = "nobody")]
+    #[serde(skip, default = "no_tenant")]
     pub surrogate: Surrogate,
     /// Its outer id.
     pub id: String,
@@ -380,6 +380,6 @@ fn int(n: u64) -> Value {
     Value::Int(n.cast_signed())
 }
 
-fn nobody() -> Surrogate {
+fn no_tenant() -> Surrogate {
     Surrogate::new(0)
 }

@@ -40,19 +40,19 @@ const FOR_THE_STORE: Duration = Duration::from_millis(500);
 
 /// Starts to send, and to look.
 pub(super) fn start(inner: &Arc<Inner>) -> Result<(), StoreError> {
-    let queue = &inner.alerts.queue;
+    let queue = &inner.outbound.alerts.queue;
     let judge = Arc::new(inner.tenants.directory.clone());
     let mut senders = Vec::new();
     for to in queue.destinations.iter().filter(|to| to.sends) {
         senders.push(AlertDelivery::start(queue.clone(), to.clone(), judge.clone())?);
     }
-    inner.alerts.senders.get_or_init(|| senders);
+    inner.outbound.alerts.senders.get_or_init(|| senders);
     Ok(())
 }
 
 /// The task that looks, if there is anything to look for. It may be cut off anywhere.
 pub(super) fn watching(inner: &Arc<Inner>) -> Option<OwnedTask> {
-    let sends = inner.alerts.queue.destinations.iter().any(|to| to.sends);
+    let sends = inner.outbound.alerts.queue.destinations.iter().any(|to| to.sends);
     // A weak reference: a task must not keep alive a gate that its host has dropped.
     sends.then(|| OwnedTask::until_stopped(watch(Arc::downgrade(inner))))
 }
@@ -65,7 +65,7 @@ async fn watch(inner: Weak<Inner>) {
         tick.tick().await;
         let Some(inner) = inner.upgrade() else { return };
         let now_ms = inner.clock.now().wall_ms;
-        let queue = &inner.alerts.queue;
+        let queue = &inner.outbound.alerts.queue;
         if let Err(error) = queue.move_due(&inner.tenants.directory).await {
             repeated!(warn, now_ms, "alerts that are due cannot be read"; %error);
         }
@@ -126,7 +126,7 @@ impl Found {
     /// Whether reports have failed for two intervals: one that fails is repeated by the next.
     #[cfg(feature = "stripe")]
     fn is_late(&mut self, inner: &Inner, now_ms: i64) -> bool {
-        let every = inner.billing.as_ref().map_or(Duration::ZERO, |billing| billing.every);
+        let every = inner.outbound.billing.as_ref().map_or(Duration::ZERO, |billing| billing.every);
         let since_ms = *self.unreported_ms.get_or_insert(now_ms);
         let late_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX).saturating_mul(2);
         now_ms.saturating_sub(since_ms) >= late_ms
@@ -161,14 +161,14 @@ impl Inner {
     /// Signals the tasks that send to end, all of them before the first is waited for: each has the
     /// whole time for its delivery under way.
     pub(super) fn stop_alerts(&self, deadline: Instant) {
-        for sender in self.alerts.senders.get().into_iter().flatten() {
+        for sender in self.outbound.alerts.senders.get().into_iter().flatten() {
             sender.stop(deadline - FOR_THE_STORE);
         }
     }
 
     /// Waits for their end.
     pub(super) async fn close_alerts(&self, deadline: Instant) {
-        for sender in self.alerts.senders.get().into_iter().flatten() {
+        for sender in self.outbound.alerts.senders.get().into_iter().flatten() {
             sender.ended_by(deadline - FOR_THE_STORE).await;
         }
     }
@@ -176,7 +176,7 @@ impl Inner {
     /// Raises that an audit has found gaps, once a day.
     #[cfg(feature = "stripe")]
     pub(super) async fn raise_drift(&self, gaps: usize) {
-        let queue = &self.alerts.queue;
+        let queue = &self.outbound.alerts.queue;
         let at_ms = queue.stamp();
         let day = at_ms.div_euclid(DAY_MS).saturating_mul(DAY_MS);
         let text = format!("the audit has found {gaps} differences");
@@ -192,7 +192,7 @@ impl Gate {
     /// Sends a test to every destination of alerts at once, past their queues, and returns what
     /// became of each, by its name.
     pub async fn test_alerts(&self) -> Vec<(String, Result<(), NotDelivered>)> {
-        let queue = &self.inner.alerts.queue;
+        let queue = &self.inner.outbound.alerts.queue;
         let nonce = crate::random::u64().unwrap_or_default();
         let test = kinds::test(queue.stamp(), nonce).notification;
         let mut under_way = JoinSet::new();
@@ -224,7 +224,7 @@ impl Gate {
     pub async fn waiting_alerts(
         &self,
     ) -> Result<Vec<(String, Notification, Option<String>)>, Error> {
-        let queue = &self.inner.alerts.queue;
+        let queue = &self.inner.outbound.alerts.queue;
         let mut all = Vec::new();
         for to in &queue.destinations {
             for (_, entry) in queue.waiting(to.name(), usize::MAX).await? {

@@ -118,7 +118,8 @@ impl Gate {
     /// events to subscribe to.
     pub async fn stripe_webhook(&self, signature: &[u8], body: &[u8]) -> Reply {
         let inner = &self.inner;
-        let Some(billing) = inner.billing.as_ref().filter(|billing| !billing.secrets.is_empty())
+        let Some(billing) =
+            inner.outbound.billing.as_ref().filter(|billing| !billing.secrets.is_empty())
         else {
             let detail = "There is no stripe.webhook-secret in the service file.";
             return plain_problem(404, "Webhooks are not accepted", detail);

@@ -184,7 +184,7 @@ pub(crate) async fn publish(
                 published.counts(parts);
                 return Ok(published);
             }
-            // Somebody was first, perhaps ourselves with an answer that was lost: look again.
+            // Another process was first, or this one with an answer that was lost: look again.
             Written::Refused(_) => published = self::published(store, space).await?,
         }
     }

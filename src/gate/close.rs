@@ -245,7 +245,7 @@ impl Gate {
             }
         }
         inner.stop_alerts(deadline);
-        inner.decisions.close(deadline, Instant::now()).await;
+        inner.recording.decisions.close(deadline, Instant::now()).await;
         // Last: a Stripe that does not answer must not keep units from being given back.
         #[cfg(feature = "stripe")]
         inner.close_reports(deadline).await;

@@ -45,7 +45,7 @@ impl Gate {
         if let Some(customer) = &found.record().account {
             return Ok(customer.clone());
         }
-        let billing = self.inner.billing.as_ref().ok_or(Error::NoStripe)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(Error::NoStripe)?;
         let name = found.record().surrogate.to_string();
         let customer = billing.stripe.customer_for(&name, tenant).await?;
         self.link_customer(tenant, &customer).await?;
@@ -62,7 +62,7 @@ impl Gate {
     /// The service file has no `[stripe]`, or Stripe does not answer.
     #[doc(hidden)]
     pub async fn stripe_objects(&self) -> Result<Vec<StripeObject>, Error> {
-        let billing = self.inner.billing.as_ref().ok_or(Error::NoStripe)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(Error::NoStripe)?;
         let catalog = self.inner.catalogs.live.load().catalog.clone();
         Ok(billing.stripe.objects(&catalog).await?)
     }
@@ -74,7 +74,7 @@ impl Gate {
     /// The service file has no `[stripe]`, or Stripe refuses.
     #[doc(hidden)]
     pub async fn make_stripe_meter(&self, event: &str) -> Result<(), Error> {
-        let billing = self.inner.billing.as_ref().ok_or(Error::NoStripe)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(Error::NoStripe)?;
         Ok(billing.stripe.make_meter(event).await?)
     }
 }
@@ -88,7 +88,7 @@ impl Inner {
             directory: &self.tenants.directory,
             live: &self.catalogs.live,
             clock: &*self.clock,
-            stripe: self.billing.as_ref().map(|billing| &billing.stripe),
+            stripe: self.outbound.billing.as_ref().map(|billing| &billing.stripe),
         }
     }
 }

@@ -128,7 +128,7 @@ impl Gate {
         let inner = &self.inner;
         let mut troubles = Vec::new();
         inner.troubles(&mut troubles);
-        inner.alerts.troubles(&mut troubles);
+        inner.outbound.alerts.troubles(&mut troubles);
         Health { troubles }
     }
 }

@@ -42,11 +42,8 @@ pub(crate) struct Inner {
     pub(crate) tenants: Tenants,
     pub(crate) leasing: Leasing,
     pub(crate) recording: Recording,
+    pub(crate) outbound: Outbound,
     pub(crate) teardown: Teardown,
-    pub(crate) decisions: DecisionLog,
-    pub(crate) alerts: Alerts,
-    #[cfg(feature = "stripe")]
-    pub(super) billing: Option<Billing>,
 }
 
 /// The parts that lease units.
@@ -59,12 +56,21 @@ pub(crate) struct Leasing {
     pub(crate) sharing: OnceLock<Sharing>,
 }
 
-/// The parts that record usage, and read it.
+/// The parts that send what was recorded to others.
+pub(crate) struct Outbound {
+    pub(crate) alerts: Alerts,
+    /// `None` without `[stripe]` in the service file.
+    #[cfg(feature = "stripe")]
+    pub(super) billing: Option<Billing>,
+}
+
+/// The parts that record usage and decisions, and read them.
 pub(crate) struct Recording {
     pub(crate) flusher: Flusher,
     pub(crate) settler: Settler,
     pub(crate) events: crate::events::EventCounter,
     pub(crate) ledger: Ledger,
+    pub(crate) decisions: DecisionLog,
     /// Pools that were read for reports just now.
     pub(super) pools_read: PoolsRead,
     /// Claims on idempotency keys being written, by tenant.

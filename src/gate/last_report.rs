@@ -11,10 +11,10 @@ use crate::telemetry;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(super) struct LastReport(Mutex<Outcome>);
+pub(super) struct LastReport(Mutex<Reported>);
 
 #[derive(Debug, Default)]
-struct Outcome {
+struct Reported {
     succeeded_ms: Option<i64>,
     error: Option<String>,
     /// Entries and items that only an operator can settle.
@@ -45,7 +45,7 @@ impl LastReport {
         if last.succeeded_ms.is_some() {
             telemetry::outbox(0, 0, 0.0);
         }
-        *last = Outcome::default();
+        *last = Reported::default();
     }
 
     /// When one succeeded.

@@ -94,7 +94,7 @@ impl Gate {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub fn refusals_of(&self, tenant: Option<&str>, most: usize) -> Vec<Arc<DecisionRecord>> {
-        self.inner.decisions.refusals(Some(tenant), most)
+        self.inner.recording.decisions.refusals(Some(tenant), most)
     }
 }
 
@@ -103,7 +103,7 @@ impl Inner {
     #[inline]
     pub(super) fn log_decided(&self, record: Option<Arc<DecisionRecord>>) {
         if let Some(record) = record {
-            self.decisions.take(record);
+            self.recording.decisions.take(record);
         }
     }
 
@@ -111,13 +111,13 @@ impl Inner {
     #[cold]
     pub(super) fn admission(&self, hold: &Hold, now: Now) -> Arc<DecisionRecord> {
         let parts = self.parts(hold, Drawn::Yes, now);
-        let one_in = self.decisions.one_in().unwrap_or(1);
+        let one_in = self.recording.decisions.one_in().unwrap_or(1);
         Arc::new(DecisionRecord::admitted(parts, one_in))
     }
 
     /// The record of a refusal by a limit, or by the tenant's standing or plan.
     pub(super) fn refused(&self, hold: &Hold, refusal: &Refusal, now: Now) -> Arc<DecisionRecord> {
-        let parts = match self.decisions.is_on() {
+        let parts = match self.recording.decisions.is_on() {
             true => self.parts(hold, Drawn::No, now),
             false => self.named(&hold.of, now),
         };
@@ -126,20 +126,20 @@ impl Inner {
 
     /// Records what enforcement would have refused, if there is a log.
     pub(super) fn log_shadowed(&self, hold: &Hold, refused: &LimitRefused, now: Now) {
-        if self.decisions.is_on() {
+        if self.recording.decisions.is_on() {
             let limit = match refused.reason {
                 Reason::Concurrency => "concurrency".into(),
                 _ => limit_name(&hold.of.sheet.policy, refused.by),
             };
             let parts = self.parts(hold, Drawn::No, now);
-            self.decisions.take(DecisionRecord::shadowed(parts, &refused.reason, limit));
+            self.recording.decisions.take(DecisionRecord::shadowed(parts, &refused.reason, limit));
         }
     }
 
     /// Records a refusal of units for what runs already.
     pub(super) fn log_cut(&self, of: &HoldContext, refusal: &Refusal, now: Now) {
         let parts = DecisionParts { kind: kind::MORE, ..self.named(of, now) };
-        self.decisions.take(DecisionRecord::refused(parts, refusal));
+        self.recording.decisions.take(DecisionRecord::refused(parts, refusal));
     }
 
     /// Records a refusal for which no limit was read.
@@ -161,7 +161,7 @@ impl Inner {
                 ..DecisionParts::default()
             },
         };
-        self.decisions.take(DecisionRecord::refused(parts, refusal));
+        self.recording.decisions.take(DecisionRecord::refused(parts, refusal));
     }
 
     /// The refusal of work that asks for a meter which cannot be asked for.

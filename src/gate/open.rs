@@ -17,7 +17,7 @@ use super::billing::Billing;
 use super::catalogs::{self, Catalogs, PlanSource};
 use super::credentials::Credentials;
 use super::in_hand::InHand;
-use super::inner::{CatalogCheck, Inner, Leasing, Recording, Teardown};
+use super::inner::{CatalogCheck, Inner, Leasing, Outbound, Recording, Teardown};
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
 use super::peppers::{self, Keys};
 use super::pools_read::PoolsRead;
@@ -447,6 +447,7 @@ impl GateBuilder {
             settler: Settler::start(store.clone(), clock.clone()),
             events: EventCounter::new(store.clone(), writer.space.clone(), clock.clone()),
             ledger: Ledger::new(store.clone(), writer.clone()).begun(begun_ms),
+            decisions,
             pools_read: PoolsRead::default(),
             claims: Places::new(CLAIMS, CLAIMS_IN_HAND),
             said_no_digest: AtomicBool::new(false),
@@ -487,12 +488,13 @@ impl GateBuilder {
                 closing: AtomicBool::new(false),
                 closed: tokio::sync::OnceCell::new(),
             },
-            decisions,
-            alerts: Alerts::new(alerts),
+            outbound: Outbound {
+                alerts: Alerts::new(alerts),
+                #[cfg(feature = "stripe")]
+                billing,
+            },
             clock,
             hub,
-            #[cfg(feature = "stripe")]
-            billing,
         });
         crate::telemetry::catalog_info(inner.catalogs.live.load().revision, None);
         let hears: Weak<Inner> = Arc::downgrade(&inner);
@@ -583,11 +585,6 @@ impl Gate {
     /// The catalog in force.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.inner.catalogs.live.load().catalog.clone()
-    }
-
-    /// The settings for headers and problem bodies, from [`GateBuilder::wire`].
-    pub fn wire_options(&self) -> &WireOptions {
-        &self.inner.settings.wire
     }
 }
 

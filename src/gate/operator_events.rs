@@ -54,7 +54,7 @@ impl Gate {
     #[doc(hidden)]
     pub async fn read_event(&self, body: &[u8]) -> Result<Option<EventRead>, Error> {
         let inner = &self.inner;
-        inner.billing.as_ref().ok_or(Error::NoStripe)?;
+        inner.outbound.billing.as_ref().ok_or(Error::NoStripe)?;
         let parsed = (body.len() <= MAX_BODY).then(|| WebhookEvent::parse(body)).flatten();
         let Some(event) = parsed else { return Ok(None) };
         let (customers, directory) = (inner.follower().customers, &inner.tenants.directory);
@@ -82,7 +82,7 @@ impl Gate {
     #[doc(hidden)]
     pub async fn apply_event(&self, read: &EventRead, actor: &str) -> Result<EventApplied, Error> {
         let inner = &self.inner;
-        let billing = inner.billing.as_ref().ok_or(Error::NoStripe)?;
+        let billing = inner.outbound.billing.as_ref().ok_or(Error::NoStripe)?;
         let account = billing.events();
         let directory = inner.tenants.directory.by(actor);
         let follower = Follower { directory: &directory, ..inner.follower() };

@@ -38,7 +38,7 @@ pub(crate) struct Reporting {
 impl Gate {
     /// This process's reports; `None`: it bills nothing.
     pub(crate) fn reporting(&self) -> Option<Reporting> {
-        let last = &self.inner.billing.as_ref()?.last_report;
+        let last = &self.inner.outbound.billing.as_ref()?.last_report;
         Some(Reporting { succeeded: last.succeeded(), error: last.error() })
     }
 
@@ -50,7 +50,7 @@ impl Gate {
     /// The service file has no `[stripe]`, or the store fails.
     #[doc(hidden)]
     pub async fn outbox(&self) -> Result<Vec<OutboxRow>, ReportError> {
-        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         let mut rows = billing.reporter.rows(billing.items().await?.iter()).await?;
         let mut records = HashMap::new();
         for row in &mut rows {
@@ -67,7 +67,7 @@ impl Gate {
     /// The service file has no `[stripe]`, or the store fails.
     #[doc(hidden)]
     pub async fn outbox_decisions(&self) -> Result<Vec<DecidedEntry>, ReportError> {
-        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         let mut all = billing.reporter.decided(billing.items().await?.iter()).await?;
         let mut records = HashMap::new();
         for entry in &mut all {
@@ -85,7 +85,7 @@ impl Gate {
         after: Option<Surrogate>,
         most: usize,
     ) -> Result<OutboxPage, ReportError> {
-        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         let is_asked = |id: &ItemId| match alone {
             Some(tenant) => id.tenant == tenant,
             None => after.is_none_or(|after| id.tenant > after),

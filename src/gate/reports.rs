@@ -68,7 +68,7 @@ impl Gate {
     /// reached: nothing was sent. Later failures are in the [`Report`].
     pub async fn report_now(&self) -> Result<Report, ReportError> {
         let inner = &self.inner;
-        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         let report = inner.report(billing).await;
         billing.last_report.note(&report, true, inner.clock.now().wall_ms);
         report
@@ -88,7 +88,7 @@ impl Gate {
     ///
     /// The service file has no `[stripe]`, or the store fails.
     pub async fn resume_reports(&self, sent: SentSinceCopy) -> Result<bool, ReportError> {
-        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         Ok(billing.reporter.resume(sent).await?)
     }
 
@@ -107,7 +107,7 @@ impl Gate {
         entry: &StoppedEntry,
         counts: bool,
     ) -> Result<bool, ReportError> {
-        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         Ok(billing.reporter.decide(entry, counts, DecidedBy::default()).await?)
     }
 
@@ -125,7 +125,7 @@ impl Gate {
         actor: &str,
         reason: Option<&str>,
     ) -> Result<bool, ReportError> {
-        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         let by = DecidedBy { actor: Some(actor), reason };
         Ok(billing.reporter.decide(entry, counts, by).await?)
     }
@@ -140,7 +140,7 @@ impl Gate {
     /// The service file has no `[stripe]`, or the store fails.
     #[doc(hidden)]
     pub async fn reporter_until(&self) -> Result<Option<SystemTime>, ReportError> {
-        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         let until_ms = billing.lock.held_until_ms().await?;
         Ok(until_ms.filter(|until_ms| *until_ms > 0).map(time_at))
     }
@@ -156,7 +156,7 @@ impl Gate {
         &self,
         tenant: &TenantRecord,
     ) -> Result<(Vec<BilledPeriod>, Vec<StripeInvoice>), ReportError> {
-        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = self.inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         let periods = self.billed_of(tenant.surrogate).await?;
         let invoices = match &tenant.account {
             Some(customer) => billing.stripe.invoices(customer).await?,
@@ -171,7 +171,7 @@ impl Gate {
         tenant: Surrogate,
     ) -> Result<Vec<BilledPeriod>, ReportError> {
         let inner = &self.inner;
-        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         let mut used = billing.reporter.used().await?;
         used.retain(|used| used.tenant == tenant);
         let failed = |items: FailedItems| {
@@ -195,7 +195,7 @@ impl Gate {
     /// error; nor is a tenant with a damaged record, which is in [`Audit::failed`].
     pub async fn audit(&self) -> Result<Audit, ReportError> {
         let inner = &self.inner;
-        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        let billing = inner.outbound.billing.as_ref().ok_or(ReportError::NoService)?;
         inner.recording.flusher.flush_now().await?;
         let examined = billing.reporter.examine().await?;
         let (mut records, mut failed) = (HashMap::new(), BTreeMap::new());
@@ -225,7 +225,7 @@ impl Gate {
 
 /// Starts the task, if anything is billed.
 pub(super) fn start(inner: &Arc<Inner>) {
-    let Some(billing) = &inner.billing else { return };
+    let Some(billing) = &inner.outbound.billing else { return };
     // A weak reference: the task must not keep alive a gate that its host has dropped. Cut off at
     // any line, a report leaves what the next one understands.
     let task = OwnedTask::until_stopped(run(Arc::downgrade(inner), billing.every));
@@ -239,7 +239,7 @@ async fn run(inner: Weak<Inner>, every: Duration) {
     loop {
         tick.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        let Some(billing) = &inner.billing else { return };
+        let Some(billing) = &inner.outbound.billing else { return };
         let now = Instant::now();
         let ended = if now >= whole_at {
             whole_at = (whole_at + every).max(now);
@@ -258,7 +258,7 @@ impl Inner {
     /// Stops the task, and reports what is owed one last time, until the deadline: the rest is
     /// recorded, and sent by the next report of any process.
     pub(super) async fn close_reports(self: &Arc<Self>, deadline: Instant) {
-        let Some(billing) = &self.billing else { return };
+        let Some(billing) = &self.outbound.billing else { return };
         let task = billing.task.lock().unwrap_or_else(|e| e.into_inner()).take();
         let Some(task) = task else { return };
         task.stop();
@@ -363,7 +363,7 @@ impl Inner {
     /// The due part of one tenant's use; the error has its billed items and the reason why that
     /// cannot be determined.
     pub(super) async fn due_of(&self, uses: Vec<RecordedUse>) -> Result<Vec<DueUse>, FailedItems> {
-        let Some(billing) = &self.billing else { return Ok(Vec::new()) };
+        let Some(billing) = &self.outbound.billing else { return Ok(Vec::new()) };
         let (mut records, mut due) = (HashMap::new(), Vec::new());
         for used in &uses {
             match self.due(billing, used.clone(), &mut records).await {

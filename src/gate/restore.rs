@@ -140,7 +140,7 @@ async fn next_generation(
             .chain(restored::wait(now_ms))
             .collect(),
     };
-    // Refused: our own first try, or somebody who restores it, too. It was raised.
+    // Refused: its own first try, or another restore of the same. It was raised.
     until_known(store, write).await.map(|_| true)
 }
 

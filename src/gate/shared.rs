@@ -35,7 +35,7 @@ impl SharedSpare {
         let mut place = Spares::take(&PLACES).unwrap_or_default();
         match Arc::get_mut(&mut place) {
             Some(place) => *place = Some(content),
-            // Nobody else has a spare; were it so, it would be theirs.
+            // A spare has one owner; were there another, it would be the other's.
             None => place = Arc::new(Some(content)),
         }
         Self(Some(place))

@@ -28,7 +28,7 @@ impl Inner {
             troubles.push(Trouble::PlanFile { error });
         }
         #[cfg(feature = "stripe")]
-        if let Some(billing) = &self.billing {
+        if let Some(billing) = &self.outbound.billing {
             billing.last_report.troubles(troubles);
         }
     }
@@ -42,7 +42,7 @@ impl Inner {
     /// When this process last reported to Stripe and succeeded, if it does.
     pub(crate) fn last_reported(&self) -> Option<SystemTime> {
         #[cfg(feature = "stripe")]
-        return self.billing.as_ref().and_then(|billing| billing.last_report.succeeded());
+        return self.outbound.billing.as_ref().and_then(|billing| billing.last_report.succeeded());
         #[cfg(not(feature = "stripe"))]
         None
     }

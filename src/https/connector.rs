@@ -28,16 +28,16 @@ type Connecting<S> = Pin<Box<dyn Future<Output = Result<S, BoxError>> + Send>>;
 /// Connections for a client of `hyper-util`. A host needs none: this is for `tallygate-lambda`, and
 /// may change in any version.
 #[derive(Clone, Debug)]
-pub struct HttpsConnector(Kind);
+pub struct HttpsConnector(Connection);
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum Connection {
     #[cfg_attr(
         not(any(feature = "jwt", feature = "notify", feature = "stripe")),
         allow(dead_code, reason = "only our own client asks for it")
     )]
-    Plain(Route),
-    Tls(hyper_rustls::HttpsConnector<Route>),
+    Plain(ToServer),
+    Tls(hyper_rustls::HttpsConnector<ToServer>),
 }
 
 impl HttpsConnector {
@@ -66,8 +66,8 @@ impl HttpsConnector {
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(Route::new(environment.proxy.clone(), connect_within));
-        Ok(Self(Kind::Tls(connector)))
+            .wrap_connector(ToServer::new(environment.proxy.clone(), connect_within));
+        Ok(Self(Connection::Tls(connector)))
     }
 
     /// For `http` alone, which needs no cryptography.
@@ -76,7 +76,7 @@ impl HttpsConnector {
         allow(dead_code, reason = "only our own client asks for it")
     )]
     pub(super) fn plain() -> Self {
-        Self(Kind::Plain(Route::new(None, None)))
+        Self(Connection::Plain(ToServer::new(None, None)))
     }
 }
 
@@ -87,30 +87,30 @@ impl Service<Uri> for HttpsConnector {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match &mut self.0 {
-            Kind::Plain(route) => route.poll_ready(cx),
-            Kind::Tls(connector) => connector.poll_ready(cx),
+            Connection::Plain(route) => route.poll_ready(cx),
+            Connection::Tls(connector) => connector.poll_ready(cx),
         }
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
         match &mut self.0 {
-            Kind::Plain(route) => {
+            Connection::Plain(route) => {
                 let connecting = route.call(to);
                 Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) })
             }
-            Kind::Tls(connector) => connector.call(to),
+            Connection::Tls(connector) => connector.call(to),
         }
     }
 }
 
 /// The way to a host, below TLS.
 #[derive(Clone, Debug)]
-struct Route {
+struct ToServer {
     tcp: HttpConnector,
     proxy: Option<Arc<Matcher>>,
 }
 
-impl Route {
+impl ToServer {
     fn new(proxy: Option<Arc<Matcher>>, connect_within: Option<Duration>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -120,7 +120,7 @@ impl Route {
     }
 }
 
-impl Service<Uri> for Route {
+impl Service<Uri> for ToServer {
     type Response = Stream;
     type Error = BoxError;
     type Future = Connecting<Stream>;

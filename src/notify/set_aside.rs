@@ -27,19 +27,19 @@ const PENDING: Delays = Delays::doubling(Duration::from_secs(4), Duration::from_
 #[derive(Debug, Default)]
 pub(super) struct SetAside {
     /// By the alert's id. Bounded as the queue is.
-    waits: BTreeMap<String, Wait>,
+    waits: BTreeMap<String, Pause>,
     in_a_row: usize,
 }
 
 #[derive(Debug)]
-struct Wait {
+struct Pause {
     is_refused: bool,
     pauses: Delays,
     /// On the monotonic clock.
     until_ns: u64,
 }
 
-impl Wait {
+impl Pause {
     fn new(is_refused: bool, now_ns: u64) -> Self {
         let pauses = if is_refused { REFUSED } else { PENDING };
         let mut wait = Self { is_refused, pauses, until_ns: 0 };
@@ -80,7 +80,7 @@ impl SetAside {
     /// An alert that another process has set aside.
     pub(super) fn learn(&mut self, id: &str, now_ns: u64) {
         if !self.is_refused(id) {
-            self.waits.insert(id.to_owned(), Wait::new(true, now_ns));
+            self.waits.insert(id.to_owned(), Pause::new(true, now_ns));
         }
     }
 
@@ -99,7 +99,7 @@ impl SetAside {
     fn waits_on(&mut self, id: &str, is_refused: bool, now_ns: u64) {
         match self.waits.get_mut(id) {
             Some(wait) if wait.is_refused == is_refused => wait.step(now_ns),
-            _ => _ = self.waits.insert(id.to_owned(), Wait::new(is_refused, now_ns)),
+            _ => _ = self.waits.insert(id.to_owned(), Pause::new(is_refused, now_ns)),
         }
     }
 

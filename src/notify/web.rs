@@ -38,10 +38,10 @@ const AGENT: &str = concat!("tallygate/", env!("CARGO_PKG_VERSION"));
 /// A destination over HTTP.
 pub(crate) struct HttpNotifier {
     config: NotifyConfig,
-    inner: Arc<Inner>,
+    inner: Arc<Endpoint>,
 }
 
-struct Inner {
+struct Endpoint {
     client: HttpsClient,
     /// May be a secret.
     url: Uri,
@@ -69,7 +69,7 @@ impl HttpNotifier {
         };
         let url = address(&url.map_err(|error| error.to_string())?)?;
         let client = HttpsClient::new(&url, IDLE).map_err(|error| error.to_string())?;
-        let inner = Arc::new(Inner { client, url, keys, clock });
+        let inner = Arc::new(Endpoint { client, url, keys, clock });
         Ok(Self { config: config.clone(), inner })
     }
 }
@@ -106,7 +106,7 @@ impl Notifier for HttpNotifier {
     }
 }
 
-impl Inner {
+impl Endpoint {
     async fn post(&self, notification: &Notification) -> Result<(), NotDelivered> {
         let request = self
             .request(notification)

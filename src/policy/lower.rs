@@ -14,7 +14,7 @@ use crate::catalog::{
 };
 use crate::policy::bucket::BucketRule;
 use crate::quota::alert::{AlertRule, AlertTerms};
-use crate::table::{Index, Rows};
+use crate::table::{Index, RowCount};
 
 /// Units of a pool that is counted but never runs out: `over` without a `stop`.
 const UNBOUNDED: i64 = i64::MAX / 4;
@@ -40,7 +40,7 @@ fn on_key(on: RateOn) -> RateOnKey {
     }
 }
 
-fn place<I: Index>(scope: &Scope, sheet: &mut Rows<I>) -> CounterHome<I> {
+fn place<I: Index>(scope: &Scope, sheet: &mut RowCount<I>) -> CounterHome<I> {
     match scope {
         Scope::Tenant => CounterHome::Sheet(sheet.add()),
         other => CounterHome::Scoped(other.clone()),
@@ -333,7 +333,7 @@ impl Policy {
         cost: &[(MeterId, u64)],
         policy: &mut RoutePolicy,
     ) {
-        let mut reported = Rows::<CounterIndex>::new();
+        let mut reported = RowCount::<CounterIndex>::new();
         for (i, meter) in catalog.meters.iter().enumerate() {
             let id = MeterId(index(i));
             let said = cost.iter().find(|(m, _)| *m == id).map(|(_, n)| *n);

@@ -14,7 +14,7 @@ use crate::decision::Outcome;
 use crate::policy::bucket::BucketRule;
 use crate::policy::taken::{DrawnFrom, Limit};
 use crate::quota::alert::AlertRule;
-use crate::table::{Rows, Table, index_type};
+use crate::table::{RowCount, Table, index_type};
 use crate::wire::{HeaderItem, PolicyText};
 
 pub(crate) mod bucket;
@@ -81,8 +81,8 @@ pub(crate) struct Policy {
     /// Whether some limit is by address, which only the request itself has.
     pub(crate) uses_ip: bool,
     /// The buckets and leases of scope `tenant`, which a sheet holds in arrays.
-    pub(crate) tenant_buckets: Rows<BucketSlot>,
-    pub(crate) tenant_leases: Rows<LeaseSlot>,
+    pub(crate) tenant_buckets: RowCount<BucketSlot>,
+    pub(crate) tenant_leases: RowCount<LeaseSlot>,
     /// The counters of units that went back, by meter; each looked up by the first of them.
     #[cfg(feature = "metrics")]
     refunds: OnceLock<Box<[OnceLock<crate::telemetry::Refunds>]>>,
@@ -431,8 +431,8 @@ impl Policy {
             quotas_of: BTreeMap::new(),
             grants_of: BTreeMap::new(),
             debtors: BTreeMap::new(),
-            tenant_buckets: Rows::new(),
-            tenant_leases: Rows::new(),
+            tenant_buckets: RowCount::new(),
+            tenant_leases: RowCount::new(),
             #[cfg(feature = "metrics")]
             refunds: OnceLock::new(),
             plan: plan.clone(),

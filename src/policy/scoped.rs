@@ -220,13 +220,13 @@ pub(crate) struct Used<T> {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct ScopedTable {
-    buckets: Table<ScopedBucket>,
-    leases: Table<Arc<Lease>>,
+    buckets: ScopeTable<ScopedBucket>,
+    leases: ScopeTable<Arc<Lease>>,
 }
 
 /// Entries, and their number by tenant.
 #[derive(Debug)]
-struct Table<T> {
+struct ScopeTable<T> {
     entries: DashMap<ScopedKey, Arc<Used<T>>>,
     len: AtomicUsize,
     by_tenant: DashMap<Surrogate, usize>,
@@ -299,7 +299,7 @@ impl ScopedTable {
     }
 }
 
-impl<T> Table<T> {
+impl<T> ScopeTable<T> {
     fn find_or(
         &self,
         key: ScopedKey,
@@ -367,7 +367,7 @@ impl<T> Table<T> {
     }
 }
 
-impl<T> Default for Table<T> {
+impl<T> Default for ScopeTable<T> {
     fn default() -> Self {
         let (entries, by_tenant) = (DashMap::new(), DashMap::new());
         Self { entries, len: AtomicUsize::new(0), by_tenant }

@@ -112,7 +112,7 @@ const AT_A_TIME: usize = 256;
 struct Desk {
     ctx: RenewerContext,
     turns: Turns<RepeatedLease>,
-    calls: JoinSet<Ended>,
+    calls: JoinSet<TurnEnd>,
     busy: HashMap<tokio::task::Id, RepeatedLease>,
     repeats: BinaryHeap<Reverse<Repeat>>,
     /// Numbers repeats, so that those due at one instant keep their order.
@@ -204,12 +204,12 @@ impl Desk {
         }
     }
 
-    fn take_back(&mut self, ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>) {
+    fn take_back(&mut self, ended: Result<(tokio::task::Id, TurnEnd), tokio::task::JoinError>) {
         let id = ended.as_ref().map_or_else(|panicked| panicked.id(), |(id, _)| *id);
         let Some(mut of) = self.busy.remove(&id) else { return };
         let tenant = of.lease.pool().tenant;
         match ended {
-            Ok((_, Ended::InDoubt { anew })) => {
+            Ok((_, TurnEnd::InDoubt { anew })) => {
                 if anew {
                     of.delays = REPEAT;
                 }
@@ -219,7 +219,7 @@ impl Desk {
                 self.turns.pause(tenant);
                 return;
             }
-            Ok((_, Ended::Done | Ended::Failed)) => {
+            Ok((_, TurnEnd::Done | TurnEnd::Failed)) => {
                 self.returned += usize::from(of.lease.is_returned())
             }
             Err(panicked) => {
@@ -260,7 +260,7 @@ impl Ord for Repeat {
 
 /// The outcome of a lease's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum TurnEnd {
     /// It needs nothing more.
     Done,
     /// An error ended them.
@@ -271,9 +271,9 @@ enum Ended {
 }
 
 /// Makes the calls of one lease until it needs nothing, or one of them is in doubt.
-async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
+async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> TurnEnd {
     let ended = renew(ctx, lease).await;
-    if let Ended::InDoubt { .. } = ended {
+    if let TurnEnd::InDoubt { .. } = ended {
         return ended;
     }
     // Even if no call was made, because the pool's refusal stands, a request has given units back
@@ -281,7 +281,7 @@ async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
     // sealed lease: waiting use would ask again at once.
     let is_refused = lease.is_refused_now(ctx.hub.clock.now());
     let may_pay = is_refused || !lease.is_sealed() && (lease.here() > 0 || lease.takes_no_more());
-    if ended == Ended::Done && may_pay && !lease.is_capped() {
+    if ended == TurnEnd::Done && may_pay && !lease.is_capped() {
         late::answered(&ctx.hub, lease);
     }
     if lease.is_capped() {
@@ -301,11 +301,11 @@ async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
             }
         }
     }
-    Ended::Done
+    TurnEnd::Done
 }
 
 /// Makes the calls of one lease.
-async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
+async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> TurnEnd {
     let writer = Writer { space: ctx.space.clone(), incarnation: lease.incarnation() };
     let now = || ctx.hub.clock.now();
     if ctx.hub.first_reads.are_cheaper() {
@@ -342,7 +342,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
             // It may have been applied: repeat the same call until its outcome is known.
             Err(error) if error.kind == StoreErrorKind::Unknown => {
                 ctx.hub.reach.suspect();
-                return Ended::InDoubt { anew };
+                return TurnEnd::InDoubt { anew };
             }
             Err(error) => {
                 repeated!(warn, now().wall_ms, "lease renewal failed"; %error);
@@ -350,7 +350,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
                     ctx.hub.reach.suspect();
                 }
                 lease.unqueue();
-                return Ended::Failed;
+                return TurnEnd::Failed;
             }
         }
         if lease.is_sealed() {
@@ -367,7 +367,7 @@ async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
             tracing::debug!(%error, "units left in an unused sub-pool");
         }
     }
-    Ended::Done
+    TurnEnd::Done
 }
 
 /// The sub-pool for a lease that has just met its pool, if it is to have one. A slot of a strict
@@ -577,7 +577,7 @@ mod tests {
     /// Makes the calls of one lease until it needs nothing.
     async fn drive(ctx: &RenewerContext, lease: &Arc<Lease>) {
         let mut delays = REPEAT;
-        while matches!(turn(ctx, lease).await, Ended::InDoubt { .. }) {
+        while matches!(turn(ctx, lease).await, TurnEnd::InDoubt { .. }) {
             tokio::time::sleep(delays.step()).await;
         }
     }

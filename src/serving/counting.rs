@@ -25,7 +25,7 @@ pub struct Counting {
     meter: Option<ByteMeter>,
     /// Bytes remaining, if the length is known.
     rest: Option<u64>,
-    wait: Option<Wait>,
+    wait: Option<PassWait>,
     /// The server has had a chance to write before a cut.
     flushed: bool,
     cut: bool,
@@ -44,7 +44,7 @@ const UNSTATED: u16 = 500;
 /// The status of a body that the gate cuts before its trailers: no failure of its handler.
 const CUT: u16 = 200;
 
-enum Wait {
+enum PassWait {
     Room(Pending),
     Record(Pending),
 }
@@ -95,12 +95,12 @@ impl Counting {
         let mut waited = Waited::default();
         loop {
             match &mut self.wait {
-                Some(Wait::Record(pending)) => {
+                Some(PassWait::Record(pending)) => {
                     ready!(pending.as_mut().poll(cx));
                     self.wait = None;
                     return Poll::Ready(Ok(()));
                 }
-                Some(Wait::Room(pending)) => {
+                Some(PassWait::Room(pending)) => {
                     waited = ready!(pending.as_mut().poll(cx));
                     self.wait = None;
                 }
@@ -109,7 +109,7 @@ impl Counting {
             match self.pass(n, &waited) {
                 Passed::Yes => {}
                 Passed::Wait(pending) => {
-                    self.wait = Some(Wait::Room(pending));
+                    self.wait = Some(PassWait::Room(pending));
                     continue;
                 }
                 Passed::Cut(_) if !self.flushed => {
@@ -159,18 +159,18 @@ impl Counting {
         self.end_complete();
         self.waits_for_record();
         Ahead::Counted(match self.wait.take() {
-            Some(Wait::Record(pending)) => Some(pending),
-            Some(Wait::Room(_)) | None => None,
+            Some(PassWait::Record(pending)) => Some(pending),
+            Some(PassWait::Room(_)) | None => None,
         })
     }
 
     /// Ends the body: at `Ready` it is settled, and in mode `durable` recorded.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !matches!(self.wait, Some(Wait::Record(_))) {
+        if !matches!(self.wait, Some(PassWait::Record(_))) {
             self.end_complete();
             self.waits_for_record();
         }
-        if let Some(Wait::Record(pending)) = &mut self.wait {
+        if let Some(PassWait::Record(pending)) = &mut self.wait {
             ready!(pending.as_mut().poll(cx));
         }
         self.wait = None;
@@ -180,7 +180,7 @@ impl Counting {
     /// Whether [`poll_end`](Self::poll_end) is pending: then poll that again instead of the body,
     /// which has ended.
     pub fn is_ending(&self) -> bool {
-        self.serving.is_none() && matches!(self.wait, Some(Wait::Record(_)))
+        self.serving.is_none() && matches!(self.wait, Some(PassWait::Record(_)))
     }
 
     /// Notes that the body goes on: it waits for its next chunk, or has more of them. From the
@@ -254,7 +254,7 @@ impl Counting {
     fn waits_for_record(&mut self) -> bool {
         let owed = std::mem::take(&mut self.owed);
         let wait = self.gate.as_ref().and_then(|gate| gate.answer_waits(owed));
-        self.wait = wait.map(Wait::Record);
+        self.wait = wait.map(PassWait::Record);
         self.wait.is_some()
     }
 }
@@ -269,7 +269,7 @@ pub enum Ahead {
 
 enum Passed {
     Yes,
-    Wait(Pending),
+    PassWait(Pending),
     Cut(Box<Refusal>),
 }
 

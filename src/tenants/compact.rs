@@ -41,7 +41,7 @@ pub(crate) struct CompactTenant(Box<[u8]>);
 
 /// The parts that are packed.
 #[derive(Serialize, Deserialize)]
-struct Parts<'a> {
+struct CompactParts<'a> {
     record: PackedRecord<'a>,
     incarnation: WriterId,
     epoch: u64,
@@ -66,7 +66,7 @@ impl CompactTenant {
         let until_ms = leases.iter().filter_map(LeaseAtRest::unused_until_ms).max();
         let row = sheet.row.at_rest()?;
         let record = tenant.record();
-        let parts = Parts {
+        let parts = CompactParts {
             record: record.pack(),
             incarnation: sheet.incarnation,
             epoch: sheet.epoch,
@@ -82,7 +82,7 @@ impl CompactTenant {
 
     /// The tenant again, as it was.
     pub(crate) fn wake(self, live: &LiveCatalog, hub: &Arc<Hub>, now: Now) -> Arc<LiveTenant> {
-        let Parts { record, incarnation, epoch, row, leases } = self.parts();
+        let CompactParts { record, incarnation, epoch, row, leases } = self.parts();
         let record = Arc::new(record.unpack());
         let read_ns = self.read_ns();
         let woken = Woken { record, read_ns, incarnation, epoch, row, leases };
@@ -121,7 +121,7 @@ impl CompactTenant {
         !self.parts().leases.is_empty()
     }
 
-    fn parts(&self) -> Parts<'_> {
+    fn parts(&self) -> CompactParts<'_> {
         unpacked(&self.0[HEAD..])
     }
 }

@@ -8,7 +8,7 @@ use crate::repeated::COUNTING;
 /// The events from INFO up that `work` logs.
 pub(crate) fn lines(work: impl FnOnce()) -> Vec<String> {
     let _counting = COUNTING.write().unwrap_or_else(PoisonError::into_inner);
-    let heard = Heard::default();
+    let heard = LogLines::default();
     let writer = heard.clone();
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
     tracing::subscriber::with_default(log.finish(), work);
@@ -16,10 +16,10 @@ pub(crate) fn lines(work: impl FnOnce()) -> Vec<String> {
 }
 
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
+struct LogLines(Arc<Mutex<Vec<String>>>);
 
 /// An event is one write.
-impl io::Write for Heard {
+impl io::Write for LogLines {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event).into_owned();
         self.0.lock().expect("no test has panicked with it").push(text);

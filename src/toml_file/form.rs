@@ -68,11 +68,11 @@ pub(crate) struct Shape {
     pub(crate) name: &'static str,
     /// Keys that must be there: of each group, exactly one.
     pub(crate) required: &'static [&'static [&'static str]],
-    pub(crate) keys: &'static [Key],
+    pub(crate) keys: &'static [FormKey],
 }
 
 /// One key.
-pub(crate) struct Key {
+pub(crate) struct FormKey {
     pub(crate) name: &'static str,
     pub(crate) form: Form,
     /// Its description in the schema.
@@ -84,11 +84,11 @@ pub(crate) struct Key {
 }
 
 /// A key, its value, and its description in the schema.
-pub(crate) const fn key(name: &'static str, form: Form, about: &'static str) -> Key {
-    Key { name, form, about, sample: None, secret: false }
+pub(crate) const fn key(name: &'static str, form: Form, about: &'static str) -> FormKey {
+    FormKey { name, form, about, sample: None, secret: false }
 }
 
-impl Key {
+impl FormKey {
     /// With a correct value of its own, as errors show it.
     pub(crate) const fn like(self, sample: &'static str) -> Self {
         Self { sample: Some(sample), ..self }
@@ -129,7 +129,7 @@ impl Key {
 }
 
 impl Shape {
-    pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
+    pub(crate) fn key(&self, name: &str) -> Option<&'static FormKey> {
         self.keys.iter().find(|key| key.name == name)
     }
 }

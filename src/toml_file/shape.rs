@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::de::DeValue;
 
 use super::findings::Findings;
-use super::form::{Form, Key, Names, Shape};
+use super::form::{Form, FormKey, Names, Shape};
 use super::names::{known_names, unknown_help};
 use super::table::{Text, TomlNode, TomlTable, integer, items};
 use super::units::TextFault;
@@ -52,7 +52,7 @@ pub(crate) fn check_table(
     }
 }
 
-fn check(report: &mut Findings<'_>, key: &Key, form: &'static Form, node: &TomlNode<'_>) {
+fn check(report: &mut Findings<'_>, key: &FormKey, form: &'static Form, node: &TomlNode<'_>) {
     use Form::*;
     let value = node.get_ref();
     let fits = match form {
@@ -105,7 +105,7 @@ fn check(report: &mut Findings<'_>, key: &Key, form: &'static Form, node: &TomlN
 /// A table, or else a value of the form.
 fn check_or(
     report: &mut Findings<'_>,
-    key: &Key,
+    key: &FormKey,
     form: &'static Form,
     shape: &'static Shape,
     node: &TomlNode<'_>,
@@ -128,7 +128,7 @@ fn check_words(report: &mut Findings<'_>, words: &[&str], node: &TomlNode<'_>) {
 
 fn check_each(
     report: &mut Findings<'_>,
-    key: &Key,
+    key: &FormKey,
     names: &Names,
     form: &'static Form,
     node: &TomlNode<'_>,
@@ -150,7 +150,7 @@ fn check_each(
     }
 }
 
-fn mismatch(report: &mut Findings<'_>, key: &Key, form: &Form, node: &TomlNode<'_>) {
+fn mismatch(report: &mut Findings<'_>, key: &FormKey, form: &Form, node: &TomlNode<'_>) {
     let (name, value) = (key.name, node.get_ref());
     let own = match form {
         Form::Own(own) => (own.mistake)(name, value, report.words(&node.span())),
