@@ -70,6 +70,7 @@ mod open;
 mod operator_events;
 #[cfg(feature = "stripe")]
 pub(crate) mod outbox;
+mod peek;
 mod peppers;
 mod pools_read;
 mod promises;

@@ -1,6 +1,6 @@
 //! What an operator changes.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::path::Route;
 use super::{Admin, AdminRequest, KnownOperator, MAX_BODY, object, written};
 use crate::clock::time_at;
-use crate::directory::{Directory, DirectoryError, Grant, KeyOptions, Tenant, TenantEdit};
+use crate::directory::{Directory, DirectoryError, Grant, Tenant, TenantEdit};
 use crate::report::instant_of;
 use crate::wire::{Reply, plain_problem};
 
@@ -45,6 +45,8 @@ struct NewGrant {
     meter: String,
     units: u64,
     expires: Option<String>,
+    /// Where it comes from; left out: the operator.
+    source: Option<String>,
     reason: String,
 }
 
@@ -65,23 +67,17 @@ struct NewReset {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewKey {
-    name: String,
-    expires: Option<String>,
-    /// `None`: the service file says what the key may do. An empty list: nothing.
-    permissions: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Rotation {
-    overlap_seconds: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Ended {
     reason: String,
+}
+
+/// How a change is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// It is checked, and not made.
+    pub(super) dry: bool,
+    /// The idempotency key of the request.
+    pub(super) once: Option<&'a str>,
 }
 
 impl Admin {
@@ -92,64 +88,51 @@ impl Admin {
         operator: &KnownOperator,
         request: AdminRequest<'_>,
     ) -> Result<Option<Reply>, Reply> {
+        if !route.methods().split(", ").any(|method| method == request.method) {
+            return Ok(None);
+        }
         let directory = self.gate.directory().by(operator.name.as_str());
-        let (body, once) = (Body(request.body), once(request.once)?);
-        Ok(Some(match (request.method, route) {
-            ("POST", Route::Tenants) => self.make(&directory, body.read()?).await?,
+        let how = How { dry: is_dry(request.query)?, once: once(request.once)? };
+        let (method, body, dry) = (request.method, Body(request.body), how.dry);
+        Ok(Some(match (method, route) {
+            ("POST", Route::Tenants) => self.make(&directory, body.read()?, dry).await?,
             ("PATCH", Route::Tenant(id)) => {
                 let edit = patch(self.edit(&directory, id).await?, body.read()?)?;
-                self.saved(200, edit).await?
+                self.saved(200, edit, dry).await?
             }
             ("DELETE", Route::Tenant(id)) => {
-                let why = reason(body.read::<Ended>()?.reason)?;
-                let erased = directory.erase(id, &why).await;
-                let erased = erased.map_err(|error| self.refused(&error.into()))?;
-                written::json(200, &self.tenant(&erased))
+                self.erase(&directory, id, &reason(body.read::<Ended>()?.reason)?, dry).await?
             }
             ("POST", Route::Grants(id)) => {
                 let (edit, now) = (self.edit(&directory, id).await?, self.now());
                 let new: NewGrant = body.read()?;
                 let grant_id = new.id.clone();
-                self.given(grant(edit, new, now)?, &grant_id).await?
+                self.given(grant(edit, new, now)?, &grant_id, dry).await?
             }
             ("DELETE", Route::Grant(id, grant)) => {
                 let (edit, ended) = (self.edit(&directory, id).await?, body.read::<Ended>()?);
-                self.saved(200, edit.end_grant(grant).note(reason(ended.reason)?)).await?
+                self.saved(200, edit.end_grant(grant).note(reason(ended.reason)?), dry).await?
             }
             ("POST", Route::Overrides(id)) => {
                 let (edit, now) = (self.edit(&directory, id).await?, self.now());
                 let edit = overridden(edit, body.read()?, now)?;
-                self.saved(201, edit).await?
+                self.saved(201, edit, dry).await?
+            }
+            ("DELETE", Route::Overrides(id)) => {
+                let (edit, ended) = (self.edit(&directory, id).await?, body.read::<Ended>()?);
+                self.saved(200, edit.end_overrides().note(reason(ended.reason)?), dry).await?
             }
             ("DELETE", Route::Override(id, item)) => {
                 let (edit, ended) = (self.edit(&directory, id).await?, body.read::<Ended>()?);
-                self.saved(200, edit.end_override(item).note(reason(ended.reason)?)).await?
+                self.saved(200, edit.end_override(item).note(reason(ended.reason)?), dry).await?
             }
             ("POST", Route::Resets(id)) => {
                 let (tenant, reset) = (self.of(&directory, id).await?, body.read()?);
-                self.reset(&tenant, reset).await?
+                self.reset(&tenant, reset, dry).await?
             }
-            ("POST", Route::Keys(id)) => {
-                let (tenant, key) = (self.of(&directory, id).await?, body.read::<NewKey>()?);
-                let options = KeyOptions::new(key.name);
-                let end = key.expires.as_deref().map(instant).transpose()?;
-                let options = end.into_iter().fold(options, KeyOptions::expires);
-                let options = match key.permissions {
-                    Some(names) => names.iter().fold(options.without_any(), KeyOptions::permission),
-                    None => options,
-                };
-                let options = once.into_iter().fold(options, KeyOptions::once);
-                self.shown(tenant.new_key(options).await)?
-            }
-            ("POST", Route::Rotation(id, key)) => {
-                let (tenant, rotation) = (self.of(&directory, id).await?, body.read::<Rotation>()?);
-                let overlap = Duration::from_secs(rotation.overlap_seconds);
-                self.shown(tenant.rotate_key_once(key, overlap, once).await)?
-            }
-            ("DELETE", Route::Key(id, key)) => {
-                let revoked = self.of(&directory, id).await?.revoke_key(key).await;
-                revoked.map_err(|error| self.refused(&error.into()))?;
-                written::json(200, &json!({ "id": key, "state": "revoked" }))
+            (_, Route::Keys(id) | Route::Key(id, _) | Route::Rotation(id, _)) => {
+                let tenant = self.of(&directory, id).await?;
+                return self.change_key(&tenant, (method, route), &body, how).await;
             }
             _ => return Ok(None),
         }))
@@ -159,14 +142,15 @@ impl Admin {
         time_at(self.gate.inner.clock.now().wall_ms)
     }
 
-    async fn make(&self, directory: &Directory, new: NewTenant) -> Result<Reply, Reply> {
+    async fn make(&self, directory: &Directory, new: NewTenant, dry: bool) -> Result<Reply, Reply> {
         let edit = directory.tenant(&new.id).note(reason(new.reason)?);
         let found = directory.find(&new.id).await.map_err(|error| self.refused(&error.into()))?;
         match found {
-            None => self.saved(201, new.plan.into_iter().fold(edit, TenantEdit::plan)).await,
+            None => self.saved(201, new.plan.into_iter().fold(edit, TenantEdit::plan), dry).await,
             // As a repeated request finds it.
             Some(made) if new.plan.is_none() || made.record().plan == new.plan => {
-                Ok(written::json(200, &self.tenant(&made)))
+                let shown = if dry { written::would_be(None) } else { self.tenant(&made) };
+                Ok(written::json(200, &shown))
             }
             Some(_) => {
                 let detail = "There is such a tenant, on another plan: change it with PATCH.";
@@ -175,10 +159,40 @@ impl Admin {
         }
     }
 
-    async fn reset(&self, tenant: &Tenant, reset: NewReset) -> Result<Reply, Reply> {
-        let given = self.gate.reset_quota(tenant, &reset.limit, &reason(reset.reason)?).await;
+    async fn erase(
+        &self,
+        directory: &Directory,
+        id: &str,
+        why: &str,
+        dry: bool,
+    ) -> Result<Reply, Reply> {
+        let refused = |error: DirectoryError| self.refused(&error.into());
+        if !dry {
+            let erased = directory.erase(id, why).await.map_err(refused)?;
+            return Ok(written::json(200, &self.tenant(&erased)));
+        }
+        let tenant = directory.to_erase(id, why).await.map_err(refused)?;
+        let keys = tenant.keys().await.map_err(refused)?.len();
+        let history = tenant.history().await.map_err(refused)?.len();
+        let (overrides, grants) = (tenant.record().overrides.len(), tenant.record().grants.len());
+        let would = json!({
+            "dry-run": true, "id": id, "keys": keys, "history": history, "overrides": overrides,
+            "grants": grants,
+        });
+        Ok(written::json(200, &would))
+    }
+
+    async fn reset(&self, tenant: &Tenant, reset: NewReset, dry: bool) -> Result<Reply, Reply> {
+        let why = reason(reset.reason)?;
+        let given = match dry {
+            true => self.gate.rehearse_reset(tenant, &reset.limit, &why).await,
+            false => self.gate.reset_quota(tenant, &reset.limit, &why).await,
+        };
         let given = given.map_err(|error| self.refused(&error))?;
         let grant = given.as_ref().map(written::grant);
+        if dry {
+            return Ok(written::json(200, &json!({ "dry-run": true, "grant": grant })));
+        }
         Ok(written::json(if grant.is_some() { 201 } else { 200 }, &json!({ "grant": grant })))
     }
 
@@ -193,14 +207,25 @@ impl Admin {
         Ok(self.of(directory, id).await?.edit())
     }
 
-    async fn saved(&self, status: u16, edit: TenantEdit) -> Result<Reply, Reply> {
+    async fn saved(&self, status: u16, edit: TenantEdit, dry: bool) -> Result<Reply, Reply> {
+        if dry {
+            return self.rehearsed(edit).await;
+        }
         let saved = edit.save().await.map_err(|error| self.refused(&error.into()))?;
         Ok(written::json(status, &self.tenant(&saved)))
     }
 
+    async fn rehearsed(&self, edit: TenantEdit) -> Result<Reply, Reply> {
+        let entry = edit.rehearse().await.map_err(|error| self.refused(&error.into()))?;
+        Ok(written::json(200, &written::would_be(entry.as_ref())))
+    }
+
     /// The tenant with its new grant. A grant is given once, so that one which has ended is not
     /// there after a repeated request.
-    async fn given(&self, edit: TenantEdit, grant: &str) -> Result<Reply, Reply> {
+    async fn given(&self, edit: TenantEdit, grant: &str, dry: bool) -> Result<Reply, Reply> {
+        if dry {
+            return self.rehearsed(edit).await;
+        }
         let saved = edit.save().await.map_err(|error| self.refused(&error.into()))?;
         if saved.record().grants.iter().any(|held| held.id == grant) {
             return Ok(written::json(201, &self.tenant(&saved)));
@@ -210,18 +235,17 @@ impl Admin {
         );
         Err(plain_problem(409, "Conflict", &detail))
     }
+}
 
-    /// A new key, in plain text.
-    fn shown(
-        &self,
-        made: Result<crate::directory::NewKey, DirectoryError>,
-    ) -> Result<Reply, Reply> {
-        let made = match made {
-            Err(DirectoryError::MadeAlready(id)) => return Err(written::made_already(&id)),
-            made => made.map_err(|error| self.refused(&error.into()))?,
-        };
-        let body = json!({ "id": made.id, "name": made.name, "key": made.expose() });
-        Ok(written::json(201, &body))
+/// Whether a change is to be checked alone: `?dry-run=true`.
+fn is_dry(query: &str) -> Result<bool, Reply> {
+    match query {
+        "" | "dry-run=false" => Ok(false),
+        "dry-run=true" => Ok(true),
+        _ => {
+            let detail = "Of a change only dry-run=true may be asked.";
+            Err(plain_problem(400, "Bad query", detail))
+        }
     }
 }
 
@@ -250,6 +274,7 @@ fn patch(edit: TenantEdit, change: ChangedTenant) -> Result<TenantEdit, Reply> {
 fn grant(edit: TenantEdit, new: NewGrant, now: SystemTime) -> Result<TenantEdit, Reply> {
     let end = new.expires.as_deref().map(|end| instant_after(now, end)).transpose()?;
     let grant = Grant::new(new.id, new.meter, new.units).note(reason(new.reason.clone())?);
+    let grant = new.source.into_iter().fold(grant, Grant::source);
     Ok(edit.grant(end.into_iter().fold(grant, Grant::expires)).note(new.reason))
 }
 
@@ -265,7 +290,7 @@ fn reason(text: String) -> Result<String, Reply> {
     }
 }
 
-fn instant(text: &str) -> Result<SystemTime, Reply> {
+pub(super) fn instant(text: &str) -> Result<SystemTime, Reply> {
     instant_of(text).map_err(|why| plain_problem(422, "Not an instant", &why.to_string()))
 }
 
@@ -282,10 +307,10 @@ fn instant_after(now: SystemTime, text: &str) -> Result<SystemTime, Reply> {
 }
 
 /// A request's body; `None` for one that is too long.
-struct Body<'a>(Option<&'a [u8]>);
+pub(super) struct Body<'a>(Option<&'a [u8]>);
 
 impl Body<'_> {
-    fn read<T: DeserializeOwned>(&self) -> Result<T, Reply> {
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Reply> {
         let Some(body) = self.0.filter(|body| body.len() <= MAX_BODY) else {
             return Err(plain_problem(413, "Body too long", "At most 16 KiB are read."));
         };

@@ -47,6 +47,11 @@ impl Admin {
             Route::UsageHistory(id) => {
                 self.gate.history_reply(&Identified::from(&self.handle(id).await?), query).await
             }
+            Route::Peek(id) => {
+                let (who, asked) = (Identified::from(&self.handle(id).await?), peek_of(query)?);
+                let found = self.gate.peek(&who, &asked.0, asked.1).await;
+                written::json(200, &found.map_err(|error| self.refused(&error))?)
+            }
             Route::History(id) => {
                 let history = self.find(id).await?.history().await;
                 let entries = history.map_err(|error| self.refused(&error.into()))?;
@@ -61,7 +66,7 @@ impl Admin {
             Route::Keys(id) => {
                 let keys = self.find(id).await?.keys().await;
                 let keys = keys.map_err(|error| self.refused(&error.into()))?;
-                let keys: Vec<_> = keys.iter().map(written::key).collect();
+                let keys: Vec<_> = keys.iter().map(written::key_of_tenant).collect();
                 written::json(200, &json!({ "keys": keys }))
             }
             _ => return Ok(None),
@@ -130,10 +135,33 @@ impl Admin {
     /// The answer where the library has refused.
     pub(super) fn refused(&self, error: &Error) -> Reply {
         match written::problem_of(error) {
-            Some((status, title)) => plain_problem(status, title, &written::sentence(error)),
+            Some((status, title)) => {
+                let problem = plain_problem(status, title, &written::sentence(error));
+                written::with_code(problem, error)
+            }
             None => self.unavailable(error),
         }
     }
+}
+
+/// The meter and the units of a query.
+fn peek_of(raw: &str) -> Result<(String, u64), Reply> {
+    let bad = |detail: &str| plain_problem(400, "Bad query", detail);
+    let (mut meter, mut units) = (None, None);
+    for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("meter", name)) => {
+                let name = percent_decoded(name, ' ');
+                meter = Some(name.ok_or_else(|| bad("meter is not percent-encoded UTF-8."))?);
+            }
+            Some(("units", n)) => {
+                units = Some(n.parse().map_err(|_| bad("units is a whole number."))?);
+            }
+            _ => return Err(bad("Here only these may be asked for: meter, units.")),
+        }
+    }
+    let missing = || bad("Write both: peek?meter=requests&units=1.");
+    Ok((meter.ok_or_else(missing)?, units.ok_or_else(missing)?))
 }
 
 /// The query of `GET /tenants`, `GET /top` and `GET /billing`.

@@ -16,31 +16,38 @@
 //! | `DELETE /tenants/{id}` | erase it: `reason`; usage stays, under another id |
 //! | `GET /tenants/{id}/usage` | as `GET /usage` answers its callers |
 //! | `GET /tenants/{id}/usage/history?meter=` | as `GET /usage/history` |
+//! | `GET /tenants/{id}/peek?meter=&units=` | what so many units would get now; none is drawn |
 //! | `GET /tenants/{id}/refusals?limit=` | its last refusals, by reason |
 //! | `GET /refusals?limit=` | the same of all tenants |
 //! | `GET /tenants/{id}/history` | every change, with actor, time and reason |
 //! | `POST /tenants/{id}/grants` | give units: `id`, `meter`, `units`, `expires`, `reason` |
 //! | `DELETE /tenants/{id}/grants/{grant}` | end a grant: `reason` |
 //! | `POST /tenants/{id}/overrides` | an exception: `changes` (TOML), `until`, `reason` |
+//! | `DELETE /tenants/{id}/overrides` | end all exceptions: `reason` |
 //! | `DELETE /tenants/{id}/overrides/{override}` | end an exception: `reason` |
 //! | `POST /tenants/{id}/resets` | begin a quota anew: `limit`, `reason` |
 //! | `GET /tenants/{id}/keys` | its API keys |
 //! | `POST /tenants/{id}/keys` | make one, shown this once: `name`, `expires`, `permissions` |
 //! | `POST /tenants/{id}/keys/{key}/rotation` | replace one: `overlap-seconds` |
+//! | `PATCH /tenants/{id}/keys/{key}` | have one end: `expires` |
 //! | `DELETE /tenants/{id}/keys/{key}` | revoke one |
+//!
+//! `?dry-run=true` on a change makes its checks and writes nothing; the answer is what would be.
 //!
 //! # Laws
 //!
 //! 1. **An operator's token or nothing.** A request without one gets 401 before anything of it is
 //!    read, and 403 where a change needs another role. The token comes in `Authorization` alone: a
 //!    browser sends none by itself, and a request that one sends from another site is refused. The
-//!    console's page alone is served without one: it is the same for all, and holds no data.
+//!    console's page alone is served without one: it is the same for all, and holds no data. On a
+//!    unix socket that its owner alone may open, an adapter names the operator instead.
 //! 2. **Every change has its actor**, in the tenant's history, and all but those of keys a reason.
 //! 3. **Made twice is made once**: a grant by its id, an override by what it says, a reset by what
 //!    it gives back, a key by the header `Idempotency-Key`. Without that it is another each time.
 //! 4. Errors are problems (RFC 9457) that say what to write instead.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -55,6 +62,7 @@ use crate::wire::{Reply, plain_problem};
 mod billing;
 mod change;
 mod console;
+mod keys;
 mod look;
 pub(crate) mod object;
 mod path;
@@ -89,7 +97,8 @@ pub struct Admin {
 pub struct KnownOperator {
     name: String,
     role: Role,
-    token: Box<[u8]>,
+    /// `None` for one that the adapter knows without a token.
+    token: Option<Box<[u8]>>,
 }
 
 /// What the routes need of a request besides its operator.
@@ -141,7 +150,7 @@ impl Admin {
         let turn = patience::within(LOOK_UP_WAIT, self.look_ups.acquire()).await;
         let Some(_turn) = turn else { return Err(self.unavailable(&"too many at once")) };
         match self.gate.directory().operator(token).await {
-            Ok(Some((name, role))) => Ok(KnownOperator { name, role, token: token.into() }),
+            Ok(Some((name, role))) => Ok(KnownOperator { name, role, token: Some(token.into()) }),
             Ok(None) => {
                 let detail = "Send an operator's token as `Authorization: Bearer`.";
                 let mut reply = plain_problem(401, "Operators only", detail);
@@ -150,6 +159,19 @@ impl Admin {
             }
             Err(error) => Err(self.unavailable(&error)),
         }
+    }
+
+    /// The operator of a connection that only the process's own user can make: on a unix socket.
+    /// The name is for histories. For adapters.
+    #[doc(hidden)]
+    pub fn local(&self, name: String) -> KnownOperator {
+        KnownOperator { name, role: Role::Write, token: None }
+    }
+
+    /// Whether the gate is closed, or about to be: then a listener ends. For adapters.
+    #[doc(hidden)]
+    pub fn is_closing(&self) -> bool {
+        self.gate.inner.teardown.closing.load(Ordering::Acquire)
     }
 
     /// The answer to an operator's request. For adapters.
@@ -165,8 +187,7 @@ impl Admin {
                 let detail = "This token may look, and not change.";
                 Err(plain_problem(403, "Read-only token", detail))
             }
-            "POST" | "PATCH" | "DELETE" => match self.operator(&operator.token).await {
-                // Looked up again: the body may have taken long to arrive.
+            "POST" | "PATCH" | "DELETE" => match self.still(operator).await {
                 Ok(operator) => self.change(&route, &operator, request).await,
                 Err(reply) => Err(reply),
             },
@@ -180,6 +201,14 @@ impl Admin {
                 reply.headers.push(("allow", route.methods().into()));
                 reply
             }
+        }
+    }
+
+    /// The operator, whose token is looked up again: the body may have taken long to arrive.
+    async fn still(&self, operator: &KnownOperator) -> Result<KnownOperator, Reply> {
+        match &operator.token {
+            Some(token) => self.operator(token).await,
+            None => Ok(operator.clone()),
         }
     }
 

@@ -14,6 +14,7 @@ pub(super) enum Route {
     Tenant(String),
     Usage(String),
     UsageHistory(String),
+    Peek(String),
     History(String),
     Refusals,
     RefusalsOf(String),
@@ -47,6 +48,7 @@ impl Route {
             (["tenants", _], Some(id), _) => Self::Tenant(own(id)),
             (["tenants", _, "usage"], Some(id), _) => Self::Usage(own(id)),
             (["tenants", _, "usage", "history"], Some(id), _) => Self::UsageHistory(own(id)),
+            (["tenants", _, "peek"], Some(id), _) => Self::Peek(own(id)),
             (["tenants", _, "history"], Some(id), _) => Self::History(own(id)),
             (["tenants", _, "refusals"], Some(id), _) => Self::RefusalsOf(own(id)),
             (["tenants", _, "grants"], Some(id), _) => Self::Grants(own(id)),
@@ -75,13 +77,16 @@ impl Route {
             | Self::Top
             | Self::Usage(_)
             | Self::UsageHistory(_)
+            | Self::Peek(_)
             | Self::History(_)
             | Self::Refusals
             | Self::RefusalsOf(_) => "GET",
             Self::Tenants | Self::Keys(_) => "GET, POST",
             Self::Tenant(_) => "GET, PATCH, DELETE",
-            Self::Grants(_) | Self::Overrides(_) | Self::Resets(_) | Self::Rotation(..) => "POST",
-            Self::Grant(..) | Self::Override(..) | Self::Key(..) => "DELETE",
+            Self::Grants(_) | Self::Resets(_) | Self::Rotation(..) => "POST",
+            Self::Overrides(_) => "POST, DELETE",
+            Self::Key(..) => "PATCH, DELETE",
+            Self::Grant(..) | Self::Override(..) => "DELETE",
         }
     }
 }

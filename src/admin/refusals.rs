@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Admin, written};
-use crate::decision_log::DecisionRecord;
-use crate::wire::{Reply, plain_problem, rfc3339};
+use crate::wire::{Reply, plain_problem};
 
 /// Refusals of an answer, where the request does not say how many.
 const PAGE: usize = 100;
@@ -23,7 +22,7 @@ impl Admin {
         for reason in kept.iter().filter_map(|it| it.reason.as_deref()) {
             *by_reason.entry(reason).or_default() += 1;
         }
-        let shown: Vec<_> = kept.iter().take(most).map(|record| written(record)).collect();
+        let shown: Vec<_> = kept.iter().take(most).map(|record| json!(**record)).collect();
         Ok(written::json(200, &json!({ "refusals": shown, "by_reason": by_reason })))
     }
 }
@@ -38,19 +37,4 @@ fn limit(query: &str) -> Result<usize, Reply> {
         }
         _ => Err(bad("Only limit may be asked for.")),
     }
-}
-
-fn written(record: &DecisionRecord) -> Value {
-    json!({
-        "at": rfc3339(record.at_ms),
-        "tenant": record.tenant,
-        "route": record.route,
-        "reason": record.reason,
-        "limit": record.limit,
-        "plan": record.plan,
-        "status": record.status,
-        "retry_after_seconds": record.retry_after_seconds,
-        "user": record.user,
-        "key": record.key,
-    })
 }

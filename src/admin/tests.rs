@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::Clock;
+use crate::directory::Tenant;
 use crate::store::Memory;
 use crate::testing::{Faulty, Odds};
 use crate::{Ask, GateBuilder, ManualClock};
@@ -440,17 +441,19 @@ async fn the_console_is_at_the_root_for_every_browser_and_holds_no_data() {
 }
 
 /// Every route, with a body that it takes.
-const ROUTES: [(&str, &str); 22] = [
+const ROUTES: [(&str, &str); 27] = [
     ("GET /health", ""),
     ("GET /operator", ""),
     ("GET /plans", ""),
     ("GET /top", ""),
+    ("GET /billing", ""),
     ("GET /tenants", ""),
     ("POST /tenants", r#"{"id":"new","reason":"r"}"#),
     ("GET /tenants/acme", ""),
     ("PATCH /tenants/acme", r#"{"plan":"pro","reason":"r"}"#),
     ("GET /tenants/acme/usage", ""),
     ("GET /tenants/acme/usage/history?meter=credits", ""),
+    ("GET /tenants/acme/peek?meter=credits&units=3", ""),
     ("GET /tenants/acme/refusals?limit=5", ""),
     ("GET /refusals", ""),
     ("GET /tenants/acme/history", ""),
@@ -458,12 +461,161 @@ const ROUTES: [(&str, &str); 22] = [
     ("DELETE /tenants/acme/grants/g", r#"{"reason":"r"}"#),
     ("POST /tenants/acme/overrides", r#"{"changes":"concurrency = 5","reason":"r"}"#),
     ("DELETE /tenants/acme/overrides/o", r#"{"reason":"r"}"#),
+    ("DELETE /tenants/acme/overrides", r#"{"reason":"r"}"#),
     ("POST /tenants/acme/resets", r#"{"limit":"credits/day","reason":"r"}"#),
     ("GET /tenants/acme/keys", ""),
     ("POST /tenants/acme/keys", r#"{"name":"n"}"#),
     ("POST /tenants/acme/keys/k/rotation", r#"{"overlap-seconds":1}"#),
+    ("PATCH /tenants/acme/keys/k", r#"{"expires":"2100-01-01"}"#),
     ("DELETE /tenants/acme/keys/k", ""),
+    ("DELETE /tenants/acme", r#"{"reason":"r"}"#),
 ];
+
+/// Each checks what it would do, says what that is, and does nothing.
+#[tokio::test]
+async fn a_dry_run_of_a_change_says_what_would_be_and_writes_nothing() {
+    let bed = bed().await;
+    let acme = bed.gate.directory().by("kim").tenant("acme");
+    let acme = acme.override_("concurrency = 5", None, "pilot");
+    let acme = acme.grant(crate::directory::Grant::new("held", "credits", 5)).save().await.unwrap();
+    let exception = acme.record().overrides[0].id();
+    let key = acme.new_key("ci").await.unwrap();
+    bed.uses("acme", 3).await;
+    let of = "/tenants/acme";
+    let why = || json!({ "reason": "r" });
+    let cases = [
+        ("POST /tenants".to_owned(), json!({ "id": "new", "plan": "pro", "reason": "r" }), "edits"),
+        (format!("PATCH {of}"), json!({ "plan": "pro", "reason": "r" }), "edits"),
+        (
+            format!("POST {of}/grants"),
+            json!({ "id": "g", "meter": "credits", "units": 5, "source": "shop", "reason": "r" }),
+            "edits",
+        ),
+        (format!("DELETE {of}/grants/held"), why(), "edits"),
+        (
+            format!("POST {of}/overrides"),
+            json!({ "changes": "concurrency = 6", "reason": "r" }),
+            "edits",
+        ),
+        (format!("DELETE {of}/overrides/{exception}"), why(), "edits"),
+        (format!("DELETE {of}/overrides"), why(), "edits"),
+        (format!("POST {of}/resets"), json!({ "limit": "credits/day", "reason": "r" }), "grant"),
+        (format!("POST {of}/keys"), json!({ "name": "n" }), "key"),
+        (format!("POST {of}/keys/{}/rotation", key.id), json!({ "overlap-seconds": 1 }), "key"),
+        (format!("PATCH {of}/keys/{}", key.id), json!({ "expires": "2100-01-01" }), "key"),
+        (format!("DELETE {of}/keys/{}", key.id), Value::Null, "key"),
+        (format!("DELETE {of}"), why(), "history"),
+    ];
+    let stands = |tenant: &Tenant| (tenant.record().clone(), tenant.record().version);
+    for (line, body, member) in cases {
+        let (status, would) = bed.send(&format!("{line}?dry-run=true"), body.clone()).await;
+        assert_eq!((status, &would["dry-run"]), (200, &json!(true)), "{line}: {would}");
+        assert!(would.get(member).is_some(), "{line}: {would}");
+        if member == "edits" {
+            assert!(!would["edits"].as_array().unwrap().is_empty(), "{line}: {would}");
+            assert_eq!((&would["actor"], &would["reason"]), (&json!("kim"), &json!("r")));
+        }
+        let (status, _) = bed.send(&format!("{line}?dry-run=perhaps"), body).await;
+        assert_eq!(status, 400, "{line}");
+        let now = bed.gate.directory().find("acme").await.unwrap().unwrap();
+        assert_eq!(stands(&now), stands(&acme), "{line}");
+        let keys = now.keys().await.unwrap();
+        assert!(keys.len() == 1 && keys[0].expires.is_none(), "{line}: {keys:?}");
+        assert_eq!(now.history().await.unwrap().len(), 2, "{line}");
+    }
+    assert!(bed.gate.directory().find("new").await.unwrap().is_none());
+    // What could not be made is refused as the change itself is.
+    for (line, body, status) in [
+        ("POST /tenants", json!({ "id": "~x", "reason": "r" }), 422),
+        ("PATCH /tenants/acme", json!({ "plan": "gold", "reason": "r" }), 422),
+        ("POST /tenants/acme/keys", json!({ "name": "n", "expires": "2001-01-01" }), 422),
+        ("PATCH /tenants/acme/keys/k", json!({ "expires": "2100-01-01" }), 404),
+        ("DELETE /tenants/acme/keys/k", Value::Null, 404),
+        ("POST /tenants/acme/keys/k/rotation", json!({ "overlap-seconds": 1 }), 404),
+        ("DELETE /tenants/acme", json!({ "reason": "acme asks" }), 422),
+    ] {
+        for more in ["", "?dry-run=true"] {
+            let (got, answer) = bed.send(&format!("{line}{more}"), body.clone()).await;
+            assert_eq!(got, status, "{line}{more}: {answer}");
+        }
+    }
+}
+
+/// What is said is what happens then, and saying it draws nothing.
+#[tokio::test]
+async fn a_peek_says_what_units_would_get_and_draws_none() {
+    let bed = bed_of(
+        r#"
+        default-plan = "free"
+        [meter.credits]
+        [meter.seconds]
+        [plan.free]
+        quota.credits = "10/day"
+        rate.slow     = "5/min credits"
+        [plan.pro]
+        quota.credits = { limit = "10/day", over = "bill", stop = "12" }
+        "#,
+    )
+    .await;
+    for plan in ["free", "pro"] {
+        bed.gate.directory().tenant(plan).plan(plan).save().await.unwrap();
+        let tenant = bed.gate.tenant(plan).await.unwrap();
+        for (used, units) in [(0, 3), (0, 6), (4, 2), (4, 1), (0, 8), (8, 9), (0, 99)] {
+            let ask = |n| Ask::new(&tenant, "work").cost("credits", n);
+            if used > 0 {
+                let _ = bed.gate.admit(ask(used)).await.map(crate::Permit::settle);
+            }
+            let target = format!("/tenants/{plan}/peek?meter=credits&units={units}");
+            let (status, said) = bed.get(&target).await;
+            assert_eq!((status, bed.get(&target).await.1["limits"] == said["limits"]), (200, true));
+            let (verdict, limit) = match bed.gate.admit(ask(units)).await {
+                Ok(permit) => {
+                    permit.cancel();
+                    ("admitted", Value::Null)
+                }
+                Err(refusal) => ("refused", json!(refusal.limit.map(|limit| limit.name.clone()))),
+            };
+            assert_eq!((&said["verdict"], &said["limit"]), (&json!(verdict), &limit), "{said}");
+            assert_eq!(said["limits"][0]["asked"], units, "{said}");
+        }
+    }
+    for (query, status) in [
+        ("meter=credits", 400),
+        ("units=1", 400),
+        ("meter=credits&units=-1", 400),
+        ("meter=credits&units=1&x=1", 400),
+        ("meter=credit&units=1", 422),
+    ] {
+        let (got, answer) = bed.get(&format!("/tenants/free/peek?{query}")).await;
+        assert_eq!(got, status, "{query}: {answer}");
+    }
+    assert_eq!(bed.get("/tenants/nemo/peek?meter=credits&units=1").await.0, 404);
+}
+
+/// A key ends at an instant, which moves only to an earlier one; and all exceptions at once.
+#[tokio::test]
+async fn keys_end_at_an_instant_and_exceptions_all_at_once() {
+    let bed = bed().await;
+    let acme = bed.gate.directory().tenant("acme");
+    let acme = acme.override_("concurrency = 5", None, "pilot");
+    let acme = acme.override_("concurrency = 6", None, "another").save().await.unwrap();
+    let key = acme.new_key("ci").await.unwrap();
+    let line = format!("PATCH /tenants/acme/keys/{}", key.id);
+    for (asked, is) in [("2100-01-01", "2100"), ("2090-01-01", "2090"), ("2095-01-01", "2090")] {
+        let (status, ended) = bed.send(&line, json!({ "expires": asked })).await;
+        assert!(status == 200 && ended["expires"].as_str().unwrap().starts_with(is), "{ended}");
+        assert!(ended["scheme"].as_str().unwrap().starts_with("hmac-"), "{ended}");
+    }
+    assert_eq!(bed.send(&line, json!({ "expires": "soon" })).await.0, 422);
+    let why = json!({ "reason": "over" });
+    let (status, left) = bed.send("DELETE /tenants/acme/overrides", why).await;
+    assert_eq!((status, &left["overrides"]), (200, &json!([])));
+    assert_eq!(left["surrogate"], acme.record().surrogate.to_string());
+    let gift = json!({ "id": "g", "meter": "credits", "units": 5, "source": "shop",
+                       "reason": "order 4711" });
+    let (_, given) = bed.send("POST /tenants/acme/grants", gift).await;
+    assert_eq!(given["grants"][0]["source"], "shop");
+}
 
 #[tokio::test]
 async fn without_a_token_nothing_answers_and_a_read_token_changes_nothing() {
@@ -601,7 +753,8 @@ async fn while_the_store_is_away_each_route_says_so_or_answers_from_memory() {
         admin.reply(&operator, request).await.status
     };
     faulty.outage(true);
-    let of_memory = ["GET /health", "GET /operator", "GET /plans", "GET /top", "GET /refusals"];
+    let of_memory =
+        ["GET /health", "GET /operator", "GET /plans", "GET /top", "GET /billing", "GET /refusals"];
     for (line, body) in ROUTES {
         let expected = if of_memory.contains(&line) { 200 } else { 503 };
         assert_eq!(status(line, body).await, expected, "{line}");

@@ -44,6 +44,7 @@ pub(super) fn tenant(
 ) -> Value {
     json!({
         "id": record.id,
+        "surrogate": record.surrogate.to_string(),
         "plan": &*holds.policy.plan.name,
         "assigned-plan": record.plan,
         "status": &*status_word(&holds.standing),
@@ -111,6 +112,23 @@ pub(crate) fn key(key: &KeyInfo) -> Value {
     })
 }
 
+/// The same for operators, who are asked for the scheme when a pepper goes.
+pub(super) fn key_of_tenant(of: &KeyInfo) -> Value {
+    let mut shown = key(of);
+    shown["scheme"] = json!(of.scheme);
+    shown
+}
+
+/// What a change would put into the history; `None`: nothing.
+pub(super) fn would_be(entry: Option<&HistoryEntry>) -> Value {
+    json!({
+        "dry-run": true,
+        "edits": entry.map(|it| &*it.edits).unwrap_or_default(),
+        "actor": entry.and_then(|it| it.actor.as_ref()),
+        "reason": entry.and_then(|it| it.note.as_ref()),
+    })
+}
+
 pub(super) fn entry(entry: &HistoryEntry) -> Value {
     let outcome = match entry.outcome {
         ChangeOutcome::Happened => "happened",
@@ -141,6 +159,20 @@ pub(crate) fn made_already(id: &str) -> Reply {
     Reply { status: 409, headers, body: body.to_string().into_bytes() }
 }
 
+/// A problem with a word for programs, where its status alone does not say what it is.
+pub(super) fn with_code(problem: Reply, error: &Error) -> Reply {
+    let code = match error {
+        Error::Directory(DirectoryError::UnknownPlan(_)) => "unknown-plan",
+        Error::Directory(DirectoryError::UnknownMeter(_)) | Error::NoMeter(_) => "unknown-meter",
+        Error::Directory(DirectoryError::NotLimited { .. }) => "not-limited",
+        Error::Directory(DirectoryError::NoPepper) => "no-pepper",
+        _ => return problem,
+    };
+    let Ok(mut body) = serde_json::from_slice::<Value>(&problem.body) else { return problem };
+    body["code"] = json!(code);
+    Reply { body: body.to_string().into_bytes(), ..problem }
+}
+
 /// Status and title for an error of the library; `None`: the store's.
 pub(crate) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
     Some(match error {
@@ -162,7 +194,7 @@ pub(crate) fn problem_of(error: &Error) -> Option<(u16, &'static str)> {
             | DirectoryError::SubscriptionLives { .. }
             | DirectoryError::NoPepper,
         ) => (409, "Conflict"),
-        Error::Directory(_) => (422, "Not accepted"),
+        Error::Directory(_) | Error::NoMeter(_) => (422, "Not accepted"),
         _ => return None,
     })
 }

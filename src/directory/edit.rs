@@ -17,7 +17,7 @@ use super::error::{MAX_NAME, check_lines, check_text};
 use super::record::MAX_ADDONS;
 use super::record::{Grant, Override, PaymentState, TenantRecord};
 use super::write::{Made, make};
-use super::{Directory, DirectoryError, News, Surrogate, Tenant, name_tag};
+use super::{Directory, DirectoryError, HistoryEntry, News, Surrogate, Tenant, name_tag};
 use crate::clock::unix_ms;
 use crate::identity::{ANONYMOUS, is_tenant_id};
 use crate::store::StoreErrorKind;
@@ -482,16 +482,31 @@ impl TenantEdit {
         Err(DirectoryError::Busy)
     }
 
-    /// Checks a change of a tenant that is there as [`save`](Self::save) does, and writes nothing.
-    pub(crate) async fn rehearse(self) -> Result<(), DirectoryError> {
+    /// Checks the changes as [`save`](Self::save) does, and writes nothing. Returns the entry that
+    /// would be in the history; `None`: nothing would change. For the operator's routes and
+    /// command.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    #[doc(hidden)]
+    pub async fn rehearse(self) -> Result<Option<HistoryEntry>, DirectoryError> {
         self.check()?;
-        let EditedTenant::Known(surrogate) = self.target else { return Ok(()) };
+        self.directory.check_actor()?;
+        let surrogate = match &self.target {
+            EditedTenant::Known(surrogate) => *surrogate,
+            // Under the surrogate of no tenant there is no record, as of one that is to be made.
+            EditedTenant::Id(id) => {
+                self.directory.read_name(id).await?.unwrap_or_else(|| Surrogate::new(0))
+            }
+        };
         let before = self.directory.read_record(surrogate).await?;
         if before.as_ref().is_some_and(|it| it.erased_ms.is_some()) && !self.is_erasure() {
             return Err(DirectoryError::Erased);
         }
         let edits = self.still_to_make(surrogate, before.as_deref()).await?;
-        self.next(surrogate, before.as_deref(), edits).map(|_| ())
+        let next = self.next(surrogate, before.as_deref(), edits)?;
+        Ok(next.map(|(_, announced)| HistoryEntry::would_be(announced)))
     }
 
     /// The changes, except for grants that were given and have ended.

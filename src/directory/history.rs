@@ -58,14 +58,32 @@ pub enum ChangeOutcome {
     Never,
 }
 
+impl HistoryEntry {
+    /// The entry of a change that is not made.
+    pub(super) fn would_be(entry: Announced) -> Self {
+        Self {
+            at: time_at(entry.at_ms),
+            edits: entry.edits,
+            note: entry.note,
+            actor: entry.actor,
+            outcome: ChangeOutcome::Never,
+        }
+    }
+}
+
 impl Directory {
+    /// Whether this handle's actor can be in an entry.
+    pub(super) fn check_actor(&self) -> Result<(), DirectoryError> {
+        self.actor.as_ref().map_or(Ok(()), |actor| check_text(actor, "an actor", MAX_NAME))
+    }
+
     /// Writes an entry and returns its id.
     pub(super) async fn announce(
         &self,
         tenant: Surrogate,
         entry: &Announced,
     ) -> Result<u64, DirectoryError> {
-        entry.actor.as_ref().map_or(Ok(()), |actor| check_text(actor, "an actor", MAX_NAME))?;
+        self.check_actor()?;
         // 0 stands for "none" in a parent.
         let id = crate::random::u64()?.max(1);
         let (format_name, format_value) = format(FORMAT);

@@ -111,6 +111,22 @@ impl Directory {
         Ok(NewKey { id, name: options.name, key })
     }
 
+    /// Whether such a key could be made now; nothing is written.
+    pub(super) async fn could_make_key(
+        &self,
+        tenant: Surrogate,
+        options: &KeyOptions,
+    ) -> Result<(), DirectoryError> {
+        self.check_actor()?;
+        options.check(self.now_ms())?;
+        self.draw_key()?;
+        let record = self.read_record(tenant).await?;
+        if record.is_some_and(|record| record.erased_ms.is_some()) {
+            return Err(DirectoryError::Erased);
+        }
+        self.check_room(tenant).await
+    }
+
     /// A fresh key, and its hash under the newest pepper.
     pub(super) fn draw_key(&self) -> Result<(ApiKey, CredentialHash), DirectoryError> {
         let pepper = self.inner.peppers.newest().ok_or(DirectoryError::NoPepper)?;

@@ -444,6 +444,17 @@ impl Tenant {
         self.directory.make_key(self.record.surrogate, key.into()).await
     }
 
+    /// Whether [`new_key`](Self::new_key) would make this key now; nothing is written. For the
+    /// operator's routes and command.
+    ///
+    /// # Errors
+    ///
+    /// As [`new_key`](Self::new_key).
+    #[doc(hidden)]
+    pub async fn rehearse_key(&self, key: &KeyOptions) -> Result<(), DirectoryError> {
+        self.directory.could_make_key(self.record.surrogate, key).await
+    }
+
     /// Creates an API key unless the tenant has a working one of this name: for a program that runs
     /// this at every start. `None`: it has one, which was shown when it was made.
     ///

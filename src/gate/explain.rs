@@ -103,14 +103,14 @@ impl Gate {
     }
 }
 
-fn merge(into: &mut Value, more: Value) {
+pub(super) fn merge(into: &mut Value, more: Value) {
     if let (Value::Object(into), Value::Object(more)) = (into, more) {
         into.extend(more);
     }
 }
 
 /// A limit with its window, where its counter is, and what sets it.
-fn shown(
+pub(super) fn shown(
     reader: &LimitReader<'_>,
     limit: Limit,
     asked: &LimitAsked,
@@ -210,7 +210,11 @@ fn fail_policy(catalog: &Catalog, sheet: &Sheet, no_scope: NoScope) -> Value {
 }
 
 /// The decision, in the order of `admission/decide.rs`, on these numbers.
-fn verdict(reader: &LimitReader<'_>, rules: &RoutePolicy, asked: &[(Limit, LimitAsked)]) -> Value {
+pub(super) fn verdict(
+    reader: &LimitReader<'_>,
+    rules: &RoutePolicy,
+    asked: &[(Limit, LimitAsked)],
+) -> Value {
     let short = asked.iter().find(|(limit, asked)| is_refused_by(reader, *limit, asked));
     let (reason, limit) = match (&reader.sheet.standing, &rules.missing, short) {
         (Standing::Refused(reason), ..) => (reason.clone(), None),

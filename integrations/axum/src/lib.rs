@@ -40,7 +40,8 @@
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its callers itself and decides
 //!   nothing, so it also answers tenants that are over their limit or have not paid. The same goes
 //!   for [`ingest_router`], where other services report usage, and for [`admin_router`], where
-//!   operators see and change what tenants may use.
+//!   operators see and change what tenants may use. [`admin_socket`] serves the same to the command
+//!   `tallygate` on the same machine, without a token.
 //! - [`DigestBodies`] compares the bodies of idempotent requests.
 //! - Paths that no route answers are gated too. A router merged after `.layer(..)` takes over that
 //!   fallback, ungated: merge it before.
@@ -50,6 +51,8 @@
 //!
 //! All deciding, counting and writing is done in `tallygate`, none here.
 
+#[cfg(all(unix, feature = "tokio"))]
+mod admin_socket;
 mod digest;
 mod extract;
 mod layer;
@@ -58,12 +61,16 @@ mod routes;
 #[cfg(feature = "tokio")]
 mod serve;
 mod service;
+#[cfg(all(unix, feature = "tokio"))]
+mod socket_file;
 #[cfg(feature = "stripe")]
 mod webhook;
 
 /// The core, in the version that this adapter works with.
 pub use tallygate;
 
+#[cfg(all(unix, feature = "tokio"))]
+pub use admin_socket::{AdminSocket, admin_socket};
 pub use digest::{DigestBodies, DigestFuture, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::GateLayer;

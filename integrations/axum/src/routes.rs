@@ -14,7 +14,7 @@ use axum_core::response::Response;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use tallygate::adapter::{IdentifyStep, Waited};
-use tallygate::admin::{self, Admin, AdminRequest};
+use tallygate::admin::{self, Admin, AdminRequest, KnownOperator};
 use tallygate::ingest::MAX_BODY;
 use tallygate::middleware::HttpView;
 use tallygate::own_keys::{self, KeysRequest};
@@ -147,12 +147,26 @@ async fn operate(admin: Admin, request: Request) -> Response {
         return response(page);
     }
     let (parts, body) = request.into_parts();
+    match by_token(&admin, &parts).await {
+        Ok(operator) => operate_as(&admin, &operator, parts, body).await,
+        Err(refused) => response(refused), // nothing of the body is read
+    }
+}
+
+/// The operator with the token of a request.
+pub(crate) async fn by_token(admin: &Admin, parts: &Parts) -> Result<KnownOperator, Reply> {
     let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
-    let (token, site) = (header(header::AUTHORIZATION), header(SEC_FETCH_SITE));
-    let operator = match admin.known(token, site).await {
-        Ok(operator) => operator,
-        Err(refused) => return response(refused), // nothing of the body is read
-    };
+    admin.known(header(header::AUTHORIZATION), header(SEC_FETCH_SITE)).await
+}
+
+/// The answer to a request of this operator.
+pub(crate) async fn operate_as(
+    admin: &Admin,
+    operator: &KnownOperator,
+    parts: Parts,
+    body: Body,
+) -> Response {
+    let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
     let body = axum::body::to_bytes(body, admin::MAX_BODY).await.ok();
     let request = AdminRequest {
         method: parts.method.as_str(),
@@ -161,7 +175,7 @@ async fn operate(admin: Admin, request: Request) -> Response {
         body: body.as_deref(),
         once: header(IDEMPOTENCY_KEY),
     };
-    response(admin.reply(&operator, request).await)
+    response(admin.reply(operator, request).await)
 }
 
 /// A router without routes. [`Router::merge`] keeps the merged router's default fallback, so this

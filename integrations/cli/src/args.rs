@@ -50,12 +50,30 @@ pub(crate) struct Global {
     /// The service file; a missing one is empty. Paths in it are relative to the working directory
     #[arg(long, global = true, value_name = "FILE", default_value = "tallygate.toml")]
     pub(crate) service: PathBuf,
+    #[command(flatten)]
+    pub(crate) far: Far,
     /// Print JSON: one document, or a line for each entry of a list
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Log more to standard error; twice for all
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// A service that runs, to be asked instead of its store.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Far {
+    /// Ask a service that runs, instead of opening its store: at the place of its operator's routes
+    /// (https://api.example.com/admin), or at its admin socket (unix:/run/acme/tallygate.sock).
+    /// Also from TALLYGATE_URL; empty: the store. The token is in TALLYGATE_OPERATOR_TOKEN
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Read the token from this file instead
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Send the token to a host that is not this one although it is not encrypted
+    #[arg(long, global = true)]
+    pub(crate) insecure_http: bool,
 }
 
 /// The subjects.
@@ -108,6 +126,8 @@ pub(crate) enum Command {
     /// Alerts: test the destinations, list what waits
     #[command(subcommand)]
     Alerts(Alerts),
+    /// Ask a service that runs what is wrong with it; exits with 1 if anything is
+    Health,
     /// Show live who is near a limit, what is refused, and what is wrong
     #[cfg(feature = "top")]
     Top(Top),

@@ -68,6 +68,11 @@ impl Failure {
         ))
     }
 
+    /// Whether it says that there is no such tenant.
+    pub(crate) fn is_no_tenant(&self, id: &str) -> bool {
+        self.code == code::NOT_FOUND && self.text == Self::no_tenant(id).text
+    }
+
     /// A file could not be read or written.
     pub(crate) fn of_file(path: &std::path::Path, error: &std::io::Error) -> Self {
         let code = match error.kind() {
@@ -84,8 +89,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let text = error.to_string();
         if text.contains(HELD) {
-            let help = "stop that process first; or do the same within it, through \
-                        `gate.directory()`, which has every one of these changes";
+            let help = "if it is the service, ask it with --url: at its admin socket \
+                        (unix:/run/acme/tallygate.sock) or the place of its operator's routes \
+                        (docs/admin.md); or stop that process first";
             return Self::conflict(format!("{text}\nhelp: {help}"));
         }
         let refused = ["Permission denied", "AccessDenied", "not authorized"];
@@ -171,6 +177,6 @@ mod tests {
         assert_eq!(of("AccessDeniedException: no").code, code::NOT_PERMITTED);
         assert_eq!(of("no answer").code, code::FAILURE);
         let held = of("a.redb is already open in another process: several");
-        assert!(held.code == code::CONFLICT && held.text.contains("gate.directory()"));
+        assert!(held.code == code::CONFLICT && held.text.contains("--url"));
     }
 }

@@ -4,6 +4,7 @@
 //! | part | does |
 //! |---|---|
 //! | `args` | the command line |
+//! | `place`, `client` | where a command goes: to the store, or to a service that runs |
 //! | `settings`, `service` | the service file with the environment over it; a gate opened from it |
 //! | `rehearsal` | what a change would do, on a copy in memory (`--dry-run`) |
 //! | `line_reader` | the lines of a log, within bounds |
@@ -16,6 +17,7 @@
 
 mod args;
 mod ask;
+mod client;
 mod commands;
 mod decisions;
 mod failure;
@@ -23,6 +25,7 @@ mod line_reader;
 mod log;
 mod new_file;
 mod output;
+mod place;
 mod prices;
 mod progress;
 mod rehearsal;

@@ -4,7 +4,7 @@
 //! Not in the copy: grants that were given and have ended (such a grant would not be given again),
 //! a live subscription, and usage.
 
-use tallygate::directory::{Directory, HistoryEntry, Tenant, TenantRecord};
+use tallygate::directory::{Directory, TenantRecord};
 use tallygate::{Gate, GateBuilder};
 
 use crate::failure::Failure;
@@ -43,17 +43,5 @@ impl Rehearsal {
             let _ = edit.save().await;
         }
         Ok(())
-    }
-
-    /// What the change between these two states would put into the history; `None`: nothing.
-    pub(crate) async fn change(
-        &self,
-        before: Option<&Tenant>,
-        after: &Tenant,
-    ) -> Result<Option<HistoryEntry>, Failure> {
-        if before.is_some_and(|it| it.record().version == after.record().version) {
-            return Ok(None);
-        }
-        Ok(after.history().await?.pop())
     }
 }

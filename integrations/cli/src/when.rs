@@ -78,6 +78,21 @@ pub(crate) fn written(at: SystemTime) -> String {
     whole.to_string()
 }
 
+/// An instant for a program, as exact as it is.
+pub(crate) fn exact(at: SystemTime) -> String {
+    Timestamp::try_from(at).map_or_else(|_| written(at), |at| at.to_string())
+}
+
+/// An instant that a service has written, for comparisons.
+pub(crate) fn moment(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
+}
+
+/// An instant that a service has written, to the second; another text as it is.
+pub(crate) fn to_second(text: &str) -> String {
+    moment(text).map_or_else(|| text.to_owned(), |at| written(at.into()))
+}
+
 /// An instant that may not be there.
 pub(crate) fn written_or(at: Option<SystemTime>, none: &str) -> String {
     at.map_or_else(|| none.to_owned(), written)
@@ -106,5 +121,7 @@ mod tests {
     fn instants_are_written_to_the_second() {
         assert_eq!(written(UNIX_EPOCH + Duration::from_millis(1_500)), "1970-01-01T00:00:01Z");
         assert_eq!(written_or(None, "-"), "-");
+        assert_eq!(to_second("1970-01-01T00:00:01.5Z"), "1970-01-01T00:00:01Z");
+        assert_eq!(exact(UNIX_EPOCH + Duration::from_millis(1_500)), "1970-01-01T00:00:01.5Z");
     }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 mod admin;
+#[cfg(unix)]
+mod admin_socket;
 mod console;
 mod cors;
 mod handlers;

@@ -1,6 +1,5 @@
 //! `top`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,18 +9,8 @@ use crate::when;
 /// `top`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Top {
-    /// Where the operator's routes of a running service are, as in https://api.example.com/admin;
-    /// without it the store is opened. Their token is in TALLYGATE_OPERATOR_TOKEN
-    #[arg(long, value_name = "URL")]
-    pub(crate) url: Option<String>,
-    /// Read the token from this file instead
-    #[arg(long, value_name = "FILE", requires = "url")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// Send the token to a host that is not this one although it is not encrypted
-    #[arg(long, requires = "url")]
-    pub(crate) insecure_http: bool,
     /// Of a store: only tenants whose ids begin with this
-    #[arg(long, default_value = "", hide_default_value = true, conflicts_with = "url")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) prefix: String,
     /// Most tenants
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100))]

@@ -15,6 +15,15 @@ pub(crate) enum Usage {
         /// The tenant
         id: String,
     },
+    /// Say what so many units would get now, and use none: admitted, or refused by which limit
+    Peek {
+        /// The tenant
+        id: String,
+        /// The meter
+        meter: String,
+        /// Whole units
+        units: u64,
+    },
     /// Show a tenant's usage of a meter over time
     History(UsageHistory),
     /// Write the usage of all tenants, or of some, for spreadsheets and other programs

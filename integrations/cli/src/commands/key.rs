@@ -1,47 +1,72 @@
 //! `key`: a new key is printed alone on standard output, once.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tallygate::directory::{
-    Directory, DirectoryError, KeyInfo, KeyOptions, KeyState, NewKey, Tenant,
+    self, Directory, DirectoryError, KeyInfo, KeyOptions, KeyState, Tenant,
 };
 
+use super::tenant::{self, text};
 use super::{Ran, actor};
 use crate::args::{Destroy, Key, KeyWrite, Write};
 use crate::ask::allowed;
 use crate::failure::{Failure, code};
 use crate::output::{Colour, Output, Table, say};
+use crate::place::{Place, without_actor};
 use crate::rehearsal::Rehearsal;
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
-use crate::when::{When, now, written, written_or};
+use crate::when::{When, now, written};
+
+mod far;
+
+/// What a dry run says of a key that would be made.
+const A_NEW_KEY: &str = "a new key";
 
 /// Digits of a SHA-256.
 const DIGITS: usize = 64;
 
 /// A change of a tenant's keys.
 enum Change {
-    Create(KeyOptions),
-    Rotate(String, std::time::Duration),
+    Create(NewKey),
+    Rotate(String, Duration),
     Expire(String, SystemTime),
     Revoke(String),
-    Import(KeyOptions, [u8; DIGITS / 2]),
+    Import(NewKey, [u8; DIGITS / 2]),
+}
+
+/// A key that is to be.
+struct NewKey {
+    name: String,
+    expires: Option<SystemTime>,
+    permissions: Vec<String>,
+}
+
+impl NewKey {
+    fn of(name: String, expires: Option<When>, permissions: Vec<String>) -> Result<Self, Failure> {
+        Ok(Self { name, expires: expires.map(instant).transpose()?, permissions })
+    }
+
+    fn options(&self) -> KeyOptions {
+        let options = KeyOptions::new(&self.name);
+        let options = self.expires.into_iter().fold(options, KeyOptions::expires);
+        self.permissions.iter().fold(options, KeyOptions::permission)
+    }
 }
 
 /// What came of it.
 enum Done {
-    Made(NewKey),
+    Made { id: String, name: String, key: String },
     Imported(String),
     Ended(String),
 }
 
-pub(super) async fn run(out: Output, settings: &Settings, what: Key) -> Ran {
+pub(super) async fn run(out: Output, place: &Place, what: Key) -> Ran {
     let (id, how, change) = match what {
-        Key::List { id } => return list(out, settings, &id).await,
+        Key::List { id } => return list(out, place, &id).await,
         Key::Create { id, name, expires, permission, write } => {
-            let options = permitted(options(name, expires)?, &permission);
-            (id, write, Change::Create(options))
+            (id, write, Change::Create(NewKey::of(name, expires, permission)?))
         }
         Key::Rotate { id, key, overlap, write } => (id, write, Change::Rotate(key, overlap)),
         Key::Expire { id, key, at, write } => (id, write, Change::Expire(key, instant(at)?)),
@@ -52,20 +77,30 @@ pub(super) async fn run(out: Output, settings: &Settings, what: Key) -> Ran {
             (id, write, Change::Revoke(key))
         }
         Key::ImportSha256 { id, hash, name, expires, permission, write } => {
-            let options = permitted(options(name, expires)?, &permission);
-            (id, write, Change::Import(options, sha256(&hash)?))
+            let new = NewKey::of(name, expires, permission)?;
+            (id, write, Change::Import(new, sha256(&hash)?))
         }
     };
     let opened = match change {
         Change::Create(_) | Change::Rotate(..) => For::Keys,
         _ => For::Tenants,
     };
+    let settings = match place {
+        Place::Store(settings) => settings,
+        Place::Service(client) => {
+            without_actor(how.actor.as_ref())?;
+            return match how.dry_run {
+                true => would_be(out, &id, &far::rehearse(client, &id, &change).await?),
+                false => show(out, &id, far::make(client, &id, &change).await?),
+            };
+        }
+    };
     with_gate(settings, opened, async |gate| {
         let tenant = find(&gate.directory().by(actor(how.actor.as_ref())), &id).await?;
-        if how.dry_run {
-            return rehearse(out, settings, &tenant, &how, &change).await;
+        match how.dry_run {
+            true => would_be(out, &id, &rehearse(settings, &tenant, &how, &change).await?),
+            false => show(out, &id, make(&tenant, &change).await?),
         }
-        told(out, &id, make(&tenant, &change).await?)
     })
     .await
 }
@@ -75,9 +110,13 @@ async fn find(directory: &Directory, id: &str) -> Result<Tenant, Failure> {
 }
 
 async fn make(tenant: &Tenant, change: &Change) -> Result<Done, Failure> {
+    let made = |new: directory::NewKey| {
+        let key = new.expose().to_owned();
+        Done::Made { id: new.id, name: new.name, key }
+    };
     Ok(match change {
-        Change::Create(options) => Done::Made(tenant.new_key(options.clone()).await?),
-        Change::Rotate(key, overlap) => Done::Made(tenant.rotate_key(key, *overlap).await?),
+        Change::Create(new) => made(tenant.new_key(new.options()).await?),
+        Change::Rotate(key, overlap) => made(tenant.rotate_key(key, *overlap).await?),
         Change::Expire(key, at) => {
             tenant.expire_key(key, *at).await?;
             Done::Ended(key.clone())
@@ -86,22 +125,21 @@ async fn make(tenant: &Tenant, change: &Change) -> Result<Done, Failure> {
             tenant.revoke_key(key).await?;
             Done::Ended(key.clone())
         }
-        Change::Import(options, hash) => {
-            Done::Imported(tenant.import_key_sha256(options.clone(), *hash).await?)
+        Change::Import(new, hash) => {
+            Done::Imported(tenant.import_key_sha256(new.options(), *hash).await?)
         }
     })
 }
 
-fn told(out: Output, id: &str, done: Done) -> Ran {
+fn show(out: Output, id: &str, done: Done) -> Ran {
     match done {
-        Done::Made(new) if out.json => {
-            let key = new.expose();
-            let document = json!({ "id": new.id, "tenant": id, "name": new.name, "key": key });
+        Done::Made { id: key_id, name, key } if out.json => {
+            let document = json!({ "id": key_id, "tenant": id, "name": name, "key": key });
             out.document(&document)?;
         }
-        Done::Made(new) => {
-            say(&format!("key {} ({}) of {id}: shown this once", new.id, new.name));
-            out.line(new.expose())?;
+        Done::Made { id: key_id, name, key } => {
+            say(&format!("key {key_id} ({name}) of {id}: shown this once"));
+            out.line(&key)?;
         }
         Done::Imported(key) if out.json => out.document(&json!({ "id": key, "tenant": id }))?,
         Done::Ended(key) if out.json => out.document(&json!({ "id": key, "tenant": id }))?,
@@ -110,30 +148,42 @@ fn told(out: Output, id: &str, done: Done) -> Ran {
     Ok(code::OK)
 }
 
-/// Makes a new or imported key on a copy, and does not show it; of a key that is there, says
-/// what would become of it.
+/// Checks a change, and says what would come of it. A key that is imported is made on a copy.
 async fn rehearse(
-    out: Output,
     settings: &Settings,
     tenant: &Tenant,
     how: &KeyWrite,
     change: &Change,
-) -> Ran {
-    let id = &tenant.record().id;
-    let would = match change {
-        Change::Create(_) | Change::Import(..) => {
+) -> Result<String, Failure> {
+    let key = match change {
+        Change::Create(new) => {
+            tenant.rehearse_key(&new.options()).await?;
+            return Ok(A_NEW_KEY.to_owned());
+        }
+        Change::Import(..) => {
             let stage = Rehearsal::begin(settings).await?;
             stage.copy(tenant.record()).await?;
-            let copy = find(&stage.directory().by(actor(how.actor.as_ref())), id).await?;
-            make(&copy, change).await?;
-            "a new key".to_owned()
+            let by = stage.directory().by(actor(how.actor.as_ref()));
+            make(&find(&by, &tenant.record().id).await?, change).await?;
+            return Ok(A_NEW_KEY.to_owned());
         }
-        Change::Rotate(key, _) => format!("{} replaced by another", working(tenant, key).await?),
-        Change::Expire(key, at) => {
-            format!("{} ended at {}", known(tenant, key).await?, written(*at))
-        }
-        Change::Revoke(key) => format!("{} revoked", known(tenant, key).await?),
+        Change::Rotate(key, _) => found(tenant, key, |it| it.state == KeyState::Active).await?,
+        Change::Expire(key, _) | Change::Revoke(key) => found(tenant, key, |_| true).await?,
     };
+    Ok(of_key(change, &key.id, &key.name))
+}
+
+/// What would become of a key that is there.
+fn of_key(change: &Change, id: &str, name: &str) -> String {
+    let key = format!("key {id} ({name})");
+    match change {
+        Change::Rotate(..) => format!("{key} replaced by another"),
+        Change::Expire(_, at) => format!("{key} ended at {}", written(*at)),
+        _ => format!("{key} revoked"),
+    }
+}
+
+fn would_be(out: Output, id: &str, would: &str) -> Ran {
     say("dry run: nothing was written");
     match out.json {
         true => out.document(&json!({ "dry_run": true, "tenant": id, "would": would }))?,
@@ -142,62 +192,66 @@ async fn rehearse(
     Ok(code::OK)
 }
 
-/// A key of the tenant, by its id.
-async fn known(tenant: &Tenant, key: &str) -> Result<String, Failure> {
-    found(tenant, key, |_| true).await
-}
-
-/// The same for one that works.
-async fn working(tenant: &Tenant, key: &str) -> Result<String, Failure> {
-    found(tenant, key, |it| it.state == KeyState::Active).await
-}
-
 async fn found(
     tenant: &Tenant,
     key: &str,
     is: impl Fn(&KeyInfo) -> bool,
-) -> Result<String, Failure> {
-    let keys = tenant.keys().await?;
-    let found = keys.iter().find(|it| it.id == key && is(it));
-    let found = found.ok_or_else(|| DirectoryError::NoKey(key.to_owned()))?;
-    Ok(format!("key {key} ({})", found.name))
+) -> Result<KeyInfo, Failure> {
+    let found = tenant.keys().await?.into_iter().find(|it| it.id == key && is(it));
+    Ok(found.ok_or_else(|| DirectoryError::NoKey(key.to_owned()))?)
 }
 
 /// `key list`.
-async fn list(out: Output, settings: &Settings, id: &str) -> Ran {
-    with_gate(settings, For::Tenants, async |gate| {
-        let tenant = find(gate.directory(), id).await?;
-        let mut table = Table::new([
-            "ID",
-            "NAME",
-            "STATE",
-            "MADE",
-            "EXPIRES",
-            "LAST USED",
-            "SCHEME",
-            "PERMISSIONS",
-        ]);
-        let mut keys = tenant.keys().await?;
-        // By their ids, which are random, they would be in no order that means anything.
-        keys.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
-        for key in keys {
-            if out.json {
-                out.document(&key_json(&key))?;
-                continue;
-            }
-            let (state, colour) = state(key.state);
-            let (made, expires) = (written(key.made), written_or(key.expires, "no end"));
-            let (used, may) = (written_or(key.last_used, "never"), key.permissions.join(" "));
-            let state = state.to_owned();
-            let cells = [key.id, key.name, state, made, expires, used, key.scheme, may];
-            table.coloured(cells, (2, colour));
+async fn list(out: Output, place: &Place, id: &str) -> Ran {
+    match place {
+        Place::Store(settings) => {
+            with_gate(settings, For::Tenants, async |gate| {
+                let tenant = find(gate.directory(), id).await?;
+                let mut keys = tenant.keys().await?;
+                // By their ids, which are random, they would be in no order that means anything.
+                keys.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
+                print(out, &keys.iter().map(key_json).collect::<Vec<_>>())
+            })
+            .await
         }
-        if !out.json {
-            out.table(&table)?;
+        Place::Service(client) => print(out, &far::list(client, id).await?),
+    }
+}
+
+fn print(out: Output, keys: &[Value]) -> Ran {
+    let mut table = Table::new([
+        "ID",
+        "NAME",
+        "STATE",
+        "MADE",
+        "EXPIRES",
+        "LAST USED",
+        "SCHEME",
+        "PERMISSIONS",
+    ]);
+    let or = |of: &Value, none: &str| if of.is_null() { none.to_owned() } else { text(of) };
+    for key in keys {
+        if out.json {
+            out.document(key)?;
+            continue;
         }
-        Ok(code::OK)
-    })
-    .await
+        let may: Vec<_> = tenant::list(&key["permissions"]).iter().map(text).collect();
+        let cells = [
+            text(&key["id"]),
+            text(&key["name"]),
+            text(&key["state"]),
+            text(&key["made"]),
+            or(&key["expires"], "no end"),
+            or(&key["last_used"], "never"),
+            text(&key["scheme"]),
+            may.join(" "),
+        ];
+        table.coloured(cells, (2, colour(key["state"].as_str().unwrap_or_default())));
+    }
+    if !out.json {
+        out.table(&table)?;
+    }
+    Ok(code::OK)
 }
 
 fn key_json(key: &KeyInfo) -> Value {
@@ -215,12 +269,22 @@ fn key_json(key: &KeyInfo) -> Value {
 
 /// A key's state as a word, in its colour.
 pub(super) fn state(state: KeyState) -> (&'static str, Colour) {
+    let word = match state {
+        KeyState::Active => "active",
+        KeyState::Revoked => "revoked",
+        KeyState::Expired => "expired",
+        KeyState::Incomplete => "incomplete",
+        _ => "unknown",
+    };
+    (word, colour(word))
+}
+
+fn colour(state: &str) -> Colour {
     match state {
-        KeyState::Active => ("active", Colour::Green),
-        KeyState::Revoked => ("revoked", Colour::Red),
-        KeyState::Expired => ("expired", Colour::Yellow),
-        KeyState::Incomplete => ("incomplete", Colour::Yellow),
-        _ => ("unknown", Colour::Plain),
+        "active" => Colour::Green,
+        "revoked" => Colour::Red,
+        "expired" | "incomplete" => Colour::Yellow,
+        _ => Colour::Plain,
     }
 }
 
@@ -231,10 +295,6 @@ pub(super) fn options(name: String, expires: Option<When>) -> Result<KeyOptions,
         Some(end) => options.expires(instant(end)?),
         None => options,
     })
-}
-
-fn permitted(options: KeyOptions, permissions: &[String]) -> KeyOptions {
-    permissions.iter().fold(options, KeyOptions::permission)
 }
 
 fn instant(end: When) -> Result<SystemTime, Failure> {

@@ -16,6 +16,7 @@ mod dlq;
 mod doctor;
 mod env;
 mod found;
+mod health;
 mod import;
 mod infra;
 mod init;
@@ -31,9 +32,10 @@ mod usage;
 
 use std::process::ExitCode;
 
-use crate::args::{Cli, Command, Global};
+use crate::args::{Alerts, Cli, Command, Global};
 use crate::failure::{Failure, code};
 use crate::output::{self, Output};
+use crate::place::{Place, no_route, of_neither, of_store};
 use crate::settings::Settings;
 
 /// A command that ran: its exit code.
@@ -62,36 +64,59 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
 async fn run(cli: Cli) -> Ran {
     let Cli { global, command } = cli;
     let out = Output::new(global.json);
+    let store = |what: &str, instead: &str| of_store(&global, what, instead);
+    let local = || of_neither(&global);
     match command {
-        Command::Init(init) => init::run(out, &init),
+        Command::Init(init) => local().and_then(|()| init::run(out, &init)),
         Command::Plans(what) => plans::run(out, &global, what).await,
-        Command::Tenant(what) => tenant::run(out, &settings(&global)?, what).await,
-        Command::Key(what) => key::run(out, &settings(&global)?, what).await,
-        Command::Usage(what) => usage::run(out, &settings(&global)?, what).await,
-        Command::Quota(what) => quota::run(out, &settings(&global)?, what).await,
+        Command::Tenant(what) => tenant::run(out, &Place::of(&global)?, what).await,
+        Command::Key(what) => key::run(out, &Place::of(&global)?, what).await,
+        Command::Usage(what) => usage::run(out, &global, what).await,
+        Command::Quota(what) => quota::run(out, &Place::of(&global)?, what).await,
+        Command::Health => health::run(out, &Place::of(&global)?).await,
         Command::Import(what) => import::run(out, &global, what).await,
-        Command::Operator(what) => operator::run(out, &settings(&global)?, what).await,
-        Command::Report(how) => billing::report(out, &settings(&global)?, &how).await,
-        Command::Audit => billing::audit(out, &settings(&global)?).await,
-        Command::Outbox(what) => billing::outbox(out, &settings(&global)?, what).await,
-        Command::Invoices { id } => billing::invoices(out, &settings(&global)?, &id).await,
-        Command::Stripe(what) => billing::stripe(out, &settings(&global)?, what).await,
-        Command::Event(what) => billing::event(out, &settings(&global)?, what).await,
-        Command::Dlq(what) => dlq::run(out, &settings(&global)?, what).await,
-        Command::Alerts(what) => alerts::run(out, &settings(&global)?, what).await,
+        Command::Operator(what) => operator::run(out, &store("operator", OPERATOR)?, what).await,
+        Command::Report(how) => billing::report(out, &store("report", REPORT)?, &how).await,
+        Command::Audit => billing::audit(out, &store("audit", STOP)?).await,
+        Command::Outbox(what) => billing::outbox(out, &store("outbox", OUTBOX)?, what).await,
+        Command::Invoices { id } => billing::invoices(out, &store("invoices", STOP)?, &id).await,
+        Command::Stripe(what) => billing::stripe(out, &store("stripe", STOP)?, what).await,
+        Command::Event(what) => billing::event(out, &store("event", EVENT)?, what).await,
+        Command::Dlq(what) => dlq::run(out, &store("dlq", STOP)?, what).await,
+        Command::Alerts(Alerts::Test) => {
+            local()?;
+            alerts::run(out, &settings(&global)?, Alerts::Test).await
+        }
+        Command::Alerts(what) => alerts::run(out, &store("alerts list", STOP)?, what).await,
         #[cfg(feature = "top")]
         Command::Top(what) => top::run(out, &global, what).await,
-        Command::Doctor => doctor::run(out, &global).await,
-        Command::Env => env::run(out, &settings(&global)?),
-        Command::Backup { file, dry_run } => {
-            copies::backup(out, &settings(&global)?, &file, dry_run).await
+        Command::Doctor => {
+            no_route(&global, "doctor", HEALTH)?;
+            doctor::run(out, &global).await
         }
-        Command::Restore(what) => copies::restore(out, &settings(&global)?, &what).await,
-        Command::Infra(what) => infra::run(out, &settings(&global)?, what).await,
-        Command::Completions { shell } => shell::completions(out, shell),
-        Command::Man { dir } => shell::man(&dir),
+        Command::Env => local().and_then(|()| env::run(out, &settings(&global)?)),
+        Command::Backup { file, dry_run } => {
+            copies::backup(out, &store("backup", STOP)?, &file, dry_run).await
+        }
+        Command::Restore(what) => copies::restore(out, &store("restore", STOP)?, &what).await,
+        Command::Infra(what) => {
+            local()?;
+            infra::run(out, &settings(&global)?, what).await
+        }
+        Command::Completions { shell } => local().and_then(|()| shell::completions(out, shell)),
+        Command::Man { dir } => local().and_then(|()| shell::man(&dir)),
     }
 }
+
+/// What to do while the service has the store, where there is no route: nothing else will do.
+const STOP: &str = "on redb stop the service first";
+const OPERATOR: &str = "a program makes tokens with `gate.directory().new_operator`; or stop the \
+                        service first";
+const REPORT: &str = "a service that runs reports by itself";
+const OUTBOX: &str = "`tallygate top` and the console show what waits; decide with the service \
+                      stopped";
+const EVENT: &str = "Stripe sends its events to the service; or stop the service first";
+const HEALTH: &str = "`tallygate health` asks a service what is wrong with it";
 
 fn settings(global: &Global) -> Result<Settings, Failure> {
     Settings::read(&global.service)

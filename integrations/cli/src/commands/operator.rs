@@ -28,7 +28,9 @@ pub(super) async fn run(out: Output, settings: &Settings, what: Operator) -> Ran
         }
         Operator::History => {
             with_gate(settings, For::Tenants, async |gate| {
-                tenant::print_history(out, gate.directory().operators_history().await?)
+                let history = gate.directory().operators_history().await?;
+                let entries: Vec<_> = history.iter().map(tenant::Entry::of).collect();
+                tenant::print_history(out, &entries)
             })
             .await
         }

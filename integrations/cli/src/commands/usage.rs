@@ -6,29 +6,42 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use tallygate::ingest::{Counted, NotCounted, UsageEvent};
-use tallygate::report::{LimitReport, MeterReport, UsageReport};
 use tallygate::{Gate, Identified};
 
 use super::Ran;
-use crate::args::{Usage, UsageHistory};
+use crate::args::{Global, Usage, UsageHistory};
+use crate::client::{encoded, plain};
 use crate::failure::{Failure, code};
-use crate::output::{Colour, Output, Table, say};
+use crate::output::{Output, Table, say};
+use crate::place::{Place, of_store};
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
-use crate::when::{now, written, written_or};
+use crate::when::now;
 
 mod export;
+mod shown;
 
-pub(super) async fn run(out: Output, settings: &Settings, what: Usage) -> Ran {
+/// What to do instead of `usage record` while the service runs.
+const RECORD: &str = "send it to the service as an event: POST /usage (docs/ingest.md)";
+/// And instead of `usage export`.
+const EXPORT: &str = "stop the service, or export from a backup that is restored elsewhere";
+
+pub(super) async fn run(out: Output, global: &Global, what: Usage) -> Ran {
     match what {
-        Usage::Show { id } => show(out, settings, &id).await,
-        Usage::History(what) => history(out, settings, &what).await,
-        Usage::Export(what) => export::run(out, settings, &what).await,
+        Usage::Show { id } => show(out, &Place::of(global)?, &id).await,
+        Usage::History(what) => history(out, &Place::of(global)?, &what).await,
+        Usage::Peek { id, meter, units } => {
+            peek(out, &Place::of(global)?, &id, (&meter, units)).await
+        }
+        Usage::Export(what) => {
+            export::run(out, &of_store(global, "usage export", EXPORT)?, &what).await
+        }
         Usage::Record { id, meter, units, event, at, dry_run } => {
+            let settings = of_store(global, "usage record", RECORD)?;
             let too_late = || Failure::usage("the calendar does not reach so far: write a date");
             let at = at.map(|it| it.from(now()).ok_or_else(too_late)).transpose()?;
             let event = UsageEvent::new(event, id, meter, units);
-            record(out, settings, event, at, dry_run).await
+            record(out, &settings, event, at, dry_run).await
         }
     }
 }
@@ -42,102 +55,62 @@ pub(super) async fn tenant(gate: &Gate, id: &str) -> Result<Identified, Failure>
     Ok(Identified::from(&gate.tenant(id).await?))
 }
 
-async fn show(out: Output, settings: &Settings, id: &str) -> Ran {
-    with_gate(settings, For::Tenants, async |gate| {
-        let report = gate.usage_report(&tenant(gate, id).await?).await?;
-        if out.json {
-            let document = serde_json::to_value(&report)
-                .map_err(|error| Failure::new(code::FAILURE, error.to_string()))?;
-            out.document(&document)?;
-            return Ok(code::OK);
+async fn show(out: Output, place: &Place, id: &str) -> Ran {
+    match place {
+        Place::Store(settings) => {
+            with_gate(settings, For::Tenants, async |gate| {
+                let report = gate.usage_report(&tenant(gate, id).await?).await?;
+                let report = serde_json::to_value(&report)
+                    .map_err(|error| Failure::new(code::FAILURE, error.to_string()))?;
+                shown::print(out, &report)
+            })
+            .await
         }
-        let mut head = Table::of_pairs();
-        head.pair("plan", &*report.plan);
-        let colour = if &*report.status == "active" { Colour::Green } else { Colour::Red };
-        head.coloured(["status".to_owned(), report.status.to_string()], (1, colour));
-        let (start, end) = (report.period.start, report.period.end);
-        let span = format!("{} to {}", written(start), written_or(end, "no end"));
-        head.pair("period", format!("{span} ({})", report.period.timezone));
-        for (name, feature) in &report.features {
-            head.pair("feature", format!("{name}: {}", super::plans::feature_word(feature)));
-        }
-        out.table(&head)?;
-        out.table(&limits(&report))?;
-        if !report.rates.is_empty() {
-            out.table(&rates(&report))?;
-        }
-        Ok(code::OK)
-    })
-    .await
-}
-
-/// The quotas and grants of all meters.
-fn limits(report: &UsageReport) -> Table {
-    let mut table = Table::new(["LIMIT", "SCOPE", "USED", "OF", "DEBT", "OVER", "RESETS"]);
-    for meter in &report.meters {
-        for limit in &meter.limits {
-            let colour = if limit.debt.is_zero() { Colour::Plain } else { Colour::Red };
-            table.coloured(limit_row(meter, limit), (4, colour));
-        }
-        for grant in &meter.grants {
-            table.row([
-                format!("{}: {}", meter.name, grant.id),
-                format!("once, by the {}", if &*grant.source == "plan" { "plan" } else { "grant" }),
-                grant.used.to_string(),
-                grant.limit.to_string(),
-                "-".to_owned(),
-                "-".to_owned(),
-                written_or(grant.expires_at, "never"),
-            ]);
-        }
-        if meter.limits.is_empty() && meter.grants.is_empty() {
-            let (used, over) = (meter.used.to_string(), meter.over.to_string());
-            let none = || "-".to_owned();
-            table.row([meter.name.to_string(), none(), used, none(), none(), over, none()]);
-        }
+        Place::Service(client) => shown::print(out, &client.get_of(id, "/usage").await?),
     }
-    table
 }
 
-fn limit_row(meter: &MeterReport, limit: &LimitReport) -> [String; 7] {
-    [
-        limit.id.to_string(),
-        limit.scope.to_string(),
-        limit.used.to_string(),
-        limit.limit.map_or_else(|| "unlimited".to_owned(), |it| it.to_string()),
-        limit.debt.to_string(),
-        meter.over.to_string(),
-        written_or(limit.resets_at, "never"),
-    ]
-}
-
-fn rates(report: &UsageReport) -> Table {
-    let mut table = Table::new(["RATE", "SCOPE", "LIMIT", "BURST"]);
-    for rate in &report.rates {
-        let mut limit = rate.limit.to_string();
-        if let Some(meter) = &rate.meter {
-            let _ = write!(limit, " {meter}");
+async fn peek(out: Output, place: &Place, id: &str, (meter, units): (&str, u64)) -> Ran {
+    let found = match place {
+        Place::Store(settings) => {
+            with_gate(settings, For::Tenants, async |gate| {
+                Ok(gate.peek(&tenant(gate, id).await?, meter, units).await?)
+            })
+            .await?
         }
-        let _ = write!(limit, " / {} s", rate.per.as_secs());
-        table.row([rate.id.to_string(), rate.scope.to_string(), limit, rate.burst.to_string()]);
+        Place::Service(client) => {
+            let query = format!("meter={}&units={units}", encoded(meter));
+            client.get_of(id, &format!("/peek?{query}")).await?
+        }
+    };
+    match out.json {
+        true => out.document(&found)?,
+        false => shown::print_peek(out, &found)?,
     }
-    table
+    Ok(code::OK)
 }
 
-async fn history(out: Output, settings: &Settings, what: &UsageHistory) -> Ran {
+async fn history(out: Output, place: &Place, what: &UsageHistory) -> Ran {
     let mut query = format!("meter={}&granularity={}", encoded(&what.meter), what.by.word());
     for (name, value) in [("from", &what.from), ("to", &what.to)] {
         if let Some(value) = value {
             let _ = write!(query, "&{name}={}", encoded(value));
         }
     }
+    let settings = match place {
+        Place::Store(settings) => settings,
+        Place::Service(client) => {
+            let body = client.get_of(&what.id, &format!("/usage/history?{query}")).await?;
+            print_history(out, &body)?;
+            return Ok(code::OK);
+        }
+    };
     with_gate(settings, For::Tenants, async |gate| {
         let reply = gate.history_reply(&tenant(gate, &what.id).await?, &query).await;
         let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-        let detail = body["detail"].as_str().unwrap_or("usage cannot be read").to_owned();
+        let detail = body["detail"].as_str().map_or("usage cannot be read".to_owned(), plain);
         match reply.status {
-            200 if out.json => out.document(&body)?,
-            200 => out.table(&history_table(&body))?,
+            200 => print_history(out, &body)?,
             400 => return Err(Failure::usage(detail)),
             404 => return Err(Failure::not_found(detail)),
             _ => return Err(Failure::new(code::FAILURE, detail)),
@@ -145,6 +118,13 @@ async fn history(out: Output, settings: &Settings, what: &UsageHistory) -> Ran {
         Ok(code::OK)
     })
     .await
+}
+
+fn print_history(out: Output, body: &Value) -> Result<(), Failure> {
+    match out.json {
+        true => out.document(body),
+        false => out.table(&history_table(body)),
+    }
 }
 
 /// The rows of a history in the shape of `GET /usage/history`.
@@ -157,20 +137,6 @@ fn history_table(body: &Value) -> Table {
         table.row([text("start"), text("end"), used]);
     }
     table
-}
-
-/// A value of a query, percent-encoded.
-fn encoded(value: &str) -> String {
-    let mut out = String::new();
-    for byte in value.bytes() {
-        match byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            true => out.push(char::from(byte)),
-            false => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
 }
 
 async fn record(
@@ -236,14 +202,4 @@ pub(super) fn counted(
         NotCounted::Malformed(_) | NotCounted::Ahead | NotCounted::Sum(_) => Failure::usage(text),
         _ => Failure::new(code::FAILURE, text),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_of_a_query_stays_one() {
-        assert_eq!(encoded("a b&c=ü"), "a%20b%26c%3D%C3%BC");
-    }
 }

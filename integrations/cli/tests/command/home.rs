@@ -109,6 +109,12 @@ impl Home {
         self.set_up(command.args(args)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
+    /// Starts another program in the folder, with what it reads and prints in our hands.
+    pub(crate) fn start_other(&self, command: &mut Command) -> Child {
+        let command = self.set_up(command).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
     /// The folder and the environment of a command.
     fn set_up<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let binary = Path::new(env!("CARGO_BIN_EXE_tallygate"));

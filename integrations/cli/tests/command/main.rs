@@ -17,6 +17,7 @@ mod dynamodb;
 mod exit_codes;
 mod explain;
 mod export;
+mod far;
 mod home;
 mod hostile;
 mod import;

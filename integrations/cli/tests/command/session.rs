@@ -14,11 +14,14 @@ use regex::{Captures, Regex};
 use crate::home::Home;
 
 /// What differs from run to run, and the name that stands for it.
-const VARYING: [(&str, &str); 9] = [
+const VARYING: [(&str, &str); 12] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<instant>"),
     (r"\b\d{4}-\d\d-\d\d\b", "<date>"),
     (r#""(at_ms|until_ms|expires_ms|expires|at)":\d+"#, "<ms>"),
     (r#""staleness_ms":\d+"#, "<staleness>"),
+    (r#""resets_in_seconds":\d+"#, "<seconds>"),
+    (r"\buid \d+\b", "<user>"),
+    (r"\bresets in +\d+ s\b", "<seconds>"),
     (r"\btg(op)?_[0-9A-Za-z.]+", "<secret>"),
     (r"\b[0-9a-f]{32}\b", "<surrogate>"),
     (r"\bal_[0-9a-f]{32}\b", "<alert>"),
@@ -38,12 +41,19 @@ struct Step {
 /// Runs the session of a file, in its blocks of `console` if it is a page.
 #[track_caller]
 pub(crate) fn plays(home: &Home, path: &Path) {
+    plays_with(home, path, |_| {});
+}
+
+/// The same, with something that is done before each line.
+#[track_caller]
+pub(crate) fn plays_with(home: &Home, path: &Path, mut before: impl FnMut(&str)) {
     let text = std::fs::read_to_string(path).unwrap();
     let is_page = path.extension().is_some_and(|it| it == "md");
     let mut names = BTreeMap::new();
     let (mut written, mut faults) = (String::new(), Vec::new());
     let mut play = |block: &str, written: &mut String| {
         for step in steps(block) {
+            before(&step.line);
             let (line, printed) = run(home, &step, &mut names);
             if redacted(&printed) != redacted(&step.printed) {
                 let (wanted, got) = (&step.printed, &printed);

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::far::Service;
 use crate::home::Home;
-use crate::session::plays;
+use crate::session::{plays, plays_with};
 
 fn file(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sessions").join(name)
@@ -12,7 +13,16 @@ fn file(name: &str) -> std::path::PathBuf {
 #[test]
 fn the_page_says_what_comes() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
-    plays(&Home::empty(), &page);
+    let (home, mut service) = (Home::empty(), None);
+    // While the service runs, which is where a line asks it.
+    plays_with(&home, &page, |line| match line.contains("unix:admin.sock") {
+        true => {
+            service.get_or_insert_with(|| Service::begin(&home));
+        }
+        false => {
+            service.take().map(Service::end);
+        }
+    });
 }
 
 #[test]

@@ -182,6 +182,7 @@ async fn the_routes_are_as_the_description_says() {
     tenants(&mut bed).await;
     units(&mut bed).await;
     keys(&mut bed).await;
+    rehearsed(&mut bed).await;
     callers(&mut bed).await;
     mistakes(&mut bed).await;
     let described = &bed.described;
@@ -236,6 +237,12 @@ async fn units(bed: &mut Bed) {
     });
     bed.ask(&format!("POST {of}/grants"), "/tenants/acme/grants", 201, gift).await;
     bed.ask(&format!("GET {of}/usage"), "/tenants/acme/usage", 200, Value::Null).await;
+    let peeked = "/tenants/acme/peek?meter=credits&units=7";
+    let said = bed.ask(&format!("GET {of}/peek"), peeked, 200, Value::Null).await;
+    assert_eq!(said["verdict"], "admitted", "{said}");
+    let peeked = "/tenants/acme/peek?meter=credits&units=70000";
+    let said = bed.ask(&format!("GET {of}/peek"), peeked, 200, Value::Null).await;
+    assert_eq!(said["verdict"], "refused", "{said}");
     let over = || json!({ "reason": "over" });
     let at = "/tenants/acme/grants/gift";
     bed.ask(&format!("DELETE {of}/grants/{{grant}}"), at, 200, over()).await;
@@ -246,6 +253,7 @@ async fn units(bed: &mut Bed) {
     let tenant = bed.ask(&format!("POST {of}/overrides"), at, 201, more).await;
     let at = format!("{at}/{}", tenant["overrides"][0]["id"].as_str().unwrap());
     bed.ask(&format!("DELETE {of}/overrides/{{override}}"), &at, 200, over()).await;
+    bed.ask(&format!("DELETE {of}/overrides"), "/tenants/acme/overrides", 200, over()).await;
     bed.ask(&format!("GET {of}/history"), "/tenants/acme/history", 200, Value::Null).await;
     let at = "/tenants/acme/usage/history?meter=credits&from=2026-01-01&to=2026-03-01";
     bed.ask(&format!("GET {of}/usage/history"), at, 200, Value::Null).await;
@@ -260,8 +268,59 @@ async fn keys(bed: &mut Bed) {
     let rotation = json!({ "overlap-seconds": 60 });
     let rotated = format!("POST {of}/{{key}}/rotation");
     bed.ask(&rotated, &format!("{at}/rotation"), 201, rotation).await;
+    let end = json!({ "expires": "2099-01-01" });
+    bed.ask(&format!("PATCH {of}/{{key}}"), &at, 200, end).await;
     bed.ask(&format!("DELETE {of}/{{key}}"), &at, 200, Value::Null).await;
     bed.ask(&format!("GET {of}"), "/tenants/acme/keys", 200, Value::Null).await;
+}
+
+/// What a change would do.
+async fn rehearsed(bed: &mut Bed) {
+    let of = "/admin/tenants/{tenant}";
+    let why = || json!({ "reason": "r" });
+    let keys = bed.ask(&format!("GET {of}/keys"), "/tenants/acme/keys", 200, Value::Null).await;
+    let working = keys["keys"].as_array().unwrap().iter().find(|key| key["state"] == "active");
+    let key = working.unwrap()["id"].as_str().unwrap().to_owned();
+    let new = json!({ "id": "later", "reason": "r" });
+    bed.ask("POST /admin/tenants", "/tenants?dry-run=true", 200, new).await;
+    for (method, rest, path, body) in [
+        ("PATCH", "", "".to_owned(), json!({ "plan": "pro", "reason": "r" })),
+        ("DELETE", "", "".to_owned(), why()),
+        (
+            "POST",
+            "/grants",
+            "/grants".to_owned(),
+            json!({ "id": "g", "meter": "credits", "units": 5, "source": "shop", "reason": "r" }),
+        ),
+        ("DELETE", "/grants/{grant}", "/grants/none".to_owned(), why()),
+        (
+            "POST",
+            "/overrides",
+            "/overrides".to_owned(),
+            json!({ "changes": "quota.credits = \"8/day\"", "reason": "r" }),
+        ),
+        ("DELETE", "/overrides", "/overrides".to_owned(), why()),
+        ("DELETE", "/overrides/{override}", "/overrides/none".to_owned(), why()),
+        (
+            "POST",
+            "/resets",
+            "/resets".to_owned(),
+            json!({ "limit": "credits/month", "reason": "r" }),
+        ),
+        ("POST", "/keys", "/keys".to_owned(), json!({ "name": "later" })),
+        ("PATCH", "/keys/{key}", format!("/keys/{key}"), json!({ "expires": "2099-01-01" })),
+        ("DELETE", "/keys/{key}", format!("/keys/{key}"), Value::Null),
+        (
+            "POST",
+            "/keys/{key}/rotation",
+            format!("/keys/{key}/rotation"),
+            json!({ "overlap-seconds": 60 }),
+        ),
+    ] {
+        let target = format!("/tenants/acme{path}?dry-run=true");
+        let would = bed.ask(&format!("{method} {of}{rest}"), &target, 200, body).await;
+        assert_eq!(would["dry-run"], true, "{would}");
+    }
 }
 
 async fn callers(bed: &mut Bed) {

@@ -17,6 +17,7 @@ use super::Ran;
 use crate::args::{ApiGateway, Global, Import};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::place::{of_neither, of_store};
 
 mod apply;
 mod csv_file;
@@ -37,13 +38,16 @@ const MOST_BYTES: u64 = 32 << 20;
 pub(super) async fn run(out: Output, global: &Global, what: Import) -> Ran {
     match what {
         Import::Csv { file, how } => {
-            let settings = super::settings(global)?;
+            let settings = of_store(global, "import csv", super::STOP)?;
             let read = csv_file::read(&bytes(&file)?, &key::prefixes(&settings));
             let read = read.map_err(|it| it.within(&file))?;
             apply::run(out, &settings, (&file, read), &how).await
         }
         Import::ApiGateway(what) => gateway(out, global, &what).await,
-        Import::TowerGovernor(what) => governor::read(&what)?.print(out, what.output.as_deref()),
+        Import::TowerGovernor(what) => {
+            of_neither(global)?;
+            governor::read(&what)?.print(out, what.output.as_deref())
+        }
     }
 }
 
@@ -51,10 +55,11 @@ async fn gateway(out: Output, global: &Global, what: &ApiGateway) -> Ran {
     let of_plans = |it: Failure| it.within(&what.usage_plans);
     let plans = gateway_plans::read(&bytes(&what.usage_plans)?).map_err(of_plans)?;
     let Some(file) = &what.keys else {
+        of_neither(global)?;
         let text = gateway_plans::file(&plans).map_err(of_plans)?;
         return text.print(out, what.output.as_deref());
     };
-    let settings = super::settings(global)?;
+    let settings = of_store(global, "import api-gateway --keys", super::STOP)?;
     let mut of_plans = Vec::new();
     for (id, file) in &what.plan_keys {
         let keys = gateway_keys::in_plan(&bytes(file)?).map_err(|it| it.within(file))?;

@@ -8,6 +8,7 @@ use tallygate::directory::{DirectoryError, Edit, KeyState, Override, Tenant, Ten
 use super::lines::Lines;
 use super::read;
 use crate::commands::Ran;
+use crate::commands::tenant::text;
 use crate::failure::{Failure, code};
 use crate::output::{Colour, Output, Table};
 use crate::service::{For, with_gate};
@@ -183,11 +184,6 @@ fn plan_from(record: &TenantRecord, all: &Value) -> &'static str {
 }
 
 fn print(out: Output, all: &Value) -> Result<(), Failure> {
-    let text = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
     let at = |value: &Value| value.as_str().map_or_else(String::new, |at| format!(" ({at})"));
     let list = |value: &Value| {
         let items: Vec<_> = value.as_array().into_iter().flatten().map(text).collect();
@@ -224,25 +220,26 @@ fn print(out: Output, all: &Value) -> Result<(), Failure> {
     head.pair("cost", pairs(&all["cost"], " "));
     head.pair("without the store", pairs(&all["fail_policy"], " = "));
     out.table(&head)?;
-    let mut table = Table::new([
-        "LIMIT",
-        "SCOPE",
-        "ASKED",
-        "LEFT",
-        "USED",
-        "OF",
-        "WINDOW",
-        "COUNTER",
-        "WRITTEN AT",
-    ]);
-    for limit in all["limits"].as_array().into_iter().flatten() {
+    print_limits(out, all)?;
+    print_verdict(out, all)
+}
+
+/// The limits, with their windows and counters.
+pub(in crate::commands) fn print_limits(out: Output, all: &Value) -> Result<(), Failure> {
+    let limits = || all["limits"].as_array().into_iter().flatten();
+    let is_placed = limits().any(|limit| limit.get("at").is_some());
+    let mut head = vec!["LIMIT", "SCOPE", "ASKED", "LEFT", "USED", "OF", "WINDOW", "COUNTER"];
+    head.extend(is_placed.then_some("WRITTEN AT"));
+    let mut table = Table::of_pairs();
+    table.row(head.into_iter().map(str::to_owned));
+    for limit in limits() {
         let window = match (&limit["window"]["start"], &limit["window"]["end"]) {
             (Value::Null, _) if limit["per_seconds"].is_null() => "-".to_owned(),
             (Value::Null, _) => format!("{} s", text(&limit["per_seconds"])),
             (start, Value::Null) => format!("from {}", to_seconds(start)),
             (start, end) => format!("{} to {}", to_seconds(start), to_seconds(end)),
         };
-        table.row([
+        let cells = [
             text(&limit["name"]),
             text(&limit["scope"]),
             text(&limit["asked"]),
@@ -251,10 +248,15 @@ fn print(out: Output, all: &Value) -> Result<(), Failure> {
             text(&limit["limit"]),
             window,
             text(&limit["counter"]),
-            text(&limit["at"]),
-        ]);
+        ];
+        let place = is_placed.then(|| text(&limit["at"]));
+        table.row(cells.into_iter().chain(place));
     }
-    out.table(&table)?;
+    out.table(&table)
+}
+
+/// What is decided, and why.
+pub(in crate::commands) fn print_verdict(out: Output, all: &Value) -> Result<(), Failure> {
     let mut verdict = Table::of_pairs();
     let is_good = all["verdict"] == "admitted" || all["verdict"] == "passed";
     let colour = if is_good { Colour::Green } else { Colour::Red };

@@ -10,6 +10,8 @@ mod show;
 mod simulate;
 mod traffic;
 
+pub(super) use explain::{print_limits, print_verdict};
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -20,10 +22,17 @@ use super::Ran;
 use crate::args::{Global, Plans};
 use crate::failure::{Failure, code};
 use crate::output::{Output, say};
+use crate::place::{of_neither, of_store};
 use crate::settings::Settings;
 use crate::when::now;
 
+/// What to do instead of `plans explain` while the service has the store.
+const EXPLAIN: &str = "`tenant refusals` says why a service has refused; or stop the service first";
+
 pub(super) async fn run(out: Output, global: &Global, what: Plans) -> Ran {
+    if !matches!(what, Plans::Explain { .. }) {
+        of_neither(global)?;
+    }
     match what {
         Plans::Check { file } => check(out, &named(global, file)?),
         Plans::Show { file, plan } => show::run(out, &named(global, file)?, plan.as_deref()).await,
@@ -35,7 +44,8 @@ pub(super) async fn run(out: Output, global: &Global, what: Plans) -> Ran {
         }
         Plans::Explain { tenant, request, permission, key } => {
             let caller = explain::Caller { tenant, permissions: permission, key };
-            explain::run(out, &Settings::read(&global.service)?, &caller, &request).await
+            let settings = of_store(global, "plans explain", EXPLAIN)?;
+            explain::run(out, &settings, &caller, &request).await
         }
         Plans::Simulate(how) => simulate::run(out, &Settings::read(&global.service)?, *how).await,
         Plans::Diff { old, new } => diff::run(out, &old, &new).await,

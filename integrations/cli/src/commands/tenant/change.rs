@@ -1,31 +1,32 @@
-//! What changes a tenant. Each change is one save of the library's, with its actor and its reason;
-//! in a dry run it is made on a copy.
+//! What changes a tenant. Each change is one save of the library's, or one request to a service,
+//! with its actor and its reason; in a dry run its checks are made, and nothing is written.
 
-use serde_json::json;
-use tallygate::directory::{Directory, Grant, HistoryEntry, Tenant, TenantEdit, TenantRecord};
+use serde_json::{Value, json};
+use tallygate::directory::{Grant, TenantEdit};
 
-use super::{actor, read, shown};
+use super::kept::{Tenants, rehearse_in, with_tenants};
+use super::shown::{self, Entry};
 use crate::args::{Destroy, Tenant as What, Write};
 use crate::ask::allowed;
 use crate::commands::Ran;
 use crate::failure::{Failure, code};
 use crate::output::{Output, say};
+use crate::place::Place;
 use crate::rehearsal::Rehearsal;
-use crate::service::{For, is_made, with_gate};
-use crate::settings::Settings;
+use crate::service::{For, is_made};
 use crate::when::{When, now};
 
 /// A change that is to be made.
-struct Change {
-    id: String,
-    how: Write,
+pub(super) struct Change {
+    pub(super) id: String,
+    pub(super) how: Write,
     /// Whether the tenant is to be there, or is not to be.
     is_new: bool,
-    edit: Edit,
+    pub(super) edit: Edit,
 }
 
 /// What is changed.
-enum Edit {
+pub(super) enum Edit {
     Create { plan: Option<String> },
     Plan(Option<String>),
     Override { changes: String, until: Option<When> },
@@ -37,14 +38,20 @@ enum Edit {
 }
 
 /// Runs one of the commands that change a tenant.
-pub(super) async fn run(out: Output, settings: &Settings, what: What) -> Ran {
+pub(super) async fn run(out: Output, place: &Place, what: What) -> Ran {
     let change = change(what)?;
     let opened = if change.is_new { For::FirstTenant } else { For::Tenants };
-    if change.is_new && change.how.dry_run && !is_made(&settings.store()) {
-        return rehearse(out, settings, None, &change).await; // it makes no store either
+    if let Place::Store(settings) = place
+        && change.is_new
+        && change.how.dry_run
+        && !is_made(&settings.store())
+    {
+        // It makes no store either.
+        let stage = Rehearsal::begin(settings).await?;
+        let would = rehearse_in(stage.directory(), &change).await?;
+        return would_be(out, &change.id, would.as_ref());
     }
-    with_gate(settings, opened, async |gate| make(out, settings, gate.directory(), &change).await)
-        .await
+    with_tenants(place, opened, async |tenants| make(out, tenants, &change).await).await
 }
 
 /// The change that is asked for, if it may be made.
@@ -94,9 +101,8 @@ fn change(what: What) -> Result<Change, Failure> {
     })
 }
 
-async fn make(out: Output, settings: &Settings, directory: &Directory, change: &Change) -> Ran {
-    let by = directory.by(actor(change.how.actor.as_ref()));
-    let before = by.find(&change.id).await?;
+async fn make(out: Output, tenants: &Tenants<'_>, change: &Change) -> Ran {
+    let before = tenants.find(&change.id).await?;
     if change.is_new && before.is_some() {
         let text = format!("there is a tenant {:?} already", change.id);
         let help =
@@ -104,96 +110,96 @@ async fn make(out: Output, settings: &Settings, directory: &Directory, change: &
         return Err(Failure::conflict(text + help));
     }
     if !change.is_new {
-        is_there(read::found(before.clone(), &change.id)?.record(), &change.edit)?;
+        let before = before.as_ref().ok_or_else(|| Failure::no_tenant(&change.id))?;
+        is_there(before, change)?;
     }
     if change.how.dry_run {
-        return rehearse(out, settings, before.as_ref(), change).await;
+        let would = tenants.rehearse(change).await?;
+        if would.is_none() {
+            before.as_ref().map_or(Ok(()), |before| was_given(before, change))?;
+        }
+        return would_be(out, &change.id, would.as_ref());
     }
-    let edit = before.as_ref().map_or_else(|| by.tenant(&change.id), Tenant::edit);
-    let after = apply(edit, change)?.save().await?;
-    let record = after.record();
-    if before.is_some_and(|it| it.record().version == record.version) {
+    let mut after = tenants.save(change).await?;
+    was_given(&after, change)?;
+    if before.is_some_and(|it| it["version"] == after["version"]) {
         say("nothing changed: it was so already");
     }
     if out.json {
-        let mut document = shown::json_of(record);
-        document["dry_run"] = json!(false);
-        out.document(&document)?;
+        after["dry_run"] = json!(false);
+        out.document(&after)?;
     } else {
-        out.table(&shown::table_of(record, None))?;
+        out.table(&shown::table_of(&after, None))?;
     }
     Ok(code::OK)
 }
 
+fn has(tenant: &Value, list: &str, id: &str) -> bool {
+    shown::list(&tenant[list]).iter().any(|it| it["id"] == id)
+}
+
 /// Whether what is to be ended is there.
-fn is_there(record: &TenantRecord, edit: &Edit) -> Result<(), Failure> {
-    let (what, known, id) = match edit {
-        Edit::EndOverride(Some(id)) => {
-            ("override", record.overrides.iter().any(|it| it.id() == *id), id)
-        }
-        Edit::EndGrant(id) => ("grant", record.grants.iter().any(|it| it.id == *id), id),
+fn is_there(tenant: &Value, change: &Change) -> Result<(), Failure> {
+    let (what, known, id) = match &change.edit {
+        Edit::EndOverride(Some(id)) => ("override", has(tenant, "overrides", id), id),
+        Edit::EndGrant(id) => ("grant", has(tenant, "grants", id), id),
         _ => return Ok(()),
     };
     if known {
         return Ok(());
     }
-    let text = format!("{:?} has no {what} {id:?}", record.id);
+    let text = format!("{:?} has no {what} {id:?}", change.id);
     Err(Failure::not_found(text + "\nhelp: `tallygate tenant show` lists them"))
 }
 
-/// Makes the change on a copy.
-async fn rehearse(
-    out: Output,
-    settings: &Settings,
-    tenant: Option<&Tenant>,
-    change: &Change,
-) -> Ran {
-    let stage = Rehearsal::begin(settings).await?;
-    if let Some(tenant) = tenant {
-        stage.copy(tenant.record()).await?;
+/// Whether a grant is there now: one that has ended is not given again.
+fn was_given(tenant: &Value, change: &Change) -> Result<(), Failure> {
+    match &change.edit {
+        Edit::Grant { grant, .. } if !has(tenant, "grants", &grant.id) => {
+            let text = format!("the grant `{}` was given before and has ended", grant.id);
+            Err(Failure::conflict(text + ": give another one under a new id"))
+        }
+        _ => Ok(()),
     }
-    let by = stage.directory().by(actor(change.how.actor.as_ref()));
-    let before = by.find(&change.id).await?;
-    let after = apply(by.tenant(&change.id), change)?.save().await?;
-    let entry = stage.change(before.as_ref(), &after).await?;
+}
+
+/// Prints what would be in the history; `None`: nothing would change.
+fn would_be(out: Output, id: &str, entry: Option<&Entry>) -> Ran {
     say("dry run: nothing was written");
-    told(out, &change.id, entry.as_ref())?;
+    if out.json {
+        out.document(&json!({
+            "dry_run": true,
+            "id": id,
+            "edits": entry.map(|it| &*it.edits).unwrap_or_default(),
+            "actor": entry.map(|it| &it.actor),
+            "reason": entry.map(|it| &it.note),
+        }))?;
+        return Ok(code::OK);
+    }
+    match entry {
+        None => out.line(&format!("{id}: nothing would change"))?,
+        Some(entry) => {
+            for change in entry.changes() {
+                out.line(&format!("{id}: {change}"))?;
+            }
+        }
+    }
     Ok(code::OK)
 }
 
-/// Prints what would be in the history.
-fn told(out: Output, id: &str, entry: Option<&HistoryEntry>) -> Result<(), Failure> {
-    if out.json {
-        let (edits, reason) = (entry.map(|it| &it.edits), entry.map(|it| &it.note));
-        return out.document(&json!({
-            "dry_run": true,
-            "id": id,
-            "edits": edits.cloned().unwrap_or_default(),
-            "actor": entry.map(|it| &it.actor),
-            "reason": reason,
-        }));
-    }
-    match entry {
-        None => out.line(&format!("{id}: nothing would change")),
-        Some(entry) => shown::changes(&entry.edits)
-            .iter()
-            .try_for_each(|change| out.line(&format!("{id}: {change}"))),
-    }
-}
-
 /// The change as the library makes it.
-fn apply(edit: TenantEdit, change: &Change) -> Result<TenantEdit, Failure> {
+pub(super) fn apply(edit: TenantEdit, change: &Change) -> Result<TenantEdit, Failure> {
     let reason = change.how.reason.as_deref();
     let edit = match &change.edit {
         Edit::Create { plan: None } => edit,
         Edit::Create { plan: Some(plan) } | Edit::Plan(Some(plan)) => edit.plan(plan),
         Edit::Plan(None) => edit.default_plan(),
         Edit::Override { changes, until } => {
-            edit.override_(changes, at(*until)?, reason.unwrap_or_default())
+            edit.override_(changes, instant(*until)?, reason.unwrap_or_default())
         }
         Edit::EndOverride(Some(id)) => edit.end_override(id),
         Edit::EndOverride(None) => edit.end_overrides(),
-        Edit::Grant { grant, expires } => edit.grant(match at(*expires)? {
+        Edit::Grant { grant, expires } => edit.grant(match instant(*expires)? {
             Some(end) => grant.clone().expires(end),
             None => grant.clone(),
         }),
@@ -208,7 +214,7 @@ fn apply(edit: TenantEdit, change: &Change) -> Result<TenantEdit, Failure> {
 }
 
 /// An end of the command line as an instant, which is not past.
-fn at(end: Option<When>) -> Result<Option<std::time::SystemTime>, Failure> {
+pub(super) fn instant(end: Option<When>) -> Result<Option<std::time::SystemTime>, Failure> {
     let too_late = || Failure::usage("the calendar does not reach so far: write an earlier end");
     let Some(end) = end else { return Ok(None) };
     let end = end.from(now()).ok_or_else(too_late)?;

@@ -1,40 +1,39 @@
 //! What only reads: `list`, `show`, `history`.
 
 use serde_json::json;
-use tallygate::directory::{HistoryEntry, Tenant};
 
-use super::shown;
+use super::kept::with_tenants;
+use super::shown::{self, Entry};
 use crate::args::TenantList;
 use crate::commands::Ran;
-use crate::failure::{Failure, code};
+use crate::failure::code;
 use crate::output::{Output, Table, say};
-use crate::service::{For, with_gate};
-use crate::settings::Settings;
-use crate::when::{written, written_or};
+use crate::place::Place;
+use crate::service::For;
 
-/// Tenants of one page of the library.
+/// Tenants of one page of the library, and of a service.
 const PAGE: usize = 1_000;
 
 /// `tenant list`.
-pub(super) async fn list(out: Output, settings: &Settings, which: &TenantList) -> Ran {
+pub(super) async fn list(out: Output, place: &Place, which: &TenantList) -> Ran {
     let mut left = match which.all {
         true => usize::MAX,
         false => usize::try_from(which.limit).unwrap_or(usize::MAX),
     };
-    with_gate(settings, For::Tenants, async |gate| {
+    with_tenants(place, For::Tenants, async |tenants| {
         let (mut after, mut table) = (which.after.clone(), shown::list_head());
         let more = loop {
             let most = left.min(PAGE);
-            let page = gate.directory().list(&which.prefix, &after, most).await?;
+            let page = tenants.list(&which.prefix, &after, most).await?;
             for tenant in &page {
                 match out.json {
-                    true => out.document(&shown::json_of(tenant.record()))?,
-                    false => shown::list_row(&mut table, tenant.record()),
+                    true => out.document(tenant)?,
+                    false => shown::list_row(&mut table, tenant),
                 }
             }
-            left -= page.len();
+            left -= page.len().min(left);
             match page.last() {
-                Some(last) if page.len() == most => after.clone_from(&last.record().id),
+                Some(last) if page.len() == most => after = shown::text(&last["id"]),
                 _ => break false,
             }
             if left == 0 {
@@ -53,63 +52,50 @@ pub(super) async fn list(out: Output, settings: &Settings, which: &TenantList) -
 }
 
 /// `tenant show`.
-pub(super) async fn show(out: Output, settings: &Settings, id: &str) -> Ran {
-    with_gate(settings, For::Tenants, async |gate| {
-        let tenant = found(gate.directory().find(id).await?, id)?;
-        let now = gate.entitlements(id).await?;
-        if out.json {
-            let mut document = shown::json_of(tenant.record());
-            let plan = now.as_ref().map(|it| &*it.plan);
-            document["effective"] = json!({
-                "plan": plan,
-                "status": now.as_ref().map(|it| &*it.status),
-            });
-            out.document(&document)?;
-        } else {
-            out.table(&shown::table_of(tenant.record(), now.as_ref()))?;
+pub(super) async fn show(out: Output, place: &Place, id: &str) -> Ran {
+    with_tenants(place, For::Tenants, async |tenants| {
+        let (mut document, now) = tenants.show(id).await?;
+        if !out.json {
+            out.table(&shown::table_of(&document, now.as_ref()))?;
+            return Ok(code::OK);
         }
+        document["effective"] = json!({
+            "plan": now.as_ref().map(|(plan, _)| plan),
+            "status": now.as_ref().map(|(_, status)| status),
+        });
+        out.document(&document)?;
         Ok(code::OK)
     })
     .await
 }
 
 /// `tenant history`.
-pub(super) async fn history(out: Output, settings: &Settings, id: &str) -> Ran {
-    with_gate(settings, For::Tenants, async |gate| {
-        let tenant = found(gate.directory().find(id).await?, id)?;
-        print_history(out, tenant.history().await?)
+pub(super) async fn history(out: Output, place: &Place, id: &str) -> Ran {
+    with_tenants(place, For::Tenants, async |tenants| {
+        print_history(out, &tenants.history(id).await?)
     })
     .await
 }
 
 /// Prints a history, the oldest entry first.
-pub(in crate::commands) fn print_history(out: Output, entries: Vec<HistoryEntry>) -> Ran {
+pub(in crate::commands) fn print_history(out: Output, entries: &[Entry]) -> Ran {
     let mut table = Table::new(["AT", "ACTOR", "OUTCOME", "CHANGES", "REASON"]);
+    let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     for entry in entries {
         if out.json {
-            out.document(&shown::entry_json(&entry))?;
+            out.document(&entry.json())?;
             continue;
         }
         table.row([
-            written(entry.at),
-            entry.actor.clone().unwrap_or_else(|| "-".to_owned()),
-            shown::outcome(entry.outcome).to_owned(),
-            shown::changes(&entry.edits).join("; "),
-            entry.note.clone().unwrap_or_else(|| "-".to_owned()),
+            entry.at.clone(),
+            or(&entry.actor),
+            entry.outcome.clone(),
+            entry.changes().join("; "),
+            or(&entry.note),
         ]);
     }
     if !out.json {
         out.table(&table)?;
     }
     Ok(code::OK)
-}
-
-/// The tenant, or that there is none.
-pub(super) fn found(tenant: Option<Tenant>, id: &str) -> Result<Tenant, Failure> {
-    tenant.ok_or_else(|| Failure::no_tenant(id))
-}
-
-/// An end, or that there is none.
-pub(super) fn end(at: Option<std::time::SystemTime>) -> String {
-    written_or(at, "no end")
 }

@@ -1,5 +1,5 @@
-//! `tenant refusals`: why a tenant was refused, from the log of decisions. The store is not opened,
-//! so the service may run.
+//! `tenant refusals`: why a tenant was refused, from the log of decisions, or from what a service
+//! remembers. The store is not opened, so the service may run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,37 @@ use crate::commands::Ran;
 use crate::decisions;
 use crate::failure::{Failure, code};
 use crate::output::{Output, Table, say};
-use crate::settings::Settings;
+use crate::place::Place;
 use crate::when::written;
 
-pub(super) fn run(
+/// Most refusals that a service answers at once.
+const MOST: u64 = 1_000;
+
+pub(super) async fn run(
     out: Output,
-    settings: &Settings,
+    place: &Place,
     id: &str,
     limit: u64,
     log: Option<PathBuf>,
 ) -> Ran {
-    let last = last(&decisions::named(settings, log)?, id, limit)?;
+    let last: Vec<DecisionRecord> = match place {
+        Place::Store(settings) => {
+            last(&decisions::named(settings, log)?, id, limit)?.into_values().rev().collect()
+        }
+        Place::Service(_) if log.is_some() => {
+            let text = "--log is a file, which is read without a service: leave --url out";
+            return Err(Failure::usage(text));
+        }
+        Place::Service(client) => {
+            let path = format!("/refusals?limit={}", limit.min(MOST));
+            let mut answer = client.get_of(id, &path).await?;
+            serde_json::from_value(answer["refusals"].take()).map_err(no_json)?
+        }
+    };
     let mut table = Table::new([
         "AT", "ROUTE", "REASON", "LIMIT", "ASKED", "LEFT", "STATUS", "RETRY", "PLAN", "USER", "KEY",
     ]);
-    for record in last.values().rev() {
+    for record in &last {
         match out.json {
             true => out.document(&serde_json::to_value(record).map_err(no_json)?)?,
             false => table.row(row(record)),

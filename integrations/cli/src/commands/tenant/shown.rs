@@ -1,15 +1,17 @@
 //! How a tenant and its history are printed.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
-use tallygate::Entitlements;
 use tallygate::directory::{ChangeOutcome, Edit, HistoryEntry, Override, TenantRecord};
 
-use super::read::end;
 use crate::output::{Colour, Table};
-use crate::when::{written, written_or};
+use crate::when::{to_second, written, written_or};
 
 /// The plan of a tenant that has none of its own.
 const DEFAULT: &str = "(default)";
+/// The end of what has none.
+const NO_END: &str = "no end";
 
 /// A tenant as JSON.
 pub(in crate::commands) fn json_of(record: &TenantRecord) -> Value {
@@ -57,76 +59,182 @@ fn word(record: &TenantRecord) -> String {
     word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_else(|| "-".to_owned())
 }
 
+/// The same document of a tenant as the operator's routes have it.
+pub(super) fn of_route(tenant: &Value) -> Value {
+    let exceptions = list(&tenant["overrides"]).iter().map(|it| {
+        json!({
+            "id": it["id"],
+            "changes": it["changes"],
+            "until": second(&it["until"]),
+            "note": it["reason"],
+            "at": second(&it["at"]),
+        })
+    });
+    let grants = list(&tenant["grants"]).iter().map(|it| {
+        json!({
+            "id": it["id"],
+            "meter": it["meter"],
+            "units": it["units"],
+            "source": it["source"],
+            "expires": second(&it["expires"]),
+            "note": it["reason"],
+        })
+    });
+    json!({
+        "id": tenant["id"],
+        "surrogate": tenant["surrogate"],
+        "plan": tenant["assigned-plan"],
+        "plan_since": second(&tenant["plan-since"]),
+        "suspended": tenant["suspended"],
+        "erased": second(&tenant["erased"]),
+        "payment": tenant["payment"],
+        "payment_since": second(&tenant["payment-since"]),
+        "anchor": second(&tenant["anchor"]),
+        "first_request": second(&tenant["first-request"]),
+        "account": tenant["account"],
+        "addons": tenant["addons"],
+        "overrides": exceptions.collect::<Vec<_>>(),
+        "grants": grants.collect::<Vec<_>>(),
+        "version": tenant["version"],
+    })
+}
+
+/// An instant of a service, to the second; `null` as it is.
+pub(in crate::commands) fn second(of: &Value) -> Value {
+    of.as_str().map_or(Value::Null, |text| json!(to_second(text)))
+}
+
+/// The entries of a list.
+pub(in crate::commands) fn list(of: &Value) -> &[Value] {
+    of.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// A value as a cell.
+pub(in crate::commands) fn text(of: &Value) -> String {
+    match of {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn or(of: &Value, none: &str) -> String {
+    if of.is_null() { none.to_owned() } else { text(of) }
+}
+
 /// The head of a list of tenants.
 pub(super) fn list_head() -> Table {
     Table::new(["ID", "PLAN", "STATE", "PAYMENT", "OVERRIDES", "GRANTS"])
 }
 
 /// A tenant in a list.
-pub(super) fn list_row(table: &mut Table, record: &TenantRecord) {
-    let (state, colour) = state(record);
+pub(super) fn list_row(table: &mut Table, tenant: &Value) {
+    let (state, colour) = state(tenant);
     let cells = [
-        record.id.clone(),
-        record.plan.clone().unwrap_or_else(|| DEFAULT.to_owned()),
+        text(&tenant["id"]),
+        or(&tenant["plan"], DEFAULT),
         state.to_owned(),
-        word(record),
-        record.overrides.len().to_string(),
-        record.grants.len().to_string(),
+        text(&tenant["payment"]),
+        list(&tenant["overrides"]).len().to_string(),
+        list(&tenant["grants"]).len().to_string(),
     ];
     table.coloured(cells, (2, colour));
 }
 
-fn state(record: &TenantRecord) -> (&'static str, Colour) {
-    match (record.erased(), record.suspended) {
-        (Some(_), _) => ("erased", Colour::Red),
-        (None, true) => ("suspended", Colour::Red),
-        (None, false) => ("active", Colour::Green),
+fn state(tenant: &Value) -> (&'static str, Colour) {
+    match (tenant["erased"].is_null(), tenant["suspended"] == true) {
+        (false, _) => ("erased", Colour::Red),
+        (true, true) => ("suspended", Colour::Red),
+        (true, false) => ("active", Colour::Green),
     }
 }
 
-/// A tenant as a table, with what is in force where that is known.
-pub(super) fn table_of(record: &TenantRecord, now: Option<&Entitlements>) -> Table {
+/// A tenant as a table, with the plan and the status in force where they are known.
+pub(super) fn table_of(tenant: &Value, now: Option<&(String, String)>) -> Table {
     let mut table = Table::of_pairs();
-    table.pair("id", &record.id);
-    let plan = record.plan.as_deref().unwrap_or(DEFAULT);
-    table.pair("plan", format!("{plan} since {}", written(record.plan_since())));
-    let (state, colour) = state(record);
+    let since = |what: &str, since: &Value| format!("{what} since {}", text(since));
+    table.pair("id", text(&tenant["id"]));
+    table.pair("plan", since(&or(&tenant["plan"], DEFAULT), &tenant["plan_since"]));
+    let (state, colour) = state(tenant);
     table.coloured(["state".to_owned(), state.to_owned()], (1, colour));
-    if let Some(now) = now {
-        table.pair("in force", format!("{}, {}", now.plan, now.status));
+    if let Some((plan, status)) = now {
+        table.pair("in force", format!("{plan}, {status}"));
     }
-    table.pair("payment", format!("{} since {}", word(record), written(record.payment_since())));
-    table.pair("cycles from", written(record.anchor()));
-    table.pair("first request", written_or(record.first_request(), "none yet"));
-    table.pair("account", record.account.as_deref().unwrap_or("none"));
-    for (name, quantity) in &record.addons {
+    table.pair("payment", since(&text(&tenant["payment"]), &tenant["payment_since"]));
+    table.pair("cycles from", text(&tenant["anchor"]));
+    table.pair("first request", or(&tenant["first_request"], "none yet"));
+    table.pair("account", or(&tenant["account"], "none"));
+    for (name, quantity) in tenant["addons"].as_object().into_iter().flatten() {
         table.pair("addon", format!("{name} x {quantity}"));
     }
-    for it in &record.overrides {
-        let text = format!("{} {} ({}; {})", it.id(), it.changes, end(it.until()), it.note);
-        table.pair("override", text);
+    for it in list(&tenant["overrides"]) {
+        let (id, changes, note) = (text(&it["id"]), text(&it["changes"]), text(&it["note"]));
+        table.pair("override", format!("{id} {changes} ({}; {note})", or(&it["until"], NO_END)));
     }
-    for it in &record.grants {
-        let (units, meter, ends) = (it.units, &it.meter, end(it.expires_at()));
-        table.pair("grant", format!("{} {units} {meter} ({ends}; {})", it.id, it.source));
+    for it in list(&tenant["grants"]) {
+        let (id, units, meter) = (text(&it["id"]), text(&it["units"]), text(&it["meter"]));
+        let (ends, source) = (or(&it["expires"], NO_END), text(&it["source"]));
+        table.pair("grant", format!("{id} {units} {meter} ({ends}; {source})"));
     }
-    table.pair("surrogate", record.surrogate.to_string());
+    table.pair("surrogate", text(&tenant["surrogate"]));
     table
 }
 
-/// An entry of the history as JSON. The edits are as they are stored.
-pub(super) fn entry_json(entry: &HistoryEntry) -> Value {
-    json!({
-        "at": written(entry.at),
-        "actor": entry.actor,
-        "outcome": outcome(entry.outcome),
-        "edits": entry.edits,
-        "reason": entry.note,
-    })
+/// An entry of a history.
+pub(in crate::commands) struct Entry {
+    pub(super) at: String,
+    pub(super) actor: Option<String>,
+    pub(super) outcome: String,
+    /// As they are stored.
+    pub(super) edits: Vec<Value>,
+    pub(super) note: Option<String>,
+}
+
+impl Entry {
+    pub(in crate::commands) fn of(entry: &HistoryEntry) -> Self {
+        Self {
+            at: written(entry.at),
+            actor: entry.actor.clone(),
+            outcome: outcome(entry.outcome).to_owned(),
+            edits: entry.edits.iter().map(|edit| json!(edit)).collect(),
+            note: entry.note.clone(),
+        }
+    }
+
+    /// Of the operator's routes.
+    pub(super) fn of_route(entry: &Value) -> Self {
+        let own = |of: &Value| of.as_str().map(str::to_owned);
+        Self {
+            at: text(&second(&entry["at"])),
+            actor: own(&entry["actor"]),
+            outcome: text(&entry["outcome"]),
+            edits: list(&entry["edits"]).to_vec(),
+            note: own(&entry["reason"]),
+        }
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "at": self.at,
+            "actor": self.actor,
+            "outcome": self.outcome,
+            "edits": self.edits,
+            "reason": self.note,
+        })
+    }
+
+    /// Its changes in words; one of a later version as it is stored.
+    pub(super) fn changes(&self) -> Vec<String> {
+        let words = |stored: &Value| match serde_json::from_value::<Edit>(stored.clone()) {
+            Ok(edit) => change(&edit),
+            Err(_) => stored.to_string(),
+        };
+        self.edits.iter().map(words).collect()
+    }
 }
 
 /// Whether a change happened, in a word.
-pub(super) fn outcome(outcome: ChangeOutcome) -> &'static str {
+fn outcome(outcome: ChangeOutcome) -> &'static str {
     match outcome {
         ChangeOutcome::Happened => "happened",
         ChangeOutcome::Pending => "pending",
@@ -135,7 +243,13 @@ pub(super) fn outcome(outcome: ChangeOutcome) -> &'static str {
     }
 }
 
+/// An end, or that there is none.
+fn end(at: Option<SystemTime>) -> String {
+    written_or(at, NO_END)
+}
+
 /// Changes in words.
+#[cfg(feature = "stripe")]
 pub(in crate::commands) fn changes(edits: &[Edit]) -> Vec<String> {
     edits.iter().map(change).collect()
 }

@@ -15,26 +15,27 @@ use super::Ran;
 use crate::args::{Global, Top};
 use crate::failure::{Failure, code};
 use crate::output::Output;
+use crate::place::Place;
 use crate::service::{For, with_gate};
 
-mod client;
 mod draw;
 mod live;
 mod outbox;
 mod reading;
 mod screen;
+mod service;
 mod store;
 
-use client::Client;
 use outbox::Seldom;
 use reading::Reading;
 use screen::Screen;
+use service::ServiceReader;
 use store::{Outbox, StoreReader};
 
 /// Where readings come from.
 #[derive(Clone)]
 enum Source {
-    Service(Box<Client>),
+    Service(Box<ServiceReader>),
     Store(StoreReader),
 }
 
@@ -55,11 +56,17 @@ pub(super) async fn run(out: Output, global: &Global, what: Top) -> Ran {
             "there is no terminal to draw on\nhelp: --once prints one reading, --json a line";
         return Err(Failure::usage(text));
     }
-    if let Some(url) = &what.url {
-        let source = Source::Service(Box::new(Client::new(url, &what)?));
-        return show(out, &what, source, is_live).await;
-    }
-    let settings = super::settings(global)?;
+    let settings = match Place::of(global)? {
+        Place::Store(settings) => settings,
+        Place::Service(_) if !what.prefix.is_empty() => {
+            let text = "--prefix is for a store: a service shows its nearest tenants";
+            return Err(Failure::usage(text));
+        }
+        Place::Service(client) => {
+            let source = Source::Service(Box::new(ServiceReader::new(*client, &what)));
+            return show(out, &what, source, is_live).await;
+        }
+    };
     let read = async |opened: For, outbox: Outbox, is_open: &Cell<bool>| {
         with_gate(&settings, opened, async |gate| {
             is_open.set(true);
@@ -84,7 +91,8 @@ pub(super) async fn run(out: Output, global: &Global, what: Top) -> Ran {
     ran.map_err(|failure| match failure.code {
         code::CONFLICT => {
             let text = "the store is open in a service that runs";
-            let help = "help: name its operator's routes: --url http://localhost:3000/admin";
+            let help = "help: name its operator's routes: --url http://localhost:3000/admin, or \
+                        its admin socket: --url unix:/run/acme/tallygate.sock";
             Failure::conflict(format!("{text}\n{help}"))
         }
         _ => failure,
