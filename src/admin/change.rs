@@ -127,7 +127,7 @@ impl Admin {
             }
             ("POST", Route::Resets(id)) => {
                 let (tenant, reset) = (self.of(&directory, id).await?, body.read()?);
-                self.reset(&tenant, reset).await?
+                self.reset(&tenant, reset, once).await?
             }
             ("POST", Route::Keys(id)) => {
                 let (tenant, key) = (self.of(&directory, id).await?, body.read::<NewKey>()?);
@@ -175,8 +175,14 @@ impl Admin {
         }
     }
 
-    async fn reset(&self, tenant: &Tenant, reset: NewReset) -> Result<Reply, Reply> {
-        let given = self.gate.reset_quota(tenant, &reset.limit, &reason(reset.reason)?).await;
+    async fn reset(
+        &self,
+        tenant: &Tenant,
+        reset: NewReset,
+        once: Option<&str>,
+    ) -> Result<Reply, Reply> {
+        let why = reason(reset.reason)?;
+        let given = self.gate.reset_quota_once(tenant, &reset.limit, &why, once).await;
         let given = given.map_err(|error| self.refused(&error))?;
         let grant = given.as_ref().map(written::grant);
         Ok(written::json(if grant.is_some() { 201 } else { 200 }, &json!({ "grant": grant })))

@@ -1,6 +1,7 @@
 //! What only reads: `list`, `show`, `history`.
 
 use serde_json::json;
+use tallygate::TenantFilter;
 use tallygate::directory::{HistoryEntry, Tenant};
 
 use super::shown;
@@ -15,6 +16,9 @@ use crate::when::{written, written_or};
 /// Tenants of one page of the library.
 const PAGE: usize = 1_000;
 
+/// Tenants that a list reads by itself, whatever it finds: a search among more is asked for.
+const MOST_READ: usize = 10_000;
+
 /// `tenant list`.
 pub(super) async fn list(out: Output, settings: &Settings, which: &TenantList) -> Ran {
     let mut left = match which.all {
@@ -22,22 +26,31 @@ pub(super) async fn list(out: Output, settings: &Settings, which: &TenantList) -
         false => usize::try_from(which.limit).unwrap_or(usize::MAX),
     };
     with_gate(settings, For::Tenants, async |gate| {
+        let filter = TenantFilter {
+            prefix: which.prefix.clone(),
+            plan: which.plan.clone(),
+            status: which.status.clone(),
+            payment: which.payment.clone(),
+        };
+        if let Some(mistake) = gate.filter_mistake(&filter) {
+            return Err(Failure::usage(mistake));
+        }
         let (mut after, mut table) = (which.after.clone(), shown::list_head());
+        let (mut read, mut listed) = (0, 0);
         let more = loop {
-            let most = left.min(PAGE);
-            let page = gate.directory().list(&which.prefix, &after, most).await?;
-            for tenant in &page {
+            let page = gate.filtered(&filter, &after, left.min(PAGE)).await?;
+            for tenant in &page.tenants {
                 match out.json {
                     true => out.document(&shown::json_of(tenant.record()))?,
                     false => shown::list_row(&mut table, tenant.record()),
                 }
             }
-            left -= page.len();
-            match page.last() {
-                Some(last) if page.len() == most => after.clone_from(&last.record().id),
-                _ => break false,
-            }
-            if left == 0 {
+            left -= page.tenants.len();
+            (read, listed) = (read + page.read, listed + page.tenants.len());
+            let Some(next) = page.next else { break false };
+            after = next;
+            // A filter reads tenants that it does not show.
+            if left == 0 || (read >= MOST_READ && !which.all) {
                 break true;
             }
         };
@@ -45,7 +58,9 @@ pub(super) async fn list(out: Output, settings: &Settings, which: &TenantList) -
             out.table(&table)?;
         }
         if more {
-            say(&format!("there may be more: --after {after:?}, or --all"));
+            let of =
+                if read > listed { format!("{read} tenants were read, ") } else { String::new() };
+            say(&format!("{of}there may be more: --after {after:?}, or --all"));
         }
         Ok(code::OK)
     })
