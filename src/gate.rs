@@ -34,10 +34,12 @@ mod backup;
 mod balances;
 #[cfg(feature = "stripe")]
 mod billing;
+mod busiest;
 mod callers;
 mod catalogs;
 mod check_routes;
 mod close;
+mod compared;
 mod credentials;
 #[cfg(feature = "stripe")]
 mod customers;
@@ -47,6 +49,7 @@ mod drill;
 mod ends;
 mod entitlements;
 mod explain;
+mod filtered;
 mod guests;
 mod health;
 mod host_tables;
@@ -103,8 +106,14 @@ pub(crate) use logged::Unlogged;
 pub(crate) use statement::status as status_word;
 
 pub use ask::{Ask, Permit, TenantHandle};
+#[doc(hidden)]
+pub use busiest::TopTenants;
 pub use close::CLOSE_WITHIN;
+#[doc(hidden)]
+pub use compared::{PlanChange, PlanFiles};
 pub use entitlements::Entitlements;
+#[doc(hidden)]
+pub use filtered::{FilteredTenants, TenantFilter};
 pub use health::{Health, Trouble};
 pub use meter_name::MeterName;
 #[doc(hidden)]
@@ -498,8 +507,8 @@ impl Gate {
                 Some(Denied::Refuse(refusal, None))
             }
             NotDrawn::Refused(refused) => {
-                inner.count_refused(&hold.of, &refused.by);
                 let refusal = inner.refusal_of(hold, &refused, now);
+                inner.count_refused(&hold.of, &refused.by, &refusal.reason);
                 let record = inner.refused(hold, &refusal, now);
                 Some(Denied::Refuse(refusal, Some(record)))
             }

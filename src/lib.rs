@@ -180,7 +180,10 @@ pub use gate::{
     Permit, Restored, SinceCopy, TenantHandle, Trouble, Usage,
 };
 #[doc(hidden)]
-pub use gate::{CLOSE_WITHIN, LEASE_WAIT, LEASE_WAITERS, RecordedUse};
+pub use gate::{
+    CLOSE_WITHIN, FilteredTenants, LEASE_WAIT, LEASE_WAITERS, PlanChange, PlanFiles, RecordedUse,
+    TenantFilter, TopTenants,
+};
 #[cfg(feature = "stripe")]
 #[doc(hidden)]
 pub use gate::{EventApplied, EventRead};

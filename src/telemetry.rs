@@ -127,8 +127,11 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Decisions; `policy` is the limit that refused, or empty.
-    Decisions = Counter "tallygate_decisions_total" "count" ["plan" "route" "outcome" "policy"];
+    /// Decisions; `reason` is why it was refused, by the last part of the problem's type
+    /// (`quota-exceeded`, `feature-not-in-plan`, `suspended`), and `policy` the limit that refused;
+    /// or empty.
+    Decisions = Counter "tallygate_decisions_total" "count"
+        ["plan" "route" "outcome" "reason" "policy"];
     /// Units that went to the log: `used` by requests and work, `reported` as events; `over`, of
     /// both, was drawn beyond a quota that bills. And `refunded`, which did not: due or held, and
     /// given back. By the plan at that time.
@@ -217,7 +220,8 @@ impl AdmissionOutcome {
     }
 }
 
-/// The handle of one (plan, route, outcome, policy), looked up once and cached by its owner.
+/// The handle of one (plan, route, outcome, reason, policy), looked up once and cached by its
+/// owner.
 #[derive(Clone)]
 pub(crate) struct Decisions {
     #[cfg(feature = "metrics")]
@@ -236,9 +240,9 @@ impl Decisions {
         plan: &Arc<str>,
         route: &Arc<str>,
         outcome: AdmissionOutcome,
-        policy: &Arc<str>,
+        (reason, policy): (&'static str, &Arc<str>),
     ) -> Self {
-        backend::decisions(plan, route, outcome, policy)
+        backend::decisions(plan, route, outcome, (reason, policy))
     }
 
     /// Counts one.
@@ -254,9 +258,9 @@ pub(crate) fn decision(
     plan: &Arc<str>,
     route: &Arc<str>,
     outcome: AdmissionOutcome,
-    policy: &Arc<str>,
+    why: (&'static str, &Arc<str>),
 ) {
-    Decisions::new(plan, route, outcome, policy).count();
+    Decisions::new(plan, route, outcome, why).count();
 }
 
 /// Where counted units come from.
@@ -458,12 +462,13 @@ mod backend {
         plan: &Arc<str>,
         route: &Arc<str>,
         outcome: AdmissionOutcome,
-        policy: &Arc<str>,
+        (reason, policy): (&'static str, &Arc<str>),
     ) -> Decisions {
         let labels = vec![
             Label::new("plan", SharedString::from(Arc::clone(plan))),
             Label::new("route", SharedString::from(Arc::clone(route))),
             Label::from_static_parts("outcome", outcome.word()),
+            Label::from_static_parts("reason", reason),
             Label::new("policy", SharedString::from(Arc::clone(policy))),
         ];
         Decisions { counter: metrics::counter!(Metric::Decisions.name, labels) }
@@ -538,7 +543,7 @@ mod backend {
         _: &Arc<str>,
         _: &Arc<str>,
         _: AdmissionOutcome,
-        _: &Arc<str>,
+        _: (&'static str, &Arc<str>),
     ) -> Decisions {
         Decisions {}
     }
@@ -635,7 +640,7 @@ mod tests {
         let word: Arc<str> = "x".into();
         metrics::with_local_recorder(&seen, || {
             describe();
-            decision(&word, &word, AdmissionOutcome::Refused, &word);
+            decision(&word, &word, AdmissionOutcome::Refused, ("x", &word));
             units(&word, &word, UnitsOutcome::Used, 1);
             limit_used(&word, &word, 0.5);
             lease_wait(0.01, true);

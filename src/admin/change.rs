@@ -128,7 +128,7 @@ impl Admin {
             }
             ("POST", Route::Resets(id)) => {
                 let (tenant, reset) = (self.of(&directory, id).await?, body.read()?);
-                self.reset(&tenant, reset, dry).await?
+                self.reset(&tenant, reset, once, dry).await?
             }
             (_, Route::Keys(id) | Route::Key(id, _) | Route::Rotation(id, _)) => {
                 let tenant = self.of(&directory, id).await?;
@@ -182,11 +182,17 @@ impl Admin {
         Ok(written::json(200, &would))
     }
 
-    async fn reset(&self, tenant: &Tenant, reset: NewReset, dry: bool) -> Result<Reply, Reply> {
+    async fn reset(
+        &self,
+        tenant: &Tenant,
+        reset: NewReset,
+        once: Option<&str>,
+        dry: bool,
+    ) -> Result<Reply, Reply> {
         let why = reason(reset.reason)?;
         let given = match dry {
             true => self.gate.rehearse_reset(tenant, &reset.limit, &why).await,
-            false => self.gate.reset_quota(tenant, &reset.limit, &why).await,
+            false => self.gate.reset_quota_once(tenant, &reset.limit, &why, once).await,
         };
         let given = given.map_err(|error| self.refused(&error))?;
         let grant = given.as_ref().map(written::grant);

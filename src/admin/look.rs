@@ -6,7 +6,7 @@ use super::path::Route;
 use super::{Admin, KnownOperator, written};
 use crate::directory::Tenant;
 use crate::error::Error;
-use crate::gate::{Identified, TenantHandle};
+use crate::gate::{Identified, TenantFilter, TenantHandle};
 use crate::report::percent_decoded;
 use crate::wire::{Reply, plain_problem};
 
@@ -82,6 +82,7 @@ impl Admin {
             "troubles": troubles,
             "flush-lag-ms": u64::try_from(inner.flush_lag().as_millis()).unwrap_or(u64::MAX),
             "last-report": inner.last_reported().map(written::at),
+            "catalog-revision": inner.catalogs.live.load().revision,
         })
     }
 
@@ -99,19 +100,26 @@ impl Admin {
     async fn top(&self, query: &str) -> Result<Reply, Reply> {
         let asked = PageQuery::parse(query, &["limit"], MAX_TOP)?;
         let most = asked.limit.unwrap_or(TOP);
-        let (tenants, in_use) = self.gate.inner.nearest(most).await;
-        Ok(written::json(200, &json!({ "tenants": tenants, "in-use": in_use })))
+        let top = self.gate.top(most).await;
+        let (in_use, compared) = (top.in_use, top.compared);
+        Ok(written::json(
+            200,
+            &json!({ "tenants": top.tenants, "in-use": in_use, "compared": compared }),
+        ))
     }
 
     async fn list(&self, query: &str) -> Result<Reply, Reply> {
-        let asked = PageQuery::parse(query, &["prefix", "after", "limit"], MAX_PAGE)?;
-        let most = asked.limit.unwrap_or(PAGE);
-        let page = self.gate.directory().list(&asked.prefix, &asked.after, most).await;
+        let names = ["prefix", "after", "limit", "plan", "status", "payment"];
+        let asked = PageQuery::parse(query, &names, MAX_PAGE)?;
+        let PageQuery { filter, after, limit, .. } = asked;
+        if let Some(mistake) = self.gate.filter_mistake(&filter) {
+            return Err(plain_problem(400, "Bad query", &mistake));
+        }
+        let page = self.gate.filtered(&filter, &after, limit.unwrap_or(PAGE)).await;
         let page = page.map_err(|error| self.refused(&error.into()))?;
-        let next = page.last().filter(|_| page.len() == most);
-        let next = next.map(|tenant| &tenant.record().id);
-        let tenants: Vec<_> = page.iter().map(|tenant| self.tenant(tenant)).collect();
-        Ok(written::json(200, &json!({ "tenants": tenants, "next": next })))
+        let tenants: Vec<_> = page.tenants.iter().map(|tenant| self.tenant(tenant)).collect();
+        let (next, read) = (page.next, page.read);
+        Ok(written::json(200, &json!({ "tenants": tenants, "next": next, "read": read })))
     }
 
     pub(super) fn tenant(&self, tenant: &Tenant) -> serde_json::Value {
@@ -167,7 +175,7 @@ fn peek_of(raw: &str) -> Result<(String, u64), Reply> {
 /// The query of `GET /tenants`, `GET /top` and `GET /billing`.
 #[derive(Default)]
 pub(super) struct PageQuery {
-    prefix: String,
+    filter: TenantFilter,
     pub(super) after: String,
     #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "billing alone asks for it"))]
     pub(super) tenant: Option<String>,
@@ -188,7 +196,10 @@ impl PageQuery {
                     let detail = format!("Here only these may be asked for: {}.", names.join(", "));
                     return Err(bad(&detail));
                 }
-                "prefix" => query.prefix = value,
+                "prefix" => query.filter.prefix = value,
+                "plan" => query.filter.plan = Some(value),
+                "status" => query.filter.status = Some(value),
+                "payment" => query.filter.payment = Some(value),
                 "after" => query.after = value,
                 "tenant" => query.tenant = Some(value),
                 _ => {

@@ -8,8 +8,8 @@
 //! | `GET /operator` | the caller's own name and role |
 //! | `GET /plans` | the names of plans and meters in the plan file |
 //! | `GET /billing?tenant=&after=&limit=` | entries for Stripe by state, and what waits |
-//! | `GET /top?limit=` | tenants that use most of a limit, as this process knows them |
-//! | `GET /tenants?prefix=&after=&limit=` | a page of tenants, in the order of their ids |
+//! | `GET /top?limit=` | tenants that use most of a limit, over all processes |
+//! | `GET /tenants?prefix=&plan=&status=&payment=&after=&limit=` | a page of tenants by id |
 //! | `POST /tenants` | make a tenant: `id`, `plan`, `reason` |
 //! | `GET /tenants/{id}` | its plan, status, grants, overrides, payment |
 //! | `PATCH /tenants/{id}` | change it: `plan`, `suspended`, `reason` |
@@ -42,8 +42,9 @@
 //!    console's page alone is served without one: it is the same for all, and holds no data. On a
 //!    unix socket that its owner alone may open, an adapter names the operator instead.
 //! 2. **Every change has its actor**, in the tenant's history, and all but those of keys a reason.
-//! 3. **Made twice is made once**: a grant by its id, an override by what it says, a reset by what
-//!    it gives back, a key by the header `Idempotency-Key`. Without that it is another each time.
+//! 3. **Made twice is made once**: a tenant and a grant by their id, an override by what it says, a
+//!    reset by what it gives back, and whatever was used meanwhile by the header
+//!    `Idempotency-Key`; a key by that header. Without it a key is another each time.
 //! 4. Errors are problems (RFC 9457) that say what to write instead.
 
 use std::sync::Arc;
@@ -113,7 +114,7 @@ pub struct AdminRequest<'a> {
     pub query: &'a str,
     /// The body; `None` for one longer than [`MAX_BODY`].
     pub body: Option<&'a [u8]>,
-    /// The header `Idempotency-Key`, by which a key is made once.
+    /// The header `Idempotency-Key`, by which a key is made, or a quota begun anew, once.
     pub once: Option<&'a [u8]>,
 }
 

@@ -254,6 +254,51 @@ async fn a_repeated_request_for_a_key_makes_no_second_one() {
     assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
 }
 
+/// Every `POST`, sent again with other things in between, as after an answer that was lost.
+#[tokio::test]
+async fn what_is_sent_twice_is_made_once() {
+    let bed = bed().await;
+    let ask = async |line: &str, body: Value| {
+        let body = body.to_string();
+        call_once(&bed.gate, &bed.write, line, body.as_bytes(), Some(b"r-1")).await
+    };
+    let make = json!({ "id": "acme", "plan": "pro", "reason": "new" });
+    assert_eq!(ask("POST /tenants", make.clone()).await.0, 201);
+    let (status, again) = ask("POST /tenants", make).await;
+    assert_eq!((status, &again["version"]), (200, &json!(1)));
+
+    let gift = json!({ "id": "gift", "meter": "credits", "units": 5, "reason": "sorry" });
+    let change = json!({ "changes": "concurrency = 5", "reason": "launch" });
+    for (line, body) in
+        [("POST /tenants/acme/grants", &gift), ("POST /tenants/acme/overrides", &change)]
+    {
+        let (first, again) = (ask(line, body.clone()).await, ask(line, body.clone()).await);
+        assert_eq!((first.0, again.0), (201, 201), "{line}");
+        assert_eq!(first.1["version"], again.1["version"], "{line}");
+    }
+
+    // More is used before the repeated request comes: without the header it would be given back.
+    let reset = json!({ "limit": "credits/day", "reason": "outage" });
+    assert_eq!(bed.uses("acme", 40).await, 40);
+    let (status, first) = ask("POST /tenants/acme/resets", reset.clone()).await;
+    assert_eq!((status, &first["grant"]["units"]), (201, &json!(40)), "{first}");
+    assert_eq!(bed.uses("acme", 30).await, 30);
+    let (_, again) = ask("POST /tenants/acme/resets", reset.clone()).await;
+    assert_eq!(again["grant"], first["grant"]);
+    let (_, tenant) = bed.get("/tenants/acme").await;
+    assert_eq!(tenant["grants"].as_array().unwrap().len(), 2, "{tenant}");
+    // Another request of the same day gives what was used since, beside what is left of the first.
+    let (status, other) = bed.send("POST /tenants/acme/resets", reset.clone()).await;
+    assert_eq!(status, 201);
+    assert_eq!(other["grant"]["units"], json!(30), "{other}");
+    // Once its grant has ended nothing is given either.
+    bed.clock.advance(std::time::Duration::from_secs(3 * 86_400));
+    assert_eq!(bed.uses("acme", 10).await, 10);
+    let (status, late) = ask("POST /tenants/acme/resets", reset).await;
+    let ended = late["grant"].is_null() || late["grant"]["id"] == first["grant"]["id"];
+    assert!(status < 300 && ended, "{status} {late}");
+}
+
 /// By what the body says: nothing of it is what the service file gives, an empty list is nothing.
 #[tokio::test]
 async fn a_key_with_an_empty_list_of_permissions_may_nothing() {
@@ -437,6 +482,44 @@ async fn the_console_is_at_the_root_for_every_browser_and_holds_no_data() {
     }
     for (method, path) in [("POST", "/"), ("GET", "/tenants"), ("GET", "//"), ("GET", "/x")] {
         assert!(admin.console(method, path).is_none(), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn tenants_are_found_by_plan_status_and_payment_and_it_says_what_it_read() {
+    let bed = bed().await;
+    for n in 0..9 {
+        let edit = bed.gate.directory().tenant(&format!("t{n}"));
+        let edit = if n % 3 == 0 { edit.plan("pro") } else { edit };
+        let tenant = edit.save().await.unwrap();
+        if n == 6 {
+            tenant.suspend("abuse").await.unwrap();
+        }
+    }
+    let found = async |query: &str| {
+        let (status, page) = bed.get(&format!("/tenants?{query}")).await;
+        assert_eq!(status, 200, "{page}");
+        let ids = page["tenants"].as_array().unwrap().iter();
+        let ids: Vec<_> = ids.map(|it| it["id"].as_str().unwrap().to_owned()).collect();
+        (ids.join(" "), page["read"].as_u64().unwrap(), page["next"].clone())
+    };
+    let all = |ids: &str, read| (ids.to_owned(), read, Value::Null);
+    assert_eq!(found("plan=pro&prefix=t").await, all("t0 t3 t6", 9));
+    assert_eq!(found("plan=pro&status=active&prefix=t").await, all("t0 t3", 9));
+    assert_eq!(found("status=suspended&payment=good").await.0, "t6");
+    assert_eq!(found("payment=unpaid&prefix=t").await, all("", 9));
+    assert_eq!(found("plan=free&prefix=t&after=t6").await, all("t7 t8", 2));
+    let (ids, read, next) = found("plan=pro&prefix=t&limit=2").await;
+    assert_eq!((&*ids, read, &next), ("t0 t3", 4, &json!("t3")));
+    assert_eq!(found("plan=pro&prefix=t&limit=2&after=t3").await, all("t6", 5));
+    for (query, said) in [
+        ("plan=prp", "no plan is called `prp`: did you mean `pro`"),
+        ("status=gone", "write active, suspended"),
+        ("payment=late", "write good, trialing"),
+    ] {
+        let (status, problem) = bed.get(&format!("/tenants?{query}")).await;
+        assert_eq!(status, 400);
+        assert!(problem["detail"].as_str().unwrap().contains(said), "{problem}");
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) const ALERT_KINDS: &[&str] = &[
     "usage.late",
     "billing.late",
     "billing.waits",
+    "billing.old",
     "billing.drift",
 ];
 

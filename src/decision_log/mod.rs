@@ -38,7 +38,7 @@ mod writer;
 use recent::RecentDecisions;
 use sampler::Sampler;
 
-pub(crate) use record::{DecisionParts, kind, number, reason_word};
+pub(crate) use record::{DecisionParts, kind, number};
 pub use record::{DecisionRecord, LimitAsked};
 
 /// Records waiting to be written: as many refusals as a process makes in a tenth of a second under

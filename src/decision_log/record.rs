@@ -11,7 +11,7 @@ use serde_json::Number;
 use crate::amount::Amount;
 use crate::clock::time_at;
 use crate::decision::{LimitKind, LimitState, Reason, Refusal};
-use crate::wire::{self, Mapping};
+use crate::wire::{self, Mapping, reason_word};
 
 /// Values of [`DecisionRecord::kind`].
 pub(crate) mod kind {
@@ -189,7 +189,7 @@ impl DecisionRecord {
             | Reason::NotMetered(name) => Some(name.to_string().into()),
             _ => None,
         };
-        Self { reason: Some(reason_word(reason)), about, status, ..self }
+        Self { reason: Some(reason_word(reason).into()), about, status, ..self }
     }
 
     /// When it was decided, by the wall clock of the process.
@@ -246,17 +246,6 @@ pub(crate) fn number(amount: Amount) -> Number {
     match amount.atoms().is_multiple_of(amount.scale()) {
         true => amount.whole().into(),
         false => Number::from_f64(part()).unwrap_or_else(|| amount.whole().into()),
-    }
-}
-
-/// A reason's word: the last part of its problem's type.
-pub(crate) fn reason_word(reason: &Reason) -> Cow<'static, str> {
-    if *reason == Reason::Unidentified {
-        return "unidentified".into(); // its problem has no type of its own
-    }
-    match Mapping::of(reason).problem {
-        Cow::Borrowed(problem) => problem.rsplit(['/', '#']).next().unwrap_or(problem).into(),
-        Cow::Owned(problem) => problem.into(),
     }
 }
 

@@ -54,6 +54,16 @@ impl Directory {
         Ok(given)
     }
 
+    /// Whether a grant with this id has left the tenant's record.
+    pub(super) async fn has_past_grant(
+        &self,
+        tenant: Surrogate,
+        id: &str,
+    ) -> Result<bool, StoreError> {
+        let key = self.inner.space.past_grant(tenant, id);
+        Ok(self.inner.store.read(key).await?.is_some())
+    }
+
     /// Fixes the grants of a paid line, and returns them: those of an existing entry, if any.
     #[cfg(feature = "stripe")]
     pub(crate) async fn fix_line(

@@ -535,6 +535,28 @@ impl Tenant {
         self.directory.rotate_key(self.record.surrogate, id, overlap, once).await
     }
 
+    /// What stands for a request of an operator with this idempotency key, in the id of what it
+    /// gives.
+    pub(crate) fn id_of_reset(&self, once: &str) -> Result<String, DirectoryError> {
+        let once = once::Once::of_reset(once);
+        once.check()?;
+        Ok(once.id(self.record.surrogate))
+    }
+
+    /// The grant with this id; `Some(None)`: it was given, and has left the tenant's record.
+    pub(crate) async fn grant_given(
+        &self,
+        id: &str,
+    ) -> Result<Option<Option<Grant>>, DirectoryError> {
+        let record = self.directory.lookup_tenant(self.record.surrogate).await?;
+        let grants = record.iter().flat_map(|record| &record.grants);
+        if let Some(grant) = grants.clone().find(|grant| grant.id == id) {
+            return Ok(Some(Some(grant.clone())));
+        }
+        let is_past = self.directory.has_past_grant(self.record.surrogate, id).await?;
+        Ok(is_past.then_some(None))
+    }
+
     /// Has a key end at this instant; one that ends before that stays so. For an end at once use
     /// [`revoke_key`](Self::revoke_key).
     ///

@@ -25,6 +25,11 @@ impl Once {
         Self { by: "once", key: key.into() }
     }
 
+    /// Of the operator, for a quota that begins anew.
+    pub(super) fn of_reset(key: impl Into<String>) -> Self {
+        Self { by: "reset once", key: key.into() }
+    }
+
     /// Of the tenant itself.
     pub(super) fn of_tenant(key: impl Into<String>) -> Self {
         Self { by: "own once", key: key.into() }

@@ -110,17 +110,28 @@ impl Found {
                     self.note(kinds::BILLING_LATE, now_ms, PERIOD_MS, text, data);
                 }
                 #[cfg(feature = "stripe")]
-                Trouble::BillingWaits { items } => {
-                    let data = json!({"items": items});
-                    let text = trouble.to_string();
-                    self.note(kinds::BILLING_WAITS, now_ms, DAY_MS, text, data);
-                }
+                trouble => self.note_of_billing(trouble, now_ms),
+                #[cfg(not(feature = "stripe"))]
                 _ => {}
             }
         }
         if !troubles.iter().any(|it| matches!(it, Trouble::NotReported { .. })) {
             self.unreported_ms = None;
         }
+    }
+
+    /// What an operator has to look into, once a day.
+    #[cfg(feature = "stripe")]
+    fn note_of_billing(&mut self, trouble: &Trouble, now_ms: i64) {
+        let (kind, data) = match trouble {
+            Trouble::BillingWaits { items } => (kinds::BILLING_WAITS, json!({"items": items})),
+            Trouble::OutboxOld { oldest, entries } => {
+                let data = json!({"entries": entries, "oldest_seconds": oldest.as_secs()});
+                (kinds::BILLING_OLD, data)
+            }
+            _ => return,
+        };
+        self.note(kind, now_ms, DAY_MS, trouble.to_string(), data);
     }
 
     /// Whether reports have failed for two intervals: one that fails is repeated by the next.
@@ -232,5 +243,28 @@ impl Gate {
             }
         }
         Ok(all)
+    }
+}
+
+#[cfg(all(test, feature = "stripe"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outbox_that_stays_old_is_one_alert_a_day() {
+        let day = |n: i64| 1_800_000_000_000_i64.div_euclid(DAY_MS) * DAY_MS + n * DAY_MS;
+        let old = Trouble::OutboxOld { oldest: Duration::from_secs(30 * 3_600), entries: 3 };
+        let mut found = Found::default();
+        let mut raised = Vec::new();
+        for now_ms in [day(0), day(0) + 60_000, day(1) - 1, day(1), day(1) + 1] {
+            found.note_of_billing(&old, now_ms);
+            raised.extend(std::mem::take(&mut found.waiting).into_values());
+        }
+        let [first, second] = &*raised else { panic!("{} alerts", raised.len()) };
+        assert_ne!(first.notification.id, second.notification.id);
+        let payload: serde_json::Value = serde_json::from_str(&first.notification.payload).unwrap();
+        assert_eq!(payload["type"], "tallygate.billing.old");
+        assert_eq!(payload["data"], json!({"entries": 3, "oldest_seconds": 108_000}));
+        assert!(first.notification.text.contains("the oldest for 30 h"));
     }
 }

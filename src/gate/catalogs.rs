@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -52,6 +53,8 @@ pub(crate) struct Catalogs {
     pub(super) app_routes: ArcSwap<Vec<String>>,
     /// Why the plan file is not in force, as it was logged.
     failure: Mutex<Option<String>>,
+    /// When the plans in force were published, Unix milliseconds, by the clock of that process.
+    published_ms: AtomicI64,
     store: Arc<dyn Store>,
     space: Space,
     clock: Arc<dyn Clock>,
@@ -141,6 +144,8 @@ pub(crate) struct Published {
     pub(crate) since_ms: Option<i64>,
     /// The time zones, each with when it came into force, in order.
     zones: Vec<(i64, String)>,
+    /// When the newest was published, Unix milliseconds.
+    pub(crate) newest_ms: Option<i64>,
     /// Parts of a unit by meter, as every publication since its first has them.
     parts: BTreeMap<String, u64>,
 }
@@ -180,6 +185,7 @@ pub(crate) async fn publish(
             Written::Applied(_) => {
                 (published.revision, published.hash) = (revision, catalog.hash.to_vec());
                 published.since_ms.get_or_insert(now_ms);
+                published.newest_ms = Some(now_ms);
                 published.is_in(zone, now_ms);
                 published.counts(parts);
                 return Ok(published);
@@ -203,6 +209,7 @@ pub(crate) async fn published(store: &dyn Store, space: &Space) -> Result<Publis
             published.revision = sk.parse().unwrap_or(0);
             published.hash = item.bytes(HASH).unwrap_or_default().to_vec();
             published.since_ms = published.since_ms.or(item.int(AT_MS));
+            published.newest_ms = item.int(AT_MS);
             if let (Some(zone), Some(at_ms)) = (item.text(ZONE), item.int(AT_MS)) {
                 published.is_in(zone, at_ms);
             }
@@ -302,10 +309,34 @@ impl Catalogs {
         yields: Yields,
         (store, space): (Arc<dyn Store>, Space),
         clock: Arc<dyn Clock>,
+        published_ms: Option<i64>,
     ) -> Self {
         let reloads = tokio::sync::Mutex::new(());
         let (app_routes, failure) = Default::default();
-        Self { source, reloads, live, yields, app_routes, failure, store, space, clock }
+        let published_ms = published_ms.unwrap_or(i64::MIN).into();
+        Self {
+            source,
+            reloads,
+            live,
+            yields,
+            app_routes,
+            failure,
+            published_ms,
+            store,
+            space,
+            clock,
+        }
+    }
+
+    /// When the plans in force were published, Unix milliseconds.
+    pub(super) fn published_ms(&self) -> i64 {
+        self.published_ms.load(Ordering::Relaxed)
+    }
+
+    /// Notes when those were published that come into force.
+    fn note_published(&self, published: &Published) {
+        let at_ms = published.newest_ms.unwrap_or(i64::MIN);
+        self.published_ms.store(at_ms, Ordering::Relaxed);
     }
 
     /// Why the plan file is not in force, if it is not.
@@ -353,6 +384,7 @@ impl Catalogs {
         let published = published(store, space).await?;
         let published = publish(store, space, &catalog, published, now_ms).await?;
         let revision = published.revision;
+        self.note_published(&published);
         warn_of(&catalog);
         self.warn_of_routes(&catalog);
         let catalog = published.in_force(catalog);
@@ -379,6 +411,7 @@ impl Catalogs {
         let published = published(store, space).await?;
         if published.hash.as_slice() == live.catalog.hash.as_slice() {
             let revision = published.revision;
+            self.note_published(&published);
             tracing::info!(revision, "the plan file in force was published anew elsewhere");
             crate::telemetry::catalog_info(revision, Some(live.revision));
             let catalog = published.in_force((*live.catalog).clone());

@@ -13,7 +13,7 @@ use crate::amount::Amount;
 use crate::catalog::{Auth, Catalog, OnDirectoryError, OnLeaseError, Reads};
 use crate::config::NoScope;
 use crate::decision::{Payment, Reason};
-use crate::decision_log::{LimitAsked, reason_word};
+use crate::decision_log::LimitAsked;
 use crate::directory::{Grant, Override, TenantRecord};
 use crate::policy::origin::{CONCURRENCY, Origin, Origins};
 use crate::policy::resolve::{SetBy, Standing};
@@ -21,7 +21,7 @@ use crate::policy::taken::Limit;
 use crate::policy::{CounterHome, QuotaIndex, RoutePolicy};
 use crate::sheets::sheet::Sheet;
 use crate::store::StoreError;
-use crate::wire::{Mapping, rfc3339};
+use crate::wire::{Mapping, reason_word, rfc3339};
 
 impl Gate {
     /// How a request of this caller by this method on this path would be decided now, as a JSON

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::Gate;
+use crate::clock::unix_ms;
+use crate::wire::rfc3339;
 
 /// The state of a gate at one moment. [`Gate::health`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,22 @@ pub enum Trouble {
         /// Number of entries and items.
         items: usize,
     },
+    /// Entries for Stripe that reports leave without an outcome, although they succeed: for longer
+    /// than Stripe's sums take to decide about one.
+    OutboxOld {
+        /// How long ago the minute of the oldest is.
+        oldest: Duration,
+        /// Number of entries without an outcome.
+        entries: u64,
+    },
+    /// The wall clock is behind: windows turn and grants end by it.
+    Clock {
+        /// What it says.
+        says: SystemTime,
+        /// What is past for certain: when this release was made, or the plans in force were
+        /// published.
+        not_before: SystemTime,
+    },
     /// A destination of alerts fails, as far as this process is the one that sends to it. What
     /// waits is sent once it takes them again.
     AlertsWait {
@@ -104,12 +122,27 @@ impl fmt::Display for Trouble {
             Self::BillingWaits { items } => {
                 write!(f, "{items} billed items wait for an operator: read the audit")
             }
+            Self::OutboxOld { oldest, entries } => {
+                let hours = oldest.as_secs() / 3_600;
+                write!(
+                    f,
+                    "{entries} entries for Stripe are without an outcome, the oldest for {hours} h"
+                )
+            }
+            Self::Clock { says, not_before } => {
+                let (says, not_before) = (text_of(*says), text_of(*not_before));
+                write!(f, "the clock is wrong: it says {says}, and {not_before} is past")
+            }
             Self::AlertsWait { destination, waiting, oldest, error } => {
                 let seconds = oldest.as_secs();
                 write!(f, "{waiting} alerts wait for {destination}, for {seconds} s: {error}")
             }
         }
     }
+}
+
+fn text_of(at: SystemTime) -> String {
+    rfc3339(unix_ms(at))
 }
 
 impl Gate {

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::alerts::Alerts;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
+use super::busiest::BusiestRead;
 use super::catalogs::Catalogs;
 use super::credentials::Credentials;
 use super::in_hand::InHand;
@@ -73,6 +74,8 @@ pub(crate) struct Recording {
     pub(crate) decisions: DecisionLog,
     /// Pools that were read for reports just now.
     pub(super) pools_read: PoolsRead,
+    /// The tenants with most use over all, as they were read for operators.
+    pub(super) busiest_read: BusiestRead,
     /// Claims on idempotency keys being written, by tenant.
     pub(super) claims: Places,
     /// Set once it was logged that bodies of keyed requests are not compared.

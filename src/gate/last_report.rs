@@ -2,12 +2,16 @@
 //! [`Gate::health`](super::Gate::health).
 
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::health::Trouble;
 use crate::billing::result::{Report, ReportError};
 use crate::clock::time_at;
 use crate::telemetry;
+
+/// After 24 h Stripe's sums decide about an entry, and the next reports ask for them: one that is
+/// open for longer, 28 h, is in nothing that ends by itself.
+const OLD_S: i64 = 28 * 3_600;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -19,6 +23,8 @@ struct Reported {
     error: Option<String>,
     /// Entries and items that only an operator can settle.
     waiting: usize,
+    /// Entries without an outcome, and the minute of the oldest, Unix seconds.
+    open: (u64, Option<i64>),
 }
 
 impl LastReport {
@@ -31,6 +37,7 @@ impl LastReport {
                 telemetry::reported(now_ms);
                 if whole {
                     last.waiting = waiting(report);
+                    last.open = (report.open, report.oldest_s);
                     let age_s = report.oldest_s.map_or(0, |it| now_ms / 1_000 - it);
                     telemetry::outbox(report.open, last.waiting, age_s.max(0) as f64);
                 }
@@ -60,7 +67,7 @@ impl LastReport {
     }
 
     /// What is wrong by the last report.
-    pub(super) fn troubles(&self, troubles: &mut Vec<Trouble>) {
+    pub(super) fn troubles(&self, now_ms: i64, troubles: &mut Vec<Trouble>) {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = last.error.clone() {
             let succeeded = last.succeeded_ms.map(time_at);
@@ -68,6 +75,13 @@ impl LastReport {
         }
         if last.waiting > 0 {
             troubles.push(Trouble::BillingWaits { items: last.waiting });
+        }
+        if let (entries, Some(oldest_s)) = last.open
+            && now_ms.div_euclid(1_000).saturating_sub(oldest_s) > OLD_S
+        {
+            let age_s = now_ms.div_euclid(1_000).saturating_sub(oldest_s);
+            let oldest = Duration::from_secs(u64::try_from(age_s).unwrap_or(0));
+            troubles.push(Trouble::OutboxOld { oldest, entries });
         }
     }
 }
@@ -100,5 +114,31 @@ pub(super) fn log(report: &Result<Report, ReportError>) {
         Ok(_) => {}
         Err(error @ ReportError::Restored) => tracing::error!(%error, "usage is not reported"),
         Err(error) => tracing::warn!(%error, "usage could not be reported"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outbox_is_old_once_sums_should_have_decided_and_until_they_have() {
+        let last = LastReport::default();
+        let minute_s = 1_800_000_000;
+        let at = |s: i64| {
+            let mut troubles = Vec::new();
+            last.troubles((minute_s + s) * 1_000, &mut troubles);
+            troubles
+        };
+        let report = |open, oldest_s| Ok(Report { open, oldest_s, ..Report::default() });
+        last.note(&report(3, Some(minute_s)), true, minute_s * 1_000);
+        assert_eq!(at(OLD_S), []);
+        let oldest = Duration::from_secs(28 * 3_600 + 1);
+        assert_eq!(at(OLD_S + 1), [Trouble::OutboxOld { oldest, entries: 3 }]);
+        // A report of a part says nothing of the rest.
+        last.note(&report(0, None), false, minute_s * 1_000);
+        assert_eq!(at(OLD_S + 1).len(), 1);
+        last.note(&report(0, None), true, minute_s * 1_000);
+        assert_eq!(at(OLD_S + 1), []);
     }
 }

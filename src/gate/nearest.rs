@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Inner;
-use super::standing::LimitReader;
+use super::standing::{LimitReader, StoredPools};
 use super::statement::{limit_report, status};
 use super::top_tenants::Share;
 use crate::clock::Now;
@@ -25,15 +25,27 @@ struct Nearest {
     share: f64,
 }
 
+/// The same, as it is shown.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) id: Arc<str>,
+    pub(super) share: f64,
+    /// When the window ends, Unix milliseconds: then it is nothing.
+    pub(super) ends_ms: i64,
+    /// In the form of the operator's `GET /top`.
+    pub(super) shown: Value,
+}
+
 impl Inner {
     /// At most so many tenants by the largest share of a quota that they have used, the largest
     /// first, and how many tenants were looked at: those that are in use in this process. Quotas of
     /// the whole tenant count, with what is granted beside them, and only what this process has
     /// leased of them or has seen of their pools: nothing is read of the store.
-    pub(crate) async fn nearest(&self, most: usize) -> (Vec<Value>, usize) {
+    pub(super) async fn nearest(&self, most: usize) -> (Vec<Found>, usize) {
         let (found, looked_at) = self.first_few(most).await;
         let now = self.clock.now();
-        (found.iter().filter_map(|it| self.shown(it, now)).collect(), looked_at)
+        let shown = |it: &Nearest| Self::shown(it, self.reader(&it.sheet, now));
+        (found.iter().filter_map(shown).collect(), looked_at)
     }
 
     /// The same for the metric: whose limit it is, and the share.
@@ -68,32 +80,50 @@ impl Inner {
         if tenant.is_gone() || !sheet.holds(self.catalogs.live.load().epoch, now) {
             return None;
         }
-        let view = self.reader(&sheet, now);
-        let quotas = sheet.policy.quotas.indices();
-        let shares = quotas.filter_map(|quota| Some((quota, view.share_of(quota)?)));
-        let (quota, share) = shares.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let (quota, share) = self.reader(&sheet, now).largest_share()?;
         Some(Nearest { sheet, quota, share })
     }
 
-    fn reader<'a>(&'a self, sheet: &'a Arc<Sheet>, now: Now) -> LimitReader<'a> {
+    /// The tenant of this sheet by what the store has, beside what this process knows.
+    pub(super) fn found_in_store(
+        &self,
+        sheet: &Arc<Sheet>,
+        now: Now,
+        stored: &StoredPools,
+    ) -> Option<Found> {
+        let view = LimitReader { stored: Some(stored), ..self.reader(sheet, now) };
+        let (quota, share) = view.largest_share()?;
+        Self::shown(&Nearest { sheet: sheet.clone(), quota, share }, view)
+    }
+
+    pub(super) fn reader<'a>(&'a self, sheet: &'a Arc<Sheet>, now: Now) -> LimitReader<'a> {
         let scopes = ScopesOf { known: None, ip: None, without: None };
         LimitReader { inner: self, sheet, scopes, now, hold: None, stored: None }
     }
 
-    fn shown(&self, of: &Nearest, now: Now) -> Option<Value> {
-        let (sheet, view) = (&of.sheet, self.reader(&of.sheet, now));
-        let limit = limit_report(&view, &sheet.policy.quotas[of.quota])?;
-        Some(json!({
+    fn shown(of: &Nearest, view: LimitReader<'_>) -> Option<Found> {
+        let (sheet, rule) = (&of.sheet, &of.sheet.policy.quotas[of.quota]);
+        let limit = limit_report(&view, rule)?;
+        let shown = json!({
             "id": &*sheet.tenant.id,
             "plan": &*sheet.policy.plan.name,
             "status": &*status(&sheet.standing),
             "share": (of.share * 1_000.0).floor() / 1_000.0,
             "limit": limit,
-        }))
+        });
+        let ends_ms = sheet.window(rule.debtor).end_ms;
+        Some(Found { id: sheet.tenant.id.clone(), share: of.share, ends_ms, shown })
     }
 }
 
 impl LimitReader<'_> {
+    /// The quota that most is used of, and how much.
+    fn largest_share(&self) -> Option<(QuotaIndex, f64)> {
+        let quotas = self.sheet.policy.quotas.indices();
+        let shares = quotas.filter_map(|quota| Some((quota, self.share_of(quota)?)));
+        shares.max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
     /// The used share of a quota of the whole tenant and of what is granted beside it; more than 1
     /// where more was used. `None`: it has no limit, or is of a scope within the tenant.
     fn share_of(&self, index: QuotaIndex) -> Option<f64> {

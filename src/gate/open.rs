@@ -14,6 +14,7 @@ use super::alerts::{self, Alerts};
 use super::as_written::{AsWritten, ConfigSource, Given};
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
+use super::busiest::BusiestRead;
 use super::catalogs::{self, Catalogs, PlanSource};
 use super::credentials::Credentials;
 use super::in_hand::InHand;
@@ -402,7 +403,7 @@ impl GateBuilder {
         let (peppers, key_form) = (identifier.peppers().clone(), identifier.key_form().clone());
         let keys = if keys_are_off { Keys::Off } else { Keys::Under(&peppers) };
         let begun = begin(&*store, &space, catalog, keys, now);
-        let (live, mut log, begun_ms) = answered(&*store, begun).await?;
+        let (live, mut log, [begun_ms, published_ms]) = answered(&*store, begun).await?;
         let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
@@ -449,6 +450,7 @@ impl GateBuilder {
             ledger: Ledger::new(store.clone(), writer.clone()).begun(begun_ms),
             decisions,
             pools_read: PoolsRead::default(),
+            busiest_read: BusiestRead::default(),
             claims: Places::new(CLAIMS, CLAIMS_IN_HAND),
             said_no_digest: AtomicBool::new(false),
         };
@@ -458,6 +460,7 @@ impl GateBuilder {
             yields,
             (store.clone(), writer.space.clone()),
             clock.clone(),
+            published_ms,
         );
         let keys = (peppers, key_form);
         let directory = Directory::new(store, space, clock.clone(), keys, check, alerts.clone());
@@ -549,7 +552,7 @@ async fn begin(
     catalog: Catalog,
     keys: Keys<'_>,
     now: Now,
-) -> Result<(LiveCatalog, LogWriter, Option<i64>), Error> {
+) -> Result<(LiveCatalog, LogWriter, [Option<i64>; 2]), Error> {
     let (checked, published) = tokio::join!(store.check(), catalogs::published(store, space));
     checked?;
     let published = published?;
@@ -561,7 +564,8 @@ async fn begin(
     let (published, log) = (published?, log?);
     same?;
     let catalog = published.in_force(catalog);
-    Ok((LiveCatalog::new(catalog, published.revision, 1), log, published.since_ms))
+    let published_ms = [published.since_ms, published.newest_ms];
+    Ok((LiveCatalog::new(catalog, published.revision, 1), log, published_ms))
 }
 
 impl Gate {

@@ -8,7 +8,7 @@ use crate::amount::Amount;
 use crate::directory::{DirectoryError, Grant, Tenant, TenantEdit};
 use crate::error::Error;
 use crate::identity::hex;
-use crate::report::{LimitReport, MeterReport, UsageReport};
+use crate::report::{GrantReport, LimitReport, MeterReport, UsageReport};
 
 /// Source of the grants.
 const SOURCE: &str = "reset";
@@ -65,8 +65,29 @@ impl Gate {
         limit: &str,
         reason: &str,
     ) -> Result<Option<Grant>, Error> {
+        self.reset_quota_once(tenant, limit, reason, None).await
+    }
+
+    /// The same for a request with this idempotency key, if it has one: repeated, it gives nothing
+    /// more, whatever was used since. It returns the grant that it has given; `None` where that has
+    /// ended.
+    pub(crate) async fn reset_quota_once(
+        &self,
+        tenant: &Tenant,
+        limit: &str,
+        reason: &str,
+        once: Option<&str>,
+    ) -> Result<Option<Grant>, Error> {
+        let id = once.map(|once| tenant.id_of_reset(once)).transpose()?;
+        let id = id.map(|request| format!("{}{request}", begin_of_id(limit)));
         for _ in 0..ATTEMPTS {
-            let Some((grant, edit)) = self.reset_now(tenant, limit, reason).await? else {
+            if let Some(id) = &id
+                && let Some(given) = tenant.grant_given(id).await?
+            {
+                return Ok(given);
+            }
+            let made = self.reset_now(tenant, limit, (reason, id.as_deref())).await?;
+            let Some((grant, edit)) = made else {
                 return Ok(None);
             };
             match edit.save().await {
@@ -92,7 +113,7 @@ impl Gate {
         limit: &str,
         reason: &str,
     ) -> Result<Option<Grant>, Error> {
-        let Some((grant, edit)) = self.reset_now(tenant, limit, reason).await? else {
+        let Some((grant, edit)) = self.reset_now(tenant, limit, (reason, None)).await? else {
             return Ok(None);
         };
         edit.rehearse().await?;
@@ -105,7 +126,7 @@ impl Gate {
         &self,
         tenant: &Tenant,
         limit: &str,
-        reason: &str,
+        (reason, id): (&str, Option<&str>),
     ) -> Result<Option<(Grant, TenantEdit)>, Error> {
         let handle = self.tenant(&tenant.record().id).await?;
         // What another process gave a moment ago is not in this one's memory yet.
@@ -117,7 +138,7 @@ impl Gate {
         let report = self.usage_report(&Identified::from(&handle)).await?;
         let (meter, quota) = find(&report, limit)?;
         let made = Reset { meter, quota, version };
-        Ok(made.grant(reason).map(|grant| {
+        Ok(made.grant(reason, id).map(|grant| {
             // No grant beside one that is not in the report.
             let edit = tenant.edit().only_of(version);
             let edit = edit.grant(grant.clone()).note(reason);
@@ -160,17 +181,24 @@ struct Reset<'a> {
 }
 
 impl Reset<'_> {
-    /// The grant after which as much is left as at the start of the window.
-    fn grant(&self, reason: &str) -> Option<Grant> {
+    /// The grant after which as much is left as at the start of the window, with this id, or one
+    /// of the state that was read.
+    fn grant(&self, reason: &str, id: Option<&str>) -> Option<Grant> {
         let quota = self.quota;
         let limit = quota.limit?;
         // What is set aside comes back by itself, or is used after the reset.
         let used = quota.used.atoms().min(limit.atoms()).saturating_sub(self.meter.held.atoms());
         let used = used.saturating_add(quota.debt.atoms());
         let start = quota.starts_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let hash = hex(&Sha256::digest(quota.id.as_bytes())[..ID_BYTES]);
-        let of_window = format!("{SOURCE}-{hash}-{}-", start.as_millis());
-        let earlier = self.meter.grants.iter().filter(|it| it.id.starts_with(&of_window));
+        let of_quota = begin_of_id(&quota.id);
+        let of_window = format!("{of_quota}{}-", start.as_millis());
+        // Those of requests with an idempotency key name no window, and end with theirs.
+        let of_request = format!("{of_quota}k");
+        let is_of_window = |grant: &&GrantReport| {
+            grant.id.starts_with(&of_window)
+                || grant.id.starts_with(&of_request) && grant.expires_at == quota.resets_at
+        };
+        let earlier = self.meter.grants.iter().filter(is_of_window);
         let left = earlier.fold(0_u64, |left, grant| {
             left.saturating_add(grant.limit.atoms().saturating_sub(grant.used.atoms()))
         });
@@ -178,10 +206,15 @@ impl Reset<'_> {
         if units == 0 {
             return None;
         }
-        let id = format!("{of_window}{}", self.version);
+        let id = id.map_or_else(|| format!("{of_window}{}", self.version), str::to_owned);
         let grant = Grant::new(id, &*self.meter.name, units).source(SOURCE).note(reason);
         Some(quota.resets_at.into_iter().fold(grant, Grant::expires))
     }
+}
+
+/// How the ids of a quota's grants begin.
+fn begin_of_id(limit: &str) -> String {
+    format!("{SOURCE}-{}-", hex(&Sha256::digest(limit.as_bytes())[..ID_BYTES]))
 }
 
 /// The whole units that hold so many atoms, of the scale of an amount.

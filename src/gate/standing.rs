@@ -31,6 +31,7 @@ use crate::sheets::sheet::Sheet;
 use crate::sheets::unpaid::Still;
 use crate::table::Table;
 use crate::telemetry;
+use crate::wire::reason_word;
 
 /// The state of this many limits needs no allocation.
 pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
@@ -99,7 +100,7 @@ impl Inner {
         let none = || "".into();
         let plan = of.map_or_else(none, |of| of.sheet.policy.plan.name.clone());
         let route = of.map_or_else(none, |of| route_name(&of.sheet, of.route));
-        telemetry::decision(&plan, &route, outcome, &none());
+        telemetry::decision(&plan, &route, outcome, (reason_word(&reason), &none()));
         let mut refusal = self.refusal(reason, of.map(|of| &*of.sheet));
         if let Some(of) = of {
             of.sheet.name_in(&mut refusal);
@@ -169,8 +170,8 @@ impl Inner {
     }
 
     /// Counts a refusal by this limit.
-    pub(super) fn count_refused(&self, of: &HoldContext, by: &Limit) {
-        self.count_decision(of, telemetry::AdmissionOutcome::Refused, by);
+    pub(super) fn count_refused(&self, of: &HoldContext, by: &Limit, reason: &Reason) {
+        self.count_decision(of, telemetry::AdmissionOutcome::Refused, (reason, by));
     }
 
     /// Counts an admission, through a handle that the route's rules keep.
@@ -187,7 +188,7 @@ impl Inner {
                 plan,
                 &route,
                 telemetry::AdmissionOutcome::Allowed,
-                &"".into(),
+                ("", &"".into()),
             )
         };
         rules.admitted.get_or_init(make).count();
@@ -197,19 +198,27 @@ impl Inner {
     pub(crate) fn count_cut(&self, of: &HoldContext, refusal: &Refusal) {
         let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |limit| limit.name.clone());
         let (plan, route) = (&of.sheet.policy.plan.name, route_name(&of.sheet, of.route));
-        telemetry::decision(plan, &route, telemetry::AdmissionOutcome::Refused, &limit);
+        let why = (reason_word(&refusal.reason), &limit);
+        telemetry::decision(plan, &route, telemetry::AdmissionOutcome::Refused, why);
         self.log_cut(of, refusal, self.clock.now());
     }
 
     /// Counts what enforcement would have refused.
     pub(super) fn count_shadow(&self, of: &HoldContext, refused: &LimitRefused) {
-        self.count_decision(of, telemetry::AdmissionOutcome::Shadowed, &refused.by);
+        let why = (&refused.reason, &refused.by);
+        self.count_decision(of, telemetry::AdmissionOutcome::Shadowed, why);
     }
 
-    fn count_decision(&self, of: &HoldContext, outcome: telemetry::AdmissionOutcome, by: &Limit) {
+    fn count_decision(
+        &self,
+        of: &HoldContext,
+        outcome: telemetry::AdmissionOutcome,
+        (reason, by): (&Reason, &Limit),
+    ) {
         let policy = &of.sheet.policy;
         let limit = limit_name(policy, *by);
-        telemetry::decision(&policy.plan.name, &route_name(&of.sheet, of.route), outcome, &limit);
+        let (route, why) = (route_name(&of.sheet, of.route), (reason_word(reason), &limit));
+        telemetry::decision(&policy.plan.name, &route, outcome, why);
     }
 
     /// Every limit that holds for a request of this route, as it stands now.

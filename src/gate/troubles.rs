@@ -5,10 +5,17 @@ use std::time::{Duration, SystemTime};
 
 use super::Inner;
 use super::health::Trouble;
+use crate::clock::time_at;
 
 /// How much longer than two flushes usage may wait before it is called late: as long as a store
 /// that is throttled for a moment takes.
 const LATE: Duration = Duration::from_secs(10);
+
+/// How far the clock may be behind that of the process that published the plans in force.
+const BEHIND_MS: i64 = 60_000;
+
+/// No release is older: the begin of 2026.
+const RELEASED_MS: i64 = 1_767_225_600_000;
 
 impl Inner {
     /// What is wrong with the gate, apart from its alerts.
@@ -29,8 +36,18 @@ impl Inner {
         }
         #[cfg(feature = "stripe")]
         if let Some(billing) = &self.outbound.billing {
-            billing.last_report.troubles(troubles);
+            billing.last_report.troubles(self.clock.now().wall_ms, troubles);
         }
+        troubles.extend(self.wrong_clock());
+    }
+
+    /// A wall clock that is behind what is past for certain.
+    fn wrong_clock(&self) -> Option<Trouble> {
+        let now_ms = self.clock.now().wall_ms;
+        let not_before_ms = self.catalogs.published_ms().max(RELEASED_MS);
+        let is_behind = now_ms.saturating_add(BEHIND_MS) < not_before_ms;
+        let (says, not_before) = (time_at(now_ms), time_at(not_before_ms));
+        is_behind.then_some(Trouble::Clock { says, not_before })
     }
 
     /// Age of the oldest usage that is not written yet.

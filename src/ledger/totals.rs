@@ -24,11 +24,13 @@ use crate::quota::lease::Writer;
 use crate::sheets::use_row::RowAtoms;
 use crate::store::{Store, StoreError};
 
+mod busiest;
 mod dated;
 #[cfg(feature = "stripe")]
 mod examine;
 mod registry;
 mod seal_all;
+pub(crate) use busiest::RankedLimit;
 #[cfg(feature = "stripe")]
 pub(crate) use examine::Examined;
 use registry::MonthsSeen;
@@ -56,6 +58,7 @@ pub(crate) struct Ledger {
     /// Readings in progress, each shared by all that wait for it: of the logs, and of a tenant's
     /// claims.
     reading: Flights<Option<Surrogate>, Result<(), StoreError>>,
+    ranking: busiest::Ranking,
 }
 
 /// Usage of one meter on one day, over all writers.
@@ -115,7 +118,8 @@ impl Ledger {
     pub(crate) fn new(store: Arc<dyn Store>, writer: Writer) -> Self {
         let (fold, read_at_ms) = (Mutex::default(), AtomicI64::new(i64::MIN));
         let (since_ms, reading) = (i64::MIN, Flights::default());
-        Self { store, writer, fold, read_at_ms, since_ms, reading }
+        let ranking = busiest::Ranking::new();
+        Self { store, writer, fold, read_at_ms, since_ms, reading, ranking }
     }
 
     /// Sets when the first catalog was published (Unix milliseconds): months from before are only

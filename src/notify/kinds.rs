@@ -21,6 +21,8 @@ pub(crate) const BILLING_LATE: &str = "tallygate.billing.late";
 #[cfg(feature = "stripe")]
 pub(crate) const BILLING_WAITS: &str = "tallygate.billing.waits";
 #[cfg(feature = "stripe")]
+pub(crate) const BILLING_OLD: &str = "tallygate.billing.old";
+#[cfg(feature = "stripe")]
 pub(crate) const BILLING_DRIFT: &str = "tallygate.billing.drift";
 /// What `tallygate alerts test` sends; every destination takes it.
 pub(crate) const TEST: &str = "tallygate.test";
@@ -205,6 +207,8 @@ mod tests {
             BILLING_LATE,
             #[cfg(feature = "stripe")]
             BILLING_WAITS,
+            #[cfg(feature = "stripe")]
+            BILLING_OLD,
             #[cfg(feature = "stripe")]
             BILLING_DRIFT,
         ];

@@ -130,7 +130,13 @@ const REDUCED: &str = "https://iana.org/assignments/http-problem-types#temporary
 impl Mapping {
     /// The default mapping of a reason.
     pub fn of(reason: &Reason) -> Self {
-        let (status, grpc, problem, title, retry) = match reason {
+        let (status, grpc, problem, title, retry) = Self::parts(reason);
+        Self { status, grpc, problem: problem.into(), title: title.into(), retry }
+    }
+
+    /// Status, code, problem type and title, and whether waiting helps.
+    fn parts(reason: &Reason) -> (u16, &'static str, &'static str, &'static str, bool) {
+        match reason {
             Reason::Unidentified => (401, "UNAUTHENTICATED", "about:blank", "Unauthorized", false),
             Reason::Exhausted => {
                 (429, "RESOURCE_EXHAUSTED", QUOTA_EXCEEDED, "Quota exceeded", true)
@@ -190,8 +196,15 @@ impl Mapping {
             Reason::NotMetered(_) => {
                 (500, "INTERNAL", "/problems/not-metered", "Misconfigured meter", false)
             }
-        };
-        Self { status, grpc, problem: problem.into(), title: title.into(), retry }
+        }
+    }
+}
+
+/// A reason's word in logs and metrics: the last part of its problem's type.
+pub(crate) fn reason_word(reason: &Reason) -> &'static str {
+    match Mapping::parts(reason).2 {
+        "about:blank" => "unidentified", // its problem has no type of its own
+        problem => problem.rsplit(['/', '#']).next().unwrap_or(problem),
     }
 }
 

@@ -75,3 +75,26 @@ async fn a_gate_that_closes_is_not_ready() {
     assert!(!health.is_ready());
     assert_eq!(Health::to_string(&health), "the gate is closing");
 }
+
+/// The check that `doctor` has: a clock that shows what is past for certain.
+#[tokio::test]
+async fn a_clock_behind_the_plans_in_force_is_told_until_it_is_set() {
+    let store = Faulty::scripted(Memory::new(), []);
+    let open = async |at_ms: i64| {
+        let clock = ManualClock::at_unix_ms(at_ms);
+        let builder = testing::builder(PLANS).store(store.clone()).clock(clock.clone());
+        (builder.open().await.unwrap(), clock)
+    };
+    let (first, _clock) = open(testing::START_MS).await;
+    assert_eq!(first.health().troubles, []);
+    // Another process, an hour behind; and one that is behind by less than clocks differ.
+    let (late, _clock) = open(testing::START_MS - 59_000).await;
+    assert_eq!(late.health().troubles, []);
+    let (behind, clock) = open(testing::START_MS - 3_600_000).await;
+    let health = behind.health();
+    let [Trouble::Clock { .. }] = &*health.troubles else { panic!("{health:?}") };
+    assert!(health.is_ready());
+    assert!(health.to_string().starts_with("the clock is wrong: it says "), "{health}");
+    clock.advance(Duration::from_secs(3_600));
+    assert_eq!(behind.health().troubles, []);
+}

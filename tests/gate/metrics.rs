@@ -98,12 +98,13 @@ fn a_decision_is_counted_by_its_outcome() {
         for admitted in [true, true, true, false] {
             assert_eq!(ask(&gate).await, admitted);
         }
-        let of = |outcome, policy| {
-            let labels = format!("plan=free route=default outcome={outcome} policy={policy}");
+        let of = |outcome, why| {
+            let labels = format!("plan=free route=default outcome={outcome} {why}");
             seen.get(Metric::Decisions, &labels)
         };
-        assert_eq!(of("allowed", ""), Some(3), "{:?}", seen.0);
-        assert_eq!(of("refused", "requests/day"), Some(1), "{:?}", seen.0);
+        assert_eq!(of("allowed", "reason= policy="), Some(3), "{:?}", seen.0);
+        let by_quota = "reason=quota-exceeded policy=requests/day";
+        assert_eq!(of("refused", by_quota), Some(1), "{:?}", seen.0);
     });
 }
 
@@ -168,10 +169,51 @@ fn what_is_refused_without_a_limit_is_counted_too() {
         store.outage(true);
         assert!(gate.admit(Ask::new(&acme, "job").cost("requests", 1)).await.is_err());
         let of = |labels| seen.get(Metric::Decisions, labels);
-        let unknown = "plan= route= outcome=unidentified policy=";
-        let away = "plan=free route=default outcome=unavailable policy=";
+        let unknown = "plan= route= outcome=unidentified reason=unidentified policy=";
+        let away =
+            "plan=free route=default outcome=unavailable reason=temporary-reduced-capacity policy=";
         assert_eq!((of(unknown), of(away)), (Some(1), Some(1)), "{:?}", seen.0);
         assert!(seen.get(Metric::LeaseWait, "outcome=away").is_some(), "{:?}", seen.0);
+    });
+}
+
+/// Each by the word of its problem's type: no text of a caller is a label.
+#[test]
+fn a_refusal_is_counted_by_its_reason() {
+    const PLANS: &str = "default-plan = \"free\"\n\
+        [meter.jobs]\n\
+        [route.export]\nmatch = \"GET /export\"\nneeds = \"export\"\n\
+        [plan.free]\nquota.requests = \"10/day\"\nquota.jobs = \"0/once\"\n\
+        [plan.trial]\nextends = \"free\"\nexpires = \"1d\"";
+    recorded(async |seen| {
+        let (gate, clock) = testing::gate_with(PLANS, Memory::new());
+        let handler = tower::service_fn(async |_: Request<Empty<Bytes>>| {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let call = Request::get("/export").header("x-tenant", "acme").body(Empty::new()).unwrap();
+        let answer = GateLayer::new(&gate).layer(handler).oneshot(call).await.unwrap();
+        assert_eq!(answer.status(), 403);
+        let job = async |tenant: &str, meter: &str| {
+            let tenant = gate.tenant(tenant).await.unwrap();
+            let refused = gate.admit(Ask::new(&tenant, "job").cost(meter, 1)).await;
+            refused.map(tallygate::Permit::settle).unwrap_err();
+        };
+        job("acme", "jobs").await;
+        gate.directory().tenant("late").plan("trial").save().await.unwrap();
+        gate.admit(Ask::new(&gate.tenant("late").await.unwrap(), "job")).await.unwrap().settle();
+        clock.advance(std::time::Duration::from_secs(2 * 86_400));
+        job("late", "requests").await;
+        gate.directory().tenant("bad").save().await.unwrap().suspend("abuse").await.unwrap();
+        job("bad", "requests").await;
+        let of = |plan: &str, route: &str, why: &str| {
+            let labels = format!("plan={plan} route={route} outcome=refused {why}");
+            let counted = seen.get(Metric::Decisions, &labels);
+            assert_eq!(counted, Some(1), "{labels}: {:?}", seen.0);
+        };
+        of("free", "export", "reason=feature-not-in-plan policy=");
+        of("free", "default", "reason=payment-required policy=jobs/once");
+        of("trial", "default", "reason=payment-required policy=");
+        of("free", "default", "reason=suspended policy=");
     });
 }
 
@@ -189,7 +231,7 @@ fn a_stream_that_is_cut_is_refused_once() {
         let layered = GateLayer::new(&gate).layer(stream);
         let body = layered.oneshot(request).await.unwrap().into_body();
         body.collect().await.unwrap_err();
-        let cut = "plan=free route=default outcome=refused policy=egress/day";
+        let cut = "plan=free route=default outcome=refused reason=quota-exceeded policy=egress/day";
         assert_eq!(seen.get(Metric::Decisions, cut), Some(1), "{:?}", seen.0);
     });
 }

@@ -211,6 +211,13 @@ pub(crate) enum Plans {
         old: PathBuf,
         /// The plan file after
         new: PathBuf,
+        /// Also name the tenants whose use of the windows that are open would newly be refused, or
+        /// billed more, by the store
+        #[arg(long)]
+        tenants: bool,
+        /// The same by a log of decisions, decided again under both files
+        #[arg(long, value_name = "FILE", conflicts_with = "tenants")]
+        log: Option<PathBuf>,
     },
 }
 
@@ -424,6 +431,15 @@ pub(crate) struct TenantList {
     /// Only ids after this one
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     pub(crate) after: String,
+    /// Only tenants on this plan now, also by default
+    #[arg(long)]
+    pub(crate) plan: Option<String>,
+    /// Only tenants of this status: active, suspended, trial-over, payment-required
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// Only tenants of this payment state: good, trialing, past-due, unpaid, canceled
+    #[arg(long)]
+    pub(crate) payment: Option<String>,
     /// Most tenants
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: u64,

@@ -1,8 +1,12 @@
 //! How far long work is: a line on standard error, at a terminal only, and gone when it ends.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often work that says nothing of itself is drawn.
+const TURN: Duration = Duration::from_millis(200);
 
 /// The line. It draws nothing by itself: there is no thread behind it.
 #[derive(Debug)]
@@ -21,6 +25,20 @@ impl Progress {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
         })
+    }
+
+    /// Shows what is being done, and for how long, until this has ended.
+    pub(crate) async fn during<T>(prints: bool, what: &str, work: impl Future<Output = T>) -> T {
+        let line = Self::begin(prints);
+        line.say(what.to_owned());
+        let mut work = std::pin::pin!(work);
+        for turn in 1_u32.. {
+            match tokio::time::timeout(TURN, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => line.say(format!("{what}: {} s", (TURN * turn).as_secs())),
+            }
+        }
+        work.await
     }
 
     /// Shows this text of ours.

@@ -13,6 +13,7 @@ use tallygate::billing::audit::{Audit, Gap, Line};
 use super::Ran;
 use crate::failure::code;
 use crate::output::{Colour, Output, Table, say};
+use crate::progress::Progress;
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::written;
@@ -26,7 +27,7 @@ pub(super) use stripe::run as stripe;
 /// `audit`.
 pub(super) async fn audit(out: Output, settings: &Settings) -> Ran {
     with_gate(settings, For::Audit, async |gate| {
-        let audit = gate.audit().await?;
+        let audit = Progress::during(false, "auditing", gate.audit()).await?;
         if out.json {
             out.document(&audit_json(&audit))?;
         } else {

@@ -12,6 +12,7 @@ use crate::args::Restore;
 use crate::ask;
 use crate::failure::{Failure, code};
 use crate::output::{Output, Table, say};
+use crate::progress::Progress;
 use crate::service::{hand_in, is_made, no_store};
 use crate::settings::{Settings, StoreAt};
 
@@ -20,6 +21,9 @@ const OF_A_TABLE: &str = "\
     a table of DynamoDB is backed up by AWS\nhelp: point-in-time recovery, which `tallygate infra \
     template` switches on, or `aws dynamodb create-backup`; once AWS has restored it into a table, \
     name that in the service file and run `tallygate restore --yes`";
+
+/// What is said while a store is made fit for use.
+const RESTORING: &str = "ending the logs and leases of the copy";
 
 /// `backup`.
 pub(super) async fn backup(out: Output, settings: &Settings, to: &Path, dry_run: bool) -> Ran {
@@ -33,7 +37,11 @@ pub(super) async fn backup(out: Output, settings: &Settings, to: &Path, dry_run:
         return Err(Failure::conflict(text + "\nhelp: name a new file"));
     }
     let store = Redb::open(path).map_err(held)?;
-    let copied = if dry_run { store.counted() } else { store.back_up(to.to_owned()).await };
+    let copied = if dry_run {
+        store.counted()
+    } else {
+        Progress::during(false, "copying the store", store.back_up(to.to_owned())).await
+    };
     store.close().await?;
     let copied = copied?;
     if dry_run {
@@ -78,7 +86,7 @@ async fn in_place(out: Output, settings: &Settings, what: &Restore, store: &Stor
         return Ok(code::OK);
     }
     let builder = hand_in(Gate::builder(&settings.path), store).await?;
-    let done = builder.restore(since(what)).await?;
+    let done = Progress::during(false, RESTORING, builder.restore(since(what))).await?;
     told(out, settings, None, done, None)
 }
 
@@ -98,7 +106,8 @@ async fn from_file(
         ask::decided(&text, what.how)?;
     }
     let next = Redb::replacement(file, path)?;
-    let made_fit = Gate::builder(&settings.path).store(next.store()).restore(since(what)).await;
+    let builder = Gate::builder(&settings.path).store(next.store());
+    let made_fit = Progress::during(false, RESTORING, builder.restore(since(what))).await;
     let (copied, done) = (next.copy(), made_fit?);
     if what.how.dry_run {
         say("dry run: nothing was written");

@@ -21,7 +21,7 @@ async fn prometheus_scrapes_what_a_gate_has_counted() {
     let page = prometheus::page(State(handle)).await;
     let has = |text: &str| assert!(page.contains(text), "{text}: {page}");
     has("tallygate_units_total{meter=\"jobs\",plan=\"scraped\",outcome=\"used\"} 3");
-    has("plan=\"scraped\",route=\"default\",outcome=\"allowed\",policy=\"\"} 1");
+    has("plan=\"scraped\",route=\"default\",outcome=\"allowed\",reason=\"\",policy=\"\"} 1");
     has(&format!("# HELP {} {}", Metric::Units.name, Metric::Units.help));
     has("tallygate_lease_wait_seconds_bucket{outcome=\"answered\",le=\"0.25\"}");
     has("tallygate_flush_batch_items_bucket{le=\"10\"}");

@@ -201,6 +201,8 @@ async fn tenants(bed: &mut Bed) {
     bed.ask("POST /admin/tenants", "/tenants", 200, new).await;
     bed.ask("GET /admin/tenants", "/tenants?limit=1&prefix=ac", 200, none()).await;
     bed.ask("GET /admin/tenants", "/tenants?after=b", 200, none()).await;
+    let filtered = "/tenants?plan=pro&status=active&payment=good";
+    bed.ask("GET /admin/tenants", filtered, 200, none()).await;
     let change = json!({ "plan": "free", "suspended": true, "reason": "chargeback" });
     let of = "/admin/tenants/{tenant}";
     bed.ask(&format!("PATCH {of}"), "/tenants/globex", 200, change).await;

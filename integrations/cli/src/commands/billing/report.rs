@@ -11,6 +11,7 @@ use crate::args::{Report, Since};
 use crate::commands::Ran;
 use crate::failure::{Failure, code};
 use crate::output::{Colour, Output, Table, say};
+use crate::progress::Progress;
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::written;
@@ -32,7 +33,7 @@ pub(in crate::commands) async fn run(out: Output, settings: &Settings, how: &Rep
                 (false, _) => "this store was never restored: there was nothing to resume",
             });
         }
-        let sent = gate.report_now().await?;
+        let sent = Progress::during(false, "reporting to Stripe", gate.report_now()).await?;
         let rows = open(gate, &sent).await?;
         let verdict = Verdict::of(&sent);
         match out.json {
@@ -57,7 +58,7 @@ impl From<Since> for SentSinceCopy {
 /// What the next report would send.
 async fn waiting(out: Output, settings: &Settings) -> Ran {
     with_gate(settings, For::Audit, async |gate| {
-        let audit = gate.audit().await?;
+        let audit = Progress::during(false, "reading what is owed", gate.audit()).await?;
         let waits = |gap: &Gap| match gap {
             Gap::Waiting { units } => *units,
             _ => 0,

@@ -38,6 +38,12 @@ pub(super) const ROWS: &[Row] = &[
                 by: &["plan", "policy"],
                 only: &[("outcome", "refused")],
             },
+            Panel {
+                title: "Refusals by reason",
+                metric: Metric::Decisions,
+                by: &["reason"],
+                only: &[("outcome", "refused")],
+            },
             panel("Units by meter and plan", Metric::Units, &["meter", "plan", "outcome"]),
             panel("Waits for a lease", Metric::LeaseWait, &["outcome"]),
             panel("Tenants near a limit", Metric::LimitUsed, &["tenant", "limit"]),

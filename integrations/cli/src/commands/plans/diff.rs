@@ -10,8 +10,9 @@ use serde_json::json;
 use tallygate::Feature;
 use toml::{Table as TomlTable, Value};
 
+use super::affected::{self, By};
 use super::given::{self, Given, Limit};
-use super::{feature_word, legal};
+use super::{PlanFile, feature_word, legal};
 use crate::commands::Ran;
 use crate::failure::{Failure, code};
 use crate::output::{Colour, Output, Table, say};
@@ -63,10 +64,22 @@ struct Difference {
     way: Way,
 }
 
-/// Compares two files.
-pub(super) async fn run(out: Output, old: &Path, new: &Path) -> Ran {
-    let (old, new) = (legal(old)?, legal(new)?);
-    let mut found = of_plans(&given::of_file(&old).await?, &given::of_file(&new).await?);
+/// Compares two files, and tenants under them.
+pub(super) async fn run(out: Output, (old, new): (&Path, &Path), by: By) -> Ran {
+    let files = [(old, legal(old)?), (new, legal(new)?)];
+    let whose = affected::find(&files, by).await?;
+    let [(_, old), (_, new)] = &files;
+    let differ = of_files(out, old, new).await?;
+    if let Some(whose) = whose {
+        affected::print(out, &whose)?;
+        return Ok(if differ || !whose.is_empty() { code::DIFFERENCES } else { code::OK });
+    }
+    Ok(if differ { code::DIFFERENCES } else { code::OK })
+}
+
+/// Prints what the files say. Returns whether they differ.
+async fn of_files(out: Output, old: &PlanFile, new: &PlanFile) -> Result<bool, Failure> {
+    let mut found = of_plans(&given::of_file(old).await?, &given::of_file(new).await?);
     found.extend(of_text(&written(&old.text)?, &written(&new.text)?));
     let mut table = Table::new(["PLAN", "WHAT", "OLD", "NEW", "CHANGE"]);
     let dash = || "-".to_owned();
@@ -89,12 +102,12 @@ pub(super) async fn run(out: Output, old: &Path, new: &Path) -> Ran {
     }
     if found.is_empty() {
         say("no differences");
-        return Ok(code::OK);
+        return Ok(false);
     }
     if !out.json {
         out.table(&table)?;
     }
-    Ok(code::DIFFERENCES)
+    Ok(true)
 }
 
 /// What the plans give.

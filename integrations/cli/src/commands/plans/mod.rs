@@ -1,5 +1,6 @@
 //! `plans`: a plan file as the library reads it.
 
+mod affected;
 mod diff;
 mod explain;
 mod given;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tallygate::Feature;
 use tallygate::catalog::{Catalog, PlanErrors, Warning};
+
+use affected::By;
 
 use super::Ran;
 use crate::args::{Global, Plans};
@@ -48,7 +51,14 @@ pub(super) async fn run(out: Output, global: &Global, what: Plans) -> Ran {
             explain::run(out, &settings, &caller, &request).await
         }
         Plans::Simulate(how) => simulate::run(out, &Settings::read(&global.service)?, *how).await,
-        Plans::Diff { old, new } => diff::run(out, &old, &new).await,
+        Plans::Diff { old, new, tenants, log } => {
+            let by = match (tenants, log) {
+                (true, _) => By::Store(Settings::read(&global.service)?),
+                (false, Some(log)) => By::Log(log),
+                (false, None) => By::Files,
+            };
+            diff::run(out, (&old, &new), by).await
+        }
     }
 }
 

@@ -16,10 +16,14 @@ use tallygate::{
 use super::PlanFile;
 use super::traffic::{Call, Verdict, What, unix_ms};
 use crate::failure::{Failure, code};
+use crate::progress::Progress;
 use crate::service::NoCallers;
 
 /// After this long a gate reads its record again.
 const STALE: Duration = Duration::from_secs(60);
+
+/// Decisions between two looks of the line that says how far it is.
+const SAID_EVERY: usize = 1_000;
 
 /// What came of a tenant's calls.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +92,7 @@ pub(super) async fn run(
     PlanFile { text: plans, catalog }: &PlanFile,
     no_scope: &str,
     calls: &[Call],
+    name: &str,
 ) -> Result<Replayed, Failure> {
     let Some(first) = calls.first() else { return Ok(Replayed::default()) };
     let service = format!("[store]\nkind = \"memory\"\n[identity]\nno-scope = {no_scope:?}\n");
@@ -105,7 +110,11 @@ pub(super) async fn run(
         period_ends: HashMap::new(),
     };
     let Replayed { mut came, mut refused_at } = Replayed::default();
-    for call in calls {
+    let line = Progress::begin(false);
+    for (n, call) in calls.iter().enumerate() {
+        if n.is_multiple_of(SAID_EVERY) {
+            line.say(format!("{n} of {} decisions, under {name}", calls.len()));
+        }
         let verdict = replay.decide(call).await?;
         let of = came.entry(call.tenant.clone()).or_default();
         if let Some(plan) = replay.begun_period(&call.tenant).await? {

@@ -118,7 +118,7 @@ async fn under(
     let plans = plan_file.catalog.plans();
     let known: Vec<String> = plans.iter().map(|plan| plan.name.to_string()).collect();
     replay::missing_plans(&known, &traffic.calls, &file)?;
-    let replayed = replay::run(plan_file, no_scope, &traffic.calls).await?;
+    let replayed = replay::run(plan_file, no_scope, &traffic.calls, &file).await?;
     Ok(Under { file, replayed, prices })
 }
 

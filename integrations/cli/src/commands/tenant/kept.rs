@@ -3,8 +3,8 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use tallygate::Gate;
 use tallygate::directory::{Directory, Tenant};
+use tallygate::{Gate, TenantFilter};
 
 use super::change::{Change, Edit, apply, instant};
 use super::shown::{self, Entry};
@@ -38,24 +38,38 @@ pub(super) async fn with_tenants(
     }
 }
 
+/// A page of a list.
+pub(super) struct Listed {
+    pub(super) tenants: Vec<Value>,
+    /// Number of tenants that were read for it.
+    pub(super) read: usize,
+    /// The id after which the next page begins; `None`: this was the last.
+    pub(super) next: Option<String>,
+}
+
 impl Tenants<'_> {
-    /// Tenants in the order of their ids.
+    /// Tenants that match, in the order of their ids.
     pub(super) async fn list(
         &self,
-        prefix: &str,
+        filter: &TenantFilter,
         after: &str,
         most: usize,
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Listed, Failure> {
         match self {
             Self::Store(gate) => {
-                let page = gate.directory().list(prefix, after, most).await?;
-                Ok(page.iter().map(|tenant| shown::json_of(tenant.record())).collect())
+                if let Some(mistake) = gate.filter_mistake(filter) {
+                    return Err(Failure::usage(mistake));
+                }
+                let page = gate.filtered(filter, after, most).await?;
+                let tenants = page.tenants.iter().map(|it| shown::json_of(it.record())).collect();
+                Ok(Listed { tenants, read: page.read, next: page.next })
             }
             Self::Service(client) => {
-                let (prefix, after) = (encoded(prefix), encoded(after));
-                let path = format!("/tenants?prefix={prefix}&after={after}&limit={most}");
-                let page = client.get(&path).await?;
-                Ok(shown::list(&page["tenants"]).iter().map(shown::of_route).collect())
+                let page = client.get(&list_path(filter, after, most)).await?;
+                let tenants = shown::list(&page["tenants"]).iter().map(shown::of_route).collect();
+                let read = page["read"].as_u64().and_then(|read| usize::try_from(read).ok());
+                let next = page["next"].as_str().map(str::to_owned);
+                Ok(Listed { tenants, read: read.unwrap_or_default(), next })
             }
         }
     }
@@ -175,6 +189,17 @@ impl Tenants<'_> {
             }
         }
     }
+}
+
+/// The path of a page of a list, with its query.
+fn list_path(filter: &TenantFilter, after: &str, most: usize) -> String {
+    let TenantFilter { prefix, plan, status, payment } = filter;
+    let asked = [("plan", plan), ("status", status), ("payment", payment)];
+    let mut path = format!("/tenants?prefix={}&after={}", encoded(prefix), encoded(after));
+    for (name, value) in asked.into_iter().filter_map(|(name, it)| Some((name, it.as_ref()?))) {
+        path.push_str(&format!("&{name}={}", encoded(value)));
+    }
+    format!("{path}&limit={most}")
 }
 
 /// Checks a change in a directory.

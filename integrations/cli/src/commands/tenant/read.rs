@@ -1,6 +1,7 @@
 //! What only reads: `list`, `show`, `history`.
 
 use serde_json::json;
+use tallygate::TenantFilter;
 
 use super::kept::with_tenants;
 use super::shown::{self, Entry};
@@ -14,29 +15,38 @@ use crate::service::For;
 /// Tenants of one page of the library, and of a service.
 const PAGE: usize = 1_000;
 
+/// Tenants that a list reads by itself, whatever it finds: a search among more is asked for.
+const MOST_READ: usize = 10_000;
+
 /// `tenant list`.
 pub(super) async fn list(out: Output, place: &Place, which: &TenantList) -> Ran {
     let mut left = match which.all {
         true => usize::MAX,
         false => usize::try_from(which.limit).unwrap_or(usize::MAX),
     };
+    let filter = TenantFilter {
+        prefix: which.prefix.clone(),
+        plan: which.plan.clone(),
+        status: which.status.clone(),
+        payment: which.payment.clone(),
+    };
     with_tenants(place, For::Tenants, async |tenants| {
         let (mut after, mut table) = (which.after.clone(), shown::list_head());
+        let (mut read, mut listed) = (0, 0);
         let more = loop {
-            let most = left.min(PAGE);
-            let page = tenants.list(&which.prefix, &after, most).await?;
-            for tenant in &page {
+            let page = tenants.list(&filter, &after, left.min(PAGE)).await?;
+            for tenant in &page.tenants {
                 match out.json {
                     true => out.document(tenant)?,
                     false => shown::list_row(&mut table, tenant),
                 }
             }
-            left -= page.len().min(left);
-            match page.last() {
-                Some(last) if page.len() == most => after = shown::text(&last["id"]),
-                _ => break false,
-            }
-            if left == 0 {
+            left -= page.tenants.len().min(left);
+            (read, listed) = (read + page.read, listed + page.tenants.len());
+            let Some(next) = page.next else { break false };
+            after = next;
+            // A filter reads tenants that it does not show.
+            if left == 0 || (read >= MOST_READ && !which.all) {
                 break true;
             }
         };
@@ -44,7 +54,9 @@ pub(super) async fn list(out: Output, place: &Place, which: &TenantList) -> Ran 
             out.table(&table)?;
         }
         if more {
-            say(&format!("there may be more: --after {after:?}, or --all"));
+            let of =
+                if read > listed { format!("{read} tenants were read, ") } else { String::new() };
+            say(&format!("{of}there may be more: --after {after:?}, or --all"));
         }
         Ok(code::OK)
     })

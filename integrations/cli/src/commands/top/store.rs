@@ -1,17 +1,18 @@
 //! Tenants of a store that is opened here: what they have used by what is on record, and what is on
 //! its way to Stripe. Neither the state of a service nor its refusals are in a store.
+//!
+//! Without a prefix they are those that have used most, by the usage logs: no other tenant is read.
+//! With one they are read by their ids, and a bounded number of them.
 
-use serde_json::{Value, json};
-use tallygate::report::{LimitReport, UsageReport};
-use tallygate::{Gate, Identified};
+use serde_json::Value;
+use tallygate::Gate;
 
 use super::Reading;
 use super::outbox::Seldom;
 use crate::args::Top;
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
 
-/// Tenants that a reading looks at: each costs reads of the store. A service that runs knows its
-/// tenants without.
+/// Tenants with a prefix that a reading looks at: each costs reads of the store.
 const LOOKED_AT: usize = 1_000;
 
 /// A reader of the store.
@@ -41,29 +42,52 @@ impl StoreReader {
         Self { gate, prefix: what.prefix.clone(), most, outbox }
     }
 
-    /// Reads the first tenants with the prefix.
+    /// Reads the tenants that have used most, or the first ones with the prefix.
     pub(super) async fn read(&self) -> Result<Reading, Failure> {
-        let (read, outbox) = tokio::join!(self.tenants(), self.outbox());
+        let tenants = async {
+            match &*self.prefix {
+                "" => self.busiest().await,
+                prefix => self.named(prefix).await,
+            }
+        };
+        let (read, outbox) = tokio::join!(tenants, self.outbox());
         let (rows, looked_at) = read?;
         let source = match looked_at {
-            LOOKED_AT => format!("the first {LOOKED_AT} tenants of the store; --prefix has others"),
+            LOOKED_AT if !self.prefix.is_empty() => {
+                format!("the first {LOOKED_AT} tenants of the store whose ids begin so")
+            }
             _ => "the store".to_owned(),
         };
         Ok(Reading::of_store(&source, rows, looked_at as u64, outbox))
     }
 
-    /// The tenants in the form of `GET /top`, and how many were looked at.
-    async fn tenants(&self) -> Result<(Vec<Value>, usize), Failure> {
-        let page = self.gate.directory().list(&self.prefix, "", LOOKED_AT).await?;
-        let mut rows = Vec::new();
-        for tenant in &page {
-            let id = &tenant.record().id;
-            let who = Identified::from(&self.gate.tenant(id).await?);
-            rows.extend(row(id, &self.gate.usage_report(&who).await?));
+    /// Those that have used most over all, in the form of `GET /top`, and of how many; where those
+    /// are few, the first ones by their ids too.
+    async fn busiest(&self) -> Result<(Vec<Value>, usize), Failure> {
+        let top = self.gate.top(self.most).await;
+        let Some(compared) = top.compared else {
+            let text = "the usage logs cannot be read\nhelp: tallygate doctor";
+            return Err(Failure::new(code::FAILURE, text));
+        };
+        let mut rows = top.tenants;
+        if rows.len() < self.most {
+            let page = self.gate.directory().list("", "", self.most).await?;
+            let others = self.gate.top_among(&page).await?.tenants;
+            let is_new = |it: &Value| !rows.iter().any(|row| row["id"] == it["id"]);
+            let others: Vec<Value> = others.into_iter().filter(is_new).collect();
+            rows.extend(others);
+            rows.truncate(self.most);
         }
-        rows.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let looked_at = compared.max(rows.len());
+        Ok((rows, looked_at))
+    }
+
+    /// The first ones with a prefix, and how many were looked at.
+    async fn named(&self, prefix: &str) -> Result<(Vec<Value>, usize), Failure> {
+        let page = self.gate.directory().list(prefix, "", LOOKED_AT).await?;
+        let mut rows = self.gate.top_among(&page).await?.tenants;
         rows.truncate(self.most);
-        Ok((rows.into_iter().map(|(_, row)| row).collect(), page.len()))
+        Ok((rows, page.len()))
     }
 
     async fn outbox(&self) -> Value {
@@ -79,29 +103,4 @@ impl StoreReader {
             Outbox::Open(_) => Value::Null,
         }
     }
-}
-
-/// The largest used share of a quota of the whole tenant, and the tenant in the form of `GET /top`.
-fn row(id: &str, report: &UsageReport) -> Option<(f64, Value)> {
-    let limits = report.meters.iter().flat_map(|meter| &meter.limits);
-    let of_tenant = limits.filter(|limit| &*limit.scope == "tenant");
-    let shares = of_tenant.filter_map(|limit| Some((share(limit)?, limit)));
-    let (share, limit) = shares.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    let row = json!({
-        "id": id,
-        "plan": &*report.plan,
-        "status": &*report.status,
-        "share": (share * 1_000.0).floor() / 1_000.0,
-        "limit": serde_json::to_value(limit).unwrap_or_default(),
-    });
-    Some((share, row))
-}
-
-fn share(limit: &LimitReport) -> Option<f64> {
-    let of = limit.limit.filter(|it| !it.is_zero())?;
-    let number = |text: String| match text.split_once('/') {
-        Some((over, under)) => Some(over.parse::<f64>().ok()? / under.parse::<f64>().ok()?),
-        None => text.parse().ok(),
-    };
-    Some(number(limit.used.to_string())? / number(of.to_string())?)
 }

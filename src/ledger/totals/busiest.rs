@@ -1,0 +1,368 @@
+//! Tenants by what is on record of their limits, over all writers: the candidates for a list of
+//! those that are nearest to one, found without a look at those that used nothing.
+//!
+//! Each record of a log has the total of every pool that changed. Of those only the newest window
+//! of each quota of a whole tenant is kept, some 100 bytes for each, from the first question on;
+//! what is asked later reads only what is new in the logs. No tenant's record is read: how much a
+//! tenant may use is not known here, so a total counts by the smallest limit of any plan that it
+//! does not exceed, and by itself.
+//!
+//! Use under an idempotency key is drawn from pools like any other, and is in their totals.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use super::super::log;
+use super::super::record::Rows;
+use super::{Fold, Ledger, locked};
+use crate::ids::{Surrogate, WriterId};
+use crate::quota::lease::Writer;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// A ranking younger than this is not read again: an operator's screen asks every two seconds, and
+/// of a table each log that may have grown is a query.
+const RANKED_MS: i64 = 10_000;
+
+/// Parts of the totals, by the tenant's id: between two of them other tasks have a turn, so that
+/// none waits for longer than it takes to walk a 64th of all.
+const PARTS: usize = 64;
+
+/// The least number of candidates by each order of each limit.
+const LEAST: usize = 8;
+
+/// A quota of the plan file, as far as a ranking needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RankedLimit {
+    /// Its words: `requests/month`.
+    pub(crate) id: Arc<str>,
+    /// What the plans allow, in atoms, ascending.
+    pub(crate) allowed: Vec<u64>,
+    /// No window that began before this Unix millisecond is open.
+    pub(crate) since_ms: i64,
+}
+
+/// The tenants that come first. [`Ledger::busiest`] returns them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Busiest {
+    /// Unordered.
+    pub(crate) tenants: BTreeSet<Surrogate>,
+    /// Number of tenants that were compared: all with use of a limit in a window that is open.
+    pub(crate) compared: usize,
+}
+
+/// What was read for rankings so far.
+#[derive(Default)]
+pub(super) struct Ranking {
+    /// Positions in the logs; holds no rows.
+    fold: Mutex<Fold>,
+    totals: Vec<Mutex<Totals>>,
+    limits: Mutex<Vec<Arc<str>>>,
+    /// The last ranking, with its time; locked while the next is made, so that one reading serves
+    /// all who ask.
+    last: tokio::sync::Mutex<Option<(i64, Arc<Busiest>)>>,
+}
+
+/// By tenant and limit.
+type Totals = HashMap<(Surrogate, u16), Total>;
+
+/// What writers have counted in the newest window of a limit: nearly always there is one.
+struct Total {
+    start_ms: i64,
+    first: (WriterId, u64),
+    others: Vec<(WriterId, u64)>,
+}
+
+impl Total {
+    /// A writer's total of a window; those of older ones no longer count.
+    fn take(&mut self, of: WriterId, start_ms: i64, total: u64) {
+        if start_ms > self.start_ms {
+            *self = Self { start_ms, first: (of, total), others: Vec::new() };
+        } else if start_ms == self.start_ms {
+            let mut known = std::iter::once(&mut self.first).chain(&mut self.others);
+            match known.find(|(writer, _)| *writer == of) {
+                Some((_, known)) => *known = total.max(*known),
+                None => self.others.push((of, total)),
+            }
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.others.iter().fold(self.first.1, |sum, (_, n)| sum.saturating_add(*n))
+    }
+}
+
+impl Ranking {
+    pub(super) fn new() -> Self {
+        Self { totals: (0..PARTS).map(|_| Mutex::default()).collect(), ..Self::default() }
+    }
+
+    fn take(&self, rows: Rows, of: WriterId) {
+        for (pool, row) in rows.pools {
+            // Shares within a tenant, and units that were given, are no quota of a tenant.
+            if pool.scope != 0 || row.total == 0 || pool.limit.starts_with("grant/") {
+                continue;
+            }
+            let Some(limit) = self.number(&pool.limit) else { continue };
+            let mut part = locked_part(&self.totals[part_of(pool.tenant)]);
+            let new = Total { start_ms: pool.start_ms, first: (of, row.total), others: Vec::new() };
+            part.entry((pool.tenant, limit))
+                .and_modify(|total| total.take(of, pool.start_ms, row.total))
+                .or_insert(new);
+        }
+    }
+
+    /// The number of a limit's id; `None`: there are as many as a number can tell apart.
+    fn number(&self, id: &Arc<str>) -> Option<u16> {
+        let mut limits = self.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = limits.iter().position(|known| known == id).unwrap_or_else(|| {
+            limits.push(id.clone());
+            limits.len() - 1
+        });
+        u16::try_from(known).ok()
+    }
+
+    /// The candidates among what has been read.
+    async fn first(&self, limits: &[RankedLimit], most: usize) -> Busiest {
+        let ids = self.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let by_number = |id: &Arc<str>| limits.iter().position(|limit| limit.id == *id);
+        let by_number: Vec<Option<usize>> = ids.iter().map(by_number).collect();
+        let each = (most / (2 * limits.len().max(1))).max(LEAST);
+        let mut found: Vec<[First; 2]> =
+            limits.iter().map(|_| [First::new(each), First::new(each)]).collect();
+        let mut compared = 0;
+        for part in &self.totals {
+            {
+                let part = locked_part(part);
+                let mut whose = Vec::new();
+                for ((tenant, limit), total) in &*part {
+                    let Some(at) = by_number[usize::from(*limit)] else { continue };
+                    if total.start_ms < limits[at].since_ms {
+                        continue;
+                    }
+                    let sum = total.sum();
+                    found[at][0].offer(share(sum, &limits[at].allowed), *tenant);
+                    found[at][1].offer(sum, *tenant);
+                    whose.push(*tenant);
+                }
+                whose.sort_unstable();
+                whose.dedup();
+                compared += whose.len();
+            }
+            tokio::task::yield_now().await;
+        }
+        let tenants = found.into_iter().flatten().flat_map(First::tenants).collect();
+        Busiest { tenants, compared }
+    }
+}
+
+/// Of the smallest limit that the total does not exceed, in millionths; of the largest one if it
+/// exceeds them all.
+fn share(total: u64, allowed: &[u64]) -> u64 {
+    let next = allowed.partition_point(|limit| *limit < total);
+    let of = allowed.get(next).or(allowed.last()).copied().filter(|it| *it > 0);
+    let millionths = |of: u64| u128::from(total) * 1_000_000 / u128::from(of);
+    of.map_or(0, |of| u64::try_from(millionths(of)).unwrap_or(u64::MAX))
+}
+
+/// Those with the largest numbers.
+struct First {
+    most: usize,
+    kept: BinaryHeap<Reverse<(u64, Surrogate)>>,
+}
+
+impl First {
+    fn new(most: usize) -> Self {
+        Self { most, kept: BinaryHeap::with_capacity(most + 1) }
+    }
+
+    fn offer(&mut self, number: u64, tenant: Surrogate) {
+        let is_full = self.kept.len() >= self.most;
+        if is_full && self.kept.peek().is_some_and(|least| least.0.0 >= number) {
+            return;
+        }
+        self.kept.push(Reverse((number, tenant)));
+        if is_full {
+            self.kept.pop();
+        }
+    }
+
+    fn tenants(self) -> impl Iterator<Item = Surrogate> {
+        self.kept.into_iter().map(|Reverse((_, tenant))| tenant)
+    }
+}
+
+fn part_of(tenant: Surrogate) -> usize {
+    usize::try_from(tenant.as_u128() % PARTS as u128).unwrap_or(0)
+}
+
+/// A panic leaves nothing half done in a part.
+fn locked_part(part: &Mutex<Totals>) -> std::sync::MutexGuard<'_, Totals> {
+    part.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Ledger {
+    /// Tenants among which those are that have used most of one of these limits, by what is on
+    /// record: some `most` of them, or more where there are many limits. Reads what is new in the
+    /// logs, at most every [`RANKED_MS`], and nothing of any tenant.
+    pub(crate) async fn busiest(
+        &self,
+        limits: &[RankedLimit],
+        most: usize,
+        now_ms: i64,
+    ) -> Result<Arc<Busiest>, StoreError> {
+        let mut last = self.ranking.last.lock().await;
+        if let Some((at_ms, busiest)) = &*last
+            && (0..RANKED_MS).contains(&now_ms.saturating_sub(*at_ms))
+        {
+            return Ok(busiest.clone());
+        }
+        self.read_pools(now_ms).await?;
+        let busiest = Arc::new(self.ranking.first(limits, most).await);
+        *last = Some((now_ms, busiest.clone()));
+        Ok(busiest)
+    }
+
+    /// Reads on in every log that has not ended.
+    async fn read_pools(&self, now_ms: i64) -> Result<(), StoreError> {
+        let ranking = &self.ranking;
+        for incarnation in self.writers(&ranking.fold, now_ms).await? {
+            let (from, mut keys) = {
+                let mut fold = locked(&ranking.fold);
+                if fold.ended.contains(&incarnation) {
+                    continue;
+                }
+                let from = fold.next.get(&incarnation).copied().unwrap_or(0);
+                (from, fold.keys.remove(&incarnation).unwrap_or_default())
+            };
+            let writer = Writer { incarnation, space: self.writer.space.clone() };
+            let take = |_, rows, of| ranking.take(rows, of);
+            let read = log::read_on(&*self.store, &writer, from, &mut keys, take).await;
+            let log::End { next, sealed } = match read {
+                Ok(end) => end,
+                // The audit names it; the others are shown all the same.
+                Err(error) if error.kind == StoreErrorKind::Corrupt => continue,
+                Err(error) => return Err(error),
+            };
+            let mut fold = locked(&ranking.fold);
+            fold.came_to(incarnation, next, (!sealed).then_some(keys));
+            if sealed {
+                fold.ended.insert(incarnation);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::log::LogWriter;
+    use crate::ledger::record::PoolRow;
+    use crate::quota::pool::PoolId;
+    use crate::store::layout::Space;
+    use crate::store::{Memory, Store};
+    use crate::testing::Faulty;
+
+    /// 2026-03-17 12:00 UTC, and the begin of that month.
+    const NOW_MS: i64 = 1_773_748_800_000;
+    const MONTH_MS: i64 = 1_772_323_200_000;
+
+    fn limit(allowed: &[u64]) -> RankedLimit {
+        let id = "requests/month".into();
+        RankedLimit { id, allowed: allowed.to_vec(), since_ms: MONTH_MS }
+    }
+
+    fn rows(totals: impl IntoIterator<Item = (u128, i64, u64)>) -> Rows {
+        let row = |(tenant, start_ms, total)| {
+            let limit = "requests/month".into();
+            let pool = PoolId { tenant: Surrogate::test(tenant), limit, scope: 0, start_ms };
+            (pool, PoolRow { total, ceiling: total })
+        };
+        Rows { pools: totals.into_iter().map(row).collect(), ..Rows::default() }
+    }
+
+    async fn record(store: &Faulty, log: &mut LogWriter, rows: &Rows) {
+        for body in rows.pack(NOW_MS, None) {
+            let written = store.write(log.slot(&body)).await.unwrap();
+            log.wrote(&body, written).unwrap();
+        }
+    }
+
+    async fn ids(ledger: &Ledger, allowed: &[u64], now_ms: i64) -> BTreeSet<Surrogate> {
+        let busiest = ledger.busiest(&[limit(allowed)], 16, now_ms).await.unwrap();
+        busiest.tenants.clone()
+    }
+
+    fn of(tenants: &[u128]) -> BTreeSet<Surrogate> {
+        tenants.iter().map(|n| Surrogate::test(*n)).collect()
+    }
+
+    #[tokio::test]
+    async fn writers_add_up_and_windows_that_are_past_do_not_count() {
+        let store = Faulty::scripted(Memory::new(), []);
+        let space = Space::new("test");
+        let mut logs = Vec::new();
+        for _ in 0..2 {
+            logs.push(LogWriter::begin(&store, space.clone(), NOW_MS).await.unwrap());
+        }
+        let many = (0..100).map(|n| (n, MONTH_MS, 10));
+        record(&store, &mut logs[0], &rows(many.chain([(500, MONTH_MS - 1, 999)]))).await;
+        // Each half of it is less than what others have used.
+        record(&store, &mut logs[0], &rows([(600, MONTH_MS, 8)])).await;
+        record(&store, &mut logs[1], &rows([(600, MONTH_MS, 8), (601, MONTH_MS, 9)])).await;
+        let ledger = Ledger::new(Arc::new(store.clone()), logs[0].writer().clone());
+        let found = ids(&ledger, &[1_000], NOW_MS).await;
+        assert!(found.contains(&Surrogate::test(600)), "{found:?}");
+        assert!(found.is_disjoint(&of(&[500, 601])), "{found:?}");
+        let busiest = ledger.busiest(&[limit(&[1_000])], 16, NOW_MS).await.unwrap();
+        assert_eq!(busiest.compared, 102);
+    }
+
+    /// A tenant at the end of a small plan among many that use more of a large one.
+    #[tokio::test]
+    async fn one_at_the_end_of_a_small_plan_is_found_among_many_of_a_large_one() {
+        let store = Faulty::scripted(Memory::new(), []);
+        let mut log = LogWriter::begin(&store, Space::new("test"), NOW_MS).await.unwrap();
+        let large = (0..1_000).map(|n| (n, MONTH_MS, 2_000 + n as u64));
+        record(&store, &mut log, &rows(large.chain([(7_777, MONTH_MS, 99)]))).await;
+        let ledger = Ledger::new(Arc::new(store), log.writer().clone());
+        assert!(ids(&ledger, &[100, 1_000_000], NOW_MS).await.contains(&Surrogate::test(7_777)));
+    }
+
+    /// The number of reads, and not their time, shows that it does not grow with the tenants.
+    #[tokio::test]
+    async fn it_reads_the_logs_and_only_once() {
+        let calls_with = async |tenants: u128| {
+            let store = Faulty::scripted(Memory::new(), []);
+            let mut log = LogWriter::begin(&store, Space::new("test"), NOW_MS).await.unwrap();
+            record(&store, &mut log, &rows((0..tenants).map(|n| (n, MONTH_MS, 1)))).await;
+            record(&store, &mut log, &rows([(777, MONTH_MS, 900)])).await;
+            let ledger = Ledger::new(Arc::new(store.clone()), log.writer().clone());
+            let calls = |before| store.calls() - before;
+            let before = store.calls();
+            let found = ids(&ledger, &[1_000], NOW_MS).await;
+            assert!(found.contains(&Surrogate::test(777)) && found.len() <= 32, "{}", found.len());
+            let first = calls(before);
+            let before = store.calls();
+            ids(&ledger, &[1_000], NOW_MS + RANKED_MS - 1).await;
+            assert_eq!(calls(before), 0, "asked again at once");
+            record(&store, &mut log, &rows([(778, MONTH_MS, 950)])).await;
+            let before = store.calls();
+            let found = ids(&ledger, &[1_000], NOW_MS + RANKED_MS).await;
+            assert!(found.contains(&Surrogate::test(778)));
+            assert!(calls(before) <= 4, "{} calls for what is new", calls(before));
+            first
+        };
+        let (few, many) = (calls_with(1_000).await, calls_with(20_000).await);
+        assert!(many <= few + 4, "{many} calls among 20,000 tenants, {few} among 1,000");
+    }
+
+    #[test]
+    fn a_share_is_of_the_smallest_limit_that_holds_it() {
+        let of = |total| share(total, &[0, 100, 1_000]);
+        let shares = [0, 99, 100, 101, 2_000].map(of);
+        assert_eq!(shares, [0, 990_000, 1_000_000, 101_000, 2_000_000]);
+        assert_eq!(share(5, &[]), 0);
+    }
+}
