@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::home::Home;
 use crate::session::plays;
 
-fn file(name: &str) -> std::path::PathBuf {
+pub(crate) fn file(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sessions").join(name)
 }
 
@@ -49,4 +49,15 @@ fn usage() {
 #[test]
 fn the_service() {
     plays(&Home::empty(), &file("service.txt"));
+}
+
+/// What commands that change print with `--json`.
+#[test]
+fn changes_in_json() {
+    plays(&Home::empty(), &file("json.txt"));
+}
+
+#[test]
+fn copies() {
+    plays(&Home::with_tenants(), &file("copies.txt"));
 }
