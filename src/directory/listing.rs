@@ -18,7 +18,9 @@ use crate::store::{Item, Key, Page, Query, StoreError, StoreErrorKind};
 /// Most reads of the store at once for one list. A table answers each in milliseconds.
 const READS_AT_ONCE: usize = 16;
 
-/// Entries read from a partition beyond its even share of a page: ids are not spread evenly.
+/// Entries read from a partition beyond its even share of a page: ids are not spread evenly. Where
+/// a partition has more of the page than that, each further query of it reads as many: few of them
+/// are behind the page.
 const SPARE_ENTRIES: usize = 4;
 
 impl Directory {
@@ -131,7 +133,8 @@ impl Partition {
         let past = page.items.iter().any(|(id, _)| !id.starts_with(prefix));
         let wanted = page.items.into_iter().filter(|(id, _)| id.as_str() > after);
         self.read.extend(wanted.take_while(|(id, _)| id.starts_with(prefix)));
-        self.rest = page.next.filter(|_| !past).map(|from| Query { from, ..query });
+        let rest = |from| Query { from, limit: SPARE_ENTRIES, ..query };
+        self.rest = page.next.filter(|_| !past).map(rest);
     }
 }
 

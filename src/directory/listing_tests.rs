@@ -7,7 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ManualClock;
+use crate::store::layout::LIST_SHARDS;
 use crate::store::{Memory, Promise, StoreFuture, Write, Written};
+
+/// As in `listing.rs`.
+const SPARE_ENTRIES: usize = 4;
 
 /// A memory store that counts what is read from it, and ends each page after `short` items.
 #[derive(Clone, Debug)]
@@ -15,23 +19,27 @@ struct Counting {
     memory: Memory,
     short: usize,
     items: Arc<AtomicUsize>,
-    calls: Arc<AtomicUsize>,
+    /// Queries.
+    queries: Arc<AtomicUsize>,
+    /// Reads of single items.
+    reads: Arc<AtomicUsize>,
 }
 
 impl Counting {
     fn new(short: usize) -> Self {
-        Self { memory: Memory::default(), short, items: Arc::default(), calls: Arc::default() }
+        let (items, queries, reads) = Default::default();
+        Self { memory: Memory::default(), short, items, queries, reads }
     }
 
-    /// Items and calls since the last time.
-    fn take(&self) -> (usize, usize) {
-        (self.items.swap(0, Ordering::Relaxed), self.calls.swap(0, Ordering::Relaxed))
+    /// Items of queries, queries and reads since the last time.
+    fn take(&self) -> [usize; 3] {
+        [&self.items, &self.queries, &self.reads].map(|it| it.swap(0, Ordering::Relaxed))
     }
 }
 
 impl Store for Counting {
     fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.memory.read(key)
     }
 
@@ -40,7 +48,7 @@ impl Store for Counting {
     }
 
     fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.queries.fetch_add(1, Ordering::Relaxed);
         let limit = query.limit.min(self.short);
         let (items, read) = (self.items.clone(), self.memory.query(Query { limit, ..query }));
         Box::pin(async move {
@@ -110,10 +118,14 @@ async fn pages_follow_one_another_and_read_no_more_than_they_show() {
     loop {
         store.take();
         let page = ids(&directory.list("", &after, 100).await.unwrap());
-        let (items, calls) = store.take();
-        // 100 and four for each partition, once more where a partition had more than its share.
-        assert!(items <= 16 * (100 / 16 + 4) * 2, "{items} entries for {} tenants", page.len());
-        assert!(calls <= 100 + 16 * 2, "{calls} calls for {} tenants", page.len());
+        let [entries, queries, reads] = store.take();
+        // The page and a few for each partition; as few again for each further query, of a
+        // partition that had more of the page than its share.
+        let further = queries - usize::from(LIST_SHARDS);
+        let most = 100 + SPARE_ENTRIES * (usize::from(LIST_SHARDS) + further);
+        assert!(entries <= most, "{entries} entries for {} tenants", page.len());
+        assert!(further <= 5, "{queries} queries for {} tenants", page.len());
+        assert_eq!(reads, page.len(), "the record of each tenant");
         let is_last = page.len() < 100;
         listed.extend(page);
         if is_last {

@@ -302,3 +302,6 @@ fn before(state: LimitState, asked: Amount, over: bool) -> LimitState {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod explained_tests;

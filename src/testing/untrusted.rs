@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::START_MS;
+use crate::admin::{AdminRequest, MAX_BODY};
 use crate::catalog::{Catalog, Every, Zone};
 use crate::clock::time_at;
 use crate::config::Config;
-use crate::directory::TenantRecord;
+use crate::directory::{Role, TenantRecord};
 use crate::gate::{Answer, Gate, IdentifyStep, Step, Waited};
 use crate::identity::RequestView;
 use crate::ids::Surrogate;
@@ -22,7 +23,7 @@ use crate::wire::Reply;
 pub type Target = fn(&[u8]);
 
 /// Every target with its name: the folder of its seeds, and its file in `fuzz/fuzz_targets`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("plan_file", plan_file),
     ("service_file", service_file),
     ("headers", headers),
@@ -31,6 +32,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("webhook", webhook),
     ("ingest", ingest),
     ("history", history),
+    ("admin", admin),
 ];
 
 /// Limit on the error report for one file, in bytes.
@@ -88,7 +90,7 @@ pub fn service_file(data: &[u8]) {
 /// examines all of them.
 pub fn headers(data: &[u8]) {
     let request = Sent::read(data);
-    on_stage("UTC", |gate, runtime| {
+    on_stage("UTC", |Stage { gate, runtime, .. }| {
         let answer = runtime.block_on(async {
             let mut waited = Waited::default();
             loop {
@@ -194,7 +196,7 @@ pub fn webhook(data: &[u8]) {
 
 /// The body of `POST /usage`, also as a queue message.
 pub fn ingest(data: &[u8]) {
-    on_stage("UTC", |gate, runtime| {
+    on_stage("UTC", |Stage { gate, runtime, .. }| {
         runtime.block_on(async {
             check(&gate.ingest().reply_to_known(Some(data)).await);
             if let Ok(text) = std::str::from_utf8(data) {
@@ -218,7 +220,7 @@ pub fn history(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(query) else { return };
     let zone = ZONES[usize::from(*zone) % ZONES.len()];
     let request = Sent::read(b"GET /usage 127.0.0.1\nx-tenant: acme");
-    on_stage(zone, |gate, runtime| {
+    on_stage(zone, |Stage { gate, runtime, .. }| {
         let reply = runtime.block_on(async {
             let mut waited = Waited::default();
             let who = loop {
@@ -234,6 +236,64 @@ pub fn history(data: &[u8]) {
         assert!(reply.body.len() <= 256 * MAX_ROWS, "an answer without a bound");
     });
     assert!(Zone::new(zone).is_some());
+}
+
+/// A request of the operator's routes: method and target in the first line, headers in the next,
+/// and behind an empty line the body. `authorization: read` and `authorization: write` stand for
+/// the tokens of two operators.
+pub fn admin(data: &[u8]) {
+    let end = data.windows(2).position(|it| it == b"\n\n").unwrap_or(data.len());
+    let (head, body) = (&data[..end], data.get(end + 2..).unwrap_or_default());
+    let request = Sent::read(head);
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    on_stage("UTC", |Stage { gate, runtime, tokens: [read, write], .. }| {
+        let role = request.header("authorization");
+        let authorization = match role {
+            Some(b"read") => Some(format!("Bearer {read}").into_bytes()),
+            Some(b"write") => Some(format!("Bearer {write}").into_bytes()),
+            other => other.map(<[u8]>::to_vec),
+        };
+        let site = request.header("sec-fetch-site");
+        runtime.block_on(async {
+            let admin = gate.admin();
+            if let Some(page) = admin.console(&request.method, path) {
+                check(&page);
+            }
+            let before = seen(gate).await;
+            let may_change = role == Some(b"write");
+            match admin.known(authorization.as_deref(), site).await {
+                Ok(operator) => {
+                    assert!(may_change || role == Some(b"read"), "a token by chance");
+                    let reply = admin.reply(
+                        &operator,
+                        AdminRequest {
+                            method: &request.method,
+                            path,
+                            query,
+                            body: (body.len() <= MAX_BODY).then_some(body),
+                            once: request.header("idempotency-key"),
+                        },
+                    );
+                    let reply = reply.await;
+                    check(&reply);
+                    let is_ours = reply.status < 500 && reply.status != 401;
+                    assert!(is_ours, "{} {path}: {}", request.method, reply.status);
+                }
+                Err(refused) => assert!(matches!(refused.status, 401 | 403), "{}", refused.status),
+            }
+            assert!(may_change || seen(gate).await == before, "changed without the right to");
+        });
+    });
+}
+
+/// What an operator may change, as far as a look at the first tenants shows it.
+async fn seen(gate: &Gate) -> Vec<(Arc<TenantRecord>, usize)> {
+    let mut seen = Vec::new();
+    for tenant in gate.directory().list("", "", 5).await.expect("a store in memory") {
+        let keys = tenant.keys().await.expect("a store in memory").len();
+        seen.push((tenant.record().clone(), keys));
+    }
+    seen
 }
 
 /// Checks that apply to every answer.
@@ -291,11 +351,13 @@ struct Stage {
     zone: String,
     runtime: tokio::runtime::Runtime,
     gate: Gate,
+    /// Tokens of operators: one may look, one may also change.
+    tokens: [String; 2],
     left: u32,
 }
 
 /// Runs `work` on this thread's gate for this zone, which is replaced after some calls.
-fn on_stage(zone: &str, work: impl FnOnce(&Gate, &tokio::runtime::Runtime)) {
+fn on_stage(zone: &str, work: impl FnOnce(&Stage)) {
     thread_local! {
         static STAGES: RefCell<Vec<Stage>> = const { RefCell::new(Vec::new()) };
     }
@@ -309,10 +371,15 @@ fn on_stage(zone: &str, work: impl FnOnce(&Gate, &tokio::runtime::Runtime)) {
         let builder = crate::GateBuilder::from_text(SERVICE).plans(&plans(zone));
         let builder = builder.clock(crate::ManualClock::at_unix_ms(START_MS));
         let gate = runtime.block_on(builder.open()).expect("a gate of these plans");
-        Stage { zone: zone.to_owned(), runtime, gate, left: CALLS }
+        let tokens = [Role::Read, Role::Write].map(|role| {
+            let made = runtime.block_on(gate.directory().new_operator("kim", role));
+            made.expect("an operator").expose().to_owned()
+        });
+        runtime.block_on(gate.directory().tenant("acme").save()).expect("a tenant");
+        Stage { zone: zone.to_owned(), runtime, gate, tokens, left: CALLS }
     });
     stage.left -= 1;
-    work(&stage.gate, &stage.runtime);
+    work(&stage);
     STAGES.with_borrow_mut(|stages| stages.push(stage));
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim, signature};
+use tallygate::notify::Notifier;
 use tallygate::store::{Change, Key, Memory, Store, StoreFuture, Write, Written};
 use tallygate::testing::{START_MS, time_at};
 use tallygate::{Ask, Gate, GateBuilder, ManualClock};
@@ -154,6 +155,12 @@ impl Bench {
     pub(crate) async fn another_that(&self, sends_reports: bool) -> Gate {
         let builder = builder(&self.sim, self.store.clone(), &self.clock, &self.home);
         builder.sends_reports(sends_reports).open().await.unwrap()
+    }
+
+    /// Another process, which reports only when it is asked, and sends alerts to this destination.
+    pub(crate) async fn another_notifying(&self, to: &(impl Notifier + Clone)) -> Gate {
+        let builder = builder(&self.sim, self.store.clone(), &self.clock, &self.home);
+        builder.sends_reports(false).notifier(to.clone()).open().await.unwrap()
     }
 
     /// Another process, with `before` replaced by `after` in its plan file.

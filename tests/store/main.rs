@@ -4,4 +4,6 @@
 
 mod conformance;
 mod dynamodb;
+mod listing;
+mod routes;
 mod shared_table;

@@ -47,10 +47,10 @@ async fn opened(decisions: &str) -> (Gate, ManualClock) {
 }
 
 /// Numbers below `n`, the same in each run (a linear congruential generator).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
         (self.0 >> 33) % n
     }
@@ -101,7 +101,7 @@ async fn live(gate: &Gate, clock: &ManualClock, n: usize) -> Vec<(bool, Option<S
     came
 }
 
-fn logged(file: &std::path::Path) -> Vec<DecisionRecord> {
+pub(super) fn logged(file: &std::path::Path) -> Vec<DecisionRecord> {
     let text = std::fs::read_to_string(file).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -11,6 +11,7 @@ mod conflicts;
 mod copies;
 mod dlq;
 mod doctor;
+mod documented;
 mod dry_run;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
@@ -23,6 +24,7 @@ mod hostile;
 mod import;
 mod import_sources;
 mod infra;
+mod prepared;
 #[cfg(feature = "dynamodb")]
 mod recorder;
 mod runbook;
@@ -34,6 +36,8 @@ mod simulate_page;
 mod stripe_events;
 #[cfg(feature = "dynamodb")]
 mod table;
+#[cfg(feature = "dynamodb")]
+mod table_sessions;
 #[cfg(target_os = "linux")]
 mod terminal;
 #[cfg(feature = "top")]

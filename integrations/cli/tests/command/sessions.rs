@@ -6,7 +6,7 @@ use crate::far::Service;
 use crate::home::Home;
 use crate::session::{plays, plays_with};
 
-fn file(name: &str) -> std::path::PathBuf {
+pub(crate) fn file(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sessions").join(name)
 }
 
@@ -59,4 +59,15 @@ fn usage() {
 #[test]
 fn the_service() {
     plays(&Home::empty(), &file("service.txt"));
+}
+
+/// What commands that change print with `--json`.
+#[test]
+fn changes_in_json() {
+    plays(&Home::empty(), &file("json.txt"));
+}
+
+#[test]
+fn copies() {
+    plays(&Home::with_tenants(), &file("copies.txt"));
 }

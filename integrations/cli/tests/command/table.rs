@@ -23,7 +23,7 @@ use crate::home::Home;
 use crate::infra::linter;
 use crate::recorder::Recorder;
 
-async fn client(endpoint: &str) -> Client {
+pub(crate) async fn client(endpoint: &str) -> Client {
     let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .endpoint_url(endpoint)
         .region(Region::new("us-east-1"))
@@ -100,6 +100,38 @@ async fn each_role_uses_the_rights_of_its_policy_and_no_others() {
 
     home.run(&["infra", "status"]);
     assert_eq!(wire.take_operations(), rights("status"));
+}
+
+/// What `.ci/run` does with the calls of all tests: what is missing in a policy, what is not used of
+/// one, and what is outside of `dynamodb:LeadingKeys`.
+#[test]
+fn calls_are_held_against_the_policies_both_ways() {
+    use dynamodb_local::rights::faults;
+    use dynamodb_local::wire::Call;
+    let call = |by: &str, operation: &str| Call {
+        by: by.to_owned(),
+        operation: operation.trim_start_matches("dynamodb:").to_owned(),
+        is_foreign: false,
+    };
+    let roles = ["service", "setup", "status"];
+    let of = |role: &str| rights(role).iter().map(|it| call(role, it)).collect::<Vec<_>>();
+    let all: BTreeSet<Call> = roles.into_iter().flat_map(of).collect();
+    assert_eq!(faults(&all), [""; 0]);
+
+    let with = |more: Call| faults(&all.iter().cloned().chain([more]).collect());
+    assert!(with(call("service", "Scan"))[0].contains("dynamodb:Scan is used by service"));
+    assert!(with(call("x", "BatchGetItem"))[0].contains("no right of any"));
+    assert_eq!(with(call("x", "Scan")), [""; 0], "by a test's hand");
+    let foreign = Call { is_foreign: true, ..call("service", "GetItem") };
+    assert!(with(foreign.clone())[0].contains("outside of LeadingKeys"));
+    assert_eq!(with(Call { by: "x".to_owned(), ..foreign }), [""; 0], "a law of stores");
+    for unused in &all {
+        let rest: BTreeSet<_> = all.iter().filter(|it| *it != unused).cloned().collect();
+        let is_shared = rest.iter().any(|it| it.operation == unused.operation);
+        let found = faults(&rest);
+        let says = |it: &String| it.contains(&*unused.operation) && it.contains("not used");
+        assert!(found.iter().any(says) || is_shared, "{unused:?}: {found:?}");
+    }
 }
 
 /// The schedule's rights are AWS's to use: nothing of ours calls them. Each template gives them,

@@ -19,7 +19,7 @@ quota.jobs = "100/day"
 "#;
 
 /// A service on loopback: its admin routes, and an operator's token that may look.
-struct Service {
+pub(crate) struct Service {
     gate: Gate,
     address: SocketAddr,
     token: String,
@@ -28,7 +28,7 @@ struct Service {
 
 impl Service {
     /// With acme at its limit, which was refused once, and globex with half of its own.
-    async fn begin() -> Self {
+    pub(crate) async fn begin() -> Self {
         Self::of("").await
     }
 
@@ -51,11 +51,15 @@ impl Service {
         Self { gate, address, token: token.expose().to_owned(), serving }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/admin", self.address)
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.serving.abort();
         self.gate.close().await.unwrap();
     }

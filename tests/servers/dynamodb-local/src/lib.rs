@@ -7,6 +7,9 @@
 //! A server ends with its parent process, even if that is killed: it runs under a shell that waits
 //! for the end of a pipe whose other end this process holds.
 //!
+//! With `TALLYGATE_RIGHTS=FOLDER` each [notes](wire) there what is asked of it, and
+//! `dynamodb-local rights FOLDER` holds that against the policies of `tallygate infra iam`.
+//!
 //! Not promised: what DynamoDB Local cannot do. It never throttles, loses no reply, and always
 //! reads strongly.
 
@@ -21,6 +24,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 mod ports;
+pub mod rights;
+pub mod wire;
 
 pub use ports::free_port;
 
@@ -97,7 +102,7 @@ pub fn start(port: Option<u16>) -> Result<Server, String> {
         let _ = BufReader::new(output).read_line(&mut line);
     }
     let pid = line.trim().parse().map_err(|_| "the server has no pid".to_owned())?;
-    let server = Server { shell, pid, endpoint: format!("http://127.0.0.1:{port}") };
+    let mut server = Server { shell, pid, endpoint: format!("http://127.0.0.1:{port}") };
     let begun = Instant::now();
     while !answers(port) {
         if begun.elapsed() > UP_WITHIN {
@@ -107,6 +112,11 @@ pub fn start(port: Option<u16>) -> Result<Server, String> {
         std::thread::sleep(LOOK_EVERY);
     }
     let _ = fs::remove_file(&log);
+    if let Some(folder) = std::env::var_os(wire::RIGHTS) {
+        let wire = wire::before(port, Path::new(&folder));
+        let wire = wire.map_err(|error| format!("a wire to note what is asked: {error}"))?;
+        server.endpoint = format!("http://127.0.0.1:{wire}");
+    }
     Ok(server)
 }
 

@@ -3,8 +3,10 @@
 //! ```text
 //! cargo run -p dynamodb-local -- get          # downloads it, once
 //! cargo run -p dynamodb-local -- run [PORT]   # until it is interrupted
+//! cargo run -p dynamodb-local -- rights FOLDER # what tests have noted, against the policies
 //! ```
 
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -12,7 +14,8 @@ fn main() -> ExitCode {
     let done = match (args.next().as_deref(), args.next()) {
         (Some("get"), None) => dynamodb_local::get().map(drop),
         (Some("run"), port) => run(port.as_deref()),
-        _ => Err("usage: dynamodb-local get | run [PORT]".into()),
+        (Some("rights"), Some(folder)) => rights(Path::new(&folder)),
+        _ => Err("usage: dynamodb-local get | run [PORT] | rights FOLDER".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -20,6 +23,18 @@ fn main() -> ExitCode {
             eprintln!("dynamodb-local: {why}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn rights(folder: &Path) -> Result<(), String> {
+    let calls = dynamodb_local::rights::noted(folder)?;
+    for call in &calls {
+        let place = if call.is_foreign { " (outside of LeadingKeys)" } else { "" };
+        println!("{}: dynamodb:{}{place}", call.by, call.operation);
+    }
+    match dynamodb_local::rights::faults(&calls) {
+        faults if faults.is_empty() => Ok(()),
+        faults => Err(faults.join("\n")),
     }
 }
 
