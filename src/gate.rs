@@ -35,6 +35,7 @@ mod balances;
 #[cfg(feature = "stripe")]
 mod billing;
 mod busiest;
+mod busiest_read;
 mod callers;
 mod catalogs;
 mod check_routes;

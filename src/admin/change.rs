@@ -128,7 +128,7 @@ impl Admin {
             }
             ("POST", Route::Resets(id)) => {
                 let (tenant, reset) = (self.of(&directory, id).await?, body.read()?);
-                self.reset(&tenant, reset, once, dry).await?
+                self.reset(&tenant, reset, how).await?
             }
             (_, Route::Keys(id) | Route::Key(id, _) | Route::Rotation(id, _)) => {
                 let tenant = self.of(&directory, id).await?;
@@ -182,21 +182,15 @@ impl Admin {
         Ok(written::json(200, &would))
     }
 
-    async fn reset(
-        &self,
-        tenant: &Tenant,
-        reset: NewReset,
-        once: Option<&str>,
-        dry: bool,
-    ) -> Result<Reply, Reply> {
+    async fn reset(&self, tenant: &Tenant, reset: NewReset, how: How<'_>) -> Result<Reply, Reply> {
         let why = reason(reset.reason)?;
-        let given = match dry {
+        let given = match how.dry {
             true => self.gate.rehearse_reset(tenant, &reset.limit, &why).await,
-            false => self.gate.reset_quota_once(tenant, &reset.limit, &why, once).await,
+            false => self.gate.reset_quota_once(tenant, &reset.limit, &why, how.once).await,
         };
         let given = given.map_err(|error| self.refused(&error))?;
         let grant = given.as_ref().map(written::grant);
-        if dry {
+        if how.dry {
             return Ok(written::json(200, &json!({ "dry-run": true, "grant": grant })));
         }
         Ok(written::json(if grant.is_some() { 201 } else { 200 }, &json!({ "grant": grant })))

@@ -65,7 +65,8 @@ impl Admin {
             }
             Route::Keys(id) => {
                 let keys = self.find(id).await?.keys().await;
-                let keys = keys.map_err(|error| self.refused(&error.into()))?;
+                let mut keys = keys.map_err(|error| self.refused(&error.into()))?;
+                keys.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
                 let keys: Vec<_> = keys.iter().map(written::key_of_tenant).collect();
                 written::json(200, &json!({ "keys": keys }))
             }

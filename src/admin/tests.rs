@@ -173,12 +173,14 @@ async fn refusals_are_listed_newest_first_with_their_reasons() {
         {
             "at": "2027-01-15T08:00:01.5Z", "tenant": "acme", "route": "default",
             "reason": "suspended", "limit": null, "plan": "free", "status": 403,
-            "retry_after_seconds": null, "user": null, "key": null,
+            "retry_after_seconds": null, "user": null, "key": null, "kind": "work", "revision": 1,
+            "verdict": "refused",
         },
         {
             "at": "2027-01-15T08:00:00Z", "tenant": "acme", "route": "default",
             "reason": "quota-exceeded", "limit": "credits/day", "plan": "free", "status": 429,
-            "retry_after_seconds": 57_600, "user": null, "key": null,
+            "retry_after_seconds": 57_600, "user": null, "key": null, "kind": "work",
+            "revision": 1, "verdict": "refused",
         },
     ]);
     let by_reason = json!({ "quota-exceeded": 1, "suspended": 1 });
@@ -634,9 +636,9 @@ async fn a_peek_says_what_units_would_get_and_draws_none() {
         [meter.seconds]
         [plan.free]
         quota.credits = "10/day"
-        rate.slow     = "5/min credits"
+        rate.default  = "5 credits/min"
         [plan.pro]
-        quota.credits = { limit = "10/day", over = "bill", stop = "12" }
+        quota.credits = { limit = "10/day", over = "allow", stop = "12" }
         "#,
     )
     .await;

@@ -23,7 +23,7 @@ use crate::policy::resolve::Standing;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, PaysFor, Taken, TakenList};
 use crate::policy::{
-    AmountSource, AskIndex, CounterHome, MeterAsk, PlainAsk, RateIndex, RoutePolicy,
+    AmountSource, AskIndex, CounterHome, MeterAsk, PlainAsk, Policy, RateIndex, RoutePolicy,
 };
 use crate::quota::lease::Take;
 use crate::sheets::hub::Hub;
@@ -79,7 +79,7 @@ pub(crate) fn decide<'t>(
     if draw_plain(q) {
         return Ok(AdmittedBy::Plain);
     }
-    if let Some((scope, by)) = without_value(q) {
+    if let Some((scope, by)) = without_value(&q.sheet.policy, q.route, q.scopes) {
         leave(q.sheet, q.route);
         return Err(refuse(Reason::ScopeMissing(scope.name().into()), by));
     }
@@ -87,13 +87,16 @@ pub(crate) fn decide<'t>(
 }
 
 /// The first limit that refuses this caller for having no value of its scope.
-fn without_value<'q>(q: &'q AdmissionInput<'_>) -> Option<(&'q Scope, Limit)> {
-    let policy = &*q.sheet.policy;
-    let lacks = |scope: &&Scope| q.scopes.lacks(scope);
-    let rates = q.route.rates.iter().filter_map(|&rate| {
+pub(crate) fn without_value<'q>(
+    policy: &'q Policy,
+    route: &'q RoutePolicy,
+    scopes: ScopesOf<'_>,
+) -> Option<(&'q Scope, Limit)> {
+    let lacks = |scope: &&Scope| scopes.lacks(scope);
+    let rates = route.rates.iter().filter_map(|&rate| {
         Some((policy.rates[rate].place.scope().filter(lacks)?, Limit::Rate(rate)))
     });
-    let quotas = q.route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|&index| {
+    let quotas = route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|&index| {
         let quota = &policy.quotas[index];
         let pool = quota.included.or(quota.over)?;
         Some((policy.pools[pool].place.scope().filter(lacks)?, Limit::Quota(index)))

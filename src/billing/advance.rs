@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dates::{Dates, dates, starts_s};
 use super::due::{BillingTerms, DueUse, Overrun};
-use super::item::{self, ItemId, IdSpace, Versioned};
+use super::item::{self, IdSpace, ItemId, Versioned};
 use super::outbox::{
     OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S, ZERO_APART_S,
 };

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::advance::{Anchor, Pass, ReporterContext};
 use super::decisions::DecidedBy;
 use super::due::{DueUse, RecordedUse};
-use super::item::{self, ItemId, IdSpace};
+use super::item::{self, IdSpace, ItemId};
 use super::outbox::Outbox;
 use super::restored::{self, Word};
 pub use super::result::{Report, ReportError, StoppedEntry};

@@ -32,7 +32,8 @@ pub(super) fn routes(report: &mut Findings<'_>, top: TomlTable<'_>, scene: &Scen
                 Err((message, help)) => report.error(text.span, message, help),
                 Ok(()) => {
                     let place = report.mark(text.span.clone());
-                    let written = WrittenPattern { route: id, text: text.text.into(), line: place.line };
+                    let written =
+                        WrittenPattern { route: id, text: text.text.into(), line: place.line };
                     routes.written.push(written);
                     if let Some(method) = router::own_method(text.text) {
                         report.warn(place, format!(

@@ -151,7 +151,7 @@ async fn the_longest_id_is_listed_and_is_a_prefix_and_a_place() {
 }
 
 /// Each within a second, among a million in a build with optimisation:
-/// `TALLYGATE_TENANTS=1000000 cargo test --release -p tallygate --all-features among_many -- --nocapture`.
+/// `TALLYGATE_TENANTS=1000000 cargo test --release --all-features --lib among_many -- --nocapture`.
 #[cfg(feature = "redb")]
 #[tokio::test]
 async fn a_page_of_a_file_takes_as_long_among_many() {

@@ -246,7 +246,8 @@ impl Gate {
     }
 }
 
-#[cfg(all(test, feature = "stripe"))]
+#[cfg(feature = "stripe")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

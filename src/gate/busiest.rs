@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::nearest::Found;
+use super::busiest_read::{Found, ReadTenants};
 use super::{Gate, Inner};
 use crate::catalog::{Anchors, Catalog, Every, Scope};
 use crate::clock::Now;
@@ -39,17 +39,6 @@ const DAY_MS: i64 = 86_400_000;
 
 /// For windows that are the same for all tenants.
 const NO_ANCHORS: Anchors = Anchors { cycle_ms: 0, in_utc: false, term: None };
-
-/// The busiest tenants over all, as they were read last.
-#[derive(Default)]
-pub(crate) struct BusiestRead(tokio::sync::Mutex<Option<(i64, Arc<ReadTenants>)>>);
-
-/// Tenants that were read, and the number that they were chosen from.
-#[derive(Default)]
-struct ReadTenants {
-    tenants: Vec<Found>,
-    compared: usize,
-}
 
 /// A list of tenants for operators. [`Gate::top`] returns it.
 #[derive(Clone, Debug, Default)]
@@ -186,11 +175,5 @@ fn open_since(every: Every, catalog: &Catalog, now_ms: i64) -> i64 {
         Every::Hour | Every::Day | Every::Week | Every::Month | Every::Year => {
             every.window(now_ms, &catalog.timezone, &NO_ANCHORS).start_ms
         }
-    }
-}
-
-impl std::fmt::Debug for BusiestRead {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BusiestRead").finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::alerts::Alerts;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
-use super::busiest::BusiestRead;
+use super::busiest_read::BusiestRead;
 use super::catalogs::Catalogs;
 use super::credentials::Credentials;
 use super::in_hand::InHand;

@@ -275,8 +275,8 @@ impl Tenants {
         {
             return Ok(Some(tenant));
         }
-        // No tenant, or a name that leads nowhere yet: another process that makes that tenant may be
-        // about to go on, or was cut off. Saving it makes it to the end.
+        // No tenant, or a name that leads nowhere yet: another process that makes that tenant may
+        // be about to go on, or was cut off. Saving it makes it to the end.
         let made = if self.is_hosts(id) {
             self.made_as_host_says(id).await?
         } else if self.creates || plan.is_some() || id == ANONYMOUS {

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Inner;
+use super::busiest_read::Found;
 use super::standing::{LimitReader, StoredPools};
 use super::statement::{limit_report, status};
 use super::top_tenants::Share;
@@ -23,17 +24,6 @@ struct Nearest {
     sheet: Arc<Sheet>,
     quota: QuotaIndex,
     share: f64,
-}
-
-/// The same, as it is shown.
-#[derive(Clone)]
-pub(super) struct Found {
-    pub(super) id: Arc<str>,
-    pub(super) share: f64,
-    /// When the window ends, Unix milliseconds: then it is nothing.
-    pub(super) ends_ms: i64,
-    /// In the form of the operator's `GET /top`.
-    pub(super) shown: Value,
 }
 
 impl Inner {

@@ -14,7 +14,7 @@ use super::alerts::{self, Alerts};
 use super::as_written::{AsWritten, ConfigSource, Given};
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
-use super::busiest::BusiestRead;
+use super::busiest_read::BusiestRead;
 use super::catalogs::{self, Catalogs, PlanSource};
 use super::credentials::Credentials;
 use super::in_hand::InHand;

@@ -269,7 +269,7 @@ pub enum Ahead {
 
 enum Passed {
     Yes,
-    PassWait(Pending),
+    Wait(Pending),
     Cut(Box<Refusal>),
 }
 

@@ -183,8 +183,9 @@ fn a_refusal_is_counted_by_its_reason() {
     const PLANS: &str = "default-plan = \"free\"\n\
         [meter.jobs]\n\
         [route.export]\nmatch = \"GET /export\"\nneeds = \"export\"\n\
-        [plan.free]\nquota.requests = \"10/day\"\nquota.jobs = \"0/once\"\n\
-        [plan.trial]\nextends = \"free\"\nexpires = \"1d\"";
+        [plan.free]\nquota.requests = \"10/day\"\nquota.jobs = \"prepaid\"\n\
+        [plan.trial]\nextends = \"free\"\nexpires = \"1d\"\n\
+        [plan.pro]\nextends = \"free\"\nfeature.export = true";
     recorded(async |seen| {
         let (gate, clock) = testing::gate_with(PLANS, Memory::new());
         let handler = tower::service_fn(async |_: Request<Empty<Bytes>>| {

@@ -10,6 +10,7 @@ use crate::decision::Outcome;
 use crate::decision_log::DecisionRecord;
 use crate::directory::{Grant, PaymentState};
 use crate::identity::{Caller, Identify, Identity, RequestView};
+use crate::ledger::totals::FRESH_MS;
 use crate::testing::{OpenRequest, START_MS};
 use crate::{Gate, GateBuilder, ManualClock};
 
@@ -212,7 +213,9 @@ impl Life {
         let who = crate::testing::identified_by(&self.gate, &named).await;
         let said = self.gate.explain(&who, asked.method, asked.path, Some(&asked.held)).await;
         let at_ms = crate::clock::Clock::now(&self.clock).wall_ms;
-        assert!(self.said.insert(at_ms, said.unwrap()).is_none());
+        let mut said = said.unwrap();
+        said["open"] = self.open.len().into();
+        assert!(self.said.insert(at_ms, said).is_none());
         match OpenRequest::admit(&self.gate, &asked).await {
             Ok(admitted) => self.open.push(admitted),
             Err(refusal) => drop(refusal.expect("no route is open to all")),
@@ -229,9 +232,9 @@ impl Life {
             };
             self.open.swap_remove(at).end(outcome);
         }
-        let pause_ms = match self.dice.below(60) {
+        let pause_ms = match self.dice.below(200) {
             0 => self.dice.below(1_500_000),
-            1..=20 => self.dice.below(900),
+            1..=60 => self.dice.below(900),
             _ => 0,
         };
         self.clock.advance(Duration::from_millis(1 + pause_ms));
@@ -253,7 +256,7 @@ impl Life {
                 let states = [PaymentState::Unpaid, PaymentState::PastDue, PaymentState::Good];
                 tenant.edit().payment(states[n as usize])
             }
-            (_, 0) => tenant.edit().grant(Grant::new(format!("g{n}"), "gifts", 2)),
+            (_, 0) => tenant.edit().grant(Grant::new(format!("g{}", n % 4), "gifts", 2)),
             (_, 1) => tenant.edit().override_("quota.pages = \"30/hour\"", None, "smaller"),
             (_, _) => tenant.edit().end_overrides(),
         };
@@ -268,19 +271,38 @@ fn is_short(said: &Value, name: &str) -> bool {
     limits.iter().any(|it| it["name"] == *name && short(it))
 }
 
+/// Whether more was logged to be used of a limit than was said, and as much was said of it within
+/// the second before: a pool of the store is read once a second.
+fn is_stale(all: &BTreeMap<i64, Value>, record: &DecisionRecord, name: &str) -> bool {
+    let used = |of: &Value| {
+        let limits = of["limits"].as_array().unwrap();
+        let limit = limits.iter().find(|it| it["name"] == *name && it["kind"] == "quota")?;
+        limit["used"].as_f64()
+    };
+    let said = &all[&record.at_ms];
+    let mut before = all.range(record.at_ms - FRESH_MS + 1..record.at_ms);
+    let is_more = used(&serde_json::to_value(record).unwrap()) > used(said);
+    is_more && before.any(|(_, it)| it["tenant"] == said["tenant"] && used(it) == used(said))
+}
+
 /// Holds each record against what was said. Returns how often each verdict and reason came, and how
-/// often another limit was named than was said, of several that were short.
+/// often another limit was named than was said, of several that were short, and a verdict of a pool
+/// that had been read before.
 fn compared(
-    said: &BTreeMap<i64, Value>,
+    all: &BTreeMap<i64, Value>,
     records: &[DecisionRecord],
-) -> (BTreeMap<String, usize>, usize) {
-    let (mut came, mut others) = (BTreeMap::new(), 0);
+) -> (BTreeMap<String, usize>, [usize; 2]) {
+    let (mut came, mut others, mut stale) = (BTreeMap::new(), 0, 0);
     for record in records {
-        let said = &said[&record.at_ms];
+        let said = &all[&record.at_ms];
         let line = || format!("said {said}\nlogged {}", serde_json::to_string(record).unwrap());
-        assert_eq!(said["verdict"], *record.verdict, "{}", line());
+        if said["verdict"] != *record.verdict {
+            let limit = record.limit.as_deref();
+            assert!(limit.is_some_and(|it| is_stale(all, record, it)), "{}", line());
+            stale += 1;
+            continue;
+        }
         let of = |text: Option<&str>| Value::from(text);
-        assert_eq!(said["reason"], of(record.reason.as_deref()), "{}", line());
         assert_eq!(said["plan"], of(record.plan.as_deref()), "{}", line());
         assert_eq!(said["route"], of(record.route.as_deref()), "{}", line());
         let limit = record.limit.as_deref();
@@ -288,11 +310,17 @@ fn compared(
             assert!(limit.is_some_and(|it| is_short(said, it)), "{}", line());
             assert!(is_short(said, said["limit"].as_str().unwrap()), "{}", line());
             others += 1;
+        } else if said["reason"] != of(record.reason.as_deref()) {
+            // What it lacks is held by open requests, of which it is not said that they may end.
+            assert_eq!(limit, Some("gifts/once"), "{}", line());
+            assert_eq!(said["reason"], "payment-required", "{}", line());
+            assert_eq!(record.reason.as_deref(), Some("quota-exceeded"), "{}", line());
+            assert!(said["open"].as_u64() > Some(0), "{}", line());
         }
         let reason = record.reason.as_deref().unwrap_or_default();
         *came.entry(format!("{} {reason}", record.verdict)).or_default() += 1;
     }
-    (came, others)
+    (came, [others, stale])
 }
 
 /// Lives for so many requests with at most so many open. Returns what was said, and the log of it.
@@ -318,13 +346,14 @@ async fn life(
 
 #[tokio::test]
 async fn ten_thousand_sampled_decisions_are_as_was_said_before() {
-    let (said, records) = life(20_000, 12, "tenant").await;
-    let (came, others) = compared(&said, &records);
+    let (said, records) = life(16_000, 12, "tenant").await;
+    let (came, [others, stale]) = compared(&said, &records);
     assert!(records.len() >= 10_000, "{} of {}: {came:?}", records.len(), said.len());
+    let n = records.len();
+    assert!(stale <= n / 1_000 && others <= n / 20, "{stale} stale, {others} other of {n}");
     println!(
-        "{} requests, {} logged, {others} by another limit: {came:?}",
-        said.len(),
-        records.len()
+        "{} requests, {n} logged, {others} by another limit, {stale} stale: {came:?}",
+        said.len()
     );
 }
 

@@ -4,13 +4,13 @@
 //! # Laws
 //!
 //! 1. The note says how the file was once it had been closed whole: its inode and length, and when
-//!    its contents and its inode last changed. It is believed only where all of them are the same: a
-//!    copy, a restored file and one that anything has written to differ.
+//!    its contents and its inode last changed. It is believed only where all of them are the same:
+//!    a copy, a restored file and one that anything has written to differ.
 //! 2. It is taken away, durably, once the file is open and before the first write: a process that
 //!    dies leaves none.
 //!
-//! Not promised: a disk that returns other bytes than were written. Such a file is found by the read
-//! beside the requests, and serves nothing from then on.
+//! Not promised: a disk that returns other bytes than were written. Such a file is found by the
+//! read beside the requests, and serves nothing from then on.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -94,8 +94,8 @@ mod tests {
         StoreFile::at(path).unwrap().is_unread()
     }
 
-    #[test]
-    fn a_file_is_served_from_unread_only_as_it_was_closed() {
+    #[tokio::test]
+    async fn a_file_is_served_from_unread_only_as_it_was_closed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.redb");
         assert!(!opened_unread(&path), "a new one");
@@ -120,7 +120,7 @@ mod tests {
             ("no note", &|| fs::remove_file(note_of(&path)).unwrap()),
         ];
         for (what, touch) in touches {
-            std::thread::sleep(TICK);
+            tokio::time::sleep(TICK).await;
             touch();
             assert!(!opened_unread(&path), "{what}");
             assert!(opened_unread(&path), "after {what}, it was read and closed");

@@ -60,8 +60,8 @@ pub(super) struct StoreFile {
 
 impl StoreFile {
     /// Opens the file at this path, or creates it where the place is plainly new. Where it was not
-    /// closed whole, all of it is read, and anything missing is an error; otherwise the caller reads
-    /// it beside its work ([`Self::read_beside`]).
+    /// closed whole, all of it is read, and anything missing is an error; otherwise the caller
+    /// reads it beside its work ([`Self::read_beside`]).
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         place::prepare(path, |fresh| guarded(|| fill(fresh)).and_then(|filled| filled))?;
         let found = closed::state_of(path);
@@ -296,7 +296,7 @@ impl Drop for StoreFile {
             return;
         };
         if let Err(error) = closed::note(on_disk.path()) {
-            tracing::debug!(%error, "no note of a clean close: the next start reads the whole file");
+            tracing::debug!(%error, "no note of a clean close: the next start reads it all first");
         }
     }
 }

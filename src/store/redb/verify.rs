@@ -93,8 +93,8 @@ impl StoreFile {
         Ok(())
     }
 
-    /// Reads all of the file while it serves, until the store is closed. From the moment in which an
-    /// item is found missing, nothing is answered: what is left would grant its units once more.
+    /// Reads all of the file while it serves, until the store is closed. From the moment in which
+    /// an item is found missing, nothing is answered: what is left would grant its units once more.
     pub(super) fn read_beside(&self, ends: &Receiver<()>) {
         let mut may_go_on = || ends.try_recv() != Err(TryRecvError::Disconnected);
         while let Err(error) = self.verify_while(Depth::All, &mut may_go_on) {

@@ -223,8 +223,9 @@ async fn another_user_is_refused_whatever_the_rights() {
     assert!(said.contains("PermissionError"), "{said}");
     wide(&path, 0o666);
     let said = as_user("65534").await;
-    assert!(!said.contains("HTTP/1.1"), "{said}");
-    assert!(as_user("0").await.contains("HTTP/1.1 200"));
+    assert!(!said.contains("HTTP/"), "{said}");
+    let said = as_user("0").await;
+    assert!(said.contains(" 200 OK"), "{said}");
     socket.close().await;
     gate.close().await.unwrap();
 }

@@ -84,7 +84,8 @@ fn block(page: &str, first: &str) -> Block {
 }
 
 /// The blocks that tests below run.
-const RUN: [(&str, &str); 3] = [
+const RUN: [(&str, &str); 4] = [
+    ("docs/cli.md", "tallygate tenant list --url unix:"),
     ("docs/cli.md", "tallygate top --url"),
     ("docs/migrating.md", "tallygate import api-gateway"),
     ("integrations/cli/README.md", "tallygate init"),
@@ -148,6 +149,10 @@ async fn the_commands_of_the_readme_run_in_their_order() {
     home.set("STRIPE_SECRET_KEY", "sk_test_x");
     home.write("tenants.csv", "tenant,plan,account,key\nhooli,free,cus_1,\n");
     for line in block("integrations/cli/README.md", "tallygate init").commands() {
+        if line.contains("--url unix:") {
+            at_a_socket(&home, line);
+            continue;
+        }
         if line.contains("--url") {
             at_a_terminal(&home, line, &service.url());
             continue;
@@ -164,12 +169,22 @@ async fn the_commands_of_the_readme_run_in_their_order() {
             home.write("new.toml", &plans.replace("10k/month", "5k/month"));
         }
     }
-    for (page, first) in [("docs/cli.md", "tallygate top --url")] {
-        for line in block(page, first).commands() {
-            at_a_terminal(&home, line, &service.url());
-        }
+    for line in block("docs/cli.md", "tallygate tenant list --url unix:").commands() {
+        at_a_socket(&home, line);
+    }
+    for line in block("docs/cli.md", "tallygate top --url").commands() {
+        at_a_terminal(&home, line, &service.url());
     }
     service.end().await;
+}
+
+/// Runs a line beside a service of this folder, at its socket, which needs no token.
+#[cfg(all(feature = "stripe", feature = "top", target_os = "linux"))]
+fn at_a_socket(home: &Home, line: &str) {
+    let service = crate::far::Service::begin(home);
+    let line = line.replace("/run/acme/tallygate.sock", "admin.sock");
+    runs(home, &format!("unset TALLYGATE_OPERATOR_TOKEN; {line}"));
+    service.end();
 }
 
 /// `top` at a terminal, of a service at another address than the page's.

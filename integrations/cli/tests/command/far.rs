@@ -6,13 +6,13 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command};
-use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
 use tallygate::Gate;
 use tallygate::directory::Role;
 use tallygate_axum::{GateLayer, admin_router, admin_socket};
+use test_support::waits::until;
 
 use crate::home::Home;
 use crate::session::plays;
@@ -20,8 +20,6 @@ use crate::session::plays;
 /// Says that this process is the service.
 const ROLE: &str = "SERVICE_OF_A_TEST";
 const SOCKET: &str = "admin.sock";
-/// How long a service may take to be ready, or what it does to be seen.
-const WITHIN: Duration = Duration::from_secs(60);
 
 /// In the process that is started for it, a service: its API, the operator's routes and the admin
 /// socket, until its standard input ends.
@@ -261,11 +259,8 @@ fn refusals_of_a_service_are_those_of_its_log() {
         let args = [&["tenant", "refusals", "globex"][..], more].concat();
         let of_service = home.run(&[&args[..], &at].concat()).ok();
         assert!(of_service.contains("quota-exceeded"), "{of_service}");
-        let began = Instant::now();
-        while home.run(&args).ok() != of_service {
-            assert!(began.elapsed() < WITHIN, "{of_service}\n{}", home.run(&args).ok());
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        // The service's log is written beside its requests.
+        until("the log says the same", || home.run(&args).ok() == of_service);
     }
     let log = [&["tenant", "refusals", "globex", "--log", "decisions.ndjson"][..], &at].concat();
     assert!(home.run(&log).fails(2).contains("leave --url out"));

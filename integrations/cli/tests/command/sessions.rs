@@ -19,9 +19,7 @@ fn the_page_says_what_comes() {
         true => {
             service.get_or_insert_with(|| Service::begin(&home));
         }
-        false => {
-            service.take().map(Service::end);
-        }
+        false => service.take().into_iter().for_each(Service::end),
     });
 }
 

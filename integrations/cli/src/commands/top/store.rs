@@ -69,16 +69,16 @@ impl StoreReader {
             let text = "the usage logs cannot be read\nhelp: tallygate doctor";
             return Err(Failure::new(code::FAILURE, text));
         };
-        let mut rows = top.tenants;
+        let (mut rows, mut looked_at) = (top.tenants, compared);
         if rows.len() < self.most {
             let page = self.gate.directory().list("", "", self.most).await?;
+            looked_at = looked_at.max(page.len());
             let others = self.gate.top_among(&page).await?.tenants;
             let is_new = |it: &Value| !rows.iter().any(|row| row["id"] == it["id"]);
             let others: Vec<Value> = others.into_iter().filter(is_new).collect();
             rows.extend(others);
             rows.truncate(self.most);
         }
-        let looked_at = compared.max(rows.len());
         Ok((rows, looked_at))
     }
 
