@@ -133,13 +133,15 @@ impl Ranking {
         let mut compared = 0;
         for part in &self.totals {
             {
-                let part = locked_part(part);
+                let mut part = locked_part(part);
+                // A window that is over is that of nothing to come.
+                part.retain(|(_, limit), total| {
+                    let of = by_number[usize::from(*limit)];
+                    of.is_none_or(|at| total.start_ms >= limits[at].since_ms)
+                });
                 let mut whose = Vec::new();
                 for ((tenant, limit), total) in &*part {
                     let Some(at) = by_number[usize::from(*limit)] else { continue };
-                    if total.start_ms < limits[at].since_ms {
-                        continue;
-                    }
                     let sum = total.sum();
                     found[at][0].offer(share(sum, &limits[at].allowed), *tenant);
                     found[at][1].offer(sum, *tenant);
@@ -317,6 +319,12 @@ mod tests {
         assert!(found.is_disjoint(&of(&[500, 601])), "{found:?}");
         let busiest = ledger.busiest(&[limit(&[1_000])], 16, NOW_MS).await.unwrap();
         assert_eq!(busiest.compared, 102);
+        let kept =
+            || ledger.ranking.totals.iter().map(|part| locked_part(part).len()).sum::<usize>();
+        assert_eq!(kept(), 102, "nothing of a window that is over");
+        let next = RankedLimit { since_ms: MONTH_MS + 1, ..limit(&[1_000]) };
+        let busiest = ledger.busiest(&[next], 16, NOW_MS + RANKED_MS).await.unwrap();
+        assert_eq!((busiest.compared, kept()), (0, 0));
     }
 
     /// A tenant at the end of a small plan among many that use more of a large one.
