@@ -83,57 +83,104 @@ impl Gate {
         let sheet = live.sheet(&inner.catalogs.live.load(), now);
         let stored = inner.reader(&sheet, now).read_unleased().await?;
         let view = LimitReader { stored: Some(&stored), ..inner.reader(&sheet, now) };
-        let [old, new] =
-            [&files.old, &files.new].map(|file| file.resolve(record, now.wall_ms).policy);
+        let [old, new] = [&files.old, &files.new].map(|file| Resolved {
+            policy: file.resolve(record, now.wall_ms).policy,
+            catalog: &file.catalog,
+        });
         let mut found = Vec::new();
         for rule in sheet.policy.quotas.iter().filter(|rule| rule.tenant_wide) {
             let Some(used) = view.used_of(rule) else { continue };
-            let before = quota(&old, rule).map(|it| Verdict::of(it, used));
-            let Some(after) = quota(&new, rule) else { continue };
-            let verdict = Verdict::of(after, used);
-            let billed = [before.map_or(0, |it| it.billed), verdict.billed];
-            let is_refused = verdict.is_refused && !before.is_some_and(|it| it.is_refused);
+            let used = Amount::new(used, view.scale(rule.quota.meter));
+            let before = old.verdict(rule, used);
+            let Some(after) = new.verdict(rule, used) else { continue };
+            let billed = [before.map_or(Amount::units(0), |it| it.billed), after.billed];
+            let is_refused = after.is_refused && !before.is_some_and(|it| it.is_refused);
             if !is_refused && billed[1] <= billed[0] {
                 continue;
             }
-            let amount = |atoms| Amount::new(atoms, view.scale(rule.quota.meter));
             found.push(PlanChange {
                 tenant: record.id.clone(),
-                plan: new.plan.name.clone(),
+                plan: new.policy.plan.name.clone(),
                 limit: rule.quota.id.clone(),
-                used: amount(used),
-                old: quota(&old, rule).and_then(|it| it.limit).map(amount),
-                new: after.limit.map(amount),
+                used,
+                old: before.and_then(|it| it.limit),
+                new: after.limit,
                 is_refused,
-                billed: billed.map(amount),
+                billed,
             });
         }
         Ok(found)
     }
 }
 
-/// The quota of another plan that counts the same.
-fn quota<'a>(policy: &'a Policy, like: &QuotaRule) -> Option<&'a Quota> {
-    let mut rules = policy.quotas.iter().filter(|rule| rule.tenant_wide);
-    rules.find(|rule| rule.quota.id == like.quota.id).map(|rule| &rule.quota)
+/// A tenant's plan by one of the files, which may divide a meter's unit into other parts.
+struct Resolved<'a> {
+    policy: Arc<Policy>,
+    catalog: &'a Catalog,
+}
+
+impl Resolved<'_> {
+    /// What the quota that counts the same says of so much use; `None`: there is none.
+    fn verdict(&self, like: &QuotaRule, used: Amount) -> Option<Verdict> {
+        let mut rules = self.policy.quotas.iter().filter(|rule| rule.tenant_wide);
+        let quota = &rules.find(|rule| rule.quota.id == like.quota.id)?.quota;
+        let scale = self.catalog.meters[usize::from(quota.meter.0)].scale;
+        Some(Verdict::of(quota, used, scale))
+    }
 }
 
 /// What a quota says of so much use.
 #[derive(Clone, Copy)]
 struct Verdict {
+    limit: Option<Amount>,
     is_refused: bool,
-    billed: u64,
+    billed: Amount,
 }
 
 impl Verdict {
-    fn of(quota: &Quota, used: u64) -> Self {
-        let Some(limit) = quota.limit else { return Self { is_refused: false, billed: 0 } };
+    fn of(quota: &Quota, used: Amount, scale: u64) -> Self {
+        let amount = |atoms| Amount::new(atoms, scale);
+        let Some(limit) = quota.limit else {
+            return Self { limit: None, is_refused: false, billed: amount(0) };
+        };
         let ceiling = match quota.over {
             Over::Deny => Some(limit),
             Over::Allow | Over::Bill => quota.stop,
         };
-        let beyond = used.saturating_sub(limit);
-        let billed = if quota.over == Over::Bill { beyond } else { 0 };
-        Self { is_refused: ceiling.is_some_and(|most| used >= most), billed }
+        // In the parts of this file's meter.
+        let atoms = u128::from(used.atoms()) * u128::from(scale) / u128::from(used.scale());
+        let beyond = u64::try_from(atoms).unwrap_or(u64::MAX).saturating_sub(limit);
+        let beyond = amount(beyond);
+        let billed = if quota.over == Over::Bill { beyond } else { amount(0) };
+        let is_refused = ceiling.is_some_and(|most| used >= amount(most));
+        Self { limit: Some(amount(limit)), is_refused, billed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Use of a meter without parts, by a file that divides its unit into ten.
+    #[test]
+    fn a_file_that_divides_a_unit_says_the_same_of_the_same_use() {
+        let text = |parts: &str| {
+            format!(
+                "default-plan = \"p\"\n[meter.jobs]\n{parts}\n\
+                 stripe = {{ event = \"jobs\", send = \"overage\" }}\n[plan.p]\n\
+                 quota.jobs = {{ limit = \"10/day\", over = \"bill\", stop = \"30\" }}\n"
+            )
+        };
+        for parts in ["", "parts = 10"] {
+            let catalog = Catalog::parse("plans", &text(parts), SystemTime::UNIX_EPOCH).unwrap();
+            let plan = &catalog.plans[0];
+            let quota = plan.quotas.values().flatten().next().unwrap();
+            let scale = catalog.meters[usize::from(quota.meter.0)].scale;
+            let of = |used| Verdict::of(quota, Amount::units(used), scale);
+            let says = [9, 12, 30].map(|used| (of(used).billed, of(used).is_refused));
+            let units = Amount::units;
+            assert_eq!(says, [(units(0), false), (units(2), false), (units(20), true)], "{parts}");
+            assert_eq!(of(12).limit, Some(units(10)));
+        }
     }
 }
