@@ -2,13 +2,13 @@
 //! command. Law: a route's refusal ends a command as the same refusal of the store's would: the
 //! same text, the same exit code. The token is in no argument, no output and no `Debug`.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::args::Far;
@@ -25,6 +25,9 @@ use connect::Wire;
 const WITHIN: Duration = Duration::from_secs(40);
 /// Most bytes of an answer: a thousand tenants with their exceptions, or a long history.
 const MOST: usize = 64 << 20;
+
+/// All but what RFC 3986 (section 2.3) leaves as it is.
+const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A client of the routes at one place.
 #[derive(Clone)]
@@ -225,16 +228,7 @@ pub(crate) fn plain(sentence: &str) -> String {
 
 /// A part of a path, or a value of a query, percent-encoded.
 pub(crate) fn encoded(value: &str) -> String {
-    let mut out = String::new();
-    for byte in value.bytes() {
-        match byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            true => out.push(char::from(byte)),
-            false => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
+    utf8_percent_encode(value, &RESERVED).to_string()
 }
 
 /// An error with its causes: the client's own message is just "client error".
