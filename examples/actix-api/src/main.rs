@@ -13,7 +13,7 @@ use actix_web::{App, HttpResponse, HttpServer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tallygate::Gate;
-use tallygate_actix_web::{GateMiddleware, Plan, Tenant, usage_routes};
+use tallygate_actix_web::{GateMiddleware, Plan, Tenant, admin_routes, usage_routes};
 
 #[cfg(feature = "stripe")]
 mod billing;
@@ -71,6 +71,7 @@ async fn serve(gate: &Gate, port: u16) -> Result<(), Box<dyn Error>> {
         let app = App::new()
             .wrap(GateMiddleware::new(&shared)) // one gate, shared by all workers
             .configure(usage_routes(&shared))
+            .configure(admin_routes(&shared, "/admin")) // the console, for operators' tokens
             .configure(api);
         #[cfg(feature = "stripe")]
         let app = app.configure(billing::routes(&shared)); // POST /webhooks/stripe
@@ -83,6 +84,7 @@ async fn serve(gate: &Gate, port: u16) -> Result<(), Box<dyn Error>> {
         .bind(("127.0.0.1", port))?;
     for address in server.addrs() {
         demo::print_tour(&address.to_string());
+        demo::print_operator(gate, &address.to_string()).await?;
     }
     #[cfg(feature = "stripe")]
     stripe::seed(gate).await?;

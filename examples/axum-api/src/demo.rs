@@ -5,7 +5,7 @@ use std::error::Error;
 
 use sha2::{Digest, Sha256};
 use tallygate::Gate;
-use tallygate::directory::PaymentState;
+use tallygate::directory::{PaymentState, Role};
 use tracing_subscriber::EnvFilter;
 
 /// Logs to stderr; `RUST_LOG` sets the level.
@@ -49,6 +49,26 @@ pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
         let hash = Sha256::digest(format!("tg_demo_{id}"));
         tenant.import_key_sha256("demo", hash.into()).await?;
     }
+    Ok(())
+}
+
+/// Makes an operator once, and prints the token: what the store keeps is a hash.
+pub(crate) async fn print_operator(gate: &Gate, address: &str) -> Result<(), Box<dyn Error>> {
+    if !gate.directory().operators().await?.is_empty() {
+        return Ok(());
+    }
+    let token = gate.directory().new_operator("demo", Role::Write).await?;
+    let token = token.expose();
+    println!(
+        "\
+the operator's console: http://{address}/admin
+its token, shown this once: {token}
+
+  curl http://{address}/admin/tenants -H 'authorization: Bearer {token}'
+  TALLYGATE_OPERATOR_TOKEN={token} \\
+    cargo run -p tallygate-cli -- tenant list --url http://{address}/admin
+"
+    );
     Ok(())
 }
 

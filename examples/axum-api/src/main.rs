@@ -16,7 +16,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tallygate::Gate;
-use tallygate_axum::{GateLayer, Plan, Tenant, serve, usage_router};
+use tallygate_axum::{GateLayer, Plan, Tenant, admin_router, serve, usage_router};
 use tokio::net::TcpListener;
 
 #[cfg(test)]
@@ -61,7 +61,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let port = std::env::var("PORT").map_or(Ok(3000), |port| port.parse::<u16>())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-    demo::print_tour(&listener.local_addr()?.to_string());
+    let address = listener.local_addr()?.to_string();
+    demo::print_tour(&address);
+    demo::print_operator(&gate, &address).await?;
     #[cfg(feature = "stripe")]
     stripe::seed(&gate).await?;
     serve(listener, app(&gate), &gate).await?; // at its end usage is in the store, leases are back
@@ -70,6 +72,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 fn app(gate: &Gate) -> Router {
     let app = routes().layer(GateLayer::new(gate)).merge(usage_router(gate));
+    let app = app.nest("/admin", admin_router(gate)); // the console, for operators' tokens
     #[cfg(feature = "stripe")]
     let app = app.merge(billing::routes(gate)); // POST /webhooks/stripe
     app

@@ -59,6 +59,11 @@ impl Process {
         waits::found("the process ends", || self.child.try_wait().unwrap()).success()
     }
 
+    /// What it has printed so far.
+    pub fn printed_so_far(&self) -> String {
+        self.stdout.so_far()
+    }
+
     /// Waits for its end, and returns all that it printed.
     #[track_caller]
     pub fn printed(&mut self) -> String {

@@ -156,3 +156,34 @@ fn what_is_logged_at_the_start_goes_to_the_subscriber_alone() {
     assert!(said.contains("a crash of this process loses"), "{said}");
     assert!(!said.contains("tallygate: "), "{said}");
 }
+
+/// The operator's side: a token printed once, for the console and the routes below it.
+#[test]
+fn an_operator_gives_units_to_a_tenant_that_is_refused() {
+    let home = Home::new();
+    let api = home.start();
+    let token = api.printed_after("its token, shown this once: ");
+    let bearer = format!("Bearer {token}");
+    let as_operator = [("authorization", &*bearer)];
+    assert!(api.raw("GET", "/admin", &[], "").body.contains("<!doctype html>"));
+    for not_one in [&[][..], &[("authorization", "Bearer tg_demo_acme")]] {
+        assert_eq!(api.raw("GET", "/admin/tenants", not_one, "").status, 401);
+    }
+    let listed = api.raw("GET", "/admin/tenants", &as_operator, "");
+    for id in ["acme", "late", "solo"] {
+        assert!(listed.body.contains(&format!("\"id\":\"{id}\"")), "{listed:?}");
+    }
+
+    assert_eq!(api.send("POST", EXPORT, SOLO).status, 403);
+    let refused = api.raw("GET", "/admin/tenants/solo/refusals", &as_operator, "");
+    assert!(refused.body.contains("feature-not-in-plan"), "{refused:?}");
+    let moved = r#"{"plan":"team","reason":"asked for exports"}"#;
+    assert_eq!(api.raw("PATCH", "/admin/tenants/solo", &as_operator, moved).status, 200);
+    api.until("the plan is in force", |api| api.send("POST", EXPORT, SOLO).status == 202);
+
+    api.terminate();
+    assert!(api.ends_well());
+    let again = home.start();
+    assert_eq!(again.raw("GET", "/admin/operator", &as_operator, "").status, 200);
+    assert!(!again.printed().contains("shown this once"), "the token is printed once");
+}

@@ -113,6 +113,21 @@ impl Api {
         meter[field].as_u64().unwrap()
     }
 
+    /// What it prints after these words, to the end of the line.
+    pub(crate) fn printed_after(&self, words: &str) -> String {
+        waits::found(words, || {
+            let printed = self.process.printed_so_far();
+            let (line, _) = printed.split_once(words)?.1.split_once('\n')?;
+            Some(line.to_owned())
+        })
+    }
+
+    /// All that it prints until it is asked to end.
+    pub(crate) fn printed(mut self) -> String {
+        self.terminate();
+        self.process.printed()
+    }
+
     pub(crate) fn stderr(&self) -> String {
         self.process.stderr()
     }
