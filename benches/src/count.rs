@@ -65,6 +65,15 @@ fn path(rt: &Runtime, name: &str) -> Path {
             let drill = setup::drills(rt, &gate, 1, 1).remove(0);
             Box::new(move || setup::admit(&drill))
         }
+        "decide-logged" => {
+            let dir = tempfile::tempdir().expect("a directory for a file");
+            let gate = decide::log_gate(rt, &dir);
+            let drill = setup::drills(rt, &gate, 1, 1).remove(0);
+            Box::new(move || {
+                let _as_long = &dir;
+                setup::admit(&drill);
+            })
+        }
         "bare" => layered!(bare, by_header()),
         "tower-governor" => layered!(layer::governed().layer(bare), by_header()),
         "tower-governor-headers" => {

@@ -10,8 +10,10 @@ use criterion::{BenchmarkId, Criterion};
 use dashmap::DashMap;
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use limitador::limit::{Context, Limit};
+use tallygate::Gate;
 use tallygate::testing::Drill;
 use tallygate::wire::HeaderStyle;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::redis::Redis;
@@ -42,6 +44,30 @@ pub fn by_store(c: &mut Criterion, rt: &Runtime, round: usize) {
     for (_, gate) in gates {
         rt.block_on(gate.close()).expect("everything counted is written");
     }
+}
+
+/// The same decision with a log of decisions, which has one in a hundred of such.
+pub fn logged(c: &mut Criterion, rt: &Runtime, round: usize) {
+    let dir = tempfile::tempdir().expect("a directory for a file");
+    let gates = [("unlogged", setup::gate(rt, HeaderStyle::Off)), ("logged", log_gate(rt, &dir))];
+    let drills = gates.each_ref().map(|(_, gate)| setup::drills(rt, gate, 1, 500_000).remove(0));
+    let mut group = c.benchmark_group("decide");
+    for ((name, _), drill) in gates.iter().zip(&drills) {
+        group.bench_function(BenchmarkId::new(format!("tallygate-{name}"), round), |b| {
+            b.iter(|| setup::admit(black_box(drill)));
+        });
+    }
+    group.finish();
+    for (_, gate) in gates {
+        rt.block_on(gate.close()).expect("everything counted is written");
+    }
+}
+
+/// A gate with a log of decisions in this folder.
+pub fn log_gate(rt: &Runtime, dir: &TempDir) -> Gate {
+    let path = dir.path().join("decisions.ndjson");
+    let store = format!("[store]\nkind = \"memory\"\n[decisions]\nfile = \"{}\"", path.display());
+    setup::open(rt, &store, HeaderStyle::Off)
 }
 
 pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {

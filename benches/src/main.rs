@@ -36,6 +36,7 @@ type Part = fn(&mut Criterion, &Runtime, usize);
 const PARTS: &[(&str, Part)] = &[
     ("decide", decide::run),
     ("decide", decide::by_store),
+    ("decide", decide::logged),
     ("identify", identify::run),
     ("layer", layer::run),
     ("route", route::run),

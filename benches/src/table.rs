@@ -40,6 +40,7 @@ const RATIOS: &[Ratio] = &[
     ratio("decision / limitador in memory", "decide/tallygate", "decide/limitador"),
     ratio("decision / tollgate-admission", "decide/tallygate", "decide/tollgate-admission"),
     ratio("decision / Redis, INCR and EXPIRE", "decide/tallygate", "decide/redis"),
+    ratio("decision with a log / without", "decide/tallygate-logged", "decide/tallygate-unlogged"),
     ratio("decision, DynamoDB / redb", "decide/tallygate-dynamodb", "decide/tallygate-redb"),
     ratio(
         "2 threads, one tenant / floor",
