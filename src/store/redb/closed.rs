@@ -8,9 +8,13 @@
 //!    a copy, a restored file and one that anything has written to differ.
 //! 2. It is taken away, durably, once the file is open and before the first write: a process that
 //!    dies leaves none.
+//! 3. It is made only of a file that its process has read to the end, or made: one that is closed
+//!    before the reading beside has ended has none, and the next start reads it first.
 //!
 //! Not promised: a disk that returns other bytes than were written. Such a file is found by the
-//! read beside the requests, and serves nothing from then on.
+//! read beside the requests, about a second per gigabyte after the start, and serves nothing from
+//! then on; until then items that are missing count as never having been, and their units are
+//! granted once more.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -82,6 +86,7 @@ fn note_of(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
     use std::time::Duration;
 
     use super::super::file::StoreFile;
@@ -90,8 +95,14 @@ mod tests {
     /// More than the step in which a file system counts the time.
     const TICK: Duration = Duration::from_millis(30);
 
+    /// Opens it, reads it to its end, and closes it.
     fn opened_unread(path: &Path) -> bool {
-        StoreFile::at(path).unwrap().is_unread()
+        let file = StoreFile::at(path).unwrap();
+        let was_unread = file.is_unread();
+        let (_open, ends) = mpsc::channel();
+        file.read_beside(&ends);
+        assert!(!file.is_unread());
+        was_unread
     }
 
     #[tokio::test]
@@ -125,6 +136,17 @@ mod tests {
             assert!(!opened_unread(&path), "{what}");
             assert!(opened_unread(&path), "after {what}, it was read and closed");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_closed_before_it_was_read_has_no_note() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.redb");
+        opened_unread(&path);
+        assert!(StoreFile::at(&path).unwrap().is_unread());
+        assert!(!note_of(&path).exists());
+        assert!(!opened_unread(&path), "it is read first");
+        assert!(opened_unread(&path));
     }
 
     #[test]

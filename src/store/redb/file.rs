@@ -52,8 +52,8 @@ pub(super) struct StoreFile {
     open: OpenFile,
     /// `None` for a test's own disk, and for a file that was refused.
     on_disk: Option<OnDisk>,
-    /// It was closed whole, and so not read when it was opened.
-    is_unread: bool,
+    /// It was closed whole, and so not read when it was opened; until the reading beside has ended.
+    is_unread: AtomicBool,
     /// Items are missing, as was found while it served.
     pub(super) damage: OnceLock<StoreError>,
 }
@@ -71,8 +71,9 @@ impl StoreFile {
         let opened = opened.map_err(|error| at_path(path, error))?;
         let mut file = opened.map_err(|error| open_error(path, error))?;
         let on_disk = OnDisk::of(path)?;
-        file.is_unread = closed::take(path, found.as_deref())?;
-        let depth = if file.is_unread { Depth::Sizes } else { Depth::All };
+        let is_unread = closed::take(path, found.as_deref())?;
+        file.is_unread = is_unread.into();
+        let depth = if is_unread { Depth::Sizes } else { Depth::All };
         file.verify(depth).map_err(|error| at_path(path, error))?;
         file.on_disk = Some(on_disk);
         Ok(file)
@@ -86,14 +87,19 @@ impl StoreFile {
             failed: AtomicBool::new(false),
             open,
             on_disk: None,
-            is_unread: false,
+            is_unread: AtomicBool::new(false),
             damage: OnceLock::new(),
         })
     }
 
     /// Whether all of it is still to be read.
     pub(super) fn is_unread(&self) -> bool {
-        self.is_unread
+        self.is_unread.load(Ordering::Acquire)
+    }
+
+    /// All of it has been read, and nothing is missing.
+    pub(super) fn is_read(&self) {
+        self.is_unread.store(false, Ordering::Release);
     }
 
     /// An error of its contents, with its name and the remedy.
@@ -286,11 +292,12 @@ impl StoreFile {
 }
 
 impl Drop for StoreFile {
-    /// Closes the database, and then notes that it was closed whole.
+    /// Closes the database, and then notes that it was closed whole: not where it was opened by
+    /// such a note and has not been read to its end, so that no note stands upon another.
     fn drop(&mut self) {
         let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let closed = guarded(|| drop(database));
-        let is_whole = closed.is_ok() && !*self.failed.get_mut();
+        let is_whole = closed.is_ok() && !*self.failed.get_mut() && !self.is_unread();
         let Some(on_disk) = self.on_disk.as_ref().filter(|_| is_whole && self.look().is_ok())
         else {
             return;

@@ -30,15 +30,15 @@ impl StoreFile {
     /// Checks a file that has a tally. Missing items are an error; damaged ones are counted in the
     /// log, and are an error for their readers.
     pub(super) fn verify(&self, depth: Depth) -> Result<(), StoreError> {
-        self.verify_while(depth, &mut || true)
+        self.verify_while(depth, &mut || true).map(|_| ())
     }
 
-    /// The same, as long as it `may_go_on`.
+    /// The same, as long as it `may_go_on`. Returns whether it came to its end.
     fn verify_while(
         &self,
         depth: Depth,
         may_go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.session(|database| {
             let transaction = database.begin_read().map_err(|e| self.not_done(e))?;
             self.check_tables(&transaction)?;
@@ -58,7 +58,7 @@ impl StoreFile {
                 Ok(items) => {
                     for (n, entry) in items.iter().map_err(|e| self.not_done(e))?.enumerate() {
                         if (n as u64).is_multiple_of(ITEMS_AT_ONCE) && !may_go_on() {
-                            return Ok(());
+                            return Ok(false);
                         }
                         let (key, bytes) = entry.map_err(|e| self.not_done(e))?;
                         // An item in the iteration may still not be found by its key: the lookup
@@ -79,7 +79,7 @@ impl StoreFile {
                      a copy, and check the disk"
                 );
             }
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -97,7 +97,12 @@ impl StoreFile {
     /// an item is found missing, nothing is answered: what is left would grant its units once more.
     pub(super) fn read_beside(&self, ends: &Receiver<()>) {
         let mut may_go_on = || ends.try_recv() != Err(TryRecvError::Disconnected);
-        while let Err(error) = self.verify_while(Depth::All, &mut may_go_on) {
+        loop {
+            let error = match self.verify_while(Depth::All, &mut may_go_on) {
+                Ok(true) => return self.is_read(),
+                Ok(false) => return,
+                Err(error) => error,
+            };
             if error.kind == StoreErrorKind::Corrupt {
                 let error = self.named(error);
                 tracing::error!("{error}");
