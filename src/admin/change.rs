@@ -185,7 +185,7 @@ impl Admin {
     async fn reset(&self, tenant: &Tenant, reset: NewReset, how: How<'_>) -> Result<Reply, Reply> {
         let why = reason(reset.reason)?;
         let given = match how.dry {
-            true => self.gate.rehearse_reset(tenant, &reset.limit, &why).await,
+            true => self.gate.rehearse_reset_once(tenant, &reset.limit, &why, how.once).await,
             false => self.gate.reset_quota_once(tenant, &reset.limit, &why, how.once).await,
         };
         let given = given.map_err(|error| self.refused(&error))?;

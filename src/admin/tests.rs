@@ -281,7 +281,15 @@ async fn what_is_sent_twice_is_made_once() {
 
     // More is used before the repeated request comes: without the header it would be given back.
     let reset = json!({ "limit": "credits/day", "reason": "outage" });
+    let text = reset.to_string();
+    let unused = async |line: &str| {
+        call_once(&bed.gate, &bed.write, line, text.as_bytes(), Some(b"r-0")).await.1
+    };
+    assert!(unused("POST /tenants/acme/resets").await["grant"].is_null(), "nothing to give");
     assert_eq!(bed.uses("acme", 40).await, 40);
+    for line in ["POST /tenants/acme/resets", "POST /tenants/acme/resets?dry-run=true"] {
+        assert!(unused(line).await["grant"].is_null(), "{line}: nor is it given later");
+    }
     let (status, first) = ask("POST /tenants/acme/resets", reset.clone()).await;
     assert_eq!((status, &first["grant"]["units"]), (201, &json!(40)), "{first}");
     assert_eq!(bed.uses("acme", 30).await, 30);

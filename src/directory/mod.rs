@@ -557,6 +557,17 @@ impl Tenant {
         Ok(is_past.then_some(None))
     }
 
+    /// Has the grant with this id be one that was given and has ended: its request found nothing to
+    /// give, and a repetition of it gives nothing either.
+    pub(crate) async fn note_nothing_given(
+        &self,
+        id: &str,
+        meter: &str,
+    ) -> Result<(), DirectoryError> {
+        let nothing = Grant::new(id, meter, 0);
+        self.directory.note_past_grant(self.record.surrogate, &nothing).await
+    }
+
     /// Has a key end at this instant; one that ends before that stays so. For an end at once use
     /// [`revoke_key`](Self::revoke_key).
     ///

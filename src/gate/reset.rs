@@ -20,7 +20,9 @@ const ID_BYTES: usize = 4;
 impl Gate {
     /// Has a tenant's quota begin anew: as many units can be used until the end of its window as if
     /// nothing had been. It gives the used units back as a [`Grant`] that ends with the window and
-    /// has the source `reset`; `None` if none were used. The usage stays recorded, and what was
+    /// has the source `reset`; `None` if none were used. A grant is of whole units: a part of one
+    /// that was used is given back as one. It is of the meter, so that it also lasts beyond the
+    /// meter's other quotas. The usage stays recorded, and what was
     /// billed beyond the quota stays billed. `limit` is a quota's id, as in `GET /usage`:
     /// `credits/month`. `reason` is for the history, which also records the actor of the tenant's
     /// [handle](crate::directory::Directory::by).
@@ -70,7 +72,7 @@ impl Gate {
 
     /// The same for a request with this idempotency key, if it has one: repeated, it gives nothing
     /// more, whatever was used since. It returns the grant that it has given; `None` where that has
-    /// ended.
+    /// ended, or it had nothing to give.
     pub(crate) async fn reset_quota_once(
         &self,
         tenant: &Tenant,
@@ -78,8 +80,7 @@ impl Gate {
         reason: &str,
         once: Option<&str>,
     ) -> Result<Option<Grant>, Error> {
-        let id = once.map(|once| tenant.id_of_reset(once)).transpose()?;
-        let id = id.map(|request| format!("{}{request}", begin_of_id(limit)));
+        let id = id_of_request(tenant, limit, once)?;
         for _ in 0..ATTEMPTS {
             if let Some(id) = &id
                 && let Some(given) = tenant.grant_given(id).await?
@@ -88,6 +89,10 @@ impl Gate {
             }
             let made = self.reset_now(tenant, limit, (reason, id.as_deref())).await?;
             let Some((grant, edit)) = made else {
+                if let Some(id) = &id {
+                    let meter = limit.split_once('/').map_or(limit, |(meter, _)| meter);
+                    tenant.note_nothing_given(id, meter).await?;
+                }
                 return Ok(None);
             };
             match edit.save().await {
@@ -113,7 +118,25 @@ impl Gate {
         limit: &str,
         reason: &str,
     ) -> Result<Option<Grant>, Error> {
-        let Some((grant, edit)) = self.reset_now(tenant, limit, (reason, None)).await? else {
+        self.rehearse_reset_once(tenant, limit, reason, None).await
+    }
+
+    /// The same of a request with this idempotency key, if it has one.
+    pub(crate) async fn rehearse_reset_once(
+        &self,
+        tenant: &Tenant,
+        limit: &str,
+        reason: &str,
+        once: Option<&str>,
+    ) -> Result<Option<Grant>, Error> {
+        let id = id_of_request(tenant, limit, once)?;
+        if let Some(id) = &id
+            && let Some(given) = tenant.grant_given(id).await?
+        {
+            return Ok(given);
+        }
+        let made = self.reset_now(tenant, limit, (reason, id.as_deref())).await?;
+        let Some((grant, edit)) = made else {
             return Ok(None);
         };
         edit.rehearse().await?;
@@ -210,6 +233,16 @@ impl Reset<'_> {
         let grant = Grant::new(id, &*self.meter.name, units).source(SOURCE).note(reason);
         Some(quota.resets_at.into_iter().fold(grant, Grant::expires))
     }
+}
+
+/// The id of the grant that the request with this idempotency key gives; `None`: it has no key.
+fn id_of_request(
+    tenant: &Tenant,
+    limit: &str,
+    once: Option<&str>,
+) -> Result<Option<String>, DirectoryError> {
+    let request = once.map(|once| tenant.id_of_reset(once)).transpose()?;
+    Ok(request.map(|request| format!("{}{request}", begin_of_id(limit))))
 }
 
 /// How the ids of a quota's grants begin.
