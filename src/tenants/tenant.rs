@@ -139,6 +139,11 @@ impl LiveTenant {
         Arc::new(Sheet::past(self.core.clone(), &record, live, now, at_ms))
     }
 
+    /// A sheet under another plan file, to read limits by. No request ever finds it.
+    pub(crate) fn sheet_under(&self, file: &LiveCatalog, now: Now) -> Arc<Sheet> {
+        Arc::new(Sheet::past(self.core.clone(), &self.record(), file, now, now.wall_ms))
+    }
+
     /// The sheet as it stands, whether it still holds or not.
     pub(crate) fn last_sheet(&self) -> Arc<Sheet> {
         self.sheet.load_full()

@@ -97,7 +97,7 @@ fn of_change(it: PlanChange) -> Vec<Affected> {
         tenant: it.tenant.clone(),
         plan: Some(it.plan.to_string()),
         what: it.limit.to_string(),
-        used: Some(it.used.to_string()),
+        used: it.used.map(|used| used.to_string()),
         old,
         new,
         change,
