@@ -78,6 +78,10 @@ use path::Route;
 #[doc(hidden)]
 pub const MAX_BODY: usize = 16 * 1024;
 
+/// The header by which a client knows that these routes have answered, and not another 200 of the
+/// host, or of a proxy.
+const ROUTES: &str = "tallygate-routes";
+
 /// Most tokens that are looked up at once: a forged one costs a read of the store, and there are
 /// few operators.
 const LOOK_UPS: usize = 16;
@@ -139,10 +143,7 @@ impl Admin {
         authorization: Option<&[u8]>,
         site: Option<&[u8]>,
     ) -> Result<KnownOperator, Reply> {
-        if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
-            let detail = "A page of another site has sent this request.";
-            return Err(plain_problem(403, "Cross-site request", detail));
-        }
+        check_site(site)?;
         self.operator(authorization.and_then(bearer).unwrap_or_default()).await
     }
 
@@ -163,10 +164,16 @@ impl Admin {
     }
 
     /// The operator of a connection that only the process's own user can make: on a unix socket.
-    /// The name is for histories. For adapters.
+    /// The name is for histories. `site` is the header `Sec-Fetch-Site`: a proxy may lead a browser
+    /// here. For adapters.
+    ///
+    /// # Errors
+    ///
+    /// The response to send.
     #[doc(hidden)]
-    pub fn local(&self, name: String) -> KnownOperator {
-        KnownOperator { name, role: Role::Write, token: None }
+    pub fn local(&self, name: String, site: Option<&[u8]>) -> Result<KnownOperator, Reply> {
+        check_site(site)?;
+        Ok(KnownOperator { name, role: Role::Write, token: None })
     }
 
     /// Whether the gate is closed, or about to be: then a listener ends. For adapters.
@@ -178,6 +185,12 @@ impl Admin {
     /// The answer to an operator's request. For adapters.
     #[doc(hidden)]
     pub async fn reply(&self, operator: &KnownOperator, request: AdminRequest<'_>) -> Reply {
+        let mut reply = self.answer(operator, request).await;
+        reply.headers.push((ROUTES, "operator".into()));
+        reply
+    }
+
+    async fn answer(&self, operator: &KnownOperator, request: AdminRequest<'_>) -> Reply {
         let Some(route) = Route::of(request.path) else {
             let detail = "There is nothing here: see the table of routes in docs/admin.md.";
             return plain_problem(404, "No such route", detail);
@@ -222,6 +235,15 @@ impl Admin {
         reply.headers.push(("retry-after", "1".into()));
         reply
     }
+}
+
+/// Refuses what a page of another site has sent.
+fn check_site(site: Option<&[u8]>) -> Result<(), Reply> {
+    if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+        let detail = "A page of another site has sent this request.";
+        return Err(plain_problem(403, "Cross-site request", detail));
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for KnownOperator {

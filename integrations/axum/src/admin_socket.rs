@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
-use crate::routes::{by_token, operate_as, response};
+use crate::routes::{by_token, by_user, operate_as, response};
 use crate::socket_file::SocketFile;
 
 /// Connections at once: one operator has one.
@@ -149,7 +149,7 @@ async fn operate(admin: Admin, request: Request) -> Response {
     };
     let operator = match parts.headers.contains_key(header::AUTHORIZATION) {
         true => by_token(&admin, &parts).await,
-        false => Ok(admin.local(format!("uid {}", peer.0))),
+        false => by_user(&admin, format!("uid {}", peer.0), &parts),
     };
     match operator {
         Ok(operator) => operate_as(&admin, &operator, parts, body).await,

@@ -159,6 +159,12 @@ pub(crate) async fn by_token(admin: &Admin, parts: &Parts) -> Result<KnownOperat
     admin.known(header(header::AUTHORIZATION), header(SEC_FETCH_SITE)).await
 }
 
+/// The operator of a connection that only the process's user can make, by this name.
+#[cfg(all(unix, feature = "tokio"))]
+pub(crate) fn by_user(admin: &Admin, name: String, parts: &Parts) -> Result<KnownOperator, Reply> {
+    admin.local(name, parts.headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes))
+}
+
 /// The answer to a request of this operator.
 pub(crate) async fn operate_as(
     admin: &Admin,

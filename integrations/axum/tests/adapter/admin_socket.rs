@@ -58,6 +58,9 @@ async fn its_owner_needs_no_token_and_a_token_is_its_operators() {
     assert_eq!(actors, [format!("uid {uid}"), "kim".to_owned()]);
     let wrong = "authorization: Bearer tgop_x\r\n";
     assert!(ask(&path, "GET /tenants", wrong, "").await.starts_with("HTTP/1.1 401"));
+    let of_another = "sec-fetch-site: cross-site\r\n";
+    let refused = ask(&path, "POST /tenants", of_another, new).await;
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
     socket.close().await;
     gate.close().await.unwrap();
 }
