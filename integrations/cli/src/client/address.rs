@@ -94,7 +94,7 @@ fn base(url: &str, insecure: bool) -> Result<String, Failure> {
 
 fn is_this_machine(host: &str) -> bool {
     let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The header with the token; `None`: there is none, which an admin socket allows.
@@ -140,6 +140,7 @@ mod tests {
     fn a_token_goes_to_this_machine_or_encrypted() {
         for url in [
             "http://localhost:3000/admin",
+            "HTTP://LOCALHOST:3000/admin",
             "http://127.0.0.1:3000/",
             "http://[::1]:3000",
             "https://api.example.com/admin",

@@ -26,6 +26,9 @@ const WITHIN: Duration = Duration::from_secs(40);
 /// Most bytes of an answer: a thousand tenants with their exceptions, or a long history.
 const MOST: usize = 64 << 20;
 
+/// The header that the operator's routes have in every answer.
+const ROUTES: &str = "tallygate-routes";
+
 /// All but what RFC 3986 (section 2.3) leaves as it is.
 const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -119,7 +122,8 @@ impl Client {
         of_answer(&place, status, body)
     }
 
-    /// The place that was asked, its status, and its body: `null` if that is no JSON.
+    /// The place that was asked, its status, and its body: `null` if that is no JSON, or a success
+    /// that is not of the operator's routes.
     async fn answer(
         &self,
         method: Method,
@@ -139,20 +143,26 @@ impl Client {
         let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = request.body(Full::new(body)).map_err(|error| failed(error.to_string()))?;
         let answered = async {
-            let answer = self.wire.send(request).await.map_err(|error| chain(&error))?;
+            let sent = self.wire.send(request).await;
+            let answer = sent.map_err(|error| (code_of(&error), chain(&error)))?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, MOST).collect().await.map_err(|it| it.to_string())?;
-            Ok::<_, String>((head.status, body.to_bytes()))
+            let body = Limited::new(body, MOST).collect().await;
+            let body = body.map_err(|error| (code::FAILURE, error.to_string()))?;
+            let is_ours = head.headers.contains_key(ROUTES);
+            Ok::<_, (u8, String)>((head.status, body.to_bytes(), is_ours))
         };
         let unsure = if is_change { "\nhelp: look whether the change was made" } else { "" };
-        let (status, body) = match tokio::time::timeout(WITHIN, answered).await {
-            Ok(answered) => answered.map_err(|text| failed(text + unsure))?,
+        let (status, body, is_ours) = match tokio::time::timeout(WITHIN, answered).await {
+            Ok(answered) => answered
+                .map_err(|(code, text)| Failure::new(code, format!("{place}: {text}{unsure}")))?,
             Err(_) => {
                 let text = format!("no answer within {} s{unsure}", WITHIN.as_secs());
                 return Err(failed(text));
             }
         };
-        Ok((place, status, serde_json::from_slice(&body).unwrap_or_default()))
+        // Whatever else answers a request well has not done what was asked.
+        let body = if is_ours || !status.is_success() { &*body } else { &[] };
+        Ok((place, status, serde_json::from_slice(body).unwrap_or_default()))
     }
 }
 
@@ -229,6 +239,16 @@ pub(crate) fn plain(sentence: &str) -> String {
 /// A part of a path, or a value of a query, percent-encoded.
 pub(crate) fn encoded(value: &str) -> String {
     utf8_percent_encode(value, &RESERVED).to_string()
+}
+
+/// The exit code of a request that was not answered: a socket may be another user's.
+fn code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let denied = |it: &std::io::Error| it.kind() == std::io::ErrorKind::PermissionDenied;
+    match causes.filter_map(|it| it.downcast_ref()).any(denied) {
+        true => code::NOT_PERMITTED,
+        false => code::FAILURE,
+    }
 }
 
 /// An error with its causes: the client's own message is just "client error".

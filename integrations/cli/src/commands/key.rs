@@ -17,7 +17,7 @@ use crate::place::{Place, without_actor};
 use crate::rehearsal::Rehearsal;
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
-use crate::when::{When, now, written};
+use crate::when::{When, moment, now, written};
 
 mod far;
 
@@ -57,9 +57,15 @@ impl NewKey {
 
 /// What came of it.
 enum Done {
-    Made { id: String, name: String, key: String },
+    Made {
+        id: String,
+        name: String,
+        key: String,
+    },
     Imported(String),
     Ended(String),
+    /// It ends before the instant that was asked for, or has ended.
+    Stays(String),
 }
 
 pub(super) async fn run(out: Output, place: &Place, what: Key) -> Ran {
@@ -118,6 +124,9 @@ async fn make(tenant: &Tenant, change: &Change) -> Result<Done, Failure> {
         Change::Create(new) => made(tenant.new_key(new.options()).await?),
         Change::Rotate(key, overlap) => made(tenant.rotate_key(key, *overlap).await?),
         Change::Expire(key, at) => {
+            if ends_before(&key_json(&found(tenant, key, |_| true).await?), *at) {
+                return Ok(Done::Stays(key.clone()));
+            }
             tenant.expire_key(key, *at).await?;
             Done::Ended(key.clone())
         }
@@ -144,8 +153,23 @@ fn show(out: Output, id: &str, done: Done) -> Ran {
         Done::Imported(key) if out.json => out.document(&json!({ "id": key, "tenant": id }))?,
         Done::Ended(key) if out.json => out.document(&json!({ "id": key, "tenant": id }))?,
         Done::Imported(key) | Done::Ended(key) => out.line(&key)?,
+        Done::Stays(key) => {
+            say(STAYS);
+            return show(out, id, Done::Ended(key));
+        }
     }
     Ok(code::OK)
+}
+
+/// Said of an end that is not moved.
+const STAYS: &str =
+    "nothing changed: the key has ended, or ends before that; make another for a longer life";
+
+/// Whether a key was revoked, or ends before this instant, compared by the second: its end moves
+/// only to an earlier one.
+fn ends_before(key: &Value, at: SystemTime) -> bool {
+    let ends = key["expires"].as_str().and_then(moment).map(SystemTime::from);
+    key["state"] == "revoked" || ends.is_some_and(|end| end + Duration::from_secs(1) < at)
 }
 
 /// Checks a change, and says what would come of it. A key that is imported is made on a copy.
@@ -170,13 +194,15 @@ async fn rehearse(
         Change::Rotate(key, _) => found(tenant, key, |it| it.state == KeyState::Active).await?,
         Change::Expire(key, _) | Change::Revoke(key) => found(tenant, key, |_| true).await?,
     };
-    Ok(of_key(change, &key.id, &key.name))
+    Ok(of_key(change, &key_json(&key)))
 }
 
 /// What would become of a key that is there.
-fn of_key(change: &Change, id: &str, name: &str) -> String {
-    let key = format!("key {id} ({name})");
+fn of_key(change: &Change, key: &Value) -> String {
+    let is_kept = matches!(change, Change::Expire(_, at) if ends_before(key, *at));
+    let key = format!("key {} ({})", text(&key["id"]), text(&key["name"]));
     match change {
+        _ if is_kept => format!("{key} stays: it has ended, or ends before that"),
         Change::Rotate(..) => format!("{key} replaced by another"),
         Change::Expire(_, at) => format!("{key} ended at {}", written(*at)),
         _ => format!("{key} revoked"),

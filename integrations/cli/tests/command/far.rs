@@ -202,6 +202,60 @@ fn what_a_service_refuses_has_the_exit_code_of_its_kind() {
     service.end();
 }
 
+/// A host's own answer to every path, or a proxy's, is no change that was made.
+#[test]
+fn another_200_is_not_taken_for_the_routes() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/admin", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4_096]);
+            let body = r#"{"tenants":[],"keys":[],"next":"x","read":0,"id":"k1"}"#;
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}");
+            let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes());
+        }
+    });
+    let home = home();
+    home.write("token", "tgop_0000000000000000000000000000000000000000000000000");
+    for args in [
+        &["key", "revoke", "globex", "k1", "--yes"][..],
+        &["tenant", "suspend", "globex", "--yes", "--reason", "x"],
+        &["tenant", "list"],
+        &["key", "create", "globex"],
+        &["quota", "reset", "globex", "requests/month", "--reason", "x"],
+    ] {
+        let said = home.run(&[args, &["--url", &url, "--token-file", "token"]].concat()).fails(1);
+        assert!(said.contains("the operator's routes are not here"), "{args:?}\n{said}");
+    }
+}
+
+/// Over the service and over its store: nothing is said to be done that is not.
+#[test]
+fn an_end_of_a_key_is_not_moved_to_a_later_instant() {
+    let home = home();
+    let service = Service::begin(&home);
+    let at = ["--url", "unix:admin.sock"];
+    let made =
+        home.run(&[&["key", "create", "globex", "--expires", "1h", "--json"], &at[..]].concat());
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let expire = |when: &str, more: &[&str]| {
+        home.run(&[&["key", "expire", "globex", &id, "--at", when], more].concat())
+    };
+    let check = |at: &[&str]| {
+        let said = expire("30d", &[at, &["--dry-run"]].concat()).ok();
+        assert!(said.contains("stays: it has ended, or ends before that"), "{said}");
+        assert!(expire("30d", at).stderr.contains("nothing changed"));
+    };
+    check(&at);
+    assert!(!expire("30min", &at).stderr.contains("nothing changed"));
+    service.end();
+    check(&[]);
+    assert!(!expire("5min", &[]).stderr.contains("nothing changed"));
+    home.run(&["key", "revoke", "globex", &id, "--yes"]).ok();
+    check(&[]);
+}
+
 /// Each names what to do, and does nothing; also where the environment names the service.
 #[test]
 fn a_command_without_a_route_says_so() {

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{A_NEW_KEY, Change, Done, of_key};
+use super::{A_NEW_KEY, Change, Done, ends_before, of_key};
 use crate::client::{Client, encoded};
 use crate::commands::tenant::{self, second, text};
 use crate::failure::Failure;
@@ -18,6 +18,7 @@ pub(super) async fn make(client: &Client, id: &str, change: &Change) -> Result<D
             name: text(&answer["name"]),
             key: text(&answer["key"]),
         },
+        Change::Expire(key, at) if ends_before(&answer, *at) => Done::Stays(key.clone()),
         Change::Expire(key, _) | Change::Revoke(key) => Done::Ended(key.clone()),
         Change::Import(..) => return Err(no_import()),
     })
@@ -32,7 +33,7 @@ pub(super) async fn rehearse(
     let key = &send(client, id, change, true).await?["key"];
     Ok(match change {
         Change::Create(_) => A_NEW_KEY.to_owned(),
-        change => of_key(change, &text(&key["id"]), &text(&key["name"])),
+        change => of_key(change, key),
     })
 }
 

@@ -10,7 +10,7 @@ use super::change::{Change, Edit, apply, instant};
 use super::shown::{self, Entry};
 use crate::client::{Client, encoded};
 use crate::commands::{Ran, actor};
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
 use crate::place::{Place, reason, without_actor};
 use crate::service::{For, with_gate};
 use crate::when::exact;
@@ -69,6 +69,10 @@ impl Tenants<'_> {
                 let tenants = shown::list(&page["tenants"]).iter().map(shown::of_route).collect();
                 let read = page["read"].as_u64().and_then(|read| usize::try_from(read).ok());
                 let next = page["next"].as_str().map(str::to_owned);
+                if next.as_deref().is_some_and(|next| next <= after) {
+                    let text = "the service's pages of tenants come to no end";
+                    return Err(Failure::new(code::FAILURE, text));
+                }
                 Ok(Listed { tenants, read: read.unwrap_or_default(), next })
             }
         }
