@@ -22,8 +22,8 @@ mod top;
 mod usage;
 
 #[cfg(feature = "stripe")]
-pub(crate) use billing::Since;
-pub(crate) use billing::{Decided, Decision, Event, Outbox, Report, Stripe};
+pub(crate) use billing::{Decided, Since};
+pub(crate) use billing::{Decision, Event, Outbox, Report, Stripe};
 pub(crate) use copies::Restore;
 pub(crate) use import::{ApiGateway, Governor, Import, ImportHow, TenantFrom};
 pub(crate) use infra::{Dashboard, DashboardFormat, Iam, IamRole, Infra, OfTable, TemplateFormat};

@@ -1,11 +1,13 @@
 //! How far long work is: a line on standard error, at a terminal only, and gone when it ends.
 
 use std::io::IsTerminal as _;
+#[cfg(any(feature = "redb", feature = "stripe"))]
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often work that says nothing of itself is drawn.
+#[cfg(any(feature = "redb", feature = "stripe"))]
 const TURN: Duration = Duration::from_millis(200);
 
 /// The line. It draws nothing by itself: there is no thread behind it.
@@ -28,6 +30,7 @@ impl Progress {
     }
 
     /// Shows what is being done, and for how long, until this has ended.
+    #[cfg(any(feature = "redb", feature = "stripe"))]
     pub(crate) async fn during<T>(prints: bool, what: &str, work: impl Future<Output = T>) -> T {
         let line = Self::begin(prints);
         line.say(what.to_owned());
