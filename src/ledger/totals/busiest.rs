@@ -20,10 +20,6 @@ use crate::ids::{Surrogate, WriterId};
 use crate::quota::lease::Writer;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A ranking younger than this is not read again: an operator's screen asks every two seconds, and
-/// of a table each log that may have grown is a query.
-const RANKED_MS: i64 = 10_000;
-
 /// Parts of the totals, by the tenant's id: between two of them other tasks have a turn, so that
 /// none waits for longer than it takes to walk a 64th of all.
 const PARTS: usize = 64;
@@ -58,9 +54,8 @@ pub(super) struct Ranking {
     fold: Mutex<Fold>,
     totals: Vec<Mutex<Totals>>,
     limits: Mutex<Vec<Arc<str>>>,
-    /// The last ranking, with its time; locked while the next is made, so that one reading serves
-    /// all who ask.
-    last: tokio::sync::Mutex<Option<(i64, Arc<Busiest>)>>,
+    /// Held while a ranking is made: the logs are read, and the totals walked, by one at a time.
+    making: tokio::sync::Mutex<()>,
 }
 
 /// By tenant and limit.
@@ -206,23 +201,16 @@ fn locked_part(part: &Mutex<Totals>) -> std::sync::MutexGuard<'_, Totals> {
 impl Ledger {
     /// Tenants among which those are that have used most of one of these limits, by what is on
     /// record: some `most` of them, or more where there are many limits. Reads what is new in the
-    /// logs, at most every [`RANKED_MS`], and nothing of any tenant.
+    /// logs, a query for each that may have grown, and nothing of any tenant.
     pub(crate) async fn busiest(
         &self,
         limits: &[RankedLimit],
         most: usize,
         now_ms: i64,
-    ) -> Result<Arc<Busiest>, StoreError> {
-        let mut last = self.ranking.last.lock().await;
-        if let Some((at_ms, busiest)) = &*last
-            && (0..RANKED_MS).contains(&now_ms.saturating_sub(*at_ms))
-        {
-            return Ok(busiest.clone());
-        }
+    ) -> Result<Busiest, StoreError> {
+        let _turn = self.ranking.making.lock().await;
         self.read_pools(now_ms).await?;
-        let busiest = Arc::new(self.ranking.first(limits, most).await);
-        *last = Some((now_ms, busiest.clone()));
-        Ok(busiest)
+        Ok(self.ranking.first(limits, most).await)
     }
 
     /// Reads on in every log that has not ended.
@@ -293,7 +281,7 @@ mod tests {
 
     async fn ids(ledger: &Ledger, allowed: &[u64], now_ms: i64) -> BTreeSet<Surrogate> {
         let busiest = ledger.busiest(&[limit(allowed)], 16, now_ms).await.unwrap();
-        busiest.tenants.clone()
+        busiest.tenants
     }
 
     fn of(tenants: &[u128]) -> BTreeSet<Surrogate> {
@@ -323,7 +311,7 @@ mod tests {
             || ledger.ranking.totals.iter().map(|part| locked_part(part).len()).sum::<usize>();
         assert_eq!(kept(), 102, "nothing of a window that is over");
         let next = RankedLimit { since_ms: MONTH_MS + 1, ..limit(&[1_000]) };
-        let busiest = ledger.busiest(&[next], 16, NOW_MS + RANKED_MS).await.unwrap();
+        let busiest = ledger.busiest(&[next], 16, NOW_MS).await.unwrap();
         assert_eq!((busiest.compared, kept()), (0, 0));
     }
 
@@ -353,11 +341,11 @@ mod tests {
             assert!(found.contains(&Surrogate::test(777)) && found.len() <= 32, "{}", found.len());
             let first = calls(before);
             let before = store.calls();
-            ids(&ledger, &[1_000], NOW_MS + RANKED_MS - 1).await;
-            assert_eq!(calls(before), 0, "asked again at once");
+            ids(&ledger, &[1_000], NOW_MS).await;
+            assert!(calls(before) <= 4, "{} calls for nothing new", calls(before));
             record(&store, &mut log, &rows([(778, MONTH_MS, 950)])).await;
             let before = store.calls();
-            let found = ids(&ledger, &[1_000], NOW_MS + RANKED_MS).await;
+            let found = ids(&ledger, &[1_000], NOW_MS).await;
             assert!(found.contains(&Surrogate::test(778)));
             assert!(calls(before) <= 4, "{} calls for what is new", calls(before));
             first

@@ -185,5 +185,8 @@ async fn lists_and_the_top_find_their_tenants_among_many() {
     assert_eq!(top.tenants[0]["id"], BUSIEST);
     assert_eq!((top.tenants[0]["share"].as_f64(), top.in_use), (Some(0.901), 0));
     assert_eq!(top.compared, Some(tenants));
+    let begun = Instant::now();
+    assert_eq!(gate.top(50).await.tenants, top.tenants);
+    within("top asked again at once", begun, (&reads, 0));
     gate.close().await.unwrap();
 }
