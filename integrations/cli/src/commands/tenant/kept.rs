@@ -166,10 +166,7 @@ impl Tenants<'_> {
                 Ok(shown::json_of(erased.record()))
             }
             Self::Service(client) => {
-                without_actor(said)?;
-                let body = json!({ "reason": reason });
-                let erased = client.change_of(id, (Method::DELETE, ""), &body, false).await?;
-                Ok(shown::of_route(&erased))
+                Ok(shown::of_route(&send_erase(client, (id, said, reason), false).await?))
             }
         }
     }
@@ -186,13 +183,20 @@ impl Tenants<'_> {
                 let tenant = gate.directory().by(actor(said)).to_erase(id, reason).await?;
                 counts(&tenant).await
             }
-            Self::Service(client) => {
-                without_actor(said)?;
-                let body = json!({ "reason": reason });
-                client.change_of(id, (Method::DELETE, ""), &body, true).await
-            }
+            Self::Service(client) => send_erase(client, (id, said, reason), true).await,
         }
     }
+}
+
+/// Sends the erasure of a tenant to its route.
+async fn send_erase(
+    client: &Client,
+    (id, said, reason): (&str, Option<&String>, &str),
+    dry_run: bool,
+) -> Result<Value, Failure> {
+    without_actor(said)?;
+    let body = json!({ "reason": reason });
+    client.change_of(id, (Method::DELETE, ""), &body, dry_run).await
 }
 
 /// The path of a page of a list, with its query.
