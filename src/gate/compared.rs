@@ -113,10 +113,8 @@ impl Gate {
             it.used = refused.used;
         }
         for (limit, used, billed) in new.billed(inner, now) {
-            let (_, _, before) = old
-                .billed(inner, now)
-                .find(|(id, ..)| *id == limit)
-                .unwrap_or_else(|| (limit.clone(), used, Amount::units(0)));
+            let before = old.billed(inner, now).find(|(id, ..)| *id == limit);
+            let before = before.map_or(Amount::units(0), |(_, _, billed)| billed);
             let meter = limit.split('/').next().unwrap_or_default();
             if billed > before && is_of_record(&recorded, meter, new.catalog()) {
                 let it = found.entry(limit.clone()).or_insert_with(|| change(&limit));
