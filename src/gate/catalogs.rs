@@ -442,7 +442,12 @@ impl Catalogs {
         };
         last.broken = broken;
         match put {
-            Ok(_) => drop(self.set_failure(None)),
+            Ok(is_changed) => {
+                // One that is put back as it was changes nothing, and would be mended unheard.
+                if self.set_failure(None).is_some() && !is_changed {
+                    tracing::info!("the plan file is the one in force again");
+                }
+            }
             Err(error) => {
                 let text = error.to_string();
                 if self.set_failure(Some(text.clone())).as_ref() != Some(&text) {

@@ -357,10 +357,13 @@ fn a_plan_file_that_is_refused_for_its_parts_is_not_called_unreadable() {
         let gate = builder.open().await.unwrap();
         std::fs::write(&path, parts(10)).unwrap();
         tokio::time::sleep(Duration::from_millis(3_500)).await;
+        std::fs::write(&path, parts(1)).unwrap();
+        tokio::time::sleep(Duration::from_millis(3_500)).await;
         gate.close().await.unwrap();
     });
     assert!(log.has("the plan file is refused: the previous one stays in force"), "{:?}", log.0);
     assert_eq!(log.count("counted in parts of 1/10"), 1);
+    assert_eq!(log.count("the plan file is the one in force again"), 1);
 }
 
 #[test]
