@@ -72,12 +72,12 @@ fn take<F: Front>(front: &mut F, act: &Act, store: &Faulty, answers: &mut Vec<An
         answers.push(Answer { asked: asked.to_string(), ..answer });
     };
     match act {
-        Act::Send(request) => note(request, in_time(front, request)),
-        Act::Cut(request, bytes) => note(request, front.open(request, *bytes).0),
+        Act::Send(request) => note(request, send_in_time(front, request)),
+        Act::Cut(request, bytes) => note(request, open_in_time(front, request, *bytes).0),
         Act::During(held, bytes, request) => {
-            let (begun, open) = front.open(held, *bytes);
+            let (begun, open) = open_in_time(front, held, *bytes);
             note(held, begun);
-            note(request, front.send(request));
+            note(request, send_in_time(front, request));
             drop(open);
         }
         Act::Outage(request) => {
@@ -88,18 +88,26 @@ fn take<F: Front>(front: &mut F, act: &Act, store: &Faulty, answers: &mut Vec<An
     }
 }
 
-/// The answer to a request that did not wait for its lease in vain, as it may where the machine
-/// stands still for 250 ms. Such a one is not counted, and is sent again.
-fn in_time<F: Front>(front: &mut F, request: &Request) -> Answer {
-    let is_late = |answer: &Answer| answer.body.contains("temporary-reduced-capacity");
-    let mut answer = front.send(request);
+/// What `ask` brings when its request did not wait for its lease in vain, as it may where the
+/// machine stands still for 250 ms. Such a one is not counted, and is sent again.
+fn in_time<T>(mut ask: impl FnMut() -> T, answer: impl Fn(&T) -> &Answer) -> T {
+    let is_late = |came: &T| answer(came).body.contains("temporary-reduced-capacity");
+    let mut came = ask();
     for _ in 0..TRIES {
-        if !is_late(&answer) {
+        if !is_late(&came) {
             break;
         }
-        answer = front.send(request);
+        came = ask();
     }
-    answer
+    came
+}
+
+fn send_in_time<F: Front>(front: &mut F, request: &Request) -> Answer {
+    in_time(|| front.send(request), |answer| answer)
+}
+
+fn open_in_time<F: Front>(front: &mut F, request: &Request, bytes: usize) -> (Answer, F::Open) {
+    in_time(|| front.open(request, bytes), |(answer, _)| answer)
 }
 
 async fn make_tenants(gate: &Gate) -> Vec<TenantHandle> {
