@@ -5,7 +5,7 @@ use std::time::Duration;
 use tallygate::directory::PaymentState;
 use tallygate::store::Memory;
 use tallygate::testing::{self, Faulty};
-use tallygate::{Gate, ManualClock, TenantHandle};
+use tallygate::{Gate, ManualClock, TenantHandle, Trouble};
 use tokio::runtime::Runtime;
 
 use crate::answer::Answer;
@@ -55,6 +55,7 @@ pub fn run<F: Front>(make: impl FnOnce(&Gate, &Runtime) -> F, trace: &[Step]) ->
     for step in trace {
         clock.advance(step.wait);
         take(&mut front, &step.act, &store, &mut answers);
+        runtime.block_on(recovered(&gate));
         runtime.block_on(settled(&gate, &tenants));
     }
     drop(front);
@@ -123,6 +124,23 @@ async fn make_tenants(gate: &Gate) -> Vec<TenantHandle> {
         handles.push(gate.tenant(id).await.unwrap());
     }
     handles
+}
+
+/// Waits until the gate knows that the store answers: what it does by itself may have met the
+/// outage or not, and the next request is not to depend on it.
+async fn recovered(gate: &Gate) {
+    let meets = |trouble: &Trouble| match trouble {
+        Trouble::StoreAway => true,
+        Trouble::NotWritten { error, .. } => error.is_some(),
+        _ => false,
+    };
+    let recovered = async {
+        while gate.health().troubles.iter().any(meets) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let recovered = tokio::time::timeout(PATIENCE, recovered).await;
+    assert!(recovered.is_ok(), "the store is away still: {:?}", gate.health());
 }
 
 /// Waits until no request is in flight, for a server takes its time to learn that a client went
