@@ -162,7 +162,10 @@ pub(super) fn table_of(tenant: &Value, now: Option<&(String, String)>) -> Table 
     }
     table.pair("payment", since(&text(&tenant["payment"]), &tenant["payment_since"]));
     table.pair("cycles from", text(&tenant["anchor"]));
-    table.pair("first request", or(&tenant["first_request"], "none yet"));
+    // It is kept for plans that end a while after it.
+    if let Some(first) = tenant["first_request"].as_str() {
+        table.pair("first request", first);
+    }
     table.pair("account", or(&tenant["account"], "none"));
     for (name, quantity) in tenant["addons"].as_object().into_iter().flatten() {
         table.pair("addon", format!("{name} x {quantity}"));
