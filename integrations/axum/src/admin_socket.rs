@@ -32,6 +32,9 @@ use crate::socket_file::SocketFile;
 const CONNECTIONS: usize = 16;
 /// Longest life of a connection. A command has done with one in seconds, and `top` makes another.
 const LIFE: Duration = Duration::from_secs(120);
+/// Time for its first byte: a command sends its request at once, and one that sends nothing would
+/// keep its place from others.
+const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 /// Time for requests in flight when it is closed.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether the gate is closing.
@@ -183,8 +186,8 @@ impl OwnersAlone {
             let text = format!("the user {uid} is neither its owner nor root");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        let ends = Box::pin(tokio::time::sleep(LIFE));
-        Ok((Connection { stream, ends, _place: place }, Peer(uid)))
+        let ends = Box::pin(tokio::time::sleep(BEGIN_WITHIN));
+        Ok((Connection { stream, ends, has_begun: false, _place: place }, Peer(uid)))
     }
 }
 
@@ -213,6 +216,7 @@ impl Listener for OwnersAlone {
 struct Connection {
     stream: UnixStream,
     ends: Pin<Box<Sleep>>,
+    has_begun: bool,
     _place: OwnedSemaphorePermit,
 }
 
@@ -225,7 +229,13 @@ impl AsyncRead for Connection {
         if self.ends.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(())); // as if the other side had closed it
         }
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        if !self.has_begun && read.is_ready() {
+            self.has_begun = true;
+            let ends = tokio::time::Instant::now() + LIFE;
+            self.ends.as_mut().reset(ends);
+        }
+        read
     }
 }
 

@@ -142,6 +142,22 @@ async fn a_path_that_is_too_long_is_said_to_be() {
     gate.close().await.unwrap();
 }
 
+/// Sixteen are all that there may be at once.
+#[tokio::test]
+async fn connections_that_send_nothing_do_not_keep_their_places() {
+    let (gate, (_folder, path)) = (gate().await, folder());
+    let socket = admin_socket(&gate, &path).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..16 {
+        idle.push(UnixStream::connect(&path).await.unwrap());
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(30), list(&path)).await;
+    assert!(answer.expect("an answer before the connections' end").starts_with("HTTP/1.1 200"));
+    drop(idle);
+    socket.close().await;
+    gate.close().await.unwrap();
+}
+
 /// It ends when it is dropped, and with the gate; a request that began is answered.
 #[tokio::test]
 async fn it_ends_with_its_owner_and_with_the_gate() {
