@@ -171,8 +171,11 @@ impl Directory {
         let items = self.query_all(self.inner.space.history(tenant, 0, 0).pk).await?;
         let mut entries: Vec<_> =
             items.iter().map(|(_, item)| read(item)).collect::<Result<_, _>>()?;
-        // Within a millisecond by version, and keys (0) after the record they need.
-        entries.sort_by_key(|(_, entry)| (entry.at_ms, entry.version.wrapping_sub(1)));
+        // Within a millisecond by version, and keys (0) after the record they need, each made
+        // before it or the one that it replaces ends.
+        entries.sort_by_key(|(_, entry)| {
+            (entry.at_ms, entry.version.wrapping_sub(1), stage_of_key(&entry.edits))
+        });
         Ok(entries)
     }
 }
@@ -188,6 +191,15 @@ pub(super) fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
         next = parents.get(&next).copied().unwrap_or(0);
     }
     chain
+}
+
+/// The place of a change in the life of a key.
+fn stage_of_key(edits: &[Edit]) -> u8 {
+    match edits {
+        [Edit::KeyEnds { .. }, ..] => 1,
+        [Edit::KeyRevoked { .. }, ..] => 2,
+        _ => 0,
+    }
 }
 
 fn json(entry: &Announced) -> Result<Vec<u8>, StoreError> {

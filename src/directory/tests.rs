@@ -383,6 +383,30 @@ async fn a_key_is_rotated_and_both_work_for_the_overlap() {
     assert!(history.iter().all(|entry| entry.actor.as_deref() == Some("kim")), "{history:?}");
 }
 
+/// The clock stands still: what a rotation writes is of one millisecond.
+#[tokio::test]
+async fn in_the_history_a_key_is_made_before_the_one_that_it_replaces_ends() {
+    let bed = bed();
+    for n in 0..8 {
+        let tenant = bed.directory.tenant(&format!("acme-{n}")).save().await.unwrap();
+        let old = tenant.new_key("ci").await.unwrap();
+        bed.clock.advance(Duration::from_secs(1));
+        let new = tenant.rotate_key(&old.id, Duration::from_secs(60)).await.unwrap();
+        tenant.revoke_key(&new.id).await.unwrap();
+        let history = tenant.history().await.unwrap();
+        let last = history[history.len() - 3..].iter().map(|entry| &entry.edits[0]);
+        let stages: Vec<_> = last
+            .map(|edit| match edit {
+                Edit::KeyMade { .. } => "made",
+                Edit::KeyEnds { .. } => "ends",
+                Edit::KeyRevoked { .. } => "revoked",
+                _ => "other",
+            })
+            .collect();
+        assert_eq!(stages, ["made", "ends", "revoked"]);
+    }
+}
+
 #[tokio::test]
 async fn a_rotated_key_may_do_what_it_might_and_no_longer() {
     let bed = bed();
