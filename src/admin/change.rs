@@ -130,6 +130,7 @@ impl Admin {
                 let (tenant, reset) = (self.of(&directory, id).await?, body.read()?);
                 self.reset(&tenant, reset, how).await?
             }
+            ("DELETE", Route::Token(id)) => self.revoke_operator(&directory, id, how).await?,
             (_, Route::Keys(id) | Route::Key(id, _) | Route::Rotation(id, _)) => {
                 let tenant = self.of(&directory, id).await?;
                 return self.change_key(&tenant, (method, route), &body, how).await;

@@ -33,6 +33,8 @@ impl Admin {
                 let (name, role) = (&operator.name, operator.role.as_str());
                 written::json(200, &json!({ "name": name, "role": role }))
             }
+            Route::Operators => self.operators().await?,
+            Route::OperatorsHistory => self.operators_history().await?,
             #[cfg(feature = "stripe")]
             Route::Billing => self.billing(query).await?,
             #[cfg(not(feature = "stripe"))]

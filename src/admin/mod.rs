@@ -6,6 +6,9 @@
 //! | `GET /` | the console: a page for a browser, which asks for a token |
 //! | `GET /health` | what is wrong with this process at the moment |
 //! | `GET /operator` | the caller's own name and role |
+//! | `GET /operators` | the operators' tokens, without their text |
+//! | `GET /operators/history` | which tokens were made and revoked, when and by whom |
+//! | `DELETE /operators/{token}` | revoke one |
 //! | `GET /plans` | the names of plans and meters in the plan file |
 //! | `GET /billing?tenant=&after=&limit=` | entries for Stripe by state, and what waits |
 //! | `GET /top?limit=` | tenants that use most of a limit, over all processes |
@@ -66,6 +69,7 @@ mod console;
 mod keys;
 mod look;
 pub(crate) mod object;
+mod operators;
 mod path;
 mod refusals;
 #[cfg(test)]

@@ -8,6 +8,9 @@ pub(super) enum Route {
     Billing,
     Health,
     Operator,
+    Operators,
+    OperatorsHistory,
+    Token(String),
     Plans,
     Top,
     Tenants,
@@ -35,12 +38,15 @@ impl Route {
         let parts = parts.collect::<Option<Vec<String>>>()?;
         let own = String::clone;
         let words: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let tenant = parts.get(1).filter(|id| !id.is_empty());
+        let first = parts.get(1).filter(|id| !id.is_empty());
         let item = parts.get(3).filter(|id| !id.is_empty());
-        Some(match (words.as_slice(), tenant, item) {
+        Some(match (words.as_slice(), first, item) {
             (["billing"], ..) => Self::Billing,
             (["health"], ..) => Self::Health,
             (["operator"], ..) => Self::Operator,
+            (["operators"], ..) => Self::Operators,
+            (["operators", "history"], ..) => Self::OperatorsHistory,
+            (["operators", _], Some(id), _) => Self::Token(own(id)),
             (["plans"], ..) => Self::Plans,
             (["top"], ..) => Self::Top,
             (["refusals"], ..) => Self::Refusals,
@@ -73,6 +79,8 @@ impl Route {
             Self::Billing
             | Self::Health
             | Self::Operator
+            | Self::Operators
+            | Self::OperatorsHistory
             | Self::Plans
             | Self::Top
             | Self::Usage(_)
@@ -86,7 +94,7 @@ impl Route {
             Self::Grants(_) | Self::Resets(_) | Self::Rotation(..) => "POST",
             Self::Overrides(_) => "POST, DELETE",
             Self::Key(..) => "PATCH, DELETE",
-            Self::Grant(..) | Self::Override(..) => "DELETE",
+            Self::Grant(..) | Self::Override(..) | Self::Token(_) => "DELETE",
         }
     }
 }

@@ -361,6 +361,35 @@ async fn keys_are_made_shown_once_rotated_and_revoked() {
 }
 
 #[tokio::test]
+async fn an_operators_token_that_has_leaked_is_found_and_revoked() {
+    let bed = bed().await;
+    let (_, listed) = bed.get("/operators").await;
+    let listed = listed["operators"].as_array().unwrap().clone();
+    let ada = listed.iter().find(|it| it["name"] == "ada").unwrap();
+    assert_eq!((&ada["role"], &ada["state"]), (&json!("read"), &json!("active")));
+    assert!(!json!(listed).to_string().contains("tgop_"), "no text of a token");
+    let line = format!("DELETE /operators/{}", ada["id"].as_str().unwrap());
+    let (status, would) = bed.send(&format!("{line}?dry-run=true"), json!({})).await;
+    assert_eq!((status, &would["operator"]), (200, ada));
+    assert_eq!(bed.get("/operators").await.0, 200, "it works still");
+    let (status, revoked) = bed.send(&line, json!({})).await;
+    assert_eq!((status, revoked["state"].as_str()), (200, Some("revoked")));
+    assert_eq!(bed.get("/operators").await.0, 401);
+    // Who revoked it is on record, and it stays in the list.
+    let (_, after) = call(&bed.gate, &bed.write, "GET /operators", b"").await;
+    let states: Vec<_> = after["operators"].as_array().unwrap().iter().collect();
+    assert_eq!(states.iter().filter(|it| it["state"] == "revoked").count(), 1);
+    let (_, history) = call(&bed.gate, &bed.write, "GET /operators/history", b"").await;
+    let entries = history["history"].as_array().unwrap();
+    let by_kim: Vec<_> = entries.iter().filter(|it| it["actor"] == "kim").collect();
+    assert_eq!((by_kim.len(), &by_kim[0]["outcome"]), (1, &json!("happened")), "{history}");
+    for (line, status) in [("DELETE /operators/k0", 404), ("POST /operators", 405)] {
+        assert_eq!(bed.send(line, json!({})).await.0, status, "{line}");
+    }
+    assert_eq!(bed.send("DELETE /operators/k0?dry-run=true", json!({})).await.0, 404);
+}
+
+#[tokio::test]
 async fn tenants_are_listed_in_pages() {
     let bed = bed().await;
     for id in ["a1", "a2", "a3", "b1"] {
@@ -534,9 +563,12 @@ async fn tenants_are_found_by_plan_status_and_payment_and_it_says_what_it_read()
 }
 
 /// Every route, with a body that it takes.
-const ROUTES: [(&str, &str); 27] = [
+const ROUTES: [(&str, &str); 30] = [
     ("GET /health", ""),
     ("GET /operator", ""),
+    ("GET /operators", ""),
+    ("GET /operators/history", ""),
+    ("DELETE /operators/k", ""),
     ("GET /plans", ""),
     ("GET /top", ""),
     ("GET /billing", ""),
@@ -576,7 +608,9 @@ async fn a_dry_run_of_a_change_says_what_would_be_and_writes_nothing() {
     bed.uses("acme", 3).await;
     let of = "/tenants/acme";
     let why = || json!({ "reason": "r" });
+    let kim = &bed.gate.directory().operators().await.unwrap()[0].token.id;
     let cases = [
+        (format!("DELETE /operators/{kim}"), json!({}), "operator"),
         ("POST /tenants".to_owned(), json!({ "id": "new", "plan": "pro", "reason": "r" }), "edits"),
         (format!("PATCH {of}"), json!({ "plan": "pro", "reason": "r" }), "edits"),
         (
@@ -724,6 +758,9 @@ paths! {
     Billing "/billing",
     Health "/health",
     Operator "/operator",
+    Operators "/operators",
+    OperatorsHistory "/operators/history",
+    Token "/operators/{}",
     Plans "/plans",
     Top "/top",
     Tenants "/tenants",

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::clock::unix_ms;
 use crate::directory::{
-    ChangeOutcome, DirectoryError, Grant, HistoryEntry, KeyInfo, KeyState, Override, TenantRecord,
+    ChangeOutcome, DirectoryError, Grant, HistoryEntry, KeyInfo, KeyState, Operator, Override,
+    TenantRecord,
 };
 use crate::error::Error;
 use crate::gate::status_word;
@@ -94,13 +95,16 @@ fn exception(it: &Override) -> Value {
     })
 }
 
-pub(crate) fn key(key: &KeyInfo) -> Value {
-    let state = match key.state {
+fn state(of: KeyState) -> &'static str {
+    match of {
         KeyState::Active => "active",
         KeyState::Revoked => "revoked",
         KeyState::Expired => "expired",
         KeyState::Incomplete => "incomplete",
-    };
+    }
+}
+
+pub(crate) fn key(key: &KeyInfo) -> Value {
     json!({
         "id": key.id,
         "name": key.name,
@@ -108,7 +112,20 @@ pub(crate) fn key(key: &KeyInfo) -> Value {
         "expires": key.expires.map(at),
         "permissions": key.permissions,
         "last-used": key.last_used.map(at),
-        "state": state,
+        "state": state(key.state),
+    })
+}
+
+/// An operator's token, without its text.
+pub(super) fn operator(operator: &Operator) -> Value {
+    let token = &operator.token;
+    json!({
+        "id": token.id,
+        "name": token.name,
+        "role": operator.role.as_str(),
+        "made": at(token.made),
+        "expires": token.expires.map(at),
+        "state": state(token.state),
     })
 }
 

@@ -68,6 +68,7 @@ impl Life {
         let mut tokens = [String::new(), String::new()];
         for (token, role) in tokens.iter_mut().zip([Role::Read, Role::Write]) {
             *token = gate.directory().new_operator("kim", role).await.unwrap().expose().to_owned();
+            clock.advance(std::time::Duration::from_millis(1));
         }
         let (answers, done) = Default::default();
         Self { gate, clock, sim, tokens, answers, done, _folder: folder }
@@ -235,6 +236,10 @@ async fn looks(life: &mut Life) {
     ] {
         life.ask(&format!("GET {target}"), json!({})).await;
     }
+    let lee = life.gate.directory().new_operator("lee", Role::Read).await.unwrap();
+    life.ask(&format!("DELETE /operators/{}", lee.id), json!({})).await;
+    life.ask("GET /operators", json!({})).await;
+    life.ask("GET /operators/history", json!({})).await;
     life.ask("DELETE /tenants/initech", json!({ "reason": "asked for it" })).await;
     life.ask("GET /tenants/initech", json!({})).await;
     life.ask("GET /tenants", json!({})).await;

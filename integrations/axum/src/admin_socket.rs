@@ -232,8 +232,8 @@ impl AsyncRead for Connection {
         let read = Pin::new(&mut self.stream).poll_read(cx, into);
         if !self.has_begun && read.is_ready() {
             self.has_begun = true;
-            let ends = tokio::time::Instant::now() + LIFE;
-            self.ends.as_mut().reset(ends);
+            let life = self.ends.deadline() + LIFE;
+            self.ends.as_mut().reset(life);
         }
         read
     }

@@ -305,7 +305,7 @@ pub(super) fn state(state: KeyState) -> (&'static str, Colour) {
     (word, colour(word))
 }
 
-fn colour(state: &str) -> Colour {
+pub(super) fn colour(state: &str) -> Colour {
     match state {
         "active" => Colour::Green,
         "revoked" => Colour::Red,

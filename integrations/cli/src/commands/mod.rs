@@ -75,7 +75,7 @@ async fn run(cli: Cli) -> Ran {
         Command::Quota(what) => quota::run(out, &Place::of(&global)?, what).await,
         Command::Health => health::run(out, &Place::of(&global)?).await,
         Command::Import(what) => import::run(out, &global, what).await,
-        Command::Operator(what) => operator::run(out, &store("operator", OPERATOR)?, what).await,
+        Command::Operator(what) => operator::run(out, &global, what).await,
         Command::Report(how) => billing::report(out, &store("report", REPORT)?, &how).await,
         Command::Audit => billing::audit(out, &store("audit", STOP)?).await,
         Command::Outbox(what) => billing::outbox(out, &store("outbox", OUTBOX)?, what).await,
@@ -110,8 +110,6 @@ async fn run(cli: Cli) -> Ran {
 
 /// What to do while the service has the store, where there is no route: nothing else will do.
 const STOP: &str = "on redb stop the service first";
-const OPERATOR: &str = "a program makes tokens with `gate.directory().new_operator`; or stop the \
-                        service first";
 const REPORT: &str = "a service that runs reports by itself";
 const OUTBOX: &str = "`tallygate top` and the console show what waits; decide with the service \
                       stopped";

@@ -1,33 +1,52 @@
 //! `operator`: the tokens of the admin routes. A new one is printed alone on standard output, once.
 
+use http::Method;
 use serde_json::{Value, json};
 use tallygate::directory::{Directory, Operator as Known, Role};
 
 use super::key::{self, options};
-use super::{Ran, actor, tenant};
-use crate::args::{Destroy, KeyWrite, May, Operator, Write};
+use super::tenant::{self, second, text};
+use super::{Ran, actor};
+use crate::args::{Destroy, Global, KeyWrite, May, Operator, Write};
 use crate::ask::allowed;
+use crate::client::encoded;
 use crate::failure::{Failure, code};
 use crate::output::{Output, Table, say};
+use crate::place::{Place, of_store, without_actor};
 use crate::service::{For, with_gate};
 use crate::settings::Settings;
-use crate::when::{When, written, written_or};
+use crate::when::{When, written};
 
-pub(super) async fn run(out: Output, settings: &Settings, what: Operator) -> Ran {
+/// What to do where a service has the store.
+const BY_PROGRAM: &str = "no route makes a token: a program does with \
+                          `gate.directory().new_operator`; or stop the service first";
+
+pub(super) async fn run(out: Output, global: &Global, what: Operator) -> Ran {
     match what {
         Operator::Create { name, role, expires, write } => {
+            let settings = of_store(global, "operator create", BY_PROGRAM)?;
             let new = New { name, role: role.role(), expires };
-            create(out, settings, new, &write).await
+            create(out, &settings, new, &write).await
         }
-        Operator::List => list(out, settings).await,
+        Operator::List => list(out, &Place::of(global)?).await,
         Operator::Revoke { token, yes, write } => {
+            let place = Place::of(global)?;
             let KeyWrite { dry_run, actor } = write.clone();
             let how = Destroy { yes, write: Write { dry_run, actor, reason: None } };
             allowed(&format!("revoke the operator's token {token:?}"), &how)?;
-            revoke(out, settings, &token, &write).await
+            revoke(out, &place, &token, &write).await
         }
         Operator::History => {
-            with_gate(settings, For::Tenants, async |gate| {
+            let settings = match Place::of(global)? {
+                Place::Store(settings) => settings,
+                Place::Service(client) => {
+                    let answer = client.get("/operators/history").await?;
+                    let entries = tenant::list(&answer["history"]).iter();
+                    let entries: Vec<_> = entries.map(tenant::Entry::of_route).collect();
+                    return tenant::print_history(out, &entries);
+                }
+            };
+            with_gate(&settings, For::Tenants, async |gate| {
                 let history = gate.directory().operators_history().await?;
                 let entries: Vec<_> = history.iter().map(tenant::Entry::of).collect();
                 tenant::print_history(out, &entries)
@@ -75,63 +94,106 @@ async fn create(out: Output, settings: &Settings, new: New, how: &KeyWrite) -> R
     .await
 }
 
-async fn list(out: Output, settings: &Settings) -> Ran {
-    with_gate(settings, For::Tenants, async |gate| {
-        let mut operators = gate.directory().operators().await?;
-        operators.sort_by(|a, b| (a.token.made, &a.token.id).cmp(&(b.token.made, &b.token.id)));
-        let mut table = Table::new(["ID", "NAME", "ROLE", "STATE", "MADE", "EXPIRES"]);
-        for Known { token, role, .. } in operators {
-            let (state, colour) = key::state(token.state);
-            let expires = token.expires.map(written);
-            if out.json {
-                let document: Value = json!({
-                    "id": token.id, "name": token.name, "role": role.as_str(), "state": state,
-                    "made": written(token.made), "expires": expires,
-                });
-                out.document(&document)?;
-                continue;
-            }
-            let (made, expires) = (written(token.made), written_or(token.expires, "no end"));
-            let role = role.as_str().to_owned();
-            table.coloured(
-                [token.id, token.name, role, state.to_owned(), made, expires],
-                (3, colour),
-            );
+async fn list(out: Output, place: &Place) -> Ran {
+    match place {
+        Place::Store(settings) => {
+            with_gate(settings, For::Tenants, async |gate| {
+                let mut all = gate.directory().operators().await?;
+                all.sort_by(|a, b| (a.token.made, &a.token.id).cmp(&(b.token.made, &b.token.id)));
+                print(out, &all.iter().map(shown).collect::<Vec<_>>())
+            })
+            .await
         }
-        if !out.json {
-            out.table(&table)?;
+        Place::Service(client) => {
+            let answer = client.get("/operators").await?;
+            print(out, &tenant::list(&answer["operators"]).iter().map(far).collect::<Vec<_>>())
         }
-        Ok(code::OK)
-    })
-    .await
+    }
 }
 
-async fn revoke(out: Output, settings: &Settings, token: &str, how: &KeyWrite) -> Ran {
+/// An operator, as `--json` prints it.
+fn shown(Known { token, role, .. }: &Known) -> Value {
+    json!({
+        "id": token.id, "name": token.name, "role": role.as_str(),
+        "state": key::state(token.state).0, "made": written(token.made),
+        "expires": token.expires.map(written),
+    })
+}
+
+/// The same, as a service has it.
+fn far(token: &Value) -> Value {
+    json!({
+        "id": token["id"], "name": token["name"], "role": token["role"], "state": token["state"],
+        "made": second(&token["made"]), "expires": second(&token["expires"]),
+    })
+}
+
+fn print(out: Output, operators: &[Value]) -> Ran {
+    let mut table = Table::new(["ID", "NAME", "ROLE", "STATE", "MADE", "EXPIRES"]);
+    for token in operators {
+        if out.json {
+            out.document(token)?;
+            continue;
+        }
+        let cell = |name: &str| match &token[name] {
+            Value::Null => "no end".to_owned(),
+            value => text(value),
+        };
+        let colour = key::colour(&cell("state"));
+        table.coloured(["id", "name", "role", "state", "made", "expires"].map(cell), (3, colour));
+    }
+    if !out.json {
+        out.table(&table)?;
+    }
+    Ok(code::OK)
+}
+
+async fn revoke(out: Output, place: &Place, token: &str, how: &KeyWrite) -> Ran {
+    let settings = match place {
+        Place::Store(settings) => settings,
+        Place::Service(client) => {
+            without_actor(how.actor.as_ref())?;
+            let route = (Method::DELETE, &*format!("/operators/{}", encoded(token)));
+            let answer = client.change(route, &json!({}), how.dry_run).await?;
+            return match how.dry_run {
+                true => would(out, &would_revoke(token, &text(&answer["operator"]["name"]))),
+                false => revoked(out, token),
+            };
+        }
+    };
     with_gate(settings, For::Tenants, async |gate| {
         let by = gate.directory().by(actor(how.actor.as_ref()));
+        let name = name_of(&by, token).await?;
         if how.dry_run {
-            return would(out, &format!("{} revoked", known(&by, token).await?));
+            return would(out, &would_revoke(token, &name));
         }
-        known(&by, token).await?;
         by.revoke_operator(token).await?;
-        match out.json {
-            true => out.document(&json!({ "id": token }))?,
-            false => out.line(token)?,
-        }
-        Ok(code::OK)
+        revoked(out, token)
     })
     .await
 }
 
-/// A token, by its id.
-async fn known(directory: &Directory, token: &str) -> Result<String, Failure> {
+fn would_revoke(token: &str, name: &str) -> String {
+    format!("token {token} of {name} revoked")
+}
+
+fn revoked(out: Output, token: &str) -> Ran {
+    match out.json {
+        true => out.document(&json!({ "id": token }))?,
+        false => out.line(token)?,
+    }
+    Ok(code::OK)
+}
+
+/// The name of the operator who has this token.
+async fn name_of(directory: &Directory, token: &str) -> Result<String, Failure> {
     let operators = directory.operators().await?;
-    let known = operators.iter().find(|it| it.token.id == token);
+    let known = operators.into_iter().find(|it| it.token.id == token);
     let known = known.ok_or_else(|| {
         let help = "help: `tallygate operator list` shows them";
         Failure::not_found(format!("there is no operator's token {token:?}\n{help}"))
     })?;
-    Ok(format!("token {token} of {}", known.token.name))
+    Ok(known.token.name)
 }
 
 /// Says what would be made or ended.

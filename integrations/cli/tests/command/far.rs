@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command};
 
 use axum::Router;
 use axum::routing::get;
+use serde_json::Value;
 use tallygate::Gate;
 use tallygate::directory::Role;
 use tallygate_axum::{GateLayer, admin_router, admin_socket};
@@ -256,6 +257,35 @@ fn an_end_of_a_key_is_not_moved_to_a_later_instant() {
     check(&[]);
 }
 
+/// One that has leaked ends while the service has the store.
+#[test]
+fn an_operators_token_is_revoked_over_the_service() {
+    let mut home = home();
+    let service = Service::begin(&home);
+    home.set("TALLYGATE_URL", &service.url());
+    home.set("TALLYGATE_OPERATOR_TOKEN", &service.write);
+    let listed = home.run(&["operator", "list", "--json"]).ok();
+    let all: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ada = all.iter().find(|it| it["name"] == "ada").unwrap();
+    assert_eq!((&ada["role"], &ada["state"]), (&"read".into(), &"active".into()), "{listed}");
+    let id = ada["id"].as_str().unwrap();
+    let revoke = ["operator", "revoke", id, "--yes"];
+    let would = home.run(&[&revoke[..], &["--dry-run"]].concat()).ok();
+    assert_eq!(would, format!("token {id} of ada revoked\n"));
+    assert!(home.run(&[&revoke[..], &["--actor", "lee"]].concat()).fails(2).contains("--actor"));
+    assert_eq!(home.run(&revoke).ok(), format!("{id}\n"));
+    let table = home.run(&["operator", "list"]).ok();
+    let row = table.lines().find(|line| line.starts_with(id)).unwrap();
+    assert!(row.contains("revoked") && row.ends_with("no end"), "{table}");
+    let history = home.run(&["operator", "history"]).ok();
+    let last = history.lines().last().unwrap();
+    assert!(last.contains("kim") && last.contains(&format!("key {id} revoked")), "{history}");
+    home.run(&["operator", "revoke", "k0000000000000000", "--yes"]).fails(4);
+    home.set("TALLYGATE_OPERATOR_TOKEN", &service.read);
+    home.run(&["operator", "list"]).fails(5);
+    service.end();
+}
+
 /// Each names what to do, and does nothing; also where the environment names the service.
 #[test]
 fn a_command_without_a_route_says_so() {
@@ -267,7 +297,7 @@ fn a_command_without_a_route_says_so() {
         &["usage", "record", "globex", "requests", "1", "--id", "e2"][..],
         &["usage", "export"],
         &["key", "import-sha256", "globex", hash],
-        &["operator", "list"],
+        &["operator", "create", "lee"],
         &["import", "csv", "tenants.csv"],
         &["report"],
         &["audit"],

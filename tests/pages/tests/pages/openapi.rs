@@ -182,6 +182,7 @@ async fn the_routes_are_as_the_description_says() {
     tenants(&mut bed).await;
     units(&mut bed).await;
     keys(&mut bed).await;
+    operators(&mut bed).await;
     rehearsed(&mut bed).await;
     callers(&mut bed).await;
     mistakes(&mut bed).await;
@@ -274,6 +275,16 @@ async fn keys(bed: &mut Bed) {
     bed.ask(&format!("PATCH {of}/{{key}}"), &at, 200, end).await;
     bed.ask(&format!("DELETE {of}/{{key}}"), &at, 200, Value::Null).await;
     bed.ask(&format!("GET {of}"), "/tenants/acme/keys", 200, Value::Null).await;
+}
+
+async fn operators(bed: &mut Bed) {
+    let of = "/admin/operators";
+    let token = bed.gate.directory().new_operator("lee", Role::Read).await.unwrap();
+    let (at, one) = (format!("/operators/{}", token.id), format!("DELETE {of}/{{token}}"));
+    bed.ask(&one, &format!("{at}?dry-run=true"), 200, Value::Null).await;
+    bed.ask(&one, &at, 200, Value::Null).await;
+    bed.ask(&format!("GET {of}"), "/operators", 200, Value::Null).await;
+    bed.ask(&format!("GET {of}/history"), "/operators/history", 200, Value::Null).await;
 }
 
 /// What a change would do.

@@ -205,7 +205,7 @@ impl Entry {
     }
 
     /// Of the operator's routes.
-    pub(super) fn of_route(entry: &Value) -> Self {
+    pub(in crate::commands) fn of_route(entry: &Value) -> Self {
         let own = |of: &Value| of.as_str().map(str::to_owned);
         Self {
             at: text(&second(&entry["at"])),
