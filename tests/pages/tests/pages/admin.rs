@@ -129,5 +129,5 @@ fn the_table_of_routes_is_that_of_the_library() {
         rows.map(|(route, _)| route).filter(is_route).collect::<Vec<_>>()
     };
     assert_eq!(routes(PAGE), routes(source));
-    assert_eq!(routes(PAGE).len(), 28);
+    assert_eq!(routes(PAGE).len(), 31);
 }
