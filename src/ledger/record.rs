@@ -285,18 +285,19 @@ impl Record {
 
     /// Its rows, after those of its log that have these numbers; `None`: damaged.
     fn rows(self, keys: &mut Numbered) -> Option<Unpacked> {
-        let mut rows = Rows::default();
         if self.tenants.is_empty() && self.known.is_empty() {
-            return Some(Unpacked::Rows(rows, self.carried));
+            return Some(Unpacked::Rows(Rows::default(), self.carried));
         }
+        // Lists first: rows come in order, and a tree of those is built at once.
+        let (mut used, mut drawn) = (Vec::new(), Vec::new());
         if !keys.reaches(self.numbered) {
             return Some(Unpacked::Lacking);
         }
         keys.go_on_after(self.numbered);
         for (key, figures) in self.known.read(keys)? {
             match (key, figures) {
-                (RowKey::Use(key), Figures::Use(atoms)) => _ = rows.uses.insert(key, atoms),
-                (RowKey::Pool(pool), Figures::Pool(row)) => _ = rows.pools.insert(pool, row),
+                (RowKey::Use(key), Figures::Use(atoms)) => used.push((key, atoms)),
+                (RowKey::Pool(pool), Figures::Pool(row)) => drawn.push((pool, row)),
                 _ => return None,
             }
         }
@@ -311,16 +312,17 @@ impl Record {
                 let (period_ms, day) = *self.days.get(usize::from(day))?;
                 let key = UseKey { tenant, part, meter, scale, period_ms, day, account };
                 keys.add(RowKey::Use(key.clone()));
-                rows.uses.insert(key, atoms);
+                used.push((key, atoms));
             }
             for PoolLine { limit, scope, start, total, ceiling } in pools {
                 let limit = self.limits.get(usize::from(limit))?.clone();
                 let start_ms = *self.starts.get(usize::from(start))?;
                 let pool = PoolId { tenant, limit, scope, start_ms };
                 keys.add(RowKey::Pool(pool.clone()));
-                rows.pools.insert(pool, PoolRow { total, ceiling });
+                drawn.push((pool, PoolRow { total, ceiling }));
             }
         }
+        let rows = Rows { uses: used.into_iter().collect(), pools: drawn.into_iter().collect() };
         Some(Unpacked::Rows(rows, self.carried))
     }
 }

@@ -11,6 +11,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
 use super::super::log;
@@ -59,7 +60,34 @@ pub(super) struct Ranking {
 }
 
 /// By tenant and limit.
-type Totals = HashMap<(Surrogate, u16), Total>;
+type Totals = HashMap<(Surrogate, u16), Total, BuildHasherDefault<ById>>;
+
+/// A tenant's id is 128 random bits that no caller chooses: a part of them is hash enough.
+#[derive(Default)]
+struct ById(u64);
+
+impl Hasher for ById {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        // The parts of the totals are by the lowest bits: those of one part have them in common.
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+
+    fn write_u16(&mut self, n: u16) {
+        self.write_u64(n.into());
+    }
+
+    fn write_u128(&mut self, n: u128) {
+        self.write_u64((n >> 64) as u64 ^ n as u64);
+    }
+}
 
 /// What writers have counted in the newest window of a limit: nearly always there is one.
 struct Total {
@@ -93,12 +121,19 @@ impl Ranking {
     }
 
     fn take(&self, rows: Rows, of: WriterId) {
+        // Rows of one record are mostly of a few limits, whose ids they share.
+        let mut last = None::<(Arc<str>, u16)>;
         for (pool, row) in rows.pools {
             // Shares within a tenant, and units that were given, are no quota of a tenant.
             if pool.scope != 0 || row.total == 0 || pool.limit.starts_with("grant/") {
                 continue;
             }
-            let Some(limit) = self.number(&pool.limit) else { continue };
+            let known = last.as_ref().filter(|(id, _)| Arc::ptr_eq(id, &pool.limit));
+            let limit = match known.map_or_else(|| self.number(&pool.limit), |(_, n)| Some(*n)) {
+                Some(limit) => limit,
+                None => continue,
+            };
+            last = Some((pool.limit, limit));
             let mut part = locked_part(&self.totals[part_of(pool.tenant)]);
             let new = Total { start_ms: pool.start_ms, first: (of, row.total), others: Vec::new() };
             part.entry((pool.tenant, limit))
@@ -134,17 +169,24 @@ impl Ranking {
                     let of = by_number[usize::from(*limit)];
                     of.is_none_or(|at| total.start_ms >= limits[at].since_ms)
                 });
-                let mut whose = Vec::new();
+                // Where there is one limit, no tenant is there twice.
+                let mut whose = (ids.len() > 1).then(Vec::new);
+                let mut alone = 0;
                 for ((tenant, limit), total) in &*part {
                     let Some(at) = by_number[usize::from(*limit)] else { continue };
                     let sum = total.sum();
                     found[at][0].offer(share(sum, &limits[at].allowed), *tenant);
                     found[at][1].offer(sum, *tenant);
-                    whose.push(*tenant);
+                    match &mut whose {
+                        Some(whose) => whose.push(*tenant),
+                        None => alone += 1,
+                    }
                 }
-                whose.sort_unstable();
-                whose.dedup();
-                compared += whose.len();
+                compared += whose.map_or(alone, |mut whose| {
+                    whose.sort_unstable();
+                    whose.dedup();
+                    whose.len()
+                });
             }
             tokio::task::yield_now().await;
         }
