@@ -128,11 +128,11 @@ impl Ranking {
             if pool.scope != 0 || row.total == 0 || pool.limit.starts_with("grant/") {
                 continue;
             }
-            let known = last.as_ref().filter(|(id, _)| Arc::ptr_eq(id, &pool.limit));
-            let limit = match known.map_or_else(|| self.number(&pool.limit), |(_, n)| Some(*n)) {
-                Some(limit) => limit,
-                None => continue,
+            let number = match &last {
+                Some((id, number)) if Arc::ptr_eq(id, &pool.limit) => Some(*number),
+                _ => self.number(&pool.limit),
             };
+            let Some(limit) = number else { continue };
             last = Some((pool.limit, limit));
             let mut part = locked_part(&self.totals[part_of(pool.tenant)]);
             let new = Total { start_ms: pool.start_ms, first: (of, row.total), others: Vec::new() };
@@ -169,24 +169,20 @@ impl Ranking {
                     let of = by_number[usize::from(*limit)];
                     of.is_none_or(|at| total.start_ms >= limits[at].since_ms)
                 });
-                // Where there is one limit, no tenant is there twice.
-                let mut whose = (ids.len() > 1).then(Vec::new);
-                let mut alone = 0;
+                let mut whose = Vec::new();
                 for ((tenant, limit), total) in &*part {
                     let Some(at) = by_number[usize::from(*limit)] else { continue };
                     let sum = total.sum();
                     found[at][0].offer(share(sum, &limits[at].allowed), *tenant);
                     found[at][1].offer(sum, *tenant);
-                    match &mut whose {
-                        Some(whose) => whose.push(*tenant),
-                        None => alone += 1,
-                    }
+                    whose.push(*tenant);
                 }
-                compared += whose.map_or(alone, |mut whose| {
+                // Where there is one limit, no tenant is there twice.
+                if ids.len() > 1 {
                     whose.sort_unstable();
                     whose.dedup();
-                    whose.len()
-                });
+                }
+                compared += whose.len();
             }
             tokio::task::yield_now().await;
         }
