@@ -7,6 +7,24 @@ use std::thread::{self, JoinHandle};
 
 use crate::waits;
 
+/// Set in a process that [`printed_alone`] has started.
+const ALONE: &str = "TALLYGATE_TEST_ALONE";
+
+/// Runs a test of this binary in a process of its own, for what is one for a whole process, as a
+/// recorder of metrics is. The result is what it has printed; `None`: this is that process.
+#[track_caller]
+pub fn printed_alone(test: &str) -> Option<String> {
+    if std::env::var_os(ALONE).is_some() {
+        return None;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let ran = again.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let [out, err] = [ran.stdout, ran.stderr].map(|it| String::from_utf8(it).unwrap());
+    assert!(ran.status.success(), "{out}{err}");
+    assert!(out.contains("1 passed"), "no test is named {test}: {out}");
+    Some(out)
+}
+
 /// A child process. Dropped, it is killed; if that is because a test fails, what it has written to
 /// standard error is shown.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! docs/metrics.md: what its recorders make of a gate's metrics.
 
 use std::io::{self, Write as _};
-use std::process::Command;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -14,6 +13,7 @@ use pages::metrics::{opentelemetry, prometheus};
 use serde_json::Value;
 use tallygate::telemetry::Metric;
 use tallygate::{Ask, testing};
+use test_support::processes::printed_alone;
 
 /// A gate that has used 3 of 9 jobs, and written it.
 async fn use_three() {
@@ -24,23 +24,6 @@ async fn use_three() {
     gate.admit(Ask::new(&acme, "job").cost("jobs", 3)).await.unwrap().settle();
     gate.flush_now().await.unwrap();
     gate.close().await.unwrap();
-}
-
-/// Set in a process that has a recorder for itself.
-const ALONE: &str = "TALLYGATE_TEST_RECORDER";
-
-/// What a test prints in a process of its own: a recorder is that of a whole process. `None`: this
-/// is that process.
-fn printed_alone(test: &str) -> Option<String> {
-    if std::env::var_os(ALONE).is_some() {
-        return None;
-    }
-    let mut again = Command::new(std::env::current_exe().unwrap());
-    let ran = again.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
-    let [out, err] = [ran.stdout, ran.stderr].map(|it| String::from_utf8(it).unwrap());
-    assert!(ran.status.success(), "{out}{err}");
-    assert!(!out.contains("acme"), "a tenant is in no label: {out}");
-    Some(out)
 }
 
 /// The recorder is that of the whole process: the other tests' gates are in it as well.
@@ -92,6 +75,7 @@ impl PushMetricExporter for Lines {
 fn opentelemetry_exports_what_a_gate_has_counted() {
     let test = "metrics::opentelemetry_exports_what_a_gate_has_counted";
     let Some(out) = printed_alone(test) else { return export_three() };
+    assert!(!out.contains("acme"), "a tenant is in no label: {out}");
     for line in [
         "tallygate_units_total meter=jobs,outcome=used,plan=scraped 3",
         "tallygate_decisions_total outcome=allowed,plan=scraped,policy=,reason=,route=default 1",
@@ -111,6 +95,7 @@ async fn export_three() {
 fn cloudwatch_reads_what_a_gate_has_counted() {
     let test = "metrics::cloudwatch_reads_what_a_gate_has_counted";
     let Some(out) = printed_alone(test) else { return log_three() };
+    assert!(!out.contains("acme"), "a tenant is in no label: {out}");
     let lines = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let lines: Vec<Value> = lines.filter(|line| line.is_object()).collect();
     let of = |metric: &str| {
