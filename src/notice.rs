@@ -1,4 +1,4 @@
-//! Lines that an operator must see: of a gate that opens, and of a plan file that is broken. They
+//! Lines that an operator must see: of a gate that opens, and of a plan file that changes. They
 //! are logged through `tracing`. In a program without a subscriber they would be lost, so there
 //! they go to standard error, one each, without a time.
 

@@ -390,7 +390,7 @@ impl Catalogs {
         let catalog = published.in_force(catalog);
         self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
         crate::telemetry::catalog_info(revision, Some(live.revision));
-        tracing::info!(revision, "a changed plan file is in force");
+        notice!(info, revision = revision, "a changed plan file is in force");
         Ok(true)
     }
 
@@ -445,7 +445,7 @@ impl Catalogs {
             Ok(is_changed) => {
                 // One that is put back as it was changes nothing, and would be mended unheard.
                 if self.set_failure(None).is_some() && !is_changed {
-                    tracing::info!("the plan file is the one in force again");
+                    notice!(info, "the plan file is the one in force again");
                 }
             }
             Err(error) => {

@@ -210,13 +210,17 @@ fn several_first_starts_at_once_end_in_one_pepper() {
 }
 
 #[test]
-fn a_plan_file_that_is_broken_while_it_runs_is_logged() {
+fn a_plan_file_that_is_broken_while_it_runs_is_logged_until_it_is_not() {
     let home = home();
     let running = Running::start(&home);
+    let says = |text: &str| waits::until(text, || running.process.stderr().contains(text));
     home.edit_plans("10k/month", "10k/moon");
-    let broken = "the plan file is broken";
-    waits::until("it says so", || running.process.stderr().contains(broken));
+    says("the plan file is broken");
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "), "the one before stays");
+    home.edit_plans("10k/moon", "10k/month");
+    says("tallygate: info: the plan file is the one in force again\n");
+    home.edit_plans("10k/month", "20k/month");
+    says("tallygate: info: a changed plan file is in force revision=2\n");
 }
 
 #[test]
