@@ -12,8 +12,7 @@ use crate::wire::Reply;
 impl Admin {
     pub(super) async fn operators(&self) -> Result<Reply, Reply> {
         let operators = self.gate.directory().operators().await;
-        let mut operators = operators.map_err(|error| self.refused(&error.into()))?;
-        operators.sort_by(|a, b| (a.token.made, &a.token.id).cmp(&(b.token.made, &b.token.id)));
+        let operators = operators.map_err(|error| self.refused(&error.into()))?;
         let operators: Vec<_> = operators.iter().map(written::operator).collect();
         Ok(written::json(200, &json!({ "operators": operators })))
     }

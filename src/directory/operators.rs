@@ -60,7 +60,7 @@ impl Directory {
         Ok(NewKey { id, name: options.name, key })
     }
 
-    /// All operators, including those whose token was revoked or has expired.
+    /// All operators, including those whose token was revoked or has expired, oldest token first.
     ///
     /// # Errors
     ///
@@ -70,7 +70,9 @@ impl Directory {
         // Each was made with a role; one that cannot be read may do the least.
         let operator =
             |(token, role): (_, Option<_>)| Operator { token, role: role.unwrap_or(Role::Read) };
-        Ok(tokens.map(operator).collect())
+        let mut operators: Vec<_> = tokens.map(operator).collect();
+        operators.sort_by(|a, b| (a.token.made, &a.token.id).cmp(&(b.token.made, &b.token.id)));
+        Ok(operators)
     }
 
     /// Revokes an operator's token by its id. Every process refuses it from then on.

@@ -98,8 +98,7 @@ async fn list(out: Output, place: &Place) -> Ran {
     match place {
         Place::Store(settings) => {
             with_gate(settings, For::Tenants, async |gate| {
-                let mut all = gate.directory().operators().await?;
-                all.sort_by(|a, b| (a.token.made, &a.token.id).cmp(&(b.token.made, &b.token.id)));
+                let all = gate.directory().operators().await?;
                 print(out, &all.iter().map(shown).collect::<Vec<_>>())
             })
             .await
