@@ -1,5 +1,6 @@
 //! Ids used in stored keys.
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -187,6 +188,32 @@ pub(crate) struct LimitId {
     pub(crate) rate: Arc<str>,
     /// Hash of the key, user or address; 0 for the whole tenant.
     pub(crate) scope: u128,
+}
+
+/// For maps by 128 bits that no caller chooses, random ones or a keyed hash: the low ones are their
+/// place.
+pub(crate) type ByRandomBits = BuildHasherDefault<LowBits>;
+
+/// See [`ByRandomBits`].
+#[derive(Debug, Default)]
+pub(crate) struct LowBits(u64);
+
+impl Hasher for LowBits {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+
+    fn write_u128(&mut self, bits: u128) {
+        self.0 ^= bits as u64;
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::directory::{Directory, HostTenant, TenantSource};
 use crate::flights::Flights;
 use crate::identity::{Caller, CredentialHash, CredentialKey, UnknownCache};
-use crate::ids::Surrogate;
+use crate::ids::{ByRandomBits, Surrogate};
 use crate::ledger::Mode;
 use crate::patience::Progress;
 use crate::places::Places;
@@ -36,31 +36,6 @@ pub(super) const READS: usize = 128;
 /// tenant or line no more than are free.
 const READS_IN_HAND: usize = 16_384;
 
-/// A credential's key is a keyed hash already: its low bits are its place in a map.
-pub(crate) type ByCredential = std::hash::BuildHasherDefault<Low64>;
-
-/// See [`ByCredential`].
-#[derive(Debug, Default)]
-pub(crate) struct Low64(u64);
-
-impl std::hash::Hasher for Low64 {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 ^= u64::from_le_bytes(word);
-        }
-    }
-
-    fn write_u128(&mut self, key: u128) {
-        self.0 = key as u64;
-    }
-}
-
 /// Work for a tenant that the host's tables decide about, by the tag of its outer id.
 pub(super) type ByTenant<T> = Flights<u128, Result<T, StoreError>>;
 
@@ -80,7 +55,7 @@ pub(crate) struct Tenants {
     /// The host's own tables of tenants.
     pub(super) source: Option<Arc<dyn TenantSource>>,
     /// By their credential's key.
-    pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByCredential>,
+    pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByRandomBits>,
     pub(crate) active: DashMap<Surrogate, Arc<LiveTenant>>,
     pub(crate) idle: IdleTenants,
     pub(super) guests: Guests,
@@ -108,7 +83,7 @@ pub(crate) struct Tenants {
 #[derive(Debug, Default)]
 pub(crate) struct IdleTenants {
     pub(super) tenants: DashMap<Surrogate, CompactTenant>,
-    pub(super) callers: DashMap<u128, CompactCaller, ByCredential>,
+    pub(super) callers: DashMap<u128, CompactCaller, ByRandomBits>,
     /// Some may hold units under an incarnation that has been sealed.
     pub(super) sealed: AtomicBool,
 }

@@ -11,13 +11,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
 use super::super::log;
 use super::super::record::Rows;
 use super::{Fold, Ledger, locked};
-use crate::ids::{Surrogate, WriterId};
+use crate::ids::{ByRandomBits, Surrogate, WriterId};
 use crate::quota::lease::Writer;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -60,34 +59,7 @@ pub(super) struct Ranking {
 }
 
 /// By tenant and limit.
-type Totals = HashMap<(Surrogate, u16), Total, BuildHasherDefault<ById>>;
-
-/// A tenant's id is 128 random bits that no caller chooses: a part of them is hash enough.
-#[derive(Default)]
-struct ById(u64);
-
-impl Hasher for ById {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // The parts of the totals are by the lowest bits: those of one part have them in common.
-        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
-    }
-
-    fn write_u16(&mut self, n: u16) {
-        self.write_u64(n.into());
-    }
-
-    fn write_u128(&mut self, n: u128) {
-        self.write_u64((n >> 64) as u64 ^ n as u64);
-    }
-}
+type Totals = HashMap<(Surrogate, u16), Total, ByRandomBits>;
 
 /// What writers have counted in the newest window of a limit: nearly always there is one.
 struct Total {
@@ -227,8 +199,9 @@ impl First {
     }
 }
 
+/// By the highest bits: within a part the map goes by the lowest ones.
 fn part_of(tenant: Surrogate) -> usize {
-    usize::try_from(tenant.as_u128() % PARTS as u128).unwrap_or(0)
+    (tenant.as_u128() >> (u128::BITS - PARTS.ilog2())) as usize
 }
 
 /// A panic leaves nothing half done in a part.
