@@ -1,12 +1,15 @@
 //! Which admissions are recorded: one in so many, counted on several lines so that the threads of a
-//! server do not write to one place in memory.
+//! server do not write to one place in memory, and the first of them need no locked instruction.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-/// Lines that are counted by themselves: about as many as a server has threads. Each takes its
-/// first admission, and then every n-th.
-const LINES: usize = 16;
+/// Lines that are counted by themselves, each of which takes its first admission and then every
+/// n-th. The first threads of a process, about as many as a server has, have one each.
+const OWNED: usize = 32;
+
+/// Those that the threads after them share.
+const SHARED: usize = 8;
 
 /// One line of counting, alone in what processors fetch at once.
 #[repr(align(128))]
@@ -21,22 +24,24 @@ pub(super) struct Sampler {
     /// product with this, modulo 2^64, is less than this (D. Lemire, "Faster remainder by direct
     /// computation", 2019). A division would cost more than all the rest.
     inverse: u64,
-    lines: [CacheLine; LINES],
+    owned: [CacheLine; OWNED],
+    shared: [CacheLine; SHARED],
 }
 
 thread_local! {
-    /// The line of this thread, from 1; 0: none yet.
+    /// The number of this thread, plus 1; 0: it has none yet.
     static MINE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The next thread's.
+/// The next thread's number.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Sampler {
     /// `every`: 0 takes none, 1 takes all.
     pub(super) fn one_in(every: u32) -> Self {
         let inverse = u64::MAX.checked_div(u64::from(every)).map_or(0, |it| it.wrapping_add(1));
-        Self { every, inverse, lines: Default::default() }
+        let (owned, shared) = (std::array::from_fn(|_| CacheLine::default()), Default::default());
+        Self { every, inverse, owned, shared }
     }
 
     pub(super) fn every(&self) -> u32 {
@@ -49,28 +54,38 @@ impl Sampler {
         match self.every {
             0 => false,
             1 => true,
-            _ => {
-                let line = &self.lines[line() % LINES];
-                let n = u64::from(line.0.fetch_add(1, Ordering::Relaxed));
-                n.wrapping_mul(self.inverse) < self.inverse
+            _ => u64::from(self.count()).wrapping_mul(self.inverse) < self.inverse,
+        }
+    }
+
+    /// How many were counted on this thread's line before.
+    #[inline]
+    fn count(&self) -> u32 {
+        let mine = thread_number();
+        match self.owned.get(mine) {
+            Some(CacheLine(counted)) => {
+                let n = counted.load(Ordering::Relaxed);
+                counted.store(n.wrapping_add(1), Ordering::Relaxed);
+                n
             }
+            None => self.shared[mine % SHARED].0.fetch_add(1, Ordering::Relaxed),
         }
     }
 }
 
 #[inline]
-fn line() -> usize {
+fn thread_number() -> usize {
     match MINE.get() {
-        0 => first(),
-        mine => mine,
+        0 => first_call(),
+        number => number - 1,
     }
 }
 
 #[cold]
-fn first() -> usize {
-    let mine = NEXT.fetch_add(1, Ordering::Relaxed) % LINES + 1;
-    MINE.set(mine);
-    mine
+fn first_call() -> usize {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    MINE.set(number + 1);
+    number
 }
 
 #[cfg(test)]
@@ -89,14 +104,15 @@ mod tests {
         }
     }
 
+    /// More than have a line of their own.
     #[test]
-    fn threads_together_have_one_in_n_and_at_most_one_more_each() {
+    fn threads_together_have_one_in_n_and_at_most_one_more_for_each_line() {
         let sampler = Sampler::one_in(100);
         let taken = std::thread::scope(|scope| {
             let count = || (0..10_050).filter(|_| sampler.takes()).count();
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(count)).collect();
+            let threads: Vec<_> = (0..60).map(|_| scope.spawn(count)).collect();
             threads.into_iter().map(|it| it.join().unwrap()).sum::<usize>()
         });
-        assert!((804..=804 + LINES).contains(&taken), "{taken}");
+        assert!((6_030..=6_030 + OWNED + SHARED).contains(&taken), "{taken}");
     }
 }
