@@ -1,6 +1,8 @@
 //! Tenants by how much of a limit they have used, for operators: those in this process's memory,
 //! and as it knows them.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -25,6 +27,28 @@ struct Nearest {
     quota: QuotaIndex,
     share: f64,
 }
+
+/// By their shares; of equal ones the first by its id is the largest, so that a list does not jump.
+impl Ord for Nearest {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_id = || other.sheet.tenant.id.cmp(&self.sheet.tenant.id);
+        self.share.total_cmp(&other.share).then_with(by_id)
+    }
+}
+
+impl PartialOrd for Nearest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Nearest {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Nearest {}
 
 impl Inner {
     /// At most so many tenants by the largest share of a quota that they have used, the largest
@@ -52,15 +76,23 @@ impl Inner {
     async fn first_few(&self, most: usize) -> (Vec<Nearest>, usize) {
         // The map is not held across the turns of others.
         let all: Vec<_> = self.tenants.active.iter().map(|tenant| *tenant.key()).collect();
-        let mut found: Vec<Nearest> = Vec::new();
+        let mut first = BinaryHeap::<Reverse<Nearest>>::new();
         for some in all.chunks(AT_ONCE) {
             let now = self.clock.now();
             let in_use = some.iter().filter_map(|it| self.tenants.active.get(it));
-            found.extend(in_use.filter_map(|tenant| self.nearest_of(&tenant, now)));
-            keep_first(&mut found, most);
+            for found in in_use.filter_map(|tenant| self.nearest_of(&tenant, now)) {
+                if first.len() < most || first.peek().is_some_and(|least| found > least.0) {
+                    first.push(Reverse(found));
+                }
+                if first.len() > most {
+                    first.pop();
+                }
+            }
             tokio::task::yield_now().await;
         }
-        (found, all.len())
+        // The largest is the least in the heap's order.
+        let first = first.into_sorted_vec().into_iter().map(|Reverse(found)| found);
+        (first.collect(), all.len())
     }
 
     /// The quota of a tenant that most is used of; `None`: it has none, or its sheet is of before,
@@ -128,13 +160,4 @@ impl LimitReader<'_> {
         let used = whole.saturating_sub(left).saturating_add(used.saturating_sub(own));
         (whole > 0).then(|| used as f64 / whole as f64)
     }
-}
-
-/// Keeps the first so many; of equal ones by their ids, so that a list does not jump.
-fn keep_first(found: &mut Vec<Nearest>, most: usize) {
-    found.sort_by(|a, b| {
-        let by_id = || a.sheet.tenant.id.cmp(&b.sheet.tenant.id);
-        b.share.total_cmp(&a.share).then_with(by_id)
-    });
-    found.truncate(most);
 }

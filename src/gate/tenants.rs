@@ -56,7 +56,7 @@ pub(crate) struct Tenants {
     pub(super) source: Option<Arc<dyn TenantSource>>,
     /// By their credential's key.
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByRandomBits>,
-    pub(crate) active: DashMap<Surrogate, Arc<LiveTenant>>,
+    pub(crate) active: DashMap<Surrogate, Arc<LiveTenant>, ByRandomBits>,
     pub(crate) idle: IdleTenants,
     pub(super) guests: Guests,
     /// Credentials that were unknown a moment ago.
