@@ -4,6 +4,7 @@
 
 mod admin;
 mod claims;
+mod console;
 mod cors;
 mod handlers;
 mod host_callers;

@@ -120,6 +120,10 @@ impl Server {
         Self { address, handle, thread: Some(thread) }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Sends a request of `acme`.
     pub(crate) fn send(&self, method: &str, path: &str) -> Answer {
         self.raw(method, path, &[ACME], "").unwrap()
