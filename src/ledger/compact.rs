@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::numbers::Numbered;
-use super::record::{Rows, Unpacked};
+use super::record::{FromRows, Rows, Unpacked};
 use super::slots;
 use crate::ids::WriterId;
 use crate::quota::lease::Writer;
@@ -31,11 +31,11 @@ const PARTS: &str = "parts";
 const PER_KB: Duration = Duration::from_millis(5);
 
 /// Reads the folds that cover slots from `from` on. Returns the first slot after them.
-pub(super) async fn read(
+pub(super) async fn read<R: FromRows>(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
-    fold: &mut impl FnMut(i64, Rows, WriterId),
+    fold: &mut impl FnMut(i64, R, WriterId),
 ) -> Result<u64, StoreError> {
     let mut range = from / RUN;
     loop {
@@ -59,9 +59,9 @@ pub(crate) async fn fold_runs(
 ) -> Result<u64, StoreError> {
     let mut range = from_run;
     while (range + 1) * RUN < end {
-        if parts(store, writer, range).await?.is_none() {
+        if parts::<Rows>(store, writer, range).await?.is_none() {
             fold_run(store, writer, range).await?;
-            if parts(store, writer, range).await?.is_none() {
+            if parts::<Rows>(store, writer, range).await?.is_none() {
                 let message = "the fold of a usage log differs from what was written";
                 return Err(StoreError::new(StoreErrorKind::Corrupt, message));
             }
@@ -140,11 +140,11 @@ async fn remove(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), St
 }
 
 /// The rows of a fold, if all of its parts exist.
-async fn parts(
+async fn parts<R: FromRows>(
     store: &dyn Store,
     writer: &Writer,
     range: u64,
-) -> Result<Option<Vec<(i64, Rows, WriterId)>>, StoreError> {
+) -> Result<Option<Vec<(i64, R, WriterId)>>, StoreError> {
     let start = writer.space.fold(writer.incarnation, range, 0);
     let until = writer.space.fold(writer.incarnation, range + 1, 0).sk;
     let limit = Page::MAX_ITEMS;
@@ -248,7 +248,7 @@ mod tests {
         let before = whole(&table, &writer, 0).await;
         store.cut_pages(1);
         assert_eq!(fold_runs(&store, &writer, RUN + 1, 0).await.unwrap(), 1);
-        let parts = parts(&store, &writer, 0).await.unwrap().expect("it stands folded");
+        let parts = parts::<Rows>(&store, &writer, 0).await.unwrap().expect("it stands folded");
         assert!(parts.len() > 1, "more than a page");
         let mut read = BTreeMap::<WriterId, Rows>::new();
         let fold = |rows, of| read.entry(of).or_default().merge(rows);
@@ -304,7 +304,7 @@ mod tests {
         many_tenants(&*store, &writer).await;
         let before = whole(&store, &writer, 0).await;
         fold_run(&*store, &writer, 0).await.unwrap();
-        let parts = parts(&*store, &writer, 0).await.unwrap().unwrap().len();
+        let parts = parts::<Rows>(&*store, &writer, 0).await.unwrap().unwrap().len();
         assert!(parts > 1, "more rows than one record holds");
         let key = writer.space.fold(WriterId::test(7), 0, parts - 1);
         let cut = Write { key, when: vec![When::Exists], change: vec![Change::Delete] };

@@ -4,7 +4,7 @@ use crate::catalog::{Zone, local_day};
 use crate::ids::WriterId;
 use crate::ledger::compact;
 use crate::ledger::numbers::{Numbered, NumbersGiven};
-use crate::ledger::record::{ByWriter, Rows, Unpacked};
+use crate::ledger::record::{ByWriter, FromRows, Rows, Unpacked};
 use crate::ledger::slots::{BODY, FORMAT, SEAL, damaged, is_seal, slots};
 use crate::quota::lease::Writer;
 use crate::store::layout::{self, Space};
@@ -269,12 +269,12 @@ pub(crate) async fn read_dated(
 
 /// The same, after an earlier reading that has left these numbers. Without them a log is read from
 /// the beginning of a run: what that has is had again, and changes nothing.
-pub(crate) async fn read_on(
+pub(crate) async fn read_on<R: FromRows>(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
     keys: &mut Numbered,
-    mut fold: impl FnMut(i64, Rows, WriterId),
+    mut fold: impl FnMut(i64, R, WriterId),
 ) -> Result<End, StoreError> {
     let (mut next, mut sealed, mut is_again) = (from, false, false);
     if from == 0 {

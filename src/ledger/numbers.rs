@@ -29,6 +29,13 @@ pub(super) enum RowKey {
     Pool(PoolId),
 }
 
+/// A row whose key has a number.
+#[derive(Debug)]
+pub(super) enum KnownRow<'a> {
+    Use(&'a UseKey, RowAtoms),
+    Pool(&'a PoolId, PoolRow),
+}
+
 /// What a row says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Figures {
@@ -169,8 +176,8 @@ impl KnownRows {
     }
 
     /// Each row with its key; `None`: damaged.
-    pub(super) fn read(&self, keys: &Numbered) -> Option<Vec<(RowKey, Figures)>> {
-        let (mut rows, mut body) = (Vec::new(), self.body.as_slice());
+    pub(super) fn each(&self, keys: &Numbered, mut row: impl FnMut(KnownRow<'_>)) -> Option<()> {
+        let mut body = self.body.as_slice();
         let (mut next, mut near) = (0_u64, 0);
         while !body.is_empty() {
             let head: u64 = take(&mut body)?;
@@ -180,25 +187,23 @@ impl KnownRows {
             }
             let number = next.checked_add(left_out)?;
             next = number + 1;
-            let key = keys.0.get(usize::try_from(number).ok()?)?.clone();
-            let figures = match key {
-                RowKey::Use(_) => {
+            match keys.0.get(usize::try_from(number).ok()?)? {
+                RowKey::Use(key) => {
                     let used = take(&mut body)?;
                     let over = if has_second { take(&mut body)? } else { 0 };
                     near = used;
-                    Figures::Use(RowAtoms { used: Atoms(used), over: Atoms(over) })
+                    row(KnownRow::Use(key, RowAtoms { used: Atoms(used), over: Atoms(over) }));
                 }
-                RowKey::Pool(_) => {
+                RowKey::Pool(pool) => {
                     let total = near.wrapping_add_signed(take(&mut body)?);
                     let second = if has_second { Some(take(&mut body)?) } else { None };
                     let ceiling = second.map_or(0, |more| total.wrapping_add_signed(more));
                     near = 0;
-                    Figures::Pool(PoolRow { total, ceiling })
+                    row(KnownRow::Pool(pool, PoolRow { total, ceiling }));
                 }
-            };
-            rows.push((key, figures));
+            }
         }
-        Some(rows)
+        Some(())
     }
 }
 
@@ -245,6 +250,17 @@ mod tests {
         Figures::Pool(PoolRow { total, ceiling })
     }
 
+    fn read(rows: &KnownRows, keys: &Numbered) -> Option<Vec<(RowKey, Figures)>> {
+        let mut all = Vec::new();
+        rows.each(keys, |row| {
+            all.push(match row {
+                KnownRow::Use(key, atoms) => (RowKey::Use(key.clone()), Figures::Use(atoms)),
+                KnownRow::Pool(pool, row) => (RowKey::Pool(pool.clone()), Figures::Pool(row)),
+            });
+        })?;
+        Some(all)
+    }
+
     #[test]
     fn every_figure_comes_back_as_it_was() {
         let most = u64::MAX;
@@ -256,7 +272,7 @@ mod tests {
             vec![(0, used(5, 0)), (2, pool(9, 9)), (4, used(1, 0)), (5, pool(0, most))],
         ] {
             let keys = keys();
-            let read = packed(&rows).read(&keys).unwrap();
+            let read = read(&packed(&rows), &keys).unwrap();
             let mut expected = rows.clone();
             expected.sort_by_key(|(number, _)| *number);
             let expected = expected.into_iter();
@@ -274,8 +290,8 @@ mod tests {
         let whole = packed(&[(0, used(100_000, 3)), (1, pool(100_000, 100_400))]);
         for end in [1, 2, 3, 4, 6, 7, 8] {
             let cut = KnownRows { body: whole.body[..end].to_vec(), rows: Vec::new() };
-            assert!(cut.read(&keys).is_none(), "cut at {end}");
+            assert!(read(&cut, &keys).is_none(), "cut at {end}");
         }
-        assert!(packed(&[(6, used(1, 0))]).read(&keys).is_none(), "no such key");
+        assert!(read(&packed(&[(6, used(1, 0))]), &keys).is_none(), "no such key");
     }
 }

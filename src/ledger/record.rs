@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::ids::{Surrogate, WriterId};
-use crate::ledger::numbers::{Figures, KnownRows, Numbered, NumbersGiven, RowKey};
+use crate::ledger::numbers::{Figures, KnownRow, KnownRows, Numbered, NumbersGiven, RowKey};
 use crate::quota::pool::PoolId;
 use crate::sheets::use_row::RowAtoms;
 
@@ -155,17 +156,50 @@ impl Rows {
         }
     }
 
-    /// The same for a record of a log whose keys have these numbers.
-    pub(crate) fn unpack_after(bytes: &[u8], keys: &mut Numbered) -> Option<Unpacked> {
+    /// The same for a record of a log whose keys have these numbers, as whatever its reader makes
+    /// of the rows.
+    pub(crate) fn unpack_after<R: FromRows>(
+        bytes: &[u8],
+        keys: &mut Numbered,
+    ) -> Option<Unpacked<R>> {
         let record: Record = postcard::from_bytes(bytes).ok()?;
         record.rows(keys)
     }
 }
 
+/// What a reader makes of the rows of a record.
+pub(crate) trait FromRows {
+    /// The rows so far.
+    type List: Default;
+
+    fn add_use(list: &mut Self::List, key: &UseKey, atoms: RowAtoms);
+
+    fn add_pool(list: &mut Self::List, pool: &PoolId, row: PoolRow);
+
+    fn of(list: Self::List) -> Self;
+}
+
+/// Lists first: rows come in order, and a tree of those is built at once.
+impl FromRows for Rows {
+    type List = (Vec<(UseKey, RowAtoms)>, Vec<(PoolId, PoolRow)>);
+
+    fn add_use((uses, _): &mut Self::List, key: &UseKey, atoms: RowAtoms) {
+        uses.push((key.clone(), atoms));
+    }
+
+    fn add_pool((_, pools): &mut Self::List, pool: &PoolId, row: PoolRow) {
+        pools.push((pool.clone(), row));
+    }
+
+    fn of((uses, pools): Self::List) -> Self {
+        Self { uses: uses.into_iter().collect(), pools: pools.into_iter().collect() }
+    }
+}
+
 /// A record that was unpacked.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unpacked {
-    Rows(Rows, Option<WriterId>),
+pub(crate) enum Unpacked<R = Rows> {
+    Rows(R, Option<WriterId>),
     /// Its rows have numbers that were given by earlier records of its log.
     Lacking,
 }
@@ -194,8 +228,8 @@ struct Record {
 #[derive(Debug, Serialize, Deserialize)]
 struct TenantLines {
     tenant: [u8; 16],
-    uses: Vec<UseLine>,
-    pools: Vec<PoolLine>,
+    uses: SmallVec<[UseLine; 1]>,
+    pools: SmallVec<[PoolLine; 1]>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -271,7 +305,11 @@ impl Record {
         self.new_rows += 1;
         let tenant = tenant.to_bytes();
         if self.tenants.last().is_none_or(|last| last.tenant != tenant) {
-            self.tenants.push(TenantLines { tenant, uses: Vec::new(), pools: Vec::new() });
+            self.tenants.push(TenantLines {
+                tenant,
+                uses: SmallVec::new(),
+                pools: SmallVec::new(),
+            });
         }
         self.tenants.last_mut().expect("one was pushed if there was none")
     }
@@ -284,23 +322,19 @@ impl Record {
     }
 
     /// Its rows, after those of its log that have these numbers; `None`: damaged.
-    fn rows(self, keys: &mut Numbered) -> Option<Unpacked> {
+    fn rows<R: FromRows>(self, keys: &mut Numbered) -> Option<Unpacked<R>> {
+        let mut list = R::List::default();
         if self.tenants.is_empty() && self.known.is_empty() {
-            return Some(Unpacked::Rows(Rows::default(), self.carried));
+            return Some(Unpacked::Rows(R::of(list), self.carried));
         }
-        // Lists first: rows come in order, and a tree of those is built at once.
-        let (mut used, mut drawn) = (Vec::new(), Vec::new());
         if !keys.reaches(self.numbered) {
             return Some(Unpacked::Lacking);
         }
         keys.go_on_after(self.numbered);
-        for (key, figures) in self.known.read(keys)? {
-            match (key, figures) {
-                (RowKey::Use(key), Figures::Use(atoms)) => used.push((key, atoms)),
-                (RowKey::Pool(pool), Figures::Pool(row)) => drawn.push((pool, row)),
-                _ => return None,
-            }
-        }
+        self.known.each(keys, |row| match row {
+            KnownRow::Use(key, atoms) => R::add_use(&mut list, key, atoms),
+            KnownRow::Pool(pool, row) => R::add_pool(&mut list, pool, row),
+        })?;
         for TenantLines { tenant, uses, pools } in self.tenants {
             let tenant = Surrogate::from_bytes(tenant);
             for UseLine { part, meter, account, day, atoms } in uses {
@@ -311,19 +345,18 @@ impl Record {
                 };
                 let (period_ms, day) = *self.days.get(usize::from(day))?;
                 let key = UseKey { tenant, part, meter, scale, period_ms, day, account };
-                keys.add(RowKey::Use(key.clone()));
-                used.push((key, atoms));
+                R::add_use(&mut list, &key, atoms);
+                keys.add(RowKey::Use(key));
             }
             for PoolLine { limit, scope, start, total, ceiling } in pools {
                 let limit = self.limits.get(usize::from(limit))?.clone();
                 let start_ms = *self.starts.get(usize::from(start))?;
                 let pool = PoolId { tenant, limit, scope, start_ms };
-                keys.add(RowKey::Pool(pool.clone()));
-                drawn.push((pool, PoolRow { total, ceiling }));
+                R::add_pool(&mut list, &pool, PoolRow { total, ceiling });
+                keys.add(RowKey::Pool(pool));
             }
         }
-        let rows = Rows { uses: used.into_iter().collect(), pools: drawn.into_iter().collect() };
-        Some(Unpacked::Rows(rows, self.carried))
+        Some(Unpacked::Rows(R::of(list), self.carried))
     }
 }
 
@@ -448,7 +481,8 @@ mod tests {
             last = records;
         }
         assert!(sizes[2] < sizes[1] / 2 && sizes[5] < sizes[3] / 2, "{sizes:?}");
-        let alone = last.first().map(|body| Rows::unpack_after(body, &mut Numbered::default()));
+        let alone =
+            last.first().map(|body| Rows::unpack_after::<Rows>(body, &mut Numbered::default()));
         assert_eq!(alone, Some(Some(Unpacked::Lacking)), "not without those before it");
     }
 

@@ -1,7 +1,7 @@
 //! The slots of a writer's log, as they are stored and read.
 
 use crate::ledger::numbers::Numbered;
-use crate::ledger::record::{Rows, Unpacked};
+use crate::ledger::record::{FromRows, Rows, Unpacked};
 use crate::quota::lease::Writer;
 use crate::store::layout::check_format;
 use crate::store::{Item, Key, Query, Store, StoreError, StoreErrorKind};
@@ -39,7 +39,7 @@ pub(super) struct Slot {
 impl Slot {
     /// Its rows, and their writer if it is not the log's, after those of its log that have these
     /// numbers.
-    pub(super) fn rows(&self, keys: &mut Numbered) -> Result<Unpacked, StoreError> {
+    pub(super) fn rows<R: FromRows>(&self, keys: &mut Numbered) -> Result<Unpacked<R>, StoreError> {
         decode(&self.item, keys)
     }
 }
@@ -75,10 +75,13 @@ pub(super) fn made_ms(item: &Item) -> i64 {
 
 /// Its rows, and their writer where that is not its own, after those of its log that have these
 /// numbers.
-pub(crate) fn decode(item: &Item, keys: &mut Numbered) -> Result<Unpacked, StoreError> {
+pub(crate) fn decode<R: FromRows>(
+    item: &Item,
+    keys: &mut Numbered,
+) -> Result<Unpacked<R>, StoreError> {
     check_format(item, FORMAT, "a usage record")?;
     if is_seal(item) {
-        return Ok(Unpacked::Rows(Rows::default(), None));
+        return Ok(Unpacked::Rows(R::of(R::List::default()), None));
     }
     item.bytes(BODY).and_then(|body| Rows::unpack_after(body, keys)).ok_or_else(damaged)
 }

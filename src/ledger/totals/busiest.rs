@@ -14,10 +14,12 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use super::super::log;
-use super::super::record::Rows;
+use super::super::record::{FromRows, PoolRow, UseKey};
 use super::{Fold, Ledger, locked};
 use crate::ids::{ByRandomBits, Surrogate, WriterId};
 use crate::quota::lease::Writer;
+use crate::quota::pool::PoolId;
+use crate::sheets::use_row::RowAtoms;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Parts of the totals, by the tenant's id: between two of them other tasks have a turn, so that
@@ -61,6 +63,27 @@ pub(super) struct Ranking {
 /// By tenant and limit.
 type Totals = HashMap<(Surrogate, u16), Total, ByRandomBits>;
 
+/// The totals in a record of quotas of whole tenants, which nothing else of it is needed for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct PoolTotals(Vec<(PoolId, u64)>);
+
+impl FromRows for PoolTotals {
+    type List = Vec<(PoolId, u64)>;
+
+    fn add_use(_: &mut Self::List, _: &UseKey, _: RowAtoms) {}
+
+    fn add_pool(list: &mut Self::List, pool: &PoolId, row: PoolRow) {
+        // Shares within a tenant, and units that were given, are no quota of a tenant.
+        if pool.scope == 0 && row.total > 0 && !pool.limit.starts_with("grant/") {
+            list.push((pool.clone(), row.total));
+        }
+    }
+
+    fn of(list: Self::List) -> Self {
+        Self(list)
+    }
+}
+
 /// What writers have counted in the newest window of a limit: nearly always there is one.
 struct Total {
     start_ms: i64,
@@ -92,14 +115,10 @@ impl Ranking {
         Self { totals: (0..PARTS).map(|_| Mutex::default()).collect(), ..Self::default() }
     }
 
-    fn take(&self, rows: Rows, of: WriterId) {
-        // Rows of one record are mostly of a few limits, whose ids they share.
+    fn take(&self, totals: PoolTotals, of: WriterId) {
+        // Those of one record are mostly of a few limits, whose ids they share.
         let mut last = None::<(Arc<str>, u16)>;
-        for (pool, row) in rows.pools {
-            // Shares within a tenant, and units that were given, are no quota of a tenant.
-            if pool.scope != 0 || row.total == 0 || pool.limit.starts_with("grant/") {
-                continue;
-            }
+        for (pool, total) in totals.0 {
             let number = match &last {
                 Some((id, number)) if Arc::ptr_eq(id, &pool.limit) => Some(*number),
                 _ => self.number(&pool.limit),
@@ -107,9 +126,9 @@ impl Ranking {
             let Some(limit) = number else { continue };
             last = Some((pool.limit, limit));
             let mut part = locked_part(&self.totals[part_of(pool.tenant)]);
-            let new = Total { start_ms: pool.start_ms, first: (of, row.total), others: Vec::new() };
+            let new = Total { start_ms: pool.start_ms, first: (of, total), others: Vec::new() };
             part.entry((pool.tenant, limit))
-                .and_modify(|total| total.take(of, pool.start_ms, row.total))
+                .and_modify(|known| known.take(of, pool.start_ms, total))
                 .or_insert(new);
         }
     }
@@ -259,8 +278,7 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::ledger::log::LogWriter;
-    use crate::ledger::record::PoolRow;
-    use crate::quota::pool::PoolId;
+    use crate::ledger::record::Rows;
     use crate::store::layout::Space;
     use crate::store::{Memory, Store};
     use crate::testing::Faulty;
