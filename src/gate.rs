@@ -18,7 +18,7 @@ use crate::admission::reads::BytesRead;
 use crate::catalog::{Auth, Catalog, RouteId};
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
-use crate::decision_log::DecisionRecord;
+use crate::decision_log::Unwritten;
 use crate::error::Error;
 use crate::identity::RequestView;
 use crate::payers::purse::NotDrawn;
@@ -568,7 +568,7 @@ impl Drop for WaitingRequest {
 /// Why a request goes no further now.
 enum Denied {
     /// With its record, unless that is logged already.
-    Refuse(Box<Refusal>, Option<Arc<DecisionRecord>>),
+    Refuse(Box<Refusal>, Option<Unwritten>),
     Wait(Pending),
 }
 

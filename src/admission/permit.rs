@@ -13,15 +13,13 @@
 //! 6. A number learned after the end, or beyond the hold, is drawn from the lease as far as that
 //!    reaches and is a debt beyond it. It is never dropped.
 
-use std::sync::Arc;
-
 use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmittedBy};
 use crate::admission::reads::BytesRead;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::decision::Outcome;
-use crate::decision_log::DecisionRecord;
+use crate::decision_log::Unwritten;
 use crate::payers::purse;
 use crate::policy::taken::{DrawnFrom, PARTS, PaysFor, Taken};
 use crate::policy::{AmountSource, AskIndex, ByteMeter, CounterIndex, MeterAsk, QuotaIndex};
@@ -72,7 +70,7 @@ pub(crate) struct Hold {
     /// It has a place of the process's capacity.
     has_place: bool,
     /// The record of its admission, until that is final and logged.
-    pub(crate) unlogged: Option<Arc<DecisionRecord>>,
+    pub(crate) unlogged: Option<Unwritten>,
 }
 
 /// The length that is asked for a body without a stated end, which may have no byte: so that it is

@@ -4,7 +4,8 @@
 //! # Laws
 //!
 //! 1. **Beside the decision.** A decision hands over a record, or none, and never waits: for no
-//!    disk, no lock that is held during I/O, no place in a queue.
+//!    disk, no lock that is held during I/O, no place in a queue. Of an admission it hands over
+//!    what the record is made of.
 //! 2. **A disk that fails loses lines, and no request.** What is lost is counted
 //!    (`tallygate_decisions_unlogged_total`) and said once until lines are written again.
 //! 3. **Bounded**: the queue by [`QUEUE`], the files by `max-bytes`, the refusals in memory by
@@ -16,6 +17,7 @@
 //! The refusals that are kept in memory are kept without a log as well; with one they begin with
 //! those at the end of its files.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,9 +60,29 @@ pub(crate) struct DecisionLog {
 /// What is there if the service file has `[decisions]`.
 struct On {
     sampler: Sampler,
-    queue: mpsc::Sender<Arc<DecisionRecord>>,
+    queue: mpsc::Sender<Unwritten>,
     task: OwnedTask,
     losing: Arc<Losing>,
+}
+
+/// A decision that is to be written.
+#[derive(Debug)]
+pub(crate) enum Unwritten {
+    Made(Arc<DecisionRecord>),
+    /// An admission: its record is made where it is written.
+    Sampled(Box<dyn SampledDecision>),
+}
+
+/// What the record of an admission is made of.
+pub(crate) trait SampledDecision: fmt::Debug + Send + Sync {
+    /// The record.
+    fn record(&self) -> DecisionRecord;
+}
+
+impl From<DecisionRecord> for Unwritten {
+    fn from(record: DecisionRecord) -> Self {
+        Self::Made(Arc::new(record))
+    }
 }
 
 /// Whether lines are being lost, so that it is said once and not by every line.
@@ -154,11 +176,13 @@ impl DecisionLog {
         self.on.as_ref().map(|on| on.sampler.every())
     }
 
-    /// Takes a record: refusals into memory, all of them into the log.
+    /// Takes a decision: refusals into memory, all of them into the log.
     #[cold]
-    pub(crate) fn take(&self, record: impl Into<Arc<DecisionRecord>>) {
+    pub(crate) fn take(&self, record: impl Into<Unwritten>) {
         let record = record.into();
-        if record.is_refusal() {
+        if let Unwritten::Made(record) = &record
+            && record.is_refusal()
+        {
             self.recent.note(record.clone());
         }
         let Some(on) = &self.on else { return };

@@ -10,7 +10,7 @@ use serde_json::Number;
 
 use crate::amount::Amount;
 use crate::clock::time_at;
-use crate::decision::{LimitKind, LimitState, Reason, Refusal};
+use crate::decision::{Reason, Refusal};
 use crate::wire::{self, Mapping, reason_word};
 
 /// Values of [`DecisionRecord::kind`].
@@ -219,24 +219,6 @@ impl LimitAsked {
     pub(crate) fn is_short_of(&self, beyond: Amount) -> bool {
         let value = |it: &Number| it.as_f64().unwrap_or(f64::MAX);
         value(&self.asked) > value(&self.remaining) + value(&number(beyond))
-    }
-
-    /// A limit that stands so, of which this much is asked.
-    pub(crate) fn new(state: &LimitState, asked: Amount, over: bool) -> Self {
-        Self {
-            name: state.name.clone(),
-            kind: match state.kind {
-                LimitKind::Rate => "rate",
-                LimitKind::Quota => "quota",
-                LimitKind::Concurrency => "concurrency",
-            }
-            .into(),
-            asked: number(asked),
-            limit: number(state.limit),
-            used: number(state.used),
-            remaining: number(state.remaining),
-            over,
-        }
     }
 }
 

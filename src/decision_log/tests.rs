@@ -25,6 +25,16 @@ fn refused(tenant: &str, n: i64) -> DecisionRecord {
     DecisionRecord::refused(parts(tenant, n), &Refusal::new(Reason::Exhausted))
 }
 
+/// An admission that is drawn for the log.
+#[derive(Debug)]
+struct Sample(DecisionRecord);
+
+impl SampledDecision for Sample {
+    fn record(&self) -> DecisionRecord {
+        self.0.clone()
+    }
+}
+
 /// The lines of these files, the oldest first; and their bytes. Panics on a line that is torn.
 fn lines(folder: &Path, name: &str) -> (Vec<DecisionRecord>, u64) {
     let names = [format!("{name}.3"), format!("{name}.2"), format!("{name}.1"), name.to_owned()];
@@ -83,7 +93,8 @@ proptest! {
                     }
                     admissions += 1;
                     if log.takes_admission() {
-                        log.take(DecisionRecord::admitted(parts(tenant, n), every));
+                        let admitted = DecisionRecord::admitted(parts(tenant, n), every);
+                        log.take(Unwritten::Sampled(Box::new(Sample(admitted))));
                     }
                 }
                 close(&log).await;

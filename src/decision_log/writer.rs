@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::file::LogFiles;
-use super::{DecisionRecord, Losing};
+use super::{DecisionRecord, Losing, Unwritten};
 use crate::config::DecisionsConfig;
 use crate::task::Stop;
 use crate::text_file::OffRuntime;
@@ -47,7 +47,7 @@ pub(super) async fn check(config: DecisionsConfig) -> io::Result<()> {
 /// Writes what comes until it is stopped, then what is in the queue.
 pub(super) async fn write(
     files: Files,
-    mut queue: mpsc::Receiver<Arc<DecisionRecord>>,
+    mut queue: mpsc::Receiver<Unwritten>,
     stop: Stop,
     losing: Arc<Losing>,
 ) {
@@ -79,7 +79,7 @@ pub(super) async fn write(
 
 impl Files {
     /// Appends these, or counts them as lost.
-    async fn append(&self, batch: Vec<Arc<DecisionRecord>>, losing: &Losing) {
+    async fn append(&self, batch: Vec<Unwritten>, losing: &Losing) {
         let lines = batch.len();
         if lines == 0 {
             return;
@@ -98,11 +98,15 @@ impl Files {
 }
 
 /// A line for each.
-fn text_of(batch: &[Arc<DecisionRecord>]) -> Vec<u8> {
+fn text_of(batch: &[Unwritten]) -> Vec<u8> {
     let mut text = Vec::with_capacity(batch.len() * 512);
-    for record in batch {
+    for decision in batch {
         let begun = text.len();
-        match serde_json::to_writer(&mut text, &**record) {
+        let written = match decision {
+            Unwritten::Made(record) => serde_json::to_writer(&mut text, &**record),
+            Unwritten::Sampled(of) => serde_json::to_writer(&mut text, &of.record()),
+        };
+        match written {
             Ok(()) => text.push(b'\n'),
             Err(_) => text.truncate(begun), // a record is always JSON
         }

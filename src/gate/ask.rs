@@ -18,7 +18,7 @@ use crate::catalog::{Catalog, MeterId, MeterSource};
 use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::decision::{LimitKind, Reason, Refusal};
-use crate::decision_log::{DecisionRecord, kind};
+use crate::decision_log::{Unwritten, kind};
 use crate::error::Error;
 use crate::identity::Caller;
 use crate::repeated::repeated;
@@ -619,7 +619,7 @@ impl Gate {
 }
 
 /// A refusal, with its record unless that is logged already.
-type Refused = (Box<Refusal>, Option<Arc<DecisionRecord>>);
+type Refused = (Box<Refusal>, Option<Unwritten>);
 
 /// A refusal whose record is logged already.
 fn refused(refusal: Box<Refusal>) -> Denied {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::logged::Drawn;
+use super::logged::{Drawn, cost};
 use super::standing::{LimitReader, limit_name, route_name};
 use super::{Gate, Identified};
 use crate::admission::decide::without_value;
@@ -70,9 +70,10 @@ impl Gate {
 
         let call = (rules, Some(0));
         let in_flight = reader.in_flight(rules, Drawn::No);
+        let in_flight =
+            in_flight.map(|it| (Limit::None, it.named(&sheet.policy, catalog, Limit::None)));
         let asked = reader.asked_of_all(call, Drawn::No);
-        let asked: Vec<_> =
-            in_flight.into_iter().map(|it| (Limit::None, it)).chain(asked).collect();
+        let asked: Vec<_> = in_flight.into_iter().chain(asked).collect();
         let record = who.tenant().0.record();
         let origins = live.origins(&record, &sheet.policy.plan, now.wall_ms);
         let from = (&record, &origins);
@@ -94,13 +95,13 @@ impl Gate {
         let mut all = json!({
             "at": rfc3339(now.wall_ms),
             "tenant": sheet.tenant.id,
-            "route": route_name(&sheet, route),
+            "route": route_name(&sheet.catalog, route),
             "permission": needed.map(|it| json!({ "needed": &**it, "held": has(it) })),
             "plan": sheet.policy.plan.name,
             "status": super::status_word(&sheet.standing),
             "revision": live.revision,
             "timezone": catalog.timezone.name(),
-            "cost": reader.cost(call),
+            "cost": cost(catalog, call),
             "limits": limits,
             "overrides": in_force.map(Override::id).collect::<Vec<_>>(),
             "fail_policy": fail_policy(catalog, &sheet, inner.settings.identity.no_scope),

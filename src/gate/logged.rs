@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Number;
+use smallvec::SmallVec;
 
 use super::standing::{LimitReader, limit_name, route_name};
 use super::{Gate, Inner};
@@ -12,13 +13,15 @@ use crate::admission::context::HoldContext;
 use crate::admission::decide;
 use crate::admission::permit::Hold;
 use crate::amount::Amount;
-use crate::catalog::{MeterId, Over};
+use crate::catalog::{Catalog, MeterId, Over, RouteId};
 use crate::clock::Now;
-use crate::decision::{LimitState, Reason, Refusal};
-use crate::decision_log::{DecisionParts, DecisionRecord, LimitAsked, kind, number};
+use crate::decision::{Reason, Refusal};
+use crate::decision_log::{
+    DecisionParts, DecisionRecord, LimitAsked, SampledDecision, Unwritten, kind, number,
+};
 use crate::payers::purse::LimitRefused;
 use crate::policy::taken::Limit;
-use crate::policy::{AmountSource, MeterAsk, RoutePolicy};
+use crate::policy::{AmountSource, MeterAsk, Policy, RoutePolicy};
 use crate::sheets::sheet::Sheet;
 
 /// What was refused before its limits were known.
@@ -48,17 +51,17 @@ pub(super) enum Drawn {
 #[derive(Debug)]
 pub(crate) struct Unlogged {
     gate: Gate,
-    record: Option<Arc<DecisionRecord>>,
+    record: Option<Unwritten>,
 }
 
 impl Unlogged {
-    pub(crate) fn new(gate: &Gate, record: Option<Arc<DecisionRecord>>) -> Self {
+    pub(crate) fn new(gate: &Gate, record: Option<Unwritten>) -> Self {
         Self { gate: gate.clone(), record }
     }
 
     /// The decision was overturned, and what came of it is logged elsewhere; or its record goes on
     /// by another way.
-    pub(crate) fn take(&mut self) -> Option<Arc<DecisionRecord>> {
+    pub(crate) fn take(&mut self) -> Option<Unwritten> {
         self.record.take()
     }
 }
@@ -101,7 +104,7 @@ impl Gate {
 impl Inner {
     /// Logs the record of a decision that stands.
     #[inline]
-    pub(super) fn log_decided(&self, record: Option<Arc<DecisionRecord>>) {
+    pub(super) fn log_decided(&self, record: Option<Unwritten>) {
         if let Some(record) = record {
             self.recording.decisions.take(record);
         }
@@ -109,19 +112,19 @@ impl Inner {
 
     /// The record of an admission. The hold has what was drawn.
     #[cold]
-    pub(super) fn admission(&self, hold: &Hold, now: Now) -> Arc<DecisionRecord> {
-        let parts = self.parts(hold, Drawn::Yes, now);
+    pub(super) fn admission(&self, hold: &Hold, now: Now) -> Unwritten {
         let one_in = self.recording.decisions.one_in().unwrap_or(1);
-        Arc::new(DecisionRecord::admitted(parts, one_in))
+        let asked = self.asked(hold, Drawn::Yes, now);
+        Unwritten::Sampled(Box::new(Admission { asked, one_in }))
     }
 
     /// The record of a refusal by a limit, or by the tenant's standing or plan.
-    pub(super) fn refused(&self, hold: &Hold, refusal: &Refusal, now: Now) -> Arc<DecisionRecord> {
+    pub(super) fn refused(&self, hold: &Hold, refusal: &Refusal, now: Now) -> Unwritten {
         let parts = match self.recording.decisions.is_on() {
-            true => self.parts(hold, Drawn::No, now),
-            false => self.named(&hold.of, now),
+            true => self.asked(hold, Drawn::No, now).parts(),
+            false => self.decided(&hold.of, now).parts(),
         };
-        Arc::new(DecisionRecord::refused(parts, refusal))
+        DecisionRecord::refused(parts, refusal).into()
     }
 
     /// Records what enforcement would have refused, if there is a log.
@@ -131,14 +134,15 @@ impl Inner {
                 Reason::Concurrency => "concurrency".into(),
                 _ => limit_name(&hold.of.sheet.policy, refused.by),
             };
-            let parts = self.parts(hold, Drawn::No, now);
-            self.recording.decisions.take(DecisionRecord::shadowed(parts, &refused.reason, limit));
+            let parts = self.asked(hold, Drawn::No, now).parts();
+            let record = DecisionRecord::shadowed(parts, &refused.reason, limit);
+            self.recording.decisions.take(record);
         }
     }
 
     /// Records a refusal of units for what runs already.
     pub(super) fn log_cut(&self, of: &HoldContext, refusal: &Refusal, now: Now) {
-        let parts = DecisionParts { kind: kind::MORE, ..self.named(of, now) };
+        let parts = DecisionParts { kind: kind::MORE, ..self.decided(of, now).parts() };
         self.recording.decisions.take(DecisionRecord::refused(parts, refusal));
     }
 
@@ -151,7 +155,7 @@ impl Inner {
     ) {
         let now = self.clock.now();
         let parts = match of {
-            Some(of) => self.named(of, now),
+            Some(of) => self.decided(of, now).parts(),
             None => DecisionParts {
                 at_ms: now.wall_ms,
                 kind: about.kind,
@@ -176,24 +180,22 @@ impl Inner {
         refusal
     }
 
-    /// Whom and what a decision was about.
-    fn named(&self, of: &HoldContext, now: Now) -> DecisionParts {
+    fn decided(&self, of: &HoldContext, now: Now) -> Decided {
         let named = of.sheet.caller().and_then(|caller| caller.named.as_ref());
-        DecisionParts {
+        Decided {
             at_ms: now.wall_ms,
-            kind: if of.work.is_some() { kind::WORK } else { kind::REQUEST },
-            tenant: Some(of.sheet.tenant.id.clone()),
+            tenant: of.sheet.tenant.id.clone(),
             user: named.and_then(|named| named.user.clone()),
             key: named.and_then(|named| named.key.clone()),
-            route: Some(route_name(&of.sheet, of.route)),
-            plan: Some(of.sheet.policy.plan.name.clone()),
+            route: of.route,
+            work: of.work.clone(),
+            policy: of.sheet.policy.clone(),
+            catalog: of.sheet.catalog.clone(),
             revision: self.catalogs.live.load().revision,
-            ..DecisionParts::default()
         }
     }
 
-    /// The same with what was asked, and of which limits.
-    fn parts(&self, hold: &Hold, drawn: Drawn, now: Now) -> DecisionParts {
+    fn asked(&self, hold: &Hold, drawn: Drawn, now: Now) -> Asked {
         let (sheet, rules) = (&hold.of.sheet, hold.of.rules());
         let reader = LimitReader {
             inner: self,
@@ -203,61 +205,178 @@ impl Inner {
             hold: None,
             stored: None,
         };
-        let call = (rules, hold.length);
-        let limits = reader.asked_of_all(call, drawn).map(|(_, asked)| asked);
-        let limits = reader.in_flight(rules, drawn).into_iter().chain(limits).collect();
-        let mut cost = reader.cost(call);
-        if let (Some(_), Some(route)) = (&hold.of.work, hold.of.route) {
+        let in_flight = reader.in_flight(rules, drawn).map(|stood| (Limit::None, stood));
+        let limits = reader.stood_of_all((rules, hold.length), drawn);
+        let limits = in_flight.into_iter().chain(limits).collect();
+        Asked { decided: self.decided(&hold.of, now), length: hold.length, limits }
+    }
+}
+
+/// Whom and what a decision was about. It has rules and no sheet: a tenant is not in use because a
+/// decision about it waits for the disk.
+#[derive(Debug)]
+struct Decided {
+    at_ms: i64,
+    tenant: Arc<str>,
+    user: Option<Arc<str>>,
+    key: Option<Arc<str>>,
+    route: Option<RouteId>,
+    work: Option<Arc<RoutePolicy>>,
+    policy: Arc<Policy>,
+    catalog: Arc<Catalog>,
+    revision: u64,
+}
+
+impl Decided {
+    fn parts(&self) -> DecisionParts {
+        DecisionParts {
+            at_ms: self.at_ms,
+            kind: if self.work.is_some() { kind::WORK } else { kind::REQUEST },
+            tenant: Some(self.tenant.clone()),
+            user: self.user.clone(),
+            key: self.key.clone(),
+            route: Some(route_name(&self.catalog, self.route)),
+            plan: Some(self.policy.plan.name.clone()),
+            revision: self.revision,
+            ..DecisionParts::default()
+        }
+    }
+}
+
+/// The same with what was asked, and of which limits.
+#[derive(Debug)]
+struct Asked {
+    decided: Decided,
+    length: Option<u64>,
+    limits: SmallVec<[(Limit, Stood); FEW]>,
+}
+
+/// So many limits of a call are kept without an allocation of their own.
+const FEW: usize = 4;
+
+impl Asked {
+    fn parts(&self) -> DecisionParts {
+        let Decided { route, work, policy, catalog, .. } = &self.decided;
+        let rules = work.as_deref().unwrap_or_else(|| policy.route(*route));
+        let mut cost = cost(catalog, (rules, self.length));
+        if let (Some(_), Some(route)) = (work, route) {
             // What its route costs and this work has said it does not: no other cost is implied.
-            let of_route = &sheet.catalog.routes.as_slice()[usize::from(route.0)].cost;
-            let requests = sheet.catalog.meters.first().map(|meter| meter.name.clone());
-            let named = |id: &MeterId| sheet.catalog.meters[usize::from(id.0)].name.clone();
+            let of_route = &catalog.routes.as_slice()[usize::from(route.0)].cost;
+            let requests = catalog.meters.first().map(|meter| meter.name.clone());
+            let named = |id: &MeterId| catalog.meters[usize::from(id.0)].name.clone();
             for meter in of_route.iter().map(|(id, _)| named(id)).chain(requests) {
                 cost.entry(meter).or_insert_with(|| 0.into());
             }
         }
-        DecisionParts { cost, limits, ..self.named(&hold.of, now) }
+        let named = |(limit, stood): &(Limit, Stood)| stood.named(policy, catalog, *limit);
+        let limits = self.limits.iter().map(named).collect();
+        DecisionParts { cost, limits, ..self.decided.parts() }
+    }
+}
+
+/// An admission, of which the record is made where it is written: that takes a dozen allocations.
+#[derive(Debug)]
+struct Admission {
+    asked: Asked,
+    one_in: u32,
+}
+
+impl SampledDecision for Admission {
+    fn record(&self) -> DecisionRecord {
+        DecisionRecord::admitted(self.asked.parts(), self.one_in)
     }
 }
 
 /// The rules of a call, and the length of its body where it is stated.
 type Call<'a> = (&'a RoutePolicy, Option<u64>);
 
-impl LimitReader<'_> {
-    /// What a call asks of each meter, in units; not of sums, which follow from their parts.
-    pub(super) fn cost(&self, (rules, length): Call<'_>) -> BTreeMap<Arc<str>, Number> {
-        let is_own = |ask: &&MeterAsk| !matches!(ask.known, AmountSource::Sum(_));
-        let asked = rules.meters.iter().filter(is_own).map(|ask| {
-            let meter = &self.sheet.catalog.meters[usize::from(ask.meter.0)];
-            let n = decide::amount_of(rules, length, ask);
-            (meter.name.clone(), number(Amount::new(n, meter.scale)))
-        });
-        asked.collect()
+/// What a call asks of each meter, in units; not of sums, which follow from their parts.
+pub(super) fn cost(catalog: &Catalog, (rules, length): Call<'_>) -> BTreeMap<Arc<str>, Number> {
+    let is_own = |ask: &&MeterAsk| !matches!(ask.known, AmountSource::Sum(_));
+    let asked = rules.meters.iter().filter(is_own).map(|ask| {
+        let meter = &catalog.meters[usize::from(ask.meter.0)];
+        let n = decide::amount_of(rules, length, ask);
+        (meter.name.clone(), number(Amount::new(n, meter.scale)))
+    });
+    asked.collect()
+}
+
+/// A limit as it stood before a decision, and what was asked of it, in atoms. By [`Limit::None`] it
+/// is the limit of calls in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stood {
+    asked: u64,
+    limit: u64,
+    used: u64,
+    remaining: u64,
+    /// Whether it lets units through beyond it.
+    over: bool,
+}
+
+impl Stood {
+    /// The same limit before as much as was asked was drawn from it.
+    fn before(self) -> Self {
+        let used = self.used.saturating_sub(self.asked);
+        let remaining = match self.remaining == 0 && self.over {
+            // A part of it, or all, went through beyond the limit.
+            true => self.asked.min(self.limit.saturating_sub(used)),
+            false => self.remaining.saturating_add(self.asked),
+        };
+        Self { used, remaining, ..self }
     }
 
+    /// The same in units, by its name.
+    pub(super) fn named(&self, policy: &Policy, catalog: &Catalog, limit: Limit) -> LimitAsked {
+        let (kind, meter) = match limit {
+            Limit::None => ("concurrency", None),
+            Limit::Rate(rate) => ("rate", policy.rates[rate].meter),
+            Limit::Quota(quota) => ("quota", Some(policy.quotas[quota].quota.meter)),
+            Limit::Granted(meter) => ("quota", Some(meter)),
+        };
+        let name = if limit == Limit::None { kind.into() } else { limit_name(policy, limit) };
+        let scale = meter.map_or(1, |meter| catalog.meters[usize::from(meter.0)].scale);
+        let units = |atoms| number(Amount::new(atoms, scale));
+        LimitAsked {
+            name,
+            kind: kind.into(),
+            asked: units(self.asked),
+            limit: units(self.limit),
+            used: units(self.used),
+            remaining: units(self.remaining),
+            over: self.over,
+        }
+    }
+}
+
+impl LimitReader<'_> {
     /// The limits that hold for a call, units before rates, as the decision asks them.
     pub(super) fn asked_of_all(
         &self,
         call: Call<'_>,
         drawn: Drawn,
     ) -> impl Iterator<Item = (Limit, LimitAsked)> {
-        let (rates, units): (Vec<_>, Vec<_>) =
-            call.0.limits().partition(|limit| matches!(limit, Limit::Rate(_)));
-        let all = units.into_iter().chain(rates);
-        all.filter_map(move |limit| Some((limit, self.asked(call, limit, drawn)?)))
+        let (policy, catalog) = (&self.sheet.policy, &self.sheet.catalog);
+        let all = self.stood_of_all(call, drawn);
+        all.map(|(limit, stood)| (limit, stood.named(policy, catalog, limit)))
+    }
+
+    fn stood_of_all(&self, call: Call<'_>, drawn: Drawn) -> impl Iterator<Item = (Limit, Stood)> {
+        let is_rate = |limit: &Limit| matches!(limit, Limit::Rate(_));
+        let units = call.0.limits().filter(move |limit| !is_rate(limit));
+        let all = units.chain(call.0.limits().filter(is_rate));
+        all.filter_map(move |limit| Some((limit, self.stood(call, limit, drawn)?)))
     }
 
     /// A limit as it stood before the decision, and what is asked of it.
-    fn asked(&self, (rules, length): Call<'_>, limit: Limit, drawn: Drawn) -> Option<LimitAsked> {
+    fn stood(&self, (rules, length): Call<'_>, limit: Limit, drawn: Drawn) -> Option<Stood> {
         let policy = &self.sheet.policy;
         let of_meter = |meter: MeterId| {
             let ask = rules.meters.iter().find(|ask| ask.meter == meter)?;
-            let n = decide::amount_of(rules, length, ask);
-            Some(Amount::new(n, self.scale(meter)))
+            Some(decide::amount_of(rules, length, ask))
         };
         let (asked, over) = match limit {
             Limit::Rate(rate) => match policy.rates[rate].meter {
-                None => (Amount::units(1), false),
+                None => (1, false),
                 Some(meter) => (of_meter(meter)?, false),
             },
             Limit::Quota(quota) => {
@@ -267,37 +386,22 @@ impl LimitReader<'_> {
             Limit::Granted(meter) => (of_meter(meter)?, false),
             Limit::None => return None,
         };
-        let state = self.state(limit)?;
-        let before = match drawn {
-            Drawn::Yes => before(state, asked, over),
-            Drawn::No => state,
-        };
-        Some(LimitAsked::new(&before, asked, over))
+        let read = self.read(limit)?;
+        let (limit, used, remaining) = (read.limit, self.used(limit, &read), read.remaining);
+        let stood = Stood { asked, limit, used, remaining, over };
+        Some(if drawn == Drawn::Yes { stood.before() } else { stood })
     }
 
     /// The tenant's requests in flight, where they are limited.
-    pub(super) fn in_flight(&self, rules: &RoutePolicy, drawn: Drawn) -> Option<LimitAsked> {
+    pub(super) fn in_flight(&self, rules: &RoutePolicy, drawn: Drawn) -> Option<Stood> {
         rules.in_flight?;
-        let state = self.concurrency()?;
+        let limit = u64::from(self.sheet.policy.plan.concurrency?);
         let in_flight = &self.sheet.tenant.in_flight;
         let now = u64::from(in_flight.load(std::sync::atomic::Ordering::Acquire));
-        let used = Amount::units(now.saturating_sub(u64::from(drawn == Drawn::Yes)));
-        let state = LimitState { used, remaining: state.limit.less(used), ..state };
-        Some(LimitAsked::new(&state, Amount::units(1), false))
+        let used = now.saturating_sub(u64::from(drawn == Drawn::Yes));
+        let remaining = limit.saturating_sub(used);
+        Some(Stood { asked: 1, limit, used, remaining, over: false })
     }
-}
-
-/// A limit before this much was drawn from it.
-fn before(state: LimitState, asked: Amount, over: bool) -> LimitState {
-    let used = state.used.less(asked);
-    let more =
-        |amount: Amount| Amount::new(amount.atoms().saturating_add(asked.atoms()), amount.scale());
-    let remaining = match state.remaining.is_zero() && over {
-        // A part of it, or all, went through beyond the limit.
-        true => asked.min(state.limit.less(used)),
-        false => more(state.remaining),
-    };
-    LimitState { used, remaining, ..state }
 }
 
 #[cfg(test)]

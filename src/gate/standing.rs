@@ -11,7 +11,7 @@ use super::{Gate, Inner};
 use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
 use crate::amount::Amount;
-use crate::catalog::{Every, MeterId, MeterSource, Over, RouteId, Term};
+use crate::catalog::{Catalog, Every, MeterId, MeterSource, Over, RouteId, Term};
 use crate::clock::Now;
 use crate::decision::{
     KeptHeaders, LimitKind, LimitReading, LimitState, Payment, Reason, Refusal, RefusedCall,
@@ -99,7 +99,7 @@ impl Inner {
         };
         let none = || "".into();
         let plan = of.map_or_else(none, |of| of.sheet.policy.plan.name.clone());
-        let route = of.map_or_else(none, |of| route_name(&of.sheet, of.route));
+        let route = of.map_or_else(none, |of| route_name(&of.sheet.catalog, of.route));
         telemetry::decision(&plan, &route, outcome, (reason_word(&reason), &none()));
         let mut refusal = self.refusal(reason, of.map(|of| &*of.sheet));
         if let Some(of) = of {
@@ -183,7 +183,7 @@ impl Inner {
         rules: &RoutePolicy,
     ) {
         let make = || {
-            let (plan, route) = (&sheet.policy.plan.name, route_name(sheet, route));
+            let (plan, route) = (&sheet.policy.plan.name, route_name(&sheet.catalog, route));
             telemetry::Decisions::new(
                 plan,
                 &route,
@@ -197,7 +197,7 @@ impl Inner {
     /// Counts what a request that runs did not get: a handler's units, or the rest of a stream.
     pub(crate) fn count_cut(&self, of: &HoldContext, refusal: &Refusal) {
         let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |limit| limit.name.clone());
-        let (plan, route) = (&of.sheet.policy.plan.name, route_name(&of.sheet, of.route));
+        let (plan, route) = (&of.sheet.policy.plan.name, route_name(&of.sheet.catalog, of.route));
         let why = (reason_word(&refusal.reason), &limit);
         telemetry::decision(plan, &route, telemetry::AdmissionOutcome::Refused, why);
         self.log_cut(of, refusal, self.clock.now());
@@ -217,7 +217,7 @@ impl Inner {
     ) {
         let policy = &of.sheet.policy;
         let limit = limit_name(policy, *by);
-        let (route, why) = (route_name(&of.sheet, of.route), (reason_word(reason), &limit));
+        let (route, why) = (route_name(&of.sheet.catalog, of.route), (reason_word(reason), &limit));
         telemetry::decision(&policy.plan.name, &route, outcome, why);
     }
 
@@ -423,7 +423,7 @@ impl<'a> LimitReader<'a> {
             unit: counted.map_or(Unit::Calls, |id| self.unit(id)),
             limit: amount(read.limit),
             remaining: amount(read.remaining),
-            used: amount(read.limit.saturating_sub(read.remaining)),
+            used: amount(self.used(limit, &read)),
             window: None,
             resets_in: read.resets_in,
             resets_at_ms: None,
@@ -442,7 +442,6 @@ impl<'a> LimitReader<'a> {
                 let rule = &policy.quotas[index];
                 let end_ms = self.sheet.window(rule.debtor).end_ms;
                 LimitState {
-                    used: amount(self.used_of_quota(index).unwrap_or(0)),
                     window: nominal(rule, self.sheet.anchors.term),
                     resets_at_ms: read.resets_in.map(|_| end_ms),
                     ..state
@@ -455,6 +454,14 @@ impl<'a> LimitReader<'a> {
                 LimitState { of_plan: of_plan && more.is_none(), ..state }
             }
             Limit::None => state,
+        }
+    }
+
+    /// What was used of a limit that stands so, in atoms.
+    pub(super) fn used(&self, limit: Limit, read: &LimitReading) -> u64 {
+        match limit {
+            Limit::Quota(index) => self.used_of_quota(index).unwrap_or(0),
+            _ => read.limit.saturating_sub(read.remaining),
         }
     }
 
@@ -569,9 +576,9 @@ pub(super) fn limit_name(policy: &Policy, limit: Limit) -> Arc<str> {
     }
 }
 
-pub(super) fn route_name(sheet: &Sheet, route: Option<RouteId>) -> Arc<str> {
+pub(super) fn route_name(catalog: &Catalog, route: Option<RouteId>) -> Arc<str> {
     match route {
-        Some(id) => sheet.catalog.routes.as_slice()[usize::from(id.0)].name.clone(),
+        Some(id) => catalog.routes.as_slice()[usize::from(id.0)].name.clone(),
         None => "default".into(),
     }
 }
