@@ -64,7 +64,7 @@ pub(crate) struct Tenants {
     /// Changes that this process has heard of.
     pub(super) recent: Recent,
     /// Places for look-ups of callers, by tenant or address.
-    pub(super) reads: Places,
+    pub(crate) reads: Places,
     /// Look-ups under way, so that one serves all who wait for it.
     pub(super) loads: Flights<u128, Result<(), LoadFailed>>,
     /// Questions to the host's tables under way.

@@ -16,8 +16,10 @@
 //! 2. **A page of another site does nothing.** A request that a browser sends from one is refused,
 //!    and a body must be JSON, which no form of another site can send.
 //! 3. **Bounded**: a tenant makes no key here beyond `MOST_WORKING` that work, or `MOST_LISTED`
-//!    in its list. Its requests take turns within a process. Of several processes each may make
-//!    one more at the same moment, for a count and a new key are two calls of the store.
+//!    in its list. Its changes take turns within a process, and its looks have places among the
+//!    look-ups of all tenants: half of them at most. Of several processes each may make one more
+//!    key at the same moment, for a count and a new key are two calls of the store.
+//! 4. **Of the tenant that was identified**, and of none that took its id since.
 
 use std::time::SystemTime;
 
@@ -29,6 +31,7 @@ use crate::directory::{DirectoryError, KeyInfo, KeyOptions, KeyState, Tenant};
 use crate::error::Error;
 use crate::gate::{Gate, Identified};
 use crate::identity::{Permissions, is_own_id};
+use crate::ids::Surrogate;
 use crate::patience;
 use crate::report::instant_of;
 use crate::wire::{Reply, plain_problem};
@@ -94,10 +97,17 @@ impl Gate {
         if who.is_kept() {
             return Err(unavailable()); // which key it came with is not known for certain
         }
-        let tenant = self.tenant_of_keys(who).await?;
+        let surrogate = who.tenant().0.core.surrogate;
+        let place = self.inner.tenants.reads.place(surrogate.as_u128()).await;
+        let place = place.ok_or_else(unavailable)?;
+        let tenant = self.tenant_of_keys(who, surrogate).await?;
         let own = working_key(&tenant, who).await?;
+        if let ("GET" | "HEAD", None) = (request.method, request.key) {
+            return list(&tenant, who).await;
+        }
+        // A change waits for other processes' news of it, which may need a place themselves.
+        drop(place);
         match (request.method, request.key) {
-            ("GET" | "HEAD", None) => list(&tenant, who).await,
             ("POST", None) => make(&tenant, who, own.as_ref(), &request).await,
             ("DELETE", Some(key)) => revoke(&tenant, who, key, request.query).await,
             (_, key) => {
@@ -110,8 +120,13 @@ impl Gate {
         }
     }
 
-    /// The tenant whose keys these are, with the caller as the actor in its history.
-    async fn tenant_of_keys(&self, who: &Identified) -> Result<Tenant, Reply> {
+    /// The tenant whose keys these are, with the caller as the actor in its history. Another one may
+    /// have its id by now: a request's body may take long to arrive.
+    async fn tenant_of_keys(
+        &self,
+        who: &Identified,
+        surrogate: Surrogate,
+    ) -> Result<Tenant, Reply> {
         if is_own_id(who.tenant().id()) {
             let detail = "A caller without a tenant of its own has no keys.";
             return Err(plain_problem(403, "No keys here", detail));
@@ -121,8 +136,8 @@ impl Gate {
             None => "a caller".to_owned(),
         };
         let found = self.directory().by(actor).find(who.tenant().id()).await;
-        let found = found.and_then(|found| found.ok_or(DirectoryError::NoTenant));
-        found.map_err(refused)
+        let found = found.map_err(refused)?.filter(|it| it.record().surrogate == surrogate);
+        found.ok_or_else(|| unauthorized("The tenant of this request was erased."))
     }
 }
 
@@ -150,9 +165,13 @@ async fn working_key(tenant: &Tenant, who: &Identified) -> Result<Option<KeyInfo
     // A key that the directory does not have is named by the host, which vouches for it.
     let Some(own) = tenant.key(id).await.map_err(refused)? else { return Ok(None) };
     if own.state != KeyState::Active {
-        return Err(plain_problem(401, "Unauthorized", "The key of this request has ended."));
+        return Err(unauthorized("The key of this request has ended."));
     }
     Ok(Some(own))
+}
+
+fn unauthorized(detail: &str) -> Reply {
+    plain_problem(401, "Unauthorized", detail)
 }
 
 async fn list(tenant: &Tenant, who: &Identified) -> Result<Reply, Reply> {
@@ -252,6 +271,7 @@ async fn revoke(tenant: &Tenant, who: &Identified, key: &str, query: &str) -> Re
                       `?itself=yes` to revoke it all the same.";
         return Err(plain_problem(409, "The key of this request", detail));
     }
+    let _turn = tenant.turn_at_keys().await;
     let revoked = tenant.key(key).await.map_err(refused)?;
     let may = revoked.map(|it| it.permissions);
     if let Some(beyond) = may.iter().flatten().find(|name| !who.permissions().has(name)) {

@@ -1,12 +1,13 @@
 //! The routes over a gate in memory, as callers with keys of their own use them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::store::Memory;
+use crate::store::{Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written};
 use crate::testing::{Faulty, Odds};
 use crate::{GateBuilder, ManualClock, testing};
 
@@ -305,4 +306,101 @@ async fn what_cannot_be_is_a_problem_that_says_what_to_write() {
     assert_eq!(bed.by_first(long).await.0, 413);
     assert_eq!(bed.by_first(request("PATCH", None, b"")).await.0, 405);
     assert_eq!(bed.by_first(request("GET", Some("k1"), b"")).await.0, 405);
+}
+
+/// The caller was identified before its body came: meanwhile its tenant was erased, and another one
+/// took the id.
+#[tokio::test]
+async fn a_request_of_an_erased_tenant_does_nothing_to_the_next_of_its_id() {
+    let bed = bed().await;
+    let authorization = format!("Bearer {}", bed.first.expose());
+    let who = testing::identified_by(&bed.gate, &[("authorization", &authorization)]).await;
+    let directory = bed.gate.directory();
+    let gone = [("GET", None), ("POST", None)];
+    let status = async |(method, key)| {
+        bed.gate.keys_reply(&who, request(method, key, b"{\"name\": \"mine\"}")).await.status
+    };
+    directory.by("kim").erase("acme", "asked for it").await.unwrap();
+    for asked in gone {
+        assert_eq!(status(asked).await, 401, "{asked:?}");
+    }
+    let next = directory.tenant("acme").note("another customer").save().await.unwrap();
+    let theirs = next.new_key("theirs").await.unwrap();
+    for asked in [gone[0], gone[1], ("DELETE", Some(&*theirs.id))] {
+        assert_eq!(status(asked).await, 401, "{asked:?}");
+    }
+    let keys = next.keys().await.unwrap();
+    assert_eq!(keys.iter().map(|it| it.state).collect::<Vec<_>>(), [KeyState::Active]);
+}
+
+/// A store that takes a while, and counts the calls that it has at once.
+#[derive(Default)]
+struct Slow {
+    store: Memory,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Slow {
+    fn while_called<T: Send + 'static>(&self, call: StoreFuture<T>) -> StoreFuture<T> {
+        let (now, most) = (self.now.clone(), self.most.clone());
+        Box::pin(async move {
+            most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            now.fetch_sub(1, Ordering::Relaxed);
+            call.await
+        })
+    }
+}
+
+impl Store for Slow {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.while_called(self.store.read(key))
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.while_called(self.store.write(write))
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.while_called(self.store.query(query))
+    }
+
+    fn promise(&self) -> Promise {
+        self.store.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.store.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_looks_at_its_keys_a_thousand_times_at_once_has_a_part_of_the_store() {
+    let store = Slow::default();
+    let most = store.most.clone();
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&secret, "a secret of at least sixteen bytes").unwrap();
+    let pepper = format!("pepper = [{{ id = \"1\", file = {:?} }}]", secret.path());
+    let service = service(&format!("[[identify]]\napi-key = \"authorization\"\n{pepper}"));
+    let bed = opened(GateBuilder::from_text(&service).store(store)).await;
+    for n in 0..9 {
+        bed.acme.new_key(format!("{n}").as_str()).await.unwrap();
+    }
+    let authorization = format!("Bearer {}", bed.first.expose());
+    for (method, key) in [("GET", None), ("POST", None), ("DELETE", Some("k0"))] {
+        most.store(0, Ordering::Relaxed);
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..1_000 {
+            let (gate, authorization) = (bed.gate.clone(), authorization.clone());
+            asked.spawn(async move {
+                let who = testing::identified_by(&gate, &[("authorization", &authorization)]).await;
+                gate.keys_reply(&who, request(method, key, b"{\"name\": \"mine\"}")).await.status
+            });
+        }
+        asked.join_all().await;
+        let most = most.load(Ordering::Relaxed);
+        // Half of the places for look-ups, and what the gate itself does.
+        assert!((1..=64 + 8).contains(&most), "{method}: {most} calls at once");
+    }
 }
