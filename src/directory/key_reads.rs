@@ -25,6 +25,23 @@ impl Directory {
         }
         Ok(KeyCount { working, listed: listed.len() })
     }
+
+    /// A tenant's key: two reads.
+    async fn key(&self, tenant: Surrogate, id: &str) -> Result<Option<KeyInfo>, DirectoryError> {
+        let Some(listed) = self.find_key(tenant, id).await? else { return Ok(None) };
+        let held = self.held(tenant, id, &listed).await?;
+        Ok(Some(self.info(id.to_owned(), listed, held.as_ref())))
+    }
+
+    /// The id of the key that the request with this idempotency key has made, if it has.
+    pub(super) async fn made_by(
+        &self,
+        tenant: Surrogate,
+        once: &Once,
+    ) -> Result<Option<String>, DirectoryError> {
+        let made = self.key(tenant, &once.id(tenant)).await?;
+        Ok(made.filter(|key| key.state != KeyState::Incomplete).map(|key| key.id))
+    }
 }
 
 impl Tenant {
@@ -35,10 +52,7 @@ impl Tenant {
 
     /// The key with this id: two reads.
     pub(crate) async fn key(&self, id: &str) -> Result<Option<KeyInfo>, DirectoryError> {
-        let tenant = self.record.surrogate;
-        let Some(listed) = self.directory.find_key(tenant, id).await? else { return Ok(None) };
-        let held = self.directory.held(tenant, id, &listed).await?;
-        Ok(Some(self.directory.info(id.to_owned(), listed, held.as_ref())))
+        self.directory.key(self.record.surrogate, id).await
     }
 
     /// Its keys, for itself: the credential of one that was revoked is not read, so that its last
@@ -60,7 +74,6 @@ impl Tenant {
 
     /// The id of the key that its own request with this idempotency key has made, if it has.
     pub(crate) async fn made_once(&self, once: &str) -> Result<Option<String>, DirectoryError> {
-        let made = self.key(&Once::of_tenant(once).id(self.record.surrogate)).await?;
-        Ok(made.filter(|key| key.state != KeyState::Incomplete).map(|key| key.id))
+        self.directory.made_by(self.record.surrogate, &Once::of_tenant(once)).await
     }
 }

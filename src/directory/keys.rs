@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::edit::Announced;
 use super::new_key::{KeyOptions, NewKey};
+use super::once::Once;
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Edit, Found, News, Role, Surrogate};
 use crate::clock::time_at;
@@ -386,7 +387,7 @@ impl Directory {
     }
 
     /// Makes a key of the same name that may do the same until the same end, and ends the old one
-    /// after `overlap`.
+    /// after `overlap`. [`DirectoryError::MadeAlready`]: by a request with this idempotency key.
     pub(super) async fn rotate_key(
         &self,
         tenant: Surrogate,
@@ -395,12 +396,20 @@ impl Directory {
         once: Option<&str>,
     ) -> Result<NewKey, DirectoryError> {
         let listed = self.listed_key(tenant, id).await?;
+        let once = once.map(|once| Once::of_rotation(id, once));
         if self.key_state(tenant, id, &listed).await? != KeyState::Active {
-            return Err(DirectoryError::NoKey(id.to_owned()));
+            // The request may be repeated because its answer was lost.
+            let made = match &once {
+                Some(once) => self.made_by(tenant, once).await?,
+                None => None,
+            };
+            return Err(made.map_or_else(
+                || DirectoryError::NoKey(id.to_owned()),
+                DirectoryError::MadeAlready,
+            ));
         }
         let (permissions, expires_ms) = (listed.permissions, listed.until_ms);
-        let options = KeyOptions { permissions, expires_ms, ..KeyOptions::new(listed.name) };
-        let options = once.into_iter().fold(options, KeyOptions::once);
+        let options = KeyOptions { permissions, expires_ms, once, ..KeyOptions::new(listed.name) };
         let made = match self.make_key(tenant, options).await {
             // The request before this one may have been cut off here.
             Err(error @ DirectoryError::MadeAlready(_)) => Err(error),

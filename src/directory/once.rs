@@ -1,5 +1,7 @@
 //! The idempotency key of a request that makes a key.
 
+use std::borrow::Cow;
+
 use sha2::{Digest, Sha256};
 
 use super::{DirectoryError, Surrogate};
@@ -15,24 +17,30 @@ const MAX_ONCE: usize = 255;
 /// their own, and what one of them has chosen is no word about the other's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Once {
-    by: &'static str,
+    by: Cow<'static, str>,
     key: String,
 }
 
 impl Once {
     /// Of the operator, or of a program of its own.
     pub(super) fn of_operator(key: impl Into<String>) -> Self {
-        Self { by: "once", key: key.into() }
+        Self { by: "once".into(), key: key.into() }
+    }
+
+    /// Of the operator, for the key that takes the place of this one. The same idempotency key at
+    /// another key is another request: what it has made is in no place of that one.
+    pub(super) fn of_rotation(of: &str, key: impl Into<String>) -> Self {
+        Self { by: format!("rotation of {of} once").into(), key: key.into() }
     }
 
     /// Of the operator, for a quota that begins anew.
     pub(super) fn of_reset(key: impl Into<String>) -> Self {
-        Self { by: "reset once", key: key.into() }
+        Self { by: "reset once".into(), key: key.into() }
     }
 
     /// Of the tenant itself.
     pub(super) fn of_tenant(key: impl Into<String>) -> Self {
-        Self { by: "own once", key: key.into() }
+        Self { by: "own once".into(), key: key.into() }
     }
 
     /// Accepts visible characters, as a header can carry them.

@@ -383,6 +383,26 @@ async fn a_key_is_rotated_and_both_work_for_the_overlap() {
     assert!(history.iter().all(|entry| entry.actor.as_deref() == Some("kim")), "{history:?}");
 }
 
+/// The rotation is repeated because its answer was lost; or its idempotency key was used before.
+#[tokio::test]
+async fn an_idempotency_key_rotates_the_key_that_it_was_used_for_and_no_other() {
+    let bed = bed();
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    let [a, b] = [tenant.new_key("a").await.unwrap(), tenant.new_key("b").await.unwrap()];
+    let rotate = async |id: &str| tenant.rotate_key_once(id, Duration::ZERO, Some("X")).await;
+    let instead = rotate(&a.id).await.unwrap();
+    let again = rotate(&a.id).await.unwrap_err();
+    assert!(matches!(&again, DirectoryError::MadeAlready(id) if *id == instead.id), "{again}");
+    let of_b = rotate(&b.id).await.unwrap();
+    assert_eq!((&*of_b.name, of_b.id == instead.id), ("b", false));
+    let made = tenant.new_key(KeyOptions::new("c").once("X")).await.unwrap();
+    assert!(find(&bed, made.expose()).await.is_some(), "another request again");
+    for (old, new) in [(&a, &instead), (&b, &of_b)] {
+        assert_eq!(find(&bed, old.expose()).await, None);
+        assert!(find(&bed, new.expose()).await.is_some(), "in place of each");
+    }
+}
+
 /// The clock stands still: what a rotation writes is of one millisecond.
 #[tokio::test]
 async fn in_the_history_a_key_is_made_before_the_one_that_it_replaces_ends() {
