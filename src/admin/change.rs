@@ -139,7 +139,7 @@ impl Admin {
         }))
     }
 
-    fn now(&self) -> SystemTime {
+    pub(super) fn now(&self) -> SystemTime {
         time_at(self.gate.inner.clock.now().wall_ms)
     }
 
@@ -170,6 +170,9 @@ impl Admin {
         let refused = |error: DirectoryError| self.refused(&error.into());
         if !dry {
             let erased = directory.erase(id, why).await.map_err(refused)?;
+            let recording = &self.gate.inner.recording;
+            recording.decisions.forget(id);
+            recording.busiest_read.forget();
             return Ok(written::json(200, &self.tenant(&erased)));
         }
         let tenant = directory.to_erase(id, why).await.map_err(refused)?;
@@ -296,12 +299,12 @@ pub(super) fn instant(text: &str) -> Result<SystemTime, Reply> {
 }
 
 /// The end of something that begins now.
-fn instant_after(now: SystemTime, text: &str) -> Result<SystemTime, Reply> {
+pub(super) fn instant_after(now: SystemTime, text: &str) -> Result<SystemTime, Reply> {
     let end = instant(text)?;
     match end > now {
         true => Ok(end),
         false => {
-            let detail = "The end is past already: nothing would come of it.";
+            let detail = "The end is past already. What is to end now is revoked, or deleted.";
             Err(plain_problem(422, "The end is past", detail))
         }
     }

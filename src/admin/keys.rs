@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::change::{Body, How, instant};
+use super::change::{Body, How, instant, instant_after};
 use super::path::Route;
 use super::{Admin, written};
 use crate::directory::{DirectoryError, KeyInfo, KeyOptions, KeyState, NewKey, Tenant};
@@ -52,7 +52,7 @@ impl Admin {
                 self.shown(tenant.rotate_key_once(key, overlap, how.once).await)?
             }
             ("PATCH", Route::Key(_, key)) => {
-                let end = instant(&body.read::<Ending>()?.expires)?;
+                let end = instant_after(self.now(), &body.read::<Ending>()?.expires)?;
                 if how.dry {
                     return self.kept(tenant, key, |_| true).await.map(Some);
                 }

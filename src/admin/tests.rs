@@ -733,7 +733,9 @@ async fn keys_end_at_an_instant_and_exceptions_all_at_once() {
         assert!(status == 200 && ended["expires"].as_str().unwrap().starts_with(is), "{ended}");
         assert!(ended["scheme"].as_str().unwrap().starts_with("hmac-"), "{ended}");
     }
-    assert_eq!(bed.send(&line, json!({ "expires": "soon" })).await.0, 422);
+    for wrong in ["soon", "2001-01-01"] {
+        assert_eq!(bed.send(&line, json!({ "expires": wrong })).await.0, 422);
+    }
     let why = json!({ "reason": "over" });
     let (status, left) = bed.send("DELETE /tenants/acme/overrides", why).await;
     assert_eq!((status, &left["overrides"]), (200, &json!([])));

@@ -207,6 +207,11 @@ impl DecisionLog {
         self.recent.last(of, most)
     }
 
+    /// Forgets the refusals in memory of a tenant that was erased.
+    pub(crate) fn forget(&self, tenant: &str) {
+        self.recent.forget(tenant);
+    }
+
     /// Writes what is in hand and ends the log, within 3 s; counts what is not written by then.
     pub(crate) async fn close(&self, deadline: Instant, now: Instant) {
         let Some(on) = &self.on else { return };

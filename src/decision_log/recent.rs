@@ -42,6 +42,14 @@ impl RecentDecisions {
         }
     }
 
+    /// Forgets those of a tenant that was erased: another one may have its id next.
+    pub(super) fn forget(&self, tenant: &str) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for n in kept.each.remove(&Some(tenant.into())).unwrap_or_default() {
+            kept.all.remove(&n);
+        }
+    }
+
     /// The last ones, newest first: of one tenant, of those without one, or of all.
     pub(super) fn last(&self, of: Option<Option<&str>>, most: usize) -> Vec<Arc<DecisionRecord>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

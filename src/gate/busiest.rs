@@ -5,6 +5,7 @@
 //! What is read is bounded: the logs, of which only what is new is read again, and the tenants that
 //! come first, with the pools of their plans. A tenant that used nothing costs nothing.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,16 +74,17 @@ impl Gate {
         let now_ms = self.inner.clock.now().wall_ms;
         let elsewhere = read.iter().flat_map(|read| &read.tenants);
         let elsewhere = elsewhere.filter(|found| now_ms < found.ends_ms);
-        // Of one that is known here and there the larger is newer: use only grows.
-        let mut by_id = BTreeMap::<Arc<str>, Found>::new();
+        // Of one that is known here and there the larger is newer, since use only grows; but after
+        // a grant or a reset, for as long as what was read is shown.
+        let mut each = BTreeMap::<Surrogate, Found>::new();
         for found in elsewhere.cloned().chain(here) {
-            let known = by_id.entry(found.id.clone()).or_insert_with(|| found.clone());
+            let known = each.entry(found.tenant).or_insert_with(|| found.clone());
             if found.share > known.share {
                 *known = found;
             }
         }
-        let mut found: Vec<Found> = by_id.into_values().collect();
-        found.sort_by(|a, b| b.share.total_cmp(&a.share));
+        let mut found: Vec<Found> = each.into_values().collect();
+        found.sort_by(by_share);
         found.truncate(most);
         let tenants = found.into_iter().map(|it| it.shown).collect();
         TopTenants { tenants, in_use, compared }
@@ -98,7 +100,7 @@ impl Gate {
     pub async fn top_among(&self, tenants: &[Tenant]) -> Result<TopTenants, StoreError> {
         let whose = tenants.iter().map(|tenant| tenant.record().surrogate);
         let mut found = self.read_tenants(whose).await?;
-        found.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.id.cmp(&b.id)));
+        found.sort_by(by_share);
         let in_use = self.inner.tenants.active.len();
         let tenants = found.into_iter().map(|it| it.shown).collect::<Vec<_>>();
         Ok(TopTenants { compared: Some(tenants.len()), tenants, in_use })
@@ -144,12 +146,20 @@ impl Gate {
 impl Inner {
     /// A tenant with the quota that it has used most of, by the store.
     async fn read_nearest(&self, tenant: Surrogate) -> Result<Option<Found>, StoreError> {
-        let Some(tenant) = self.tenants.load_tenant(tenant).await? else { return Ok(None) };
+        let tenant = self.tenants.load_tenant(tenant).await?;
+        let Some(tenant) = tenant.filter(|it| it.record().erased().is_none()) else {
+            return Ok(None);
+        };
         let now: Now = self.clock.now();
         let sheet = tenant.sheet(&self.catalogs.live.load(), now);
         let stored = self.reader(&sheet, now).read_unleased().await?;
         Ok(self.found_in_store(&sheet, now, &stored))
     }
+}
+
+/// The largest share first.
+fn by_share(a: &Found, b: &Found) -> Ordering {
+    b.share.total_cmp(&a.share).then_with(|| a.id.cmp(&b.id))
 }
 
 /// The limited quotas of whole tenants in all plans.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::ids::Surrogate;
+
 /// The busiest tenants over all, as they were read last, with the Unix millisecond of that; locked
 /// while they are read again, so that all who ask meanwhile wait for one reading.
 #[derive(Default)]
@@ -19,12 +21,22 @@ pub(super) struct ReadTenants {
 /// A tenant, and the limit that it has used the largest share of, as it is shown.
 #[derive(Clone)]
 pub(super) struct Found {
+    pub(super) tenant: Surrogate,
     pub(super) id: Arc<str>,
     pub(super) share: f64,
     /// When the window ends, Unix milliseconds: then it is nothing.
     pub(super) ends_ms: i64,
     /// In the form of the operator's `GET /top`.
     pub(super) shown: Value,
+}
+
+impl BusiestRead {
+    /// What is asked next is read anew. A reading that runs is not waited for.
+    pub(crate) fn forget(&self) {
+        if let Ok(mut last) = self.0.try_lock() {
+            *last = None;
+        }
+    }
 }
 
 impl std::fmt::Debug for BusiestRead {

@@ -75,7 +75,7 @@ pub(crate) struct Recording {
     /// Pools that were read for reports just now.
     pub(super) pools_read: PoolsRead,
     /// The tenants with most use over all, as they were read for operators.
-    pub(super) busiest_read: BusiestRead,
+    pub(crate) busiest_read: BusiestRead,
     /// Claims on idempotency keys being written, by tenant.
     pub(super) claims: Places,
     /// Set once it was logged that bodies of keyed requests are not compared.

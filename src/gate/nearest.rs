@@ -95,11 +95,12 @@ impl Inner {
         (first.collect(), all.len())
     }
 
-    /// The quota of a tenant that most is used of; `None`: it has none, or its sheet is of before,
-    /// because it has not called since the window turned or its plan changed.
+    /// The quota of a tenant that most is used of; `None`: it has none, was erased, or its sheet is
+    /// of before, because it has not called since the window turned or its plan changed.
     fn nearest_of(&self, tenant: &LiveTenant, now: Now) -> Option<Nearest> {
         let sheet = tenant.last_sheet();
-        if tenant.is_gone() || !sheet.holds(self.catalogs.live.load().epoch, now) {
+        let is_gone = tenant.is_gone() || tenant.record().erased().is_some();
+        if is_gone || !sheet.holds(self.catalogs.live.load().epoch, now) {
             return None;
         }
         let (quota, share) = self.reader(&sheet, now).largest_share()?;
@@ -134,7 +135,8 @@ impl Inner {
             "limit": limit,
         });
         let ends_ms = sheet.window(rule.debtor).end_ms;
-        Some(Found { id: sheet.tenant.id.clone(), share: of.share, ends_ms, shown })
+        let (tenant, id) = (sheet.tenant.surrogate, sheet.tenant.id.clone());
+        Some(Found { tenant, id, share: of.share, ends_ms, shown })
     }
 }
 

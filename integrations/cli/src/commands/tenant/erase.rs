@@ -31,7 +31,10 @@ pub(super) async fn run(out: Output, place: &Place, id: &str, how: &Destroy) -> 
         } else {
             out.table(&shown::table_of(&erased, None))?;
         }
-        say("not erased: logs of decisions, alerts that were sent, backups, what Stripe has");
+        say(
+            "not erased: logs of decisions, refusals in the memory of other processes, alerts that \
+             were sent, backups, what Stripe has",
+        );
         Ok(code::OK)
     })
     .await
