@@ -52,13 +52,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-use tokio::sync::Semaphore;
 
 use crate::directory::Role;
 use crate::gate::Gate;
-use crate::patience;
 use crate::repeated::repeated;
 use crate::wire::{Reply, plain_problem};
 
@@ -68,6 +64,7 @@ mod change;
 mod console;
 mod keys;
 mod look;
+mod look_ups;
 pub(crate) mod object;
 mod operators;
 mod path;
@@ -76,6 +73,7 @@ mod refusals;
 mod tests;
 pub(crate) mod written;
 
+use look_ups::LookUps;
 use path::Route;
 
 /// Longest body of a request, in bytes: an override with its reason, and room to spare.
@@ -86,18 +84,11 @@ pub const MAX_BODY: usize = 16 * 1024;
 /// host, or of a proxy.
 const ROUTES: &str = "tallygate-routes";
 
-/// Most tokens that are looked up at once: a forged one costs a read of the store, and there are
-/// few operators.
-const LOOK_UPS: usize = 16;
-
-/// How long a request waits for its turn to be looked up.
-const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
-
 /// The operator's routes. [`Gate::admin`] returns them.
 #[derive(Clone, Debug)]
 pub struct Admin {
     gate: Gate,
-    look_ups: Arc<Semaphore>,
+    look_ups: Arc<LookUps>,
 }
 
 /// An operator whose token was presented. [`Admin::known`] returns it.
@@ -130,7 +121,7 @@ impl Gate {
     /// The operator's routes, for adapters; a host mounts `admin_router` of tallygate-axum or
     /// `admin_routes` of tallygate-actix-web.
     pub fn admin(&self) -> Admin {
-        Admin { gate: self.clone(), look_ups: Arc::new(Semaphore::new(LOOK_UPS)) }
+        Admin { gate: self.clone(), look_ups: Arc::new(LookUps::new()) }
     }
 }
 
@@ -153,9 +144,13 @@ impl Admin {
 
     /// The operator with this token, by the directory.
     async fn operator(&self, token: &[u8]) -> Result<KnownOperator, Reply> {
-        let turn = patience::within(LOOK_UP_WAIT, self.look_ups.acquire()).await;
-        let Some(_turn) = turn else { return Err(self.unavailable(&"too many at once")) };
-        match self.gate.directory().operator(token).await {
+        let turn = self.look_ups.turn(token).await;
+        let Some(turn) = turn else { return Err(self.unavailable(&"too many at once")) };
+        let found = self.gate.directory().operator(token).await;
+        if let Ok(found) = &found {
+            turn.is_good(found.is_some());
+        }
+        match found {
             Ok(Some((name, role))) => Ok(KnownOperator { name, role, token: Some(token.into()) }),
             Ok(None) => {
                 let detail = "Send an operator's token as `Authorization: Bearer`.";
