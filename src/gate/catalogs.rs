@@ -126,6 +126,21 @@ impl PlanSource {
     }
 }
 
+/// Names the plans that a changed file no longer has: a word that was written wrong, or a file that
+/// was written in place, moves all of their tenants.
+fn warn_of_lost_plans(before: &Catalog, after: &Catalog) {
+    let default = &after.plans[usize::from(after.default_plan.0)].name;
+    let is_lost = |name: &&Arc<str>| after.plan(name).is_none();
+    for plan in before.plans.iter().map(|plan| &plan.name).filter(is_lost) {
+        notice!(
+            warn,
+            plan = plan,
+            "the plan file no longer has this plan: its tenants are on {default} from now on, and \
+             exceptions that name it count for nothing"
+        );
+    }
+}
+
 /// Logs what a plan file warns of.
 pub(super) fn warn_of(catalog: &Catalog) {
     for warning in &catalog.warnings {
@@ -386,6 +401,7 @@ impl Catalogs {
         let revision = published.revision;
         self.note_published(&published);
         warn_of(&catalog);
+        warn_of_lost_plans(&live.catalog, &catalog);
         self.warn_of_routes(&catalog);
         let catalog = published.in_force(catalog);
         self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
@@ -442,10 +458,10 @@ impl Catalogs {
         };
         last.broken = broken;
         match put {
-            Ok(is_changed) => {
-                // One that is put back as it was changes nothing, and would be mended unheard.
-                if self.set_failure(None).is_some() && !is_changed {
-                    notice!(info, "the plan file is the one in force again");
+            Ok(_) => {
+                // As loud as the failure: where warnings alone are read it would be the last line.
+                if self.set_failure(None).is_some() {
+                    notice!(warn, "the plan file is in force again");
                 }
             }
             Err(error) => {

@@ -363,7 +363,7 @@ fn a_plan_file_that_is_refused_for_its_parts_is_not_called_unreadable() {
     });
     assert!(log.has("the plan file is refused: the previous one stays in force"), "{:?}", log.0);
     assert_eq!(log.count("counted in parts of 1/10"), 1);
-    assert_eq!(log.count("the plan file is the one in force again"), 1);
+    assert_eq!(log.count("the plan file is in force again"), 1);
 }
 
 #[test]

@@ -218,9 +218,13 @@ fn a_plan_file_that_is_broken_while_it_runs_is_logged_until_it_is_not() {
     says("the plan file is broken");
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "), "the one before stays");
     home.edit_plans("10k/moon", "10k/month");
-    says("tallygate: info: the plan file is the one in force again\n");
+    says("tallygate: warn: the plan file is in force again\n");
     home.edit_plans("10k/month", "20k/month");
     says("tallygate: info: a changed plan file is in force revision=2\n");
+    home.edit_plans("[plan.free]", "[plan.trial]\n[plan.free]");
+    says("tallygate: info: a changed plan file is in force revision=3\n");
+    home.edit_plans("[plan.trial]\n", "");
+    says("tallygate: warn: the plan file no longer has this plan: its tenants are on free from");
 }
 
 #[test]
