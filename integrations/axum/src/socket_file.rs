@@ -89,6 +89,15 @@ fn in_use(path: &Path) -> io::Error {
 /// Held by the process that listens, or is about to.
 fn lock(path: &Path) -> io::Result<File> {
     let beside = with_end(path, ".lock");
+    // A pipe would block when it is opened, and a link lead to a file of another name.
+    match fs::symlink_metadata(&beside) {
+        Ok(found) if !found.is_file() => {
+            let text = "it is there and is no file: remove it, or name another path";
+            return Err(said(&beside, ErrorKind::AlreadyExists, text));
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut how = OpenOptions::new();
     let file = how.write(true).create(true).truncate(false).mode(OWN).open(&beside);
     let file = file.map_err(|error| said(&beside, error.kind(), &error.to_string()))?;

@@ -456,8 +456,8 @@ pub(super) fn open_error(path: &Path, error: DatabaseError) -> StoreError {
         DatabaseError::DatabaseAlreadyOpen => (
             Unavailable,
             format!(
-                "{path} is already open in another process: several processes need a shared store \
-                 such as DynamoDB"
+                "{path} is already open in another process, which may be a `tallygate` command: \
+                 several processes need a shared store such as DynamoDB"
             ),
         ),
         DatabaseError::UpgradeRequired(version) => {

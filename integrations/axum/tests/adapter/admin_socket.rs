@@ -104,6 +104,13 @@ async fn what_else_is_there_is_left_as_it_is() {
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(admin_socket(&gate, &link).await.unwrap_err().to_string().contains("no socket"));
+    // A link in place of its lock would make a file of another name, and a pipe block.
+    let linked = folder.path().join("c.sock");
+    let elsewhere = folder.path().join("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, folder.path().join("c.sock.lock")).unwrap();
+    let error = admin_socket(&gate, &linked).await.unwrap_err();
+    assert!(error.to_string().contains("c.sock.lock: it is there and is no file"), "{error}");
+    assert!(!elsewhere.exists());
     // A folder of the name that it needs, with something in it.
     let other = folder.path().join("b.sock");
     std::fs::create_dir(folder.path().join("b.sock.new")).unwrap();

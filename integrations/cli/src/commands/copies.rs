@@ -157,6 +157,10 @@ fn told(
         }
         out.table(&table)?;
     }
+    say(
+        "keys and operators' tokens that were revoked since the copy work again, and tenants that \
+         were erased or suspended since are back: do that anew",
+    );
     if settings.table.contains_key("stripe") {
         say("nothing is sent to Stripe before `tallygate report --resume` (docs/billing.md)");
     }

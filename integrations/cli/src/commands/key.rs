@@ -75,7 +75,7 @@ pub(super) async fn run(out: Output, place: &Place, what: Key) -> Ran {
             (id, write, Change::Create(NewKey::of(name, expires, permission)?))
         }
         Key::Rotate { id, key, overlap, write } => (id, write, Change::Rotate(key, overlap)),
-        Key::Expire { id, key, at, write } => (id, write, Change::Expire(key, instant(at)?)),
+        Key::Expire { id, key, at, write } => (id, write, Change::Expire(key, yet_to_come(at)?)),
         Key::Revoke { id, key, yes, write } => {
             let KeyWrite { dry_run, actor } = write.clone();
             let how = Destroy { yes, write: Write { dry_run, actor, reason: None } };
@@ -326,6 +326,18 @@ pub(super) fn options(name: String, expires: Option<When>) -> Result<KeyOptions,
 fn instant(end: When) -> Result<SystemTime, Failure> {
     let too_late = || Failure::usage("the calendar does not reach so far: write an earlier end");
     end.from(now()).ok_or_else(too_late)
+}
+
+/// The end of a key that works until then.
+fn yet_to_come(end: When) -> Result<SystemTime, Failure> {
+    let end = instant(end)?;
+    match end > now() {
+        true => Ok(end),
+        false => {
+            let text = "that is past, and would end the key at once: `key revoke` does";
+            Err(Failure::usage(text))
+        }
+    }
 }
 
 /// A hash of 64 hexadecimal digits.

@@ -17,6 +17,9 @@ use crate::service::{For, with_gate};
 use crate::settings::Settings;
 use crate::when::{When, written};
 
+/// What the text of each token begins with.
+const PREFIX: &str = "tgop_";
+
 /// What to do where a service has the store.
 const BY_PROGRAM: &str = "no route makes a token: a program does with \
                           `gate.directory().new_operator`; or stop the service first";
@@ -152,12 +155,16 @@ async fn revoke(out: Output, place: &Place, token: &str, how: &KeyWrite) -> Ran 
         Place::Store(settings) => settings,
         Place::Service(client) => {
             without_actor(how.actor.as_ref())?;
+            let answer = client.get("/operators").await?;
+            let known = tenant::list(&answer["operators"]);
+            let known = known.iter().find(|known| known["id"].as_str() == Some(token));
+            let name = text(&known.ok_or_else(|| none_such(token))?["name"]);
+            if how.dry_run {
+                return would(out, &would_revoke(token, &name));
+            }
             let route = (Method::DELETE, &*format!("/operators/{}", encoded(token)));
-            let answer = client.change(route, &json!({}), how.dry_run).await?;
-            return match how.dry_run {
-                true => would(out, &would_revoke(token, &text(&answer["operator"]["name"]))),
-                false => revoked(out, token),
-            };
+            client.change(route, &json!({}), false).await?;
+            return revoked(out, token);
         }
     };
     with_gate(settings, For::Tenants, async |gate| {
@@ -188,11 +195,16 @@ fn revoked(out: Output, token: &str) -> Ran {
 async fn name_of(directory: &Directory, token: &str) -> Result<String, Failure> {
     let operators = directory.operators().await?;
     let known = operators.into_iter().find(|it| it.token.id == token);
-    let known = known.ok_or_else(|| {
-        let help = "help: `tallygate operator list` shows them";
-        Failure::not_found(format!("there is no operator's token {token:?}\n{help}"))
-    })?;
-    Ok(known.token.name)
+    Ok(known.ok_or_else(|| none_such(token))?.token.name)
+}
+
+/// No token has this id. The text of one, which may be in it, is not repeated.
+fn none_such(id: &str) -> Failure {
+    let help = "help: `tallygate operator list` shows them";
+    Failure::not_found(match id.starts_with(PREFIX) {
+        true => format!("that is the text of a token: it is revoked by its id\n{help}"),
+        false => format!("there is no operator's token {id:?}\n{help}"),
+    })
 }
 
 /// Says what would be made or ended.

@@ -32,8 +32,11 @@ use crate::when::now;
 /// What to do instead of `plans explain` while the service has the store.
 const EXPLAIN: &str = "`tenant refusals` says why a service has refused; or stop the service first";
 
+/// What to do instead of `plans diff --tenants` while the service has the store.
+const DIFF: &str = "`plans diff --log` compares by a log of decisions; or stop the service first";
+
 pub(super) async fn run(out: Output, global: &Global, what: Plans) -> Ran {
-    if !matches!(what, Plans::Explain { .. }) {
+    if !matches!(what, Plans::Explain { .. } | Plans::Diff { tenants: true, .. }) {
         of_neither(global)?;
     }
     match what {
@@ -53,7 +56,7 @@ pub(super) async fn run(out: Output, global: &Global, what: Plans) -> Ran {
         Plans::Simulate(how) => simulate::run(out, &Settings::read(&global.service)?, *how).await,
         Plans::Diff { old, new, tenants, log } => {
             let by = match (tenants, log) {
-                (true, _) => By::Store(Settings::read(&global.service)?),
+                (true, _) => By::Store(of_store(global, "plans diff --tenants", DIFF)?),
                 (false, Some(log)) => By::Log(log),
                 (false, None) => By::Files,
             };
