@@ -47,7 +47,7 @@ pub(crate) struct KeyTurn {
 }
 
 impl Tenant {
-    /// The turn of a request of this tenant that makes or ends a key, in the order in which they come.
+    /// The turn of a request of this tenant that makes or ends a key, in the order of their coming.
     pub(crate) async fn turn_at_keys(&self) -> KeyTurn {
         let (turns, tenant) = (self.directory.inner.key_turns.clone(), self.record.surrogate);
         let lock = turns.change(tenant, |wanted| *wanted += 1);

@@ -120,8 +120,8 @@ impl Gate {
         }
     }
 
-    /// The tenant whose keys these are, with the caller as the actor in its history. Another one may
-    /// have its id by now: a request's body may take long to arrive.
+    /// The tenant whose keys these are, with the caller as the actor in its history. Another
+    /// one may have its id by now: a request's body may take long to arrive.
     async fn tenant_of_keys(
         &self,
         who: &Identified,
