@@ -112,6 +112,12 @@ impl Losing {
         }
     }
 
+    /// Lines that were written, or lost. [`cut`](Self::cut) may have counted them meanwhile.
+    fn out_of_hand(&self, lines: u64) {
+        let less = |in_hand: u64| Some(in_hand.saturating_sub(lines));
+        let _ = self.in_hand.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// Counts what is in hand as lost: it will not be written.
     fn cut(&self) -> u64 {
         let lines = self.in_hand.swap(0, Ordering::Relaxed);
@@ -188,7 +194,7 @@ impl DecisionLog {
         let Some(on) = &self.on else { return };
         on.losing.in_hand.fetch_add(1, Ordering::Relaxed);
         let Err(full) = on.queue.try_send(record) else { return };
-        on.losing.in_hand.fetch_sub(1, Ordering::Relaxed);
+        on.losing.out_of_hand(1);
         match full {
             TrySendError::Full(_) => {
                 on.losing.lost(1, "queue", &format_args!("more than {QUEUE} wait to be written"));

@@ -1,7 +1,6 @@
 //! The task that writes the log, in batches, on a thread beside the runtime.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -93,7 +92,7 @@ impl Files {
             Ok(()) => losing.is_over(),
             Err(error) => losing.lost(lines, "disk", &error),
         }
-        losing.in_hand.fetch_sub(lines as u64, Ordering::Relaxed);
+        losing.out_of_hand(lines as u64);
     }
 }
 

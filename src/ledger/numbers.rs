@@ -117,6 +117,7 @@ pub(super) struct KnownRows {
     /// In the order of their numbers: how many numbers were left out, with a bit for a second
     /// figure; and the figures. A pool's total is written as the difference to the use before it,
     /// which most are equal or near to, its ceiling as that to its total.
+    #[serde(with = "serde_bytes")]
     body: Vec<u8>,
     #[serde(skip)]
     rows: Vec<(u32, Figures)>,

@@ -98,7 +98,7 @@ pub enum Value {
     /// UTF-8 text.
     Text(String),
     /// Bytes.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// An item: named attributes. What [`Store::read`] and [`Store::query`] return.

@@ -82,3 +82,26 @@ fn hash(key: (&str, &str), bytes: &[u8]) -> u64 {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::super::Value;
+    use super::*;
+
+    /// Files of builds before this one are read.
+    #[test]
+    fn an_item_is_stored_in_these_bytes() {
+        let item = Item(BTreeMap::from([
+            ("a".into(), Value::Bytes(vec![7, 0, 255])),
+            ("b".into(), Value::Int(-1)),
+            ("c".into(), Value::Text("é".into())),
+        ]));
+        let bytes = encode(("pk", "sk"), &item).unwrap();
+        let (stored, _) = bytes.split_last_chunk::<SUM_BYTES>().unwrap();
+        let expected = [3, 1, b'a', 2, 3, 7, 0, 255, 1, b'b', 0, 1, 1, b'c', 1, 2, 0xc3, 0xa9];
+        assert_eq!(stored, expected);
+        assert_eq!(decode(("pk", "sk"), &bytes).unwrap(), item);
+    }
+}
