@@ -719,6 +719,30 @@ async fn a_peek_says_what_units_would_get_and_draws_none() {
     assert_eq!(bed.get("/tenants/nemo/peek?meter=credits&units=1").await.0, 404);
 }
 
+/// What an erased tenant has used and was refused is not that of the next one with its id.
+#[tokio::test]
+async fn the_next_tenant_of_an_id_inherits_nothing_that_is_shown() {
+    let bed = bed().await;
+    bed.gate.directory().tenant("acme").save().await.unwrap();
+    bed.uses("acme", 1_000).await;
+    let of_acme = async || {
+        let (_, top) = bed.get("/top").await;
+        let shown = top["tenants"].as_array().unwrap().iter().filter(|it| it["id"] == "acme");
+        let shares: Vec<_> = shown.map(|it| it["share"].as_f64().unwrap()).collect();
+        let (_, refused) = bed.get("/tenants/acme/refusals").await;
+        (shares, refused["refusals"].as_array().map_or(0, Vec::len))
+    };
+    let (shares, refusals) = of_acme().await;
+    assert!(shares == [1.0] && refusals > 0, "{shares:?}, {refusals}");
+    let why = json!({ "reason": "asked for it" });
+    assert_eq!(bed.send("DELETE /tenants/acme", why).await.0, 200);
+    bed.gate.directory().tenant("acme").save().await.unwrap();
+    assert_eq!(of_acme().await, (vec![], 0));
+    bed.uses("acme", 1).await;
+    let (shares, _) = of_acme().await;
+    assert!(shares.len() == 1 && shares[0] < 1.0, "{shares:?}");
+}
+
 /// A key ends at an instant, which moves only to an earlier one; and all exceptions at once.
 #[tokio::test]
 async fn keys_end_at_an_instant_and_exceptions_all_at_once() {
