@@ -135,8 +135,8 @@ fn warn_of_lost_plans(before: &Catalog, after: &Catalog) {
         notice!(
             warn,
             plan = plan,
-            "the plan file no longer has this plan: its tenants are on {default} from now on, and \
-             exceptions that name it count for nothing"
+            "the plan file no longer has this plan: its tenants are on {default} from now on, but \
+             for those whose price another plan has, and exceptions that name it count for nothing"
         );
     }
 }
@@ -401,11 +401,11 @@ impl Catalogs {
         let revision = published.revision;
         self.note_published(&published);
         warn_of(&catalog);
-        warn_of_lost_plans(&live.catalog, &catalog);
         self.warn_of_routes(&catalog);
         let catalog = published.in_force(catalog);
         self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
         crate::telemetry::catalog_info(revision, Some(live.revision));
+        warn_of_lost_plans(&live.catalog, &self.live.load().catalog);
         notice!(info, revision = revision, "a changed plan file is in force");
         Ok(true)
     }
